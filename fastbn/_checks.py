@@ -1,0 +1,153 @@
+"""Argument checks shared by the NumPy API and the model: name, what was expected, what came."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+SLOPES = {None: 1.0, "identity": 1.0, "relu": 0.0, "leaky_relu": None}
+
+
+def float_array(name: str, value: Any) -> np.ndarray:
+    """Return `value` as an array of native float32 or float64; refuse every other dtype."""
+    array = np.asarray(value)
+    native = array.dtype.newbyteorder("=")
+    if native not in FLOAT_DTYPES:
+        raise TypeError(f"{name}: expected a float32 or float64 array, got dtype {array.dtype}")
+    return array.astype(native, copy=False)
+
+
+def kernel_input(array: np.ndarray) -> np.ndarray:
+    """Return `array` C-contiguous, as kernels read it, copied only where it has to be.
+
+    Numba compiles a second version of a kernel for read-only arrays. Kernels do not write their
+    inputs, so a read-only array is handed over as a view without the flag.
+    """
+    array = np.ascontiguousarray(array)
+    return array if array.flags.writeable else np.asarray(_Unflagged(array))
+
+
+class _Unflagged:
+    """The memory of a read-only array, without the flag (NumPy's array interface, version 3)."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        interface = array.__array_interface__
+        self.array = array  # keeps the memory alive
+        self.__array_interface__ = {**interface, "data": (interface["data"][0], False)}
+
+
+def float_vector(
+    name: str, value: Any, size: int, dtype: np.dtype, default: float | None = None
+) -> np.ndarray:
+    """Return `value` as (size,) of `dtype`; None gives `default` everywhere."""
+    if value is None and default is not None:
+        return np.full(size, default, dtype)
+    array = float_array(name, value)
+    if array.shape != (size,):
+        raise ValueError(f"{name}: expected shape ({size},), got {array.shape}")
+    return kernel_input(array.astype(dtype, copy=False))
+
+
+def same_shape(name: str, array: np.ndarray, other_name: str, other: np.ndarray) -> None:
+    """Refuse `array` unless it has the shape of `other`."""
+    if array.shape != other.shape:
+        raise ValueError(
+            f"{name}: expected the shape of {other_name}, {other.shape}, got {array.shape}"
+        )
+
+
+def labels_array(name: str, value: Any, shape: tuple[int, ...], n_classes: int) -> np.ndarray:
+    """Return integer labels in [0, n_classes) as contiguous int64 of `shape`."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected integer labels, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    if array.size and (array.min() < 0 or array.max() >= n_classes):
+        raise ValueError(
+            f"{name}: expected labels from 0 to {n_classes - 1}, "
+            f"got {array.min()} to {array.max()}"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def weights_array(name: str, value: Any, size: int, dtype: np.dtype) -> np.ndarray:
+    """Return non-negative finite weights, not all zero, as (size,) of `dtype`."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
+    if array.shape != (size,):
+        raise ValueError(f"{name}: expected shape ({size},), got {array.shape}")
+    if not np.isfinite(array).all() or (array < 0).any():
+        raise ValueError(f"{name}: expected finite weights of at least 0, got others")
+    if not (array > 0).any():
+        raise ValueError(f"{name}: expected at least one weight above 0, got none")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def number(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """Return `value` as a float in [low, high]; an end may be open. NaN is always refused."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    result = float(value)
+    above = result > low if open_low else result >= low
+    below = result < high if open_high else result <= high
+    if not (above and below and math.isfinite(result)):
+        left, right = "(" if open_low else "[", ")" if open_high else "]"
+        raise ValueError(
+            f"{name}: expected a finite number in {left}{low:g}, {high:g}{right}, got {value!r}"
+        )
+    return result
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return `value` as an int of at least `low`, and at most `high`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if value < low or (high is not None and value > high):
+        span = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name}: expected an integer {span}, got {value}")
+    return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return `value` as a bool; only True and False are taken."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def choice(name: str, value: Any, allowed: Sequence[str | None]) -> Any:
+    """Return `value` if it is one of `allowed`."""
+    if not (value is None or isinstance(value, str)) or value not in allowed:
+        raise ValueError(f"{name}: expected one of {list(allowed)}, got {value!r}")
+    return value
+
+
+def pair(name: str, value: Any) -> tuple[Any, Any]:
+    """Return `value` as a pair."""
+    try:
+        first, second = value
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a pair, got {value!r}") from None
+    return first, second
+
+
+def slope_of(activation: Any, negative_slope: Any) -> float:
+    """Return LeakyReLU's slope for `activation`: 0 is ReLU, 1 is no activation."""
+    slope = SLOPES[choice("activation", activation, list(SLOPES))]
+    negative_slope = number("negative_slope", negative_slope)
+    return negative_slope if slope is None else slope

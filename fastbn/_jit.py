@@ -1,0 +1,165 @@
+"""The one place that knows how to compile: decorators, fast-math, caching, threads.
+
+Nothing is compiled on import. A kernel is compiled for the dtypes it is first called with and the
+machine code is kept on disk, so that a later process loads it in milliseconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import pathlib
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+from numba.core import caching
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Sums may be reordered and products contracted, which is what vectorizing needs. Not `nnan` and not
+# `ninf`: a NaN or an infinity in the data comes out as one, or as an error, never as a number.
+FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+
+DISABLED = bool(numba.config.DISABLE_JIT)
+
+_compile_listeners: list[Callable[[], None]] = []
+
+
+def njit(function: F) -> F:
+    """Compile a serial kernel (nogil, cached)."""
+    return _compile(function, parallel=False)
+
+
+def njit_parallel(function: F) -> F:
+    """Compile a driver that runs ``prange`` over serial kernels; call it through `run`."""
+    return _compile(function, parallel=True)
+
+
+def _compile(function: F, *, parallel: bool) -> F:
+    dispatcher = numba.njit(
+        fastmath=FASTMATH, nogil=True, error_model="numpy", parallel=parallel
+    )(function)
+    if not DISABLED:
+        try:
+            dispatcher._cache = _KernelCache(function)
+        except RuntimeError:
+            pass  # no folder can be written: compile in every process
+    return dispatcher
+
+
+# -- the cache on disk ---------------------------------------------------------------------------
+
+
+@functools.cache
+def _sources_digest() -> str:
+    """Digest of every kernel source: a change in a helper outdates all that inlined it."""
+    digest = hashlib.sha256()
+    root = pathlib.Path(__file__).parent
+    for path in [root / "_jit.py", *sorted((root / "kernels").glob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _StampedByPackage:
+    def get_source_stamp(self) -> str:
+        return _sources_digest()
+
+
+class _UserProvided(_StampedByPackage, caching.UserProvidedCacheLocator):
+    """`NUMBA_CACHE_DIR`, where it is set."""
+
+
+class _InTree(_StampedByPackage, caching.InTreeCacheLocator):
+    """`__pycache__` beside the kernels, where it can be written."""
+
+
+class _UserWide(_StampedByPackage, caching.UserWideCacheLocator):
+    """The user's cache folder, for a read-only installation."""
+
+
+class _KernelCacheImpl(caching.CompileResultCacheImpl):
+    _locator_classes = [_UserProvided, _InTree, _UserWide]  # noqa: RUF012 (numba's own name)
+
+
+class _KernelCache(caching.FunctionCache):
+    """Numba's cache, stamped by all kernel sources together, which tells when it has to compile."""
+
+    _impl_class = _KernelCacheImpl
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        result = super().load_overload(sig, target_context)
+        if result is None:
+            for listener in list(_compile_listeners):
+                listener()
+        return result
+
+
+class on_compile:  # noqa: N801 (a context manager, used like a function)
+    """Context in which `listener` is called once, before the first kernel is compiled."""
+
+    def __init__(self, listener: Callable[[], None]) -> None:
+        self._listener = listener
+
+    def __enter__(self) -> on_compile:
+        _compile_listeners.append(self._once)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._once in _compile_listeners:
+            _compile_listeners.remove(self._once)
+
+    def _once(self) -> None:
+        _compile_listeners.remove(self._once)
+        self._listener()
+
+
+def cache_folder() -> pathlib.Path | None:
+    """Return the folder that holds the compiled kernels; None where none can be written."""
+    from fastbn.kernels.batchnorm import batch_norm_forward_cn as any_kernel
+
+    path = getattr(getattr(any_kernel, "_cache", None), "cache_path", None)
+    return pathlib.Path(path) if path else None
+
+
+# -- threads -------------------------------------------------------------------------------------
+
+# Below this many elements a parallel region costs more than it saves.
+PARALLEL_ELEMENTS = 1 << 17
+
+# One parallel region at a time: numba's workqueue layer aborts the process when a second thread
+# enters it, and on every layer two regions at once only fight for the cores.
+_region = threading.Lock()
+_forked = False
+
+
+def _after_fork_in_child() -> None:
+    # GNU OpenMP kills a forked child at its first parallel region: children compute serially.
+    global _forked, _region
+    _forked = True
+    _region = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def run(serial: F, parallel: F, n_elements: int, *args: Any) -> Any:
+    """Call ``parallel(*args)`` where that pays and is safe, else ``serial(*args)``.
+
+    The two give the same bits: work is cut by size, never by the number of threads.
+    """
+    if (
+        n_elements < PARALLEL_ELEMENTS
+        or _forked
+        or DISABLED
+        or numba.get_num_threads() == 1
+        or not _region.acquire(blocking=False)
+    ):
+        return serial(*args)
+    try:
+        return parallel(*args)
+    finally:
+        _region.release()

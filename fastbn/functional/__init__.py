@@ -1,0 +1,34 @@
+"""The NumPy API: functions that check their arguments, allocate or take ``out=``, and call kernels.
+
+Layouts
+-------
+``"NC"`` is sample-major, (N, C) or (N, C, *spatial) as in PyTorch; ``"CN"`` is feature-major,
+(C, N). Arrays are float32 or float64; results keep the dtype of the input. Strided, read-only and
+non-native arrays are taken, and converted where they must be.
+"""
+
+from fastbn.functional.batchnorm import (
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_inference,
+    batch_statistics,
+)
+from fastbn.functional.losses import softmax_cross_entropy
+from fastbn.functional.optimizers import adam_step, rmsprop_step, sgd_step
+from fastbn.functional.preprocessing import min_max_scale, standardize
+from fastbn.functional.running import fold_batch_norm, update_running_statistics
+
+__all__ = [
+    "adam_step",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_inference",
+    "batch_statistics",
+    "fold_batch_norm",
+    "min_max_scale",
+    "rmsprop_step",
+    "sgd_step",
+    "softmax_cross_entropy",
+    "standardize",
+    "update_running_statistics",
+]

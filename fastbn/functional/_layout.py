@@ -1,0 +1,78 @@
+"""How an array of either layout is handed to the kernels, and how a result comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastbn._checks import choice, float_array, kernel_input
+
+
+def layout_input(name: str, value: Any, layout: Any) -> np.ndarray:
+    """Return `value` as a checked float array of `layout`, contiguous for the kernels."""
+    choice("layout", layout, ["NC", "CN"])
+    array = float_array(name, value)
+    if array.ndim < 2 or (layout == "CN" and array.ndim > 2):
+        expected = "(C, N)" if layout == "CN" else "(N, C) or (N, C, *spatial)"
+        raise ValueError(f"{name}: expected shape {expected}, got {array.shape}")
+    if n_features(array, layout) == 0:
+        raise ValueError(f"{name}: expected at least one feature, got shape {array.shape}")
+    return kernel_input(array)
+
+
+def n_features(x: np.ndarray, layout: str) -> int:
+    """Return C."""
+    return x.shape[0] if layout == "CN" else x.shape[1]
+
+
+def is_sample_major(x: np.ndarray, layout: str) -> bool:
+    """Tell whether x goes to the sample-major kernels: (N, C) with nothing behind."""
+    return layout == "NC" and x.ndim == 2
+
+
+def as_feature_rows(x: np.ndarray, layout: str) -> np.ndarray:
+    """View x as (B, C, L), the shape that the feature-major kernels take."""
+    if layout == "CN":
+        return x.reshape(1, *x.shape)
+    return x.reshape(x.shape[0], x.shape[1], -1)
+
+
+class Output:
+    """A result of the shape and dtype of x: fresh, or written to the caller's ``out=``.
+
+    `array` is what the kernel writes. Where the caller's array is not contiguous, or overlaps an
+    input without being that very input, the kernel writes a temporary and `finish` copies it.
+    """
+
+    def __init__(self, out: Any, x: np.ndarray, inputs: tuple[Any, ...]) -> None:
+        self._out = out
+        if out is None:
+            self.array = np.empty_like(x)
+            return
+        if not isinstance(out, np.ndarray) or out.dtype != x.dtype or out.shape != x.shape:
+            got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else repr(type(out))
+            raise ValueError(f"out: expected a {x.dtype} array of shape {x.shape}, got {got}")
+        if not out.flags.writeable:
+            raise ValueError("out: expected a writeable array, got a read-only one")
+        direct = out.flags.c_contiguous and not any(_overlaps_partly(out, i) for i in inputs)
+        self.array = out if direct else np.empty_like(x)
+
+    def finish(self) -> np.ndarray:
+        """Return the result, copied to the caller's array where a temporary was written."""
+        if self._out is None:
+            return self.array
+        if self._out is not self.array:
+            self._out[...] = self.array
+        return self._out
+
+
+def _overlaps_partly(out: np.ndarray, other: Any) -> bool:
+    if not isinstance(other, np.ndarray) or not np.may_share_memory(out, other):
+        return False
+    same = (
+        out.__array_interface__["data"][0] == other.__array_interface__["data"][0]
+        and out.shape == other.shape
+        and out.strides == other.strides
+    )
+    return not same

@@ -1,0 +1,316 @@
+"""Batch normalization on NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastbn._checks import (
+    choice,
+    float_array,
+    float_vector,
+    kernel_input,
+    number,
+    same_shape,
+    slope_of,
+)
+from fastbn._jit import run
+from fastbn.functional._layout import (
+    Output,
+    as_feature_rows,
+    is_sample_major,
+    layout_input,
+    n_features,
+)
+from fastbn.kernels import batchnorm as cn
+from fastbn.kernels import batchnorm_nc as nc
+
+_Arrays3 = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _training_input(name: str, value: Any, layout: Any) -> np.ndarray:
+    x = layout_input(name, value, layout)
+    if x.size < 2 * n_features(x, layout):
+        raise ValueError(
+            f"{name}: expected more than 1 value per feature when training, got shape {x.shape}"
+        )
+    return x
+
+
+def _moments_nc(x: np.ndarray) -> _Arrays3:
+    """Shift, mean - shift and biased variance of the columns of x (N, C), the last two float64."""
+    features = x.shape[1]
+    partials = np.empty((3, nc.count_chunks(x), features), x.dtype)
+    run(nc.moments_nc, nc.moments_nc_parallel, x.size, x, *partials)
+    shift, delta, var = np.empty(features, x.dtype), np.empty(features), np.empty(features)
+    nc.combine_moments_nc(*partials, x.shape[0], shift, delta, var)
+    return shift, delta, var
+
+
+def batch_statistics(x: Any, *, layout: str = "NC") -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of each feature over the batch.
+
+    Parameters
+    ----------
+    x : array of float32 or float64, (N, C), (N, C, *spatial) or with ``layout="CN"`` (C, N)
+    layout : "NC" or "CN"
+
+    Returns
+    -------
+    mean, var : arrays (C,) of the dtype of `x`
+        ``var`` is ``sum((x - mean)**2) / n``.
+
+    Raises
+    ------
+    TypeError
+        `x` is not of float32 or float64.
+    ValueError
+        `x` has the wrong number of dimensions, or no values.
+
+    Notes
+    -----
+    Corrected two-pass algorithm: Chan, Golub & LeVeque, "Algorithms for computing the sample
+    variance", The American Statistician 37 (1983), eq. 1.7 and 2.1.
+    """
+    x = layout_input("x", x, layout)
+    if x.size == 0:
+        raise ValueError(f"x: expected at least one sample, got shape {x.shape}")
+    if is_sample_major(x, layout):
+        shift, delta, var = _moments_nc(x)
+        return (shift + delta).astype(x.dtype), var.astype(x.dtype)
+    mean, var = np.empty((2, n_features(x, layout)), x.dtype)
+    rows = as_feature_rows(x, layout)
+    run(cn.statistics_cn, cn.statistics_cn_parallel, x.size, rows, 0, mean.size, mean, var)
+    return mean, var
+
+
+def batch_norm(
+    x: Any,
+    gamma: Any = None,
+    beta: Any = None,
+    *,
+    eps: float = 1e-5,
+    layout: str = "NC",
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    out: np.ndarray | None = None,
+) -> _Arrays3:
+    """Normalize a training batch: ``act(gamma * (x - mean) / sqrt(var + eps) + beta)``.
+
+    Parameters
+    ----------
+    x : array of float32 or float64, (N, C), (N, C, *spatial) or with ``layout="CN"`` (C, N)
+        A batch of more than one value per feature.
+    gamma, beta : arrays (C,), optional
+        Scale and shift; 1 and 0 where left out.
+    eps : float
+        Added to the variance.
+    layout : "NC" or "CN"
+    activation : None, "leaky_relu" or "relu"
+        Applied in the same pass.
+    negative_slope : float
+        Of LeakyReLU.
+    out : array of the shape and dtype of `x`, optional
+        Where to put the result; may be `x` itself.
+
+    Returns
+    -------
+    y : array of the shape and dtype of `x`
+    mean, rstd : arrays (C,) of the dtype of `x`
+        ``rstd`` is ``1 / sqrt(var + eps)``; the backward pass takes both.
+
+    Raises
+    ------
+    TypeError
+        An array is not of float32 or float64.
+    ValueError
+        A shape, a name or a number is not as described above.
+
+    Notes
+    -----
+    Ioffe & Szegedy 2015 (arXiv 1502.03167), algorithm 1.
+    """
+    source = x
+    x = _training_input("x", x, layout)
+    features = n_features(x, layout)
+    gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
+    beta = float_vector("beta", beta, features, x.dtype, 0.0)
+    eps = number("eps", eps, 0.0)
+    slope = x.dtype.type(slope_of(activation, negative_slope))
+    y = Output(out, x, (source, gamma, beta))
+    mean, var, rstd = np.empty((3, features), x.dtype)
+    if is_sample_major(x, layout):
+        shift, delta, var64 = _moments_nc(x)
+        mean[:] = shift + delta
+        scale, offset = np.empty((2, features), x.dtype)
+        nc.derive_affine_nc(gamma, beta, delta, var64, eps, scale, offset, rstd)
+        run(
+            nc.affine_activation_nc, nc.affine_activation_nc_parallel, x.size,
+            x, shift, scale, offset, slope, y.array,
+        )  # fmt: skip
+    else:
+        run(
+            cn.batch_norm_forward_cn, cn.batch_norm_forward_cn_parallel, x.size,
+            as_feature_rows(x, layout), gamma, beta, eps, slope, 0, features,
+            as_feature_rows(y.array, layout), mean, var, rstd,
+        )  # fmt: skip
+    return y.finish(), mean, rstd
+
+
+def batch_norm_backward(
+    dy: Any,
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    rstd: Any,
+    *,
+    layout: str = "NC",
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    gradient: str = "exact",
+    out: np.ndarray | None = None,
+) -> _Arrays3:
+    """Gradients of `batch_norm` with respect to x, gamma and beta.
+
+    Parameters
+    ----------
+    dy : array of the shape and dtype of `x`
+        Gradient with respect to the result of `batch_norm`.
+    x, gamma, beta
+        What `batch_norm` was called with; gamma and beta may be None.
+    mean, rstd : arrays (C,)
+        What `batch_norm` returned.
+    layout, activation, negative_slope
+        As in `batch_norm`.
+    gradient : "exact" or "detached"
+        "detached" takes mean and rstd as constants; it is there to be compared with.
+    out : array of the shape and dtype of `x`, optional
+        Where to put dx; may be `dy` or `x` itself.
+
+    Returns
+    -------
+    dx : array of the shape and dtype of `x`
+    dgamma, dbeta : arrays (C,) of the dtype of `x`
+
+    Raises
+    ------
+    TypeError
+        An array is not of float32 or float64.
+    ValueError
+        A shape, a name or a number is not as described above.
+
+    Notes
+    -----
+    Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3, with the terms collected. The sign of the
+    activation's input is computed again, not stored.
+    """
+    sources = (dy, x)
+    x = _training_input("x", x, layout)
+    dy = float_array("dy", dy)
+    same_shape("dy", dy, "x", x)
+    dy = kernel_input(dy.astype(x.dtype, copy=False))
+    features = n_features(x, layout)
+    gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
+    beta = float_vector("beta", beta, features, x.dtype, 0.0)
+    mean = float_vector("mean", mean, features, x.dtype)
+    rstd = float_vector("rstd", rstd, features, x.dtype)
+    slope = x.dtype.type(slope_of(activation, negative_slope))
+    exact = choice("gradient", gradient, ["exact", "detached"]) == "exact"
+    dx = Output(out, x, (*sources, gamma, beta, mean, rstd))
+    dgamma, dbeta = np.empty((2, features), x.dtype)
+    if is_sample_major(x, layout):
+        totals, totals_x = np.empty((2, nc.count_chunks(x), features), x.dtype)
+        run(
+            nc.gradient_sums_nc, nc.gradient_sums_nc_parallel, x.size,
+            dy, x, gamma, beta, mean, rstd, slope, totals, totals_x,
+        )  # fmt: skip
+        sums = np.empty((2, features))
+        nc.combine_gradient_sums_nc(totals, totals_x, sums, dgamma, dbeta)
+        means = (sums / x.shape[0] if exact else np.zeros_like(sums)).astype(x.dtype)
+        run(
+            nc.gradient_input_nc, nc.gradient_input_nc_parallel, x.size,
+            dy, x, gamma, beta, mean, rstd, slope, means[0], means[1], dx.array,
+        )  # fmt: skip
+    else:
+        run(
+            cn.batch_norm_backward_cn, cn.batch_norm_backward_cn_parallel, x.size,
+            as_feature_rows(dy, layout), as_feature_rows(x, layout),
+            gamma, beta, mean, rstd, slope, exact, 0, features,
+            as_feature_rows(dx.array, layout), dgamma, dbeta,
+        )  # fmt: skip
+    return dx.finish(), dgamma, dbeta
+
+
+def nonnegative_vector(name: str, value: Any, features: int, dtype: np.dtype) -> np.ndarray:
+    """Return a vector of variances; a negative one is refused."""
+    vector = float_vector(name, value, features, dtype)
+    if (vector < 0).any():
+        raise ValueError(f"{name}: expected variances of at least 0, got {vector.min()}")
+    return vector
+
+
+def batch_norm_inference(
+    x: Any,
+    running_mean: Any,
+    running_var: Any,
+    gamma: Any = None,
+    beta: Any = None,
+    *,
+    eps: float = 1e-5,
+    layout: str = "NC",
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Normalize with running statistics: ``act(gamma * (x - mean) / sqrt(var + eps) + beta)``.
+
+    Parameters
+    ----------
+    x : array of float32 or float64, (N, C), (N, C, *spatial) or with ``layout="CN"`` (C, N)
+        Any number of samples, none included.
+    running_mean, running_var : arrays (C,)
+    gamma, beta, eps, layout, activation, negative_slope, out
+        As in `batch_norm`.
+
+    Returns
+    -------
+    y : array of the shape and dtype of `x`
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `batch_norm`; a running variance below 0.
+
+    Notes
+    -----
+    Ioffe & Szegedy 2015 (arXiv 1502.03167), algorithm 2.
+    """
+    source = x
+    x = layout_input("x", x, layout)
+    features = n_features(x, layout)
+    running_mean = float_vector("running_mean", running_mean, features, x.dtype)
+    running_var = nonnegative_vector("running_var", running_var, features, x.dtype)
+    gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
+    beta = float_vector("beta", beta, features, x.dtype, 0.0)
+    eps = number("eps", eps, 0.0)
+    slope = x.dtype.type(slope_of(activation, negative_slope))
+    y = Output(out, x, (source, running_mean, running_var, gamma, beta))
+    if x.size == 0:
+        return y.finish()
+    if is_sample_major(x, layout):
+        scale, offset, rstd = np.empty((3, features), x.dtype)
+        zero, var = np.zeros(features), running_var.astype(np.float64)
+        nc.derive_affine_nc(gamma, beta, zero, var, eps, scale, offset, rstd)
+        run(
+            nc.affine_activation_nc, nc.affine_activation_nc_parallel, x.size,
+            x, running_mean, scale, offset, slope, y.array,
+        )  # fmt: skip
+    else:
+        run(
+            cn.batch_norm_inference_cn, cn.batch_norm_inference_cn_parallel, x.size,
+            as_feature_rows(x, layout), running_mean, running_var, gamma, beta, eps, slope,
+            0, features, as_feature_rows(y.array, layout),
+        )  # fmt: skip
+    return y.finish()

@@ -1,0 +1,201 @@
+"""Optimizer steps on NumPy arrays, in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastbn._checks import flag, float_array, integer, number, pair, same_shape
+from fastbn._jit import run
+from fastbn.kernels import optimizers as kernels
+
+
+def _state(name: str, value: Any) -> np.ndarray:
+    """Check an array that is updated in place."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array to update, got {type(value).__name__}")
+    array = float_array(name, value)
+    if array.dtype != value.dtype:
+        raise TypeError(f"{name}: expected native byte order, got dtype {value.dtype}")
+    if not value.flags.writeable:
+        raise ValueError(f"{name}: expected a writeable array, got a read-only one")
+    return array
+
+
+def _update_in_place(
+    kernel: Callable[..., None], states: dict[str, np.ndarray], grad: Any
+) -> None:
+    """Check the arrays and call ``kernel(grad, *states)`` on them as flat contiguous buffers."""
+    arrays = {name: _state(name, value) for name, value in states.items()}
+    param = arrays["param"]
+    grad = float_array("grad", grad)
+    for name, array in {**arrays, "grad": grad}.items():
+        same_shape(name, array, "param", param)
+        if array.dtype != param.dtype:
+            raise TypeError(
+                f"{name}: expected dtype {param.dtype} as param has, got {array.dtype}"
+            )
+    named = [*arrays.items(), ("grad", grad)]
+    for position, (name, array) in enumerate(named):
+        for other_name, other in named[:position]:
+            if np.may_share_memory(array, other):
+                raise ValueError(f"{name}: expected memory of its own, got that of {other_name}")
+    buffers = [np.ascontiguousarray(array).reshape(-1) for array in arrays.values()]
+    kernel(np.ascontiguousarray(grad).reshape(-1), *buffers)
+    for array, buffer in zip(arrays.values(), buffers, strict=True):
+        if not np.may_share_memory(array, buffer):
+            array[...] = buffer.reshape(array.shape)
+
+
+def _max_norm(value: float | None) -> float:
+    return math.inf if value is None else number("max_norm", value, 0.0, open_low=True)
+
+
+def adam_step(
+    param: np.ndarray,
+    grad: Any,
+    m: np.ndarray,
+    v: np.ndarray,
+    *,
+    step: int,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    max_norm: float | None = None,
+) -> None:
+    """One step of Adam, or with ``decoupled=True`` of AdamW, in place.
+
+    Parameters
+    ----------
+    param, m, v : writeable arrays of one shape and of float32 or float64
+        Parameters and both moments; the moments start as zeros.
+    grad : array of the same shape and dtype
+        Left as it is.
+    step : int
+        Number of this step, from 1.
+    lr, betas, eps : as in `torch.optim.Adam`
+    weight_decay : float
+        Added to the gradient as ``weight_decay * param``, or, decoupled, taken off the parameters
+        as ``lr * weight_decay * param``.
+    decoupled : bool
+    max_norm : float, optional
+        Scale the gradient down to this norm where it is larger.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not as described above. Nothing has been changed then.
+
+    Notes
+    -----
+    Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1; Loshchilov & Hutter 2019 (arXiv 1711.05101),
+    algorithm 2.
+    """
+    t = integer("step", step, 1)
+    lr, eps = number("lr", lr, 0.0), number("eps", eps, 0.0)
+    first, second = pair("betas", betas)
+    beta1 = number("betas[0]", first, 0.0, 1.0, open_high=True)
+    beta2 = number("betas[1]", second, 0.0, 1.0, open_high=True)
+    decay, decoupled = number("weight_decay", weight_decay, 0.0), flag("decoupled", decoupled)
+    norm = _max_norm(max_norm)
+
+    def kernel(grad: np.ndarray, param: np.ndarray, m: np.ndarray, v: np.ndarray) -> None:
+        run(
+            kernels.adam, kernels.adam_parallel, param.size,
+            param, grad, m, v, kernels.clip_factor(grad, norm), lr, beta1, beta2, eps,
+            1.0 - beta1**t, 1.0 - beta2**t, decay, decoupled, 0, param.size,
+        )  # fmt: skip
+
+    _update_in_place(kernel, {"param": param, "m": m, "v": v}, grad)
+
+
+def sgd_step(
+    param: np.ndarray,
+    grad: Any,
+    m: np.ndarray,
+    *,
+    lr: float = 1e-3,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    max_norm: float | None = None,
+) -> None:
+    """One step of SGD with momentum, in place.
+
+    Parameters
+    ----------
+    param, m : writeable arrays of one shape and of float32 or float64
+        Parameters and velocity; the velocity starts as zeros.
+    grad : array of the same shape and dtype
+        Left as it is.
+    lr, momentum, nesterov, weight_decay : as in `torch.optim.SGD`
+    max_norm : float, optional
+        Scale the gradient down to this norm where it is larger.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not as described above. Nothing has been changed then.
+
+    Notes
+    -----
+    Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning".
+    """
+    lr = number("lr", lr, 0.0)
+    momentum = number("momentum", momentum, 0.0, 1.0, open_high=True)
+    nesterov, decay = flag("nesterov", nesterov), number("weight_decay", weight_decay, 0.0)
+    norm = _max_norm(max_norm)
+
+    def kernel(grad: np.ndarray, param: np.ndarray, m: np.ndarray) -> None:
+        clip = kernels.clip_factor(grad, norm)
+        kernels.sgd(param, grad, m, clip, lr, momentum, nesterov, decay, 0, param.size)
+
+    _update_in_place(kernel, {"param": param, "m": m}, grad)
+
+
+def rmsprop_step(
+    param: np.ndarray,
+    grad: Any,
+    v: np.ndarray,
+    *,
+    lr: float = 1e-2,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    max_norm: float | None = None,
+) -> None:
+    """One step of RMSprop, in place.
+
+    Parameters
+    ----------
+    param, v : writeable arrays of one shape and of float32 or float64
+        Parameters and mean squares; the latter start as zeros.
+    grad : array of the same shape and dtype
+        Left as it is.
+    lr, alpha, eps, weight_decay : as in `torch.optim.RMSprop`
+    max_norm : float, optional
+        Scale the gradient down to this norm where it is larger.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not as described above. Nothing has been changed then.
+
+    Notes
+    -----
+    Tieleman & Hinton 2012, Coursera "Neural Networks for Machine Learning", lecture 6.5.
+    """
+    lr, eps = number("lr", lr, 0.0), number("eps", eps, 0.0)
+    alpha = number("alpha", alpha, 0.0, 1.0, open_high=True)
+    decay, norm = number("weight_decay", weight_decay, 0.0), _max_norm(max_norm)
+
+    def kernel(grad: np.ndarray, param: np.ndarray, v: np.ndarray) -> None:
+        clip = kernels.clip_factor(grad, norm)
+        kernels.rmsprop(param, grad, v, clip, lr, alpha, eps, decay, 0, param.size)
+
+    _update_in_place(kernel, {"param": param, "v": v}, grad)

@@ -1,0 +1,173 @@
+"""Min-max and z-score scaling of NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastbn._checks import choice, float_array, float_vector, kernel_input, number, pair
+from fastbn.functional._layout import Output
+from fastbn.functional.batchnorm import batch_statistics
+from fastbn.kernels import preprocessing as kernels
+
+_Arrays3 = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _samples(x: Any, layout: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return x as a checked float array, and sample-major for the kernels."""
+    choice("layout", layout, ["NC", "CN"])
+    x = float_array("x", x)
+    if x.ndim != 2:
+        raise ValueError(f"x: expected shape ({', '.join(layout)}), got {x.shape}")
+    return x, kernel_input(x if layout == "NC" else x.T)
+
+
+def _need_samples(rows: np.ndarray) -> None:
+    if rows.size == 0:
+        raise ValueError(f"x: expected at least one sample and feature, got shape {rows.shape}")
+
+
+def fit_min_max(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value of each column of contiguous rows (N, C)."""
+    minimum, maximum = np.empty((2, rows.shape[1]), rows.dtype)
+    kernels.min_max_fit(rows, minimum, maximum)
+    return minimum, maximum
+
+
+def fit_standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column of contiguous rows (N, C).
+
+    A constant column has its value for a mean and exactly 0 for a deviation, whatever the rounding
+    of sums would make of it.
+    """
+    mean, var = batch_statistics(rows)
+    minimum, maximum = fit_min_max(rows)
+    constant = minimum == maximum
+    mean[constant] = minimum[constant]
+    return mean, np.where(constant, 0, np.sqrt(var)).astype(rows.dtype)
+
+
+def min_max_scales(
+    minimum: np.ndarray, maximum: np.ndarray, low: float, high: float
+) -> np.ndarray:
+    """Return (high - low) / (maximum - minimum), and 1 where that would divide by zero."""
+    scale = np.empty_like(minimum)
+    kernels.min_max_scale_of(minimum, maximum, low, high, scale)
+    return scale
+
+
+def standard_scales(std: np.ndarray) -> np.ndarray:
+    """1 / std, and 1 where that would divide by zero."""
+    scale = np.empty_like(std)
+    kernels.standard_scale_of(std, scale)
+    return scale
+
+
+def _apply(
+    x: np.ndarray,
+    rows: np.ndarray,
+    center: np.ndarray,
+    scale: np.ndarray,
+    low: float,
+    out: np.ndarray | None,
+    layout: str,
+) -> np.ndarray:
+    y = Output(out, x, (x,))
+    target = y.array if layout == "NC" else np.empty_like(rows)
+    kernels.scale_rows(rows, center, scale, x.dtype.type(low), target)
+    if layout == "CN":
+        y.array[...] = target.T
+    return y.finish()
+
+
+def min_max_scale(
+    x: Any,
+    *,
+    minimum: Any = None,
+    maximum: Any = None,
+    feature_range: tuple[float, float] = (0.0, 1.0),
+    layout: str = "NC",
+    out: np.ndarray | None = None,
+) -> _Arrays3:
+    """Map each feature linearly to `feature_range`.
+
+    Parameters
+    ----------
+    x : array of float32 or float64, (N, C) or with ``layout="CN"`` (C, N)
+    minimum, maximum : arrays (C,), optional
+        Those of the training data, to apply to other data; measured on `x` where left out.
+    feature_range : pair of floats
+    layout : "NC" or "CN"
+    out : array of the shape and dtype of `x`, optional
+
+    Returns
+    -------
+    y : array of the shape and dtype of `x`
+        A constant feature becomes the lower end of the range.
+    minimum, maximum : arrays (C,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not as described above.
+    """
+    x, rows = _samples(x, layout)
+    first, second = pair("feature_range", feature_range)
+    low, high = number("feature_range[0]", first), number("feature_range[1]", second)
+    if low >= high:
+        raise ValueError(f"feature_range: expected (low, high) with low < high, got {low, high}")
+    if (minimum is None) != (maximum is None):
+        missing = "minimum" if minimum is None else "maximum"
+        raise ValueError(f"{missing}: expected minimum and maximum together, got None")
+    if minimum is None:
+        _need_samples(rows)
+        minimum, maximum = fit_min_max(rows)
+    else:
+        minimum = float_vector("minimum", minimum, rows.shape[1], x.dtype)
+        maximum = float_vector("maximum", maximum, rows.shape[1], x.dtype)
+    scale = min_max_scales(minimum, maximum, low, high)
+    return _apply(x, rows, minimum, scale, low, out, layout), minimum, maximum
+
+
+def standardize(
+    x: Any,
+    *,
+    mean: Any = None,
+    std: Any = None,
+    layout: str = "NC",
+    out: np.ndarray | None = None,
+) -> _Arrays3:
+    """Z-scores: ``(x - mean) / std`` per feature.
+
+    Parameters
+    ----------
+    x : array of float32 or float64, (N, C) or with ``layout="CN"`` (C, N)
+    mean, std : arrays (C,), optional
+        Those of the training data, to apply to other data; measured on `x` where left out, `std`
+        without Bessel's correction.
+    layout : "NC" or "CN"
+    out : array of the shape and dtype of `x`, optional
+
+    Returns
+    -------
+    y : array of the shape and dtype of `x`
+        A constant feature becomes 0.
+    mean, std : arrays (C,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not as described above.
+    """
+    x, rows = _samples(x, layout)
+    if (mean is None) != (std is None):
+        missing = "mean" if mean is None else "std"
+        raise ValueError(f"{missing}: expected mean and std together, got None")
+    if mean is None:
+        _need_samples(rows)
+        mean, std = fit_standard(rows)
+    else:
+        mean = float_vector("mean", mean, rows.shape[1], x.dtype)
+        std = float_vector("std", std, rows.shape[1], x.dtype)
+    return _apply(x, rows, mean, standard_scales(std), 0.0, out, layout), mean, std

@@ -1,0 +1,92 @@
+"""LeakyReLU, the bias that replaces batch norm where there is none, and dropout.
+
+ReLU is LeakyReLU with slope 0 and the identity is slope 1, so one loop serves all three:
+
+    a = y if y > 0 else slope * y            da/dy = 1 if y > 0 else slope
+
+No kernel stores a mask: the backward pass computes the sign of y again.
+
+Arrays are feature-major: a row of (C, N) holds one feature of all samples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastbn._jit import njit
+from fastbn.kernels.reductions import row_sum
+
+
+@njit
+def affine_activation(x, shift, scale, offset, slope, y):
+    """y = act((x - shift) * scale + offset) for one row; y is overwritten."""
+    for i in range(x.size):
+        t = (x[i] - shift) * scale + offset
+        y[i] = t if t > 0 else slope * t
+
+
+@njit
+def bias_activation_forward_cn(
+    z,  # (C, N) pre-activations
+    bias,  # (C,)
+    slope,
+    a,  # out (C, N)
+):
+    """A = act(z + bias)."""
+    one = z.dtype.type(1)
+    zero = z.dtype.type(0)
+    for c in range(z.shape[0]):
+        affine_activation(z[c], zero, one, bias[c], slope, a[c])
+
+
+@njit
+def bias_activation_backward_cn(
+    da,  # (C, N) gradient of the activations
+    z,  # (C, N)
+    bias,  # (C,)
+    slope,
+    dz,  # out (C, N)
+    dbias,  # out (C,)
+):
+    """dz = da * act'(z + bias), dbias = the sum of dz over the samples."""
+    for c in range(z.shape[0]):
+        da_c, z_c, dz_c, bias_c = da[c], z[c], dz[c], bias[c]
+        for i in range(z_c.size):
+            dz_c[i] = da_c[i] if z_c[i] + bias_c > 0 else slope * da_c[i]
+        dbias[c] = row_sum(dz_c)
+
+
+@njit
+def dropout_key(seed, step, layer):
+    """A 32-bit key for one layer in one step, so that every mask is its own."""
+    return mix32(mix32(mix32(np.uint32(seed)) + np.uint32(step)) + np.uint32(layer))
+
+
+@njit
+def mix32(h):
+    """Scramble 32 bits (the multiply-xorshift finalizer of MurmurHash3, Appleby 2011)."""
+    h = np.uint32(h)
+    h ^= h >> np.uint32(16)
+    h = np.uint32(h * np.uint32(0x85EBCA6B))
+    h ^= h >> np.uint32(13)
+    h = np.uint32(h * np.uint32(0xC2B2AE35))
+    h ^= h >> np.uint32(16)
+    return h
+
+
+@njit
+def dropout(
+    x,  # (K,) flat values, overwritten
+    rate,  # probability of dropping a value
+    key,  # uint32
+):
+    """Inverted dropout in place: x = 0 with probability `rate`, else x / (1 - rate).
+
+    The mask is a hash of key and position, not a stored array: the backward pass calls this again
+    on the gradient. It does not depend on threads, chunks or the order of calls.
+    """
+    threshold = np.uint32(rate * 4294967296.0)
+    keep = x.dtype.type(1.0 / (1.0 - rate))
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        x[i] = x[i] * keep if mix32(np.uint32(i) ^ key) >= threshold else zero

@@ -1,0 +1,149 @@
+"""Softmax cross-entropy on integer labels, loss and gradient in one pass, and counting hits.
+
+For one sample with logits z over C classes, label k, label smoothing s (Szegedy et al. 2016,
+arXiv 1512.00567, section 7) and weight w, the w of a batch adding up to 1:
+
+    p = exp(z - max z) / sum(exp(z - max z))         q = (1 - s) * onehot(k) + s / C
+    loss = -w * sum(q * log p)                       dz = w * (p - q)
+
+Subtracting the maximum keeps every exponential in (0, 1]: no overflow for any finite logits.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fastbn._jit import njit
+
+
+@njit
+def softmax_cross_entropy_nc(
+    logits,  # (N, C)
+    labels,  # (N,) integers in [0, C)
+    weight,  # (N,) adding up to 1
+    smoothing,  # label smoothing in [0, 1]
+    dlogits,  # out (N, C)
+):
+    """Loss of the batch, as float64; the gradient goes to dlogits."""
+    classes = logits.shape[1]
+    off = dlogits.dtype.type(smoothing / classes)
+    on = dlogits.dtype.type(1.0 - smoothing)
+    loss = 0.0
+    for i in range(logits.shape[0]):
+        z, d, w = logits[i], dlogits[i], weight[i]
+        # phase 1: maximum and sum of logits
+        top = z[0]
+        for k in range(z.size):
+            top = max(top, z[k])
+        # phase 2: exponentials
+        normalizer = z.dtype.type(0)
+        centred_sum = z.dtype.type(0)
+        for k in range(z.size):
+            centred = z[k] - top
+            centred_sum += centred
+            d[k] = math.exp(centred)
+            normalizer += d[k]
+        # phase 3: loss and gradient
+        log_normalizer = math.log(normalizer)
+        hit = z[labels[i]] - top
+        loss += w * (log_normalizer - on * hit)
+        if off > 0:  # 0 times a logit of -inf would be a NaN
+            loss -= w * (off * centred_sum)
+        scale = w / normalizer
+        for k in range(z.size):
+            d[k] = d[k] * scale - w * off
+        d[labels[i]] -= w * on
+    return loss
+
+
+@njit
+def softmax_cross_entropy_cn(
+    logits,  # (C, N)
+    labels,  # (N,) integers in [0, C)
+    weight,  # (N,) adding up to 1
+    smoothing,  # label smoothing in [0, 1]
+    work,  # overwritten (3, N): maximum, normalizer and sum of the centred logits
+    dlogits,  # out (C, N)
+):
+    """Loss of the batch, as float64; the gradient goes to dlogits."""
+    classes, samples = logits.shape
+    off = dlogits.dtype.type(smoothing / classes)
+    on = dlogits.dtype.type(1.0 - smoothing)
+    zero = logits.dtype.type(0)
+    top, normalizer, centred_sum = work[0], work[1], work[2]
+    # phase 1: maximum over the classes
+    z = logits[0]
+    for i in range(samples):
+        top[i] = z[i]
+        normalizer[i] = zero
+        centred_sum[i] = zero
+    for k in range(classes):
+        z = logits[k]
+        for i in range(samples):
+            top[i] = max(top[i], z[i])
+    # phase 2: exponentials
+    for k in range(classes):
+        z, d = logits[k], dlogits[k]
+        for i in range(samples):
+            centred = z[i] - top[i]
+            centred_sum[i] += centred
+            d[i] = math.exp(centred)
+        for i in range(samples):
+            normalizer[i] += d[i]
+    # phase 3: loss and gradient
+    loss = 0.0
+    for i in range(samples):
+        hit = logits[labels[i], i] - top[i]
+        loss += weight[i] * (math.log(normalizer[i]) - on * hit)
+        if off > 0:  # 0 times a logit of -inf would be a NaN
+            loss -= weight[i] * (off * centred_sum[i])
+        normalizer[i] = weight[i] / normalizer[i]
+    for k in range(classes):
+        d = dlogits[k]
+        for i in range(samples):
+            d[i] = d[i] * normalizer[i] - weight[i] * off
+    for i in range(samples):
+        dlogits[labels[i], i] -= weight[i] * on
+    return loss
+
+
+@njit
+def count_correct_cn(
+    logits,  # (C, N)
+    labels,  # (N,) integers in [0, C)
+    beaten,  # overwritten (N,)
+):
+    """Samples whose label has the largest logit, the first of equals, as `argmax` decides."""
+    one, zero = logits.dtype.type(1), logits.dtype.type(0)
+    for i in range(labels.size):
+        target = logits[labels[i], i]
+        beaten[i] = zero if target == target else one
+    for k in range(logits.shape[0]):
+        z = logits[k]
+        for i in range(labels.size):
+            target = logits[labels[i], i]
+            if z[i] > target or (z[i] == target and k < labels[i]):
+                beaten[i] = one
+    correct = 0
+    for i in range(labels.size):
+        if beaten[i] == zero:
+            correct += 1
+    return correct
+
+
+@njit
+def softmax_nc(
+    logits,  # (N, C), overwritten by the probabilities
+):
+    """Softmax of each row, in place."""
+    for i in range(logits.shape[0]):
+        z = logits[i]
+        top = z[0]
+        for k in range(z.size):
+            top = max(top, z[k])
+        normalizer = z.dtype.type(0)
+        for k in range(z.size):
+            z[k] = math.exp(z[k] - top)
+            normalizer += z[k]
+        for k in range(z.size):
+            z[k] /= normalizer

@@ -1,0 +1,71 @@
+"""Sums along a contiguous row: blocks in the row's own precision, their sum in float64.
+
+A block is short enough for its float32 sum to keep its digits, and long enough for the switch to
+float64 to cost nothing. Blocks are cut by position alone, so a sum has the same bits every time.
+"""
+
+from __future__ import annotations
+
+from fastbn._jit import njit
+
+BLOCK = 1024
+
+
+@njit
+def block_sum(block):
+    """Sum of one block, in its own precision."""
+    total = block.dtype.type(0)
+    for i in range(block.size):
+        total += block[i]
+    return total
+
+
+@njit
+def row_sum(row):
+    """Sum of a row, as float64."""
+    total = 0.0
+    for start in range(0, row.size, BLOCK):
+        total += block_sum(row[start : start + BLOCK])
+    return total
+
+
+@njit
+def block_moments(block, shift):
+    """Sum of d and of d*d over one block, d = block - shift."""
+    total = block.dtype.type(0)
+    square = block.dtype.type(0)
+    for i in range(block.size):
+        d = block[i] - shift
+        total += d
+        square += d * d
+    return total, square
+
+
+@njit
+def row_moments(row, shift):
+    """Sum of d and of d*d over a row, d = row - shift, as float64."""
+    total = 0.0
+    square = 0.0
+    for start in range(0, row.size, BLOCK):
+        block_total, block_square = block_moments(row[start : start + BLOCK], shift)
+        total += block_total
+        square += block_square
+    return total, square
+
+
+@njit
+def block_square_sum(block):
+    """Sum of squares of one block, in its own precision."""
+    total = block.dtype.type(0)
+    for i in range(block.size):
+        total += block[i] * block[i]
+    return total
+
+
+@njit
+def row_square_sum(row):
+    """Sum of squares of a row, as float64."""
+    total = 0.0
+    for start in range(0, row.size, BLOCK):
+        total += block_square_sum(row[start : start + BLOCK])
+    return total
