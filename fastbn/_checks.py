@@ -70,8 +70,7 @@ def labels_array(name: str, value: Any, shape: tuple[int, ...], n_classes: int) 
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     if array.size and (array.min() < 0 or array.max() >= n_classes):
         raise ValueError(
-            f"{name}: expected labels from 0 to {n_classes - 1}, "
-            f"got {array.min()} to {array.max()}"
+            f"{name}: expected labels from 0 to {n_classes - 1}, got {array.min()} to {array.max()}"
         )
     return np.ascontiguousarray(array, dtype=np.int64)
 

@@ -39,9 +39,9 @@ def njit_parallel(function: F) -> F:
 
 
 def _compile(function: F, *, parallel: bool) -> F:
-    dispatcher = numba.njit(
-        fastmath=FASTMATH, nogil=True, error_model="numpy", parallel=parallel
-    )(function)
+    dispatcher = numba.njit(fastmath=FASTMATH, nogil=True, error_model="numpy", parallel=parallel)(
+        function
+    )
     if not DISABLED:
         try:
             dispatcher._cache = _KernelCache(function)
@@ -97,7 +97,7 @@ class _KernelCache(caching.FunctionCache):
         return result
 
 
-class on_compile:  # noqa: N801 (a context manager, used like a function)
+class on_compile:
     """Context in which `listener` is called once, before the first kernel is compiled."""
 
     def __init__(self, listener: Callable[[], None]) -> None:

@@ -25,9 +25,7 @@ def _state(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def _update_in_place(
-    kernel: Callable[..., None], states: dict[str, np.ndarray], grad: Any
-) -> None:
+def _update_in_place(kernel: Callable[..., None], states: dict[str, np.ndarray], grad: Any) -> None:
     """Check the arrays and call ``kernel(grad, *states)`` on them as flat contiguous buffers."""
     arrays = {name: _state(name, value) for name, value in states.items()}
     param = arrays["param"]
@@ -35,9 +33,7 @@ def _update_in_place(
     for name, array in {**arrays, "grad": grad}.items():
         same_shape(name, array, "param", param)
         if array.dtype != param.dtype:
-            raise TypeError(
-                f"{name}: expected dtype {param.dtype} as param has, got {array.dtype}"
-            )
+            raise TypeError(f"{name}: expected dtype {param.dtype} as param has, got {array.dtype}")
     named = [*arrays.items(), ("grad", grad)]
     for position, (name, array) in enumerate(named):
         for other_name, other in named[:position]:

@@ -48,9 +48,7 @@ def fit_standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(constant, 0, np.sqrt(var)).astype(rows.dtype)
 
 
-def min_max_scales(
-    minimum: np.ndarray, maximum: np.ndarray, low: float, high: float
-) -> np.ndarray:
+def min_max_scales(minimum: np.ndarray, maximum: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return (high - low) / (maximum - minimum), and 1 where that would divide by zero."""
     scale = np.empty_like(minimum)
     kernels.min_max_scale_of(minimum, maximum, low, high, scale)

@@ -19,7 +19,7 @@ from fastbn.kernels.reductions import row_sum
 
 @njit
 def affine_activation(x, shift, scale, offset, slope, y):
-    """y = act((x - shift) * scale + offset) for one row; y is overwritten."""
+    """Y = act((x - shift) * scale + offset) for one row; y is overwritten."""
     for i in range(x.size):
         t = (x[i] - shift) * scale + offset
         y[i] = t if t > 0 else slope * t
@@ -48,7 +48,7 @@ def bias_activation_backward_cn(
     dz,  # out (C, N)
     dbias,  # out (C,)
 ):
-    """dz = da * act'(z + bias), dbias = the sum of dz over the samples."""
+    """Dz = da * act'(z + bias), dbias = the sum of dz over the samples."""
     for c in range(z.shape[0]):
         da_c, z_c, dz_c, bias_c = da[c], z[c], dz[c], bias[c]
         for i in range(z_c.size):

@@ -62,7 +62,7 @@ def statistics_cn(
     mean,  # out (C,)
     var,  # out (C,), biased
 ):
-    """mean and var of features start to stop."""
+    """Mean and var of features start to stop."""
     for c in range(start, stop):
         shift, delta, var_c = feature_moments(x, c)
         mean[c] = shift + delta
@@ -248,9 +248,7 @@ def statistics_cn_parallel(x, start, stop, mean, var):
 
 
 @njit_parallel
-def batch_norm_forward_cn_parallel(
-    x, gamma, beta, eps, slope, start, stop, y, mean, var, rstd
-):
+def batch_norm_forward_cn_parallel(x, gamma, beta, eps, slope, start, stop, y, mean, var, rstd):
     """Run `batch_norm_forward_cn` over tiles of features."""
     for tile in prange((stop - start + TILE - 1) // TILE):
         first = start + tile * TILE

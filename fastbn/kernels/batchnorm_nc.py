@@ -129,7 +129,7 @@ def chunk_affine_activation_nc(
     slope,
     y,  # out (N, C)
 ):
-    """y = act((x - shift) * scale + offset) for the rows of one chunk."""
+    """Y = act((x - shift) * scale + offset) for the rows of one chunk."""
     rows = rows_per_chunk(x.shape[1])
     for i in range(chunk * rows, min((chunk + 1) * rows, x.shape[0])):
         x_row, y_row = x[i], y[i]
@@ -199,7 +199,7 @@ def chunk_gradient_input_nc(
     mean_gx,  # (C,): dgamma / n, or zeros
     dx,  # out (N, C)
 ):
-    """dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for the rows of one chunk."""
+    """Dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for the rows of one chunk."""
     rows = rows_per_chunk(x.shape[1])
     for i in range(chunk * rows, min((chunk + 1) * rows, x.shape[0])):
         x_row, dy_row, dx_row = x[i], dy[i], dx[i]
@@ -244,33 +244,25 @@ def affine_activation_nc_parallel(x, shift, scale, offset, slope, y):
 def gradient_sums_nc(dy, x, gamma, beta, mean, rstd, slope, totals, totals_x):
     """Run `chunk_gradient_sums_nc` over all chunks."""
     for k in range(totals.shape[0]):
-        chunk_gradient_sums_nc(
-            dy, x, gamma, beta, mean, rstd, slope, k, totals[k], totals_x[k]
-        )
+        chunk_gradient_sums_nc(dy, x, gamma, beta, mean, rstd, slope, k, totals[k], totals_x[k])
 
 
 @njit_parallel
 def gradient_sums_nc_parallel(dy, x, gamma, beta, mean, rstd, slope, totals, totals_x):
     """Run `chunk_gradient_sums_nc` over all chunks."""
     for k in prange(totals.shape[0]):
-        chunk_gradient_sums_nc(
-            dy, x, gamma, beta, mean, rstd, slope, k, totals[k], totals_x[k]
-        )
+        chunk_gradient_sums_nc(dy, x, gamma, beta, mean, rstd, slope, k, totals[k], totals_x[k])
 
 
 @njit
 def gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx):
     """Run `chunk_gradient_input_nc` over all chunks."""
     for k in range(count_chunks(x)):
-        chunk_gradient_input_nc(
-            dy, x, gamma, beta, mean, rstd, slope, k, mean_g, mean_gx, dx
-        )
+        chunk_gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, k, mean_g, mean_gx, dx)
 
 
 @njit_parallel
 def gradient_input_nc_parallel(dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx):
     """Run `chunk_gradient_input_nc` over all chunks."""
     for k in prange(count_chunks(x)):
-        chunk_gradient_input_nc(
-            dy, x, gamma, beta, mean, rstd, slope, k, mean_g, mean_gx, dx
-        )
+        chunk_gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, k, mean_g, mean_gx, dx)

@@ -89,7 +89,6 @@ class Samples(NamedTuple):
     weight: np.ndarray  # (N,), or (0,) for equal weights
     center: np.ndarray  # (inputs,)
     scale: np.ndarray  # (inputs,)
-    low: np.floating
 
 
 @njit
@@ -215,7 +214,7 @@ def gather(samples, order, work):
     rows, inputs = order.size, samples.x.shape[1]
     number = work.weight.dtype.type
     x = work.x[: rows * inputs].reshape(rows, inputs)
-    gather_rows(samples.x, order, samples.center, samples.scale, samples.low, x)
+    gather_rows(samples.x, order, samples.center, samples.scale, x)
     total = 0.0
     for r in range(rows):
         work.labels[r] = samples.labels[order[r]]
@@ -275,7 +274,7 @@ def infer_logits(
         x = samples.x[first : first + rows]
         count = x.shape[0]
         scaled = work.x[: x.size].reshape(x.shape)
-        scale_rows(x, samples.center, samples.scale, samples.low, scaled)
+        scale_rows(x, samples.center, samples.scale, work.weight.dtype.type(0), scaled)
         for index in range(last + 1):
             layer = network.layers[index]
             z, a = units(work.z, layer, count), units(work.a, layer, count)

@@ -74,11 +74,10 @@ def gather_rows(
     order,  # (M,) row numbers
     center,  # (C,)
     scale,  # (C,)
-    low,
     y,  # out (M, C)
 ):
-    """Y[r] = (x[order[r]] - center) * scale + low: a shuffled minibatch, scaled on the way."""
+    """Y[r] = (x[order[r]] - center) * scale: a shuffled minibatch, scaled on the way."""
     for r in range(order.size):
         x_row, y_row = x[order[r]], y[r]
         for j in range(x_row.size):
-            y_row[j] = (x_row[j] - center[j]) * scale[j] + low
+            y_row[j] = (x_row[j] - center[j]) * scale[j]

@@ -1,0 +1,86 @@
+"""Where a model's tensors lie in its flat buffers, and the scratch memory of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fastbn.config import ModelConfig
+from fastbn.kernels import network as kernels
+
+# Tensors start on multiples of this many elements: a cache line in float32.
+ALIGNMENT = 16
+LINE_BYTES = 64
+
+
+def aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:
+    """Zeros whose first element starts a cache line."""
+    raw = np.zeros(size * dtype.itemsize + LINE_BYTES, np.uint8)
+    start = -raw.ctypes.data % LINE_BYTES
+    return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+class Layout:
+    """Names, shapes and places of the tensors in a flat buffer, and the kernels' layer table.
+
+    Gaps between tensors hold zeros, which no gradient ever reaches.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.size = 0  # elements of a flat buffer, gaps included
+        self.units = 0  # outputs of all layers together
+        self.places: dict[str, tuple[int, tuple[int, ...]]] = {}  # name: (start, shape)
+        rows = []
+        sizes = config.layer_sizes
+        for index, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            normalized = config.normalized(index)
+            weight = self._place(f"layers.{index}.weight", (n_out, n_in))
+            gamma = self._place(f"layers.{index}.gamma", (n_out,)) if normalized else -1
+            beta = self._place(f"layers.{index}.{'beta' if normalized else 'bias'}", (n_out,))
+            rows.append((n_in, n_out, weight, gamma, beta, self.units, normalized))
+            self.units += n_out
+        self.table = np.array(rows, np.int64)
+        self.widest = int(self.table[:, kernels.N_OUT].max())
+
+    def _place(self, name: str, shape: tuple[int, ...]) -> int:
+        start = self.size
+        self.places[name] = (start, shape)
+        self.size += -(-int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
+        return start
+
+    @property
+    def n_parameters(self) -> int:
+        """Trained numbers, gaps left out."""
+        return sum(int(np.prod(shape)) for _, shape in self.places.values())
+
+    def named_views(self, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the name and the view of every tensor in `buffer`."""
+        for name, (start, shape) in self.places.items():
+            yield name, buffer[start : start + int(np.prod(shape))].reshape(shape)
+
+    def named_statistics(self, buffer: np.ndarray, what: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield name and view of each normalized layer's part of a (units,) buffer."""
+        for index, layer in enumerate(self.table):
+            if layer[kernels.NORMALIZED]:
+                first = layer[kernels.UNIT]
+                yield f"layers.{index}.{what}", buffer[first : first + layer[kernels.N_OUT]]
+
+
+def allocate_workspace(layout: Layout, rows: int, dtype: np.dtype) -> kernels.Workspace:
+    """Allocate scratch memory for minibatches of up to `rows` samples."""
+    inputs = int(layout.table[0, kernels.N_IN])
+    sizes = {
+        "x": rows * inputs,
+        "weight": rows,
+        "z": rows * layout.units,
+        "a": rows * layout.units,
+        "da": rows * layout.widest,
+        "dz": rows * layout.widest,
+        "loss": rows * 3,
+        "mean": layout.units,
+        "var": layout.units,
+        "rstd": layout.units,
+    }
+    arrays = {name: aligned_zeros(size, dtype) for name, size in sizes.items()}
+    return kernels.Workspace(labels=np.zeros(rows, np.int64), **arrays)

@@ -1,0 +1,61 @@
+"""The model's inputs: the feature matrix, and its scaling by what the training data measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from fastbn._checks import kernel_input
+from fastbn.functional.preprocessing import (
+    fit_min_max,
+    fit_standard,
+    min_max_scales,
+    standard_scales,
+)
+
+
+def feature_matrix(name: str, value: Any, n_features: int, dtype: np.dtype) -> np.ndarray:
+    """Return `value` as a contiguous matrix (samples, n_features) of `dtype`, all of it finite."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
+    if array.ndim != 2 or array.shape[1] != n_features:
+        raise ValueError(f"{name}: expected shape (samples, {n_features}), got {array.shape}")
+    matrix = kernel_input(array.astype(dtype, copy=False))
+    if not np.isfinite(matrix).all():
+        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
+        raise ValueError(f"{name}: expected finite numbers of {dtype}, got others in row {row}")
+    return matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class InputScaling:
+    """``(x - center) * scale`` per feature; the identity where nothing is to be scaled."""
+
+    mode: str | None  # None, "zscore" or "minmax"
+    center: np.ndarray  # (features,)
+    scale: np.ndarray  # (features,)
+    is_fitted: bool
+
+    @classmethod
+    def unfitted(cls, mode: str | None, n_features: int, dtype: np.dtype) -> InputScaling:
+        """Return the scaling before any data; without a mode there is nothing to fit."""
+        return cls(mode, np.zeros(n_features, dtype), np.ones(n_features, dtype), mode is None)
+
+    def fit(self, x: np.ndarray) -> InputScaling:
+        """Return the scaling measured on x (samples, features); a fitted one is left as it is."""
+        if self.is_fitted:
+            return self
+        if self.mode == "minmax":
+            minimum, maximum = fit_min_max(x)
+            return InputScaling(
+                self.mode, minimum, min_max_scales(minimum, maximum, 0.0, 1.0), True
+            )
+        mean, std = fit_standard(x)
+        return InputScaling(self.mode, mean, standard_scales(std), True)
+
+    def adopt(self, center: np.ndarray, scale: np.ndarray) -> InputScaling:
+        """Return the scaling that training goes by from now on; a fitted one is left as it is."""
+        return self if self.is_fitted else InputScaling(self.mode, center, scale, True)

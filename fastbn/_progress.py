@@ -1,0 +1,86 @@
+"""The progress bar of a fit, and the line that says that kernels are being compiled."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from fastbn._jit import on_compile
+from fastbn.errors import missing_extra
+
+COMPILING = "fastbn: compiling kernels for this machine, once; later runs load them from disk"
+
+
+class Bar(Protocol):
+    """What a fit tells its progress bar."""
+
+    def advance(self, step: int, loss: float, accuracy: float) -> None:
+        """Show that `step` steps are done, with the last loss and the epoch's accuracy so far."""
+
+
+class _NoBar:
+    def advance(self, step: int, loss: float, accuracy: float) -> None:
+        pass
+
+
+class _RichBar:
+    REFRESH_SECONDS = 0.1
+
+    def __init__(self, progress: Any, task: Any) -> None:
+        self._progress, self._task = progress, task
+        self._shown = 0.0
+
+    def advance(self, step: int, loss: float, accuracy: float) -> None:
+        now = time.perf_counter()
+        last = step == self._progress.tasks[0].total
+        if last or now - self._shown > self.REFRESH_SECONDS:
+            self._shown = now
+            self._progress.update(
+                self._task,
+                completed=step,
+                loss=f"{loss:.4f}",
+                accuracy=f"{accuracy:.2%}",
+                refresh=True,
+            )
+
+
+def _rich_is_there() -> bool:
+    try:
+        import rich.progress  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def progress_bar(progress: bool | str, total: int) -> Iterator[Bar]:
+    """Context of a progress bar on stderr: True, False or "auto" (a terminal, and rich is there)."""
+    if progress not in (True, False, "auto"):
+        raise ValueError(f"progress: expected True, False or 'auto', got {progress!r}")
+    if progress == "auto":
+        progress = sys.stderr.isatty() and _rich_is_there()
+    if not progress:
+        yield _NoBar()
+        return
+    if not _rich_is_there():
+        raise missing_extra("progress=True", "rich", "cli")
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    with (
+        Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"),
+            TimeLeft(),
+            console=Console(stderr=True),
+            auto_refresh=False,
+        ) as bar,
+        on_compile(lambda: bar.console.print(COMPILING, style="dim")),
+    ):
+        task = bar.add_task("", total=total, loss="-", accuracy="-")
+        yield _RichBar(bar, task)

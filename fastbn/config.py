@@ -1,0 +1,112 @@
+"""What a model is made of: its architecture and how it is trained, checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from fastbn._checks import choice, flag, integer, number, pair
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+ACTIVATIONS = ("leaky_relu", "relu", "identity")
+INPUT_NORMALIZATIONS = (None, "zscore", "minmax")
+MAX_SEED = 2**32 - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The arguments of `BatchNormMLP`, checked and in plain Python types."""
+
+    layer_sizes: tuple[int, ...]
+    activation: str
+    negative_slope: float
+    batch_norm: bool
+    batch_norm_output: bool
+    eps: float
+    momentum: float
+    gradient: str
+    input_normalization: str | None
+    optimizer: str
+    lr: float
+    betas: tuple[float, float]
+    optimizer_eps: float
+    weight_decay: float
+    max_norm: float | None
+    dropout: float
+    dtype: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        first, second = pair("betas", self.betas)
+        checked = {
+            "layer_sizes": _layer_sizes(self.layer_sizes),
+            "activation": choice("activation", self.activation, ACTIVATIONS),
+            "negative_slope": number("negative_slope", self.negative_slope, 0.0, 1.0),
+            "batch_norm": flag("batch_norm", self.batch_norm),
+            "batch_norm_output": flag("batch_norm_output", self.batch_norm_output),
+            "eps": number("eps", self.eps, 0.0),
+            "momentum": number("momentum", self.momentum, 0.0, 1.0),
+            "gradient": choice("gradient", self.gradient, ("exact", "detached")),
+            "input_normalization": choice(
+                "input_normalization", self.input_normalization, INPUT_NORMALIZATIONS
+            ),
+            "optimizer": choice("optimizer", self.optimizer, OPTIMIZERS),
+            "lr": number("lr", self.lr, 0.0),
+            "betas": (
+                number("betas[0]", first, 0.0, 1.0, open_high=True),
+                number("betas[1]", second, 0.0, 1.0, open_high=True),
+            ),
+            "optimizer_eps": number("optimizer_eps", self.optimizer_eps, 0.0),
+            "weight_decay": number("weight_decay", self.weight_decay, 0.0),
+            "max_norm": None
+            if self.max_norm is None
+            else number("max_norm", self.max_norm, 0.0, open_low=True),
+            "dropout": number("dropout", self.dropout, 0.0, 1.0, open_high=True),
+            "dtype": choice("dtype", _dtype_name(self.dtype), ("float32", "float64")),
+            "seed": integer("seed", self.seed, 0, MAX_SEED),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def slope(self) -> float:
+        """LeakyReLU's slope in the hidden layers: 0 is ReLU, 1 is no activation."""
+        return {"relu": 0.0, "identity": 1.0}.get(self.activation, self.negative_slope)
+
+    def normalized(self, layer: int) -> bool:
+        """Tell whether layer number `layer` has batch norm."""
+        is_output = layer == len(self.layer_sizes) - 2
+        return self.batch_norm and (self.batch_norm_output or not is_output)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that JSON can hold."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Build from `to_dict`'s result; a missing or unknown field is a ValueError."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != names:
+            odd = sorted(names ^ set(values))
+            raise ValueError(
+                f"configuration: expected the fields {sorted(names)}, differs in {odd}"
+            )
+        return cls(**values)
+
+
+def _layer_sizes(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"layer_sizes: expected a sequence of integers, got {value!r}")
+    if len(value) < 2:
+        raise ValueError(f"layer_sizes: expected inputs and outputs at least, got {value!r}")
+    sizes = tuple(integer(f"layer_sizes[{i}]", size, 1) for i, size in enumerate(value))
+    integer("layer_sizes[-1]", sizes[-1], 2)
+    return sizes
+
+
+def _dtype_name(value: Any) -> Any:
+    """Let numpy.float32 and dtype('float32') stand for "float32"."""
+    if isinstance(value, str):
+        return value
+    return getattr(value, "name", getattr(value, "__name__", repr(value)))

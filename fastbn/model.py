@@ -1,0 +1,431 @@
+"""The slim model: it holds parameters and statistics, and calls the kernels."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fastbn import persistence
+from fastbn._buffers import Layout, aligned_zeros, allocate_workspace
+from fastbn._checks import flag, integer, labels_array, number, weights_array
+from fastbn._inputs import InputScaling, feature_matrix
+from fastbn.config import OPTIMIZERS, ModelConfig
+from fastbn.errors import ModelFileError
+from fastbn.functional import softmax_cross_entropy
+from fastbn.kernels import network as kernels
+from fastbn.kernels.losses import softmax_nc
+from fastbn.schedules import Schedule
+from fastbn.training import Callback, EarlyStopping, History, minibatch_bounds, train
+
+# Samples per GEMM in inference; fixed, so that a sample's logits do not depend on what came before.
+INFERENCE_ROWS = 512
+
+
+class BatchNormMLP:
+    """Multilayer perceptron with batch normalization, trained by compiled kernels.
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        Inputs, hidden layers, classes.
+    activation : "leaky_relu", "relu" or "identity"
+        Of the hidden layers.
+    negative_slope : float
+        Of LeakyReLU.
+    batch_norm : bool
+        Without it every layer has a bias instead.
+    batch_norm_output : bool
+        Normalize the output layer too.
+    eps, momentum : float
+        Batch norm's; `momentum` is the weight of the new batch in the running statistics.
+    gradient : "exact" or "detached"
+        "detached" takes mean and variance as constants in the backward pass.
+    input_normalization : None, "zscore" or "minmax"
+        Fitted on the first training data that the model sees, and stored with it.
+    optimizer : "adam", "adamw", "sgd" or "rmsprop"
+    lr : float
+    betas : pair of float
+        Of Adam; SGD's momentum is ``betas[0]`` and RMSprop's smoothing is ``betas[1]``.
+    optimizer_eps, weight_decay : float
+    max_norm : float, optional
+        Scale the gradient down to this global norm where it is larger.
+    dropout : float
+        Probability of dropping a hidden activation in training.
+    dtype : "float32" or "float64"
+    seed : int
+        Of the initial weights, the shuffling and dropout. The same seed gives the same bits.
+
+    Attributes
+    ----------
+    config : ModelConfig
+    params, grads, m, v : arrays (K,)
+        Parameters, gradients and both moments as flat buffers; `named_parameters` gives views.
+    running_mean, running_var : arrays (units,)
+        Running statistics of all layers, one after the other.
+    steps : int
+        Optimizer steps done.
+    metadata : dict
+        Notes of your own, of what JSON can hold, that `save` stores with the model.
+
+    Notes
+    -----
+    Ioffe & Szegedy 2015 (arXiv 1502.03167). Weights start normal with the deviation of He et al.
+    2015 (arXiv 1502.01852, eq. 15); biases and beta at 0, gamma at 1.
+    """
+
+    def __init__(
+        self,
+        layer_sizes: Iterable[int] = (784, 32, 10),
+        *,
+        activation: str = "leaky_relu",
+        negative_slope: float = 0.01,
+        batch_norm: bool = True,
+        batch_norm_output: bool = True,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        gradient: str = "exact",
+        input_normalization: str | None = None,
+        optimizer: str = "adam",
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        optimizer_eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        max_norm: float | None = None,
+        dropout: float = 0.0,
+        dtype: Any = "float32",
+        seed: int = 0,
+    ) -> None:
+        arguments = {k: v for k, v in locals().items() if k != "self"}
+        self._build(ModelConfig(**arguments))
+        self._initialize()
+
+    def _build(self, config: ModelConfig) -> None:
+        """Allocate everything; parameters are left at zero."""
+        self.config = config
+        self.dtype = np.dtype(config.dtype)
+        self.layout = Layout(config)
+        self.params, self.grads, self.m, self.v = (
+            aligned_zeros(self.layout.size, self.dtype) for _ in range(4)
+        )
+        self.running_mean = np.zeros(self.layout.units, self.dtype)
+        self.running_var = np.ones(self.layout.units, self.dtype)
+        self.scaling = InputScaling.unfitted(
+            config.input_normalization, config.layer_sizes[0], self.dtype
+        )
+        self.steps = 0
+        self.epochs = 0
+        self.metadata: dict[str, Any] = {}
+        self._work: kernels.Workspace | None = None
+
+    def _initialize(self) -> None:
+        """Draw the weights; gamma becomes 1."""
+        generator = np.random.default_rng(self.config.seed)
+        gain = 2.0 / (1.0 + self.config.slope**2)
+        for name, view in self.named_parameters():
+            if name.endswith("weight"):
+                deviation = np.sqrt(gain / view.shape[1])
+                view[...] = generator.standard_normal(view.shape) * deviation
+            elif name.endswith("gamma"):
+                view[...] = 1.0
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.config.layer_sizes))
+        return f"BatchNormMLP({sizes}, {self.layout.n_parameters:,} parameters, {self.steps} steps)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_work": None}
+
+    # -- parameters --------------------------------------------------------------------------------
+
+    def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield names and views of `params`: weight (out, in), gamma and beta, or bias (out,)."""
+        return self.layout.named_views(self.params)
+
+    def named_gradients(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield names and views of `grads`, as `named_parameters` does."""
+        return self.layout.named_views(self.grads)
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        epochs: int,
+        batch_size: int,
+        sample_weight: Any = None,
+        validation_data: tuple[Any, Any] | None = None,
+        shuffle: bool = True,
+        early_stopping: EarlyStopping | int | None = None,
+        schedule: Schedule = None,
+        until_accuracy: float | None = None,
+        callbacks: Iterable[Callback] = (),
+        progress: bool | str = "auto",
+    ) -> History:
+        """Train for `epochs` passes over the data, from the present parameters and moments.
+
+        Parameters
+        ----------
+        X : array (samples, features) of numbers
+        y : integer array (samples,)
+            Classes from 0 to ``layer_sizes[-1] - 1``.
+        epochs, batch_size : int
+            The last minibatch may be smaller; one of a single sample joins the one before.
+        sample_weight : array (samples,), optional
+            Weights of the losses; a minibatch's loss is their weighted mean.
+        validation_data : pair (X, y), optional
+            Evaluated after every epoch.
+        shuffle : bool
+            Draw a new order of the samples for every epoch.
+        early_stopping : EarlyStopping or int, optional
+            An integer is the patience in epochs.
+        schedule : None, "cosine", "one-cycle", "step", "exponential" or callable
+            Learning rate per step over this fit; a callable gets the step, from 0.
+        until_accuracy : float, optional
+            Stop after an epoch whose training accuracy is above it.
+        callbacks : iterable of callables
+            Each is called as ``callback(model, history)`` after an epoch; True stops the fit.
+        progress : True, False or "auto"
+            A bar on stderr; "auto" shows it on a terminal where rich is installed.
+
+        Returns
+        -------
+        History
+            Ctrl-C ends the fit after the current step; the history says "interrupted" then.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument is not as described above. Nothing has been changed then.
+        """
+        epochs, batch_size = integer("epochs", epochs, 1), integer("batch_size", batch_size, 2)
+        if until_accuracy is not None:
+            until_accuracy = number("until_accuracy", until_accuracy, 0.0, 1.0)
+        evaluate = None
+        if validation_data is not None:
+            evaluate = self._evaluator(*validation_data)
+        samples = self._training_samples(X, y, sample_weight)
+        return train(
+            self,
+            samples,
+            samples.x.shape[0],
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=self.config.lr,
+            evaluate=evaluate,
+            shuffle=flag("shuffle", shuffle),
+            early_stopping=early_stopping,
+            schedule=schedule,
+            until_accuracy=until_accuracy,
+            callbacks=callbacks,
+            progress=progress,
+        )
+
+    def partial_fit(
+        self, X: Any, y: Any, *, batch_size: int | None = None, sample_weight: Any = None
+    ) -> BatchNormMLP:
+        """Train one pass over (X, y) in the order given, in minibatches or all at once."""
+        samples = self._training_samples(X, y, sample_weight)
+        n = samples.x.shape[0]
+        size = n if batch_size is None else integer("batch_size", batch_size, 2)
+        bounds = minibatch_bounds(n, size)
+        self.run_steps(samples, np.arange(n), bounds, np.full(bounds.size - 1, self.config.lr))
+        return self
+
+    def train_step(self, X: Any, y: Any, *, sample_weight: Any = None) -> float:
+        """Take one optimizer step on the minibatch (X, y) and return its loss before the step."""
+        samples = self._training_samples(X, y, sample_weight)
+        n = samples.x.shape[0]
+        losses, _ = self.run_steps(
+            samples, np.arange(n), np.array([0, n]), np.array([self.config.lr])
+        )
+        return float(losses[0])
+
+    def run_steps(
+        self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each."""
+        self.scaling = self.scaling.adopt(samples.center, samples.scale)
+        losses, correct = np.zeros(lrs.size), np.zeros(lrs.size, np.int64)
+        work = self._workspace(int(np.diff(bounds).max()))
+        kernels.train_steps(
+            self._network(), self._recipe(), work, samples, order, bounds, lrs, self.steps,
+            losses, correct,
+        )  # fmt: skip
+        self.steps += lrs.size
+        return losses, correct
+
+    def next_order(self, n_samples: int, shuffle: bool) -> np.ndarray:
+        """Return the order of the samples in the next epoch; it depends on seed and epoch alone."""
+        generator = np.random.default_rng([self.config.seed, self.epochs])
+        self.epochs += 1
+        return generator.permutation(n_samples) if shuffle else np.arange(n_samples)
+
+    # -- inference ---------------------------------------------------------------------------------
+
+    def predict_logits(self, X: Any) -> np.ndarray:
+        """Outputs before softmax, (samples, classes), with the running statistics."""
+        return self._logits(self._features("X", X))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities, (samples, classes)."""
+        probabilities = self.predict_logits(X)
+        softmax_nc(probabilities)
+        return probabilities
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Most probable class of each sample, (samples,) int64."""
+        return self.predict_logits(X).argmax(axis=1)
+
+    def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy on (X, y), with the running statistics."""
+        return self._evaluator(X, y)()
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a safetensors file: the whole file, or nothing.
+
+        Parameters, moments, running statistics, input scaling, counters and configuration: a loaded
+        model predicts the same bits and goes on training from the same point.
+        """
+        header = {
+            "config": self.config.to_dict(),
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "input_is_fitted": self.scaling.is_fitted,
+            "metadata": self.metadata,
+        }
+        persistence.write_model(path, self._tensors(), header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> BatchNormMLP:
+        """Return the model that `save` wrote; `ModelFileError` if the file is not one."""
+        tensors, header = persistence.read_model(path)
+        try:
+            config = ModelConfig.from_dict(header["config"])
+            steps = integer("steps", header["steps"], 0)
+            epochs = integer("epochs", header["epochs"], 0)
+            is_fitted = flag("input_is_fitted", header["input_is_fitted"])
+            metadata = dict(header["metadata"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(f"{path}: {error}") from error
+        model = cls.__new__(cls)
+        model._build(config)
+        views = model._tensors()
+        if set(tensors) != set(views):
+            odd = sorted(set(tensors) ^ set(views))
+            raise ModelFileError(f"{path}: its tensors do not fit its configuration: {odd}")
+        for name, view in views.items():
+            got = tensors[name]
+            if got.shape != view.shape or got.dtype != view.dtype:
+                raise ModelFileError(
+                    f"{path}: {name}: expected {view.dtype} {view.shape}, "
+                    f"got {got.dtype} {got.shape}"
+                )
+            view[...] = got
+        model.scaling = dataclasses.replace(model.scaling, is_fitted=is_fitted)
+        model.steps, model.epochs, model.metadata = steps, epochs, metadata
+        return model
+
+    def _tensors(self) -> dict[str, np.ndarray]:
+        """Views of all that a file holds, by name."""
+        layout = self.layout
+        return {
+            **dict(layout.named_views(self.params)),
+            **{f"optimizer.m.{name}": view for name, view in layout.named_views(self.m)},
+            **{f"optimizer.v.{name}": view for name, view in layout.named_views(self.v)},
+            **dict(layout.named_statistics(self.running_mean, "running_mean")),
+            **dict(layout.named_statistics(self.running_var, "running_var")),
+            "input.center": self.scaling.center,
+            "input.scale": self.scaling.scale,
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return a copy of the trained state that `restore` takes."""
+        return {"steps": self.steps, **{k: v.copy() for k, v in self._tensors().items()}}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a snapshot of this model."""
+        self.steps = snapshot["steps"]
+        for name, view in self._tensors().items():
+            view[...] = snapshot[name]
+
+    # -- what the kernels are given ----------------------------------------------------------------
+
+    def _features(self, name: str, X: Any) -> np.ndarray:
+        return feature_matrix(name, X, self.config.layer_sizes[0], self.dtype)
+
+    def _training_samples(self, X: Any, y: Any, sample_weight: Any) -> kernels.Samples:
+        """Check the data; the model is left as it is."""
+        x = self._features("X", X)
+        n = x.shape[0]
+        labels = labels_array("y", y, (n,), self.config.layer_sizes[-1])
+        if n < 1 + self.config.batch_norm:
+            raise ValueError(f"X: expected more than {n} samples to train on")
+        weight = np.empty(0, self.dtype)
+        if sample_weight is not None:
+            weight = weights_array("sample_weight", sample_weight, n, self.dtype)
+        scaling = self.scaling.fit(x)
+        return kernels.Samples(x, labels, weight, scaling.center, scaling.scale)
+
+    def _evaluator(self, X: Any, y: Any) -> Callable[[], tuple[float, float]]:
+        """Check the data once; the result evaluates the model as it is then."""
+        x = self._features("X", X)
+        labels = labels_array("y", y, (x.shape[0],), self.config.layer_sizes[-1])
+
+        def evaluate() -> tuple[float, float]:
+            logits = self._logits(x)
+            loss, _ = softmax_cross_entropy(logits, labels)
+            return loss, float((logits.argmax(axis=1) == labels).mean())
+
+        return evaluate
+
+    def _logits(self, x: np.ndarray) -> np.ndarray:
+        if not self.scaling.is_fitted:
+            raise ValueError(
+                f"input_normalization={self.scaling.mode!r} has seen no data yet: train first"
+            )
+        none = np.empty(0, np.int64), np.empty(0, self.dtype)
+        samples = kernels.Samples(x, *none, self.scaling.center, self.scaling.scale)
+        logits = np.empty((x.shape[0], self.config.layer_sizes[-1]), self.dtype)
+        kernels.infer_logits(
+            self._network(), self._recipe(), self._workspace(INFERENCE_ROWS), samples,
+            INFERENCE_ROWS, logits,
+        )  # fmt: skip
+        return logits
+
+    def _network(self) -> kernels.Network:
+        return kernels.Network(
+            self.layout.table, self.params, self.grads, self.m, self.v,
+            self.running_mean, self.running_var,
+        )  # fmt: skip
+
+    def _recipe(self) -> kernels.Recipe:
+        config, number = self.config, self.dtype.type
+        return kernels.Recipe(
+            eps=number(config.eps),
+            slope=number(config.slope),
+            momentum=config.momentum,
+            exact=config.gradient == "exact",
+            dropout=config.dropout,
+            seed=config.seed,
+            optimizer=OPTIMIZERS.index(config.optimizer),
+            beta1=config.betas[0],
+            beta2=config.betas[1],
+            optimizer_eps=config.optimizer_eps,
+            weight_decay=config.weight_decay,
+            max_norm=math.inf if config.max_norm is None else config.max_norm,
+        )
+
+    def _workspace(self, rows: int) -> kernels.Workspace:
+        """Scratch memory for `rows` samples, kept for the next call."""
+        if self._work is None or self._work.weight.size < rows:
+            self._work = allocate_workspace(self.layout, rows, self.dtype)
+        return self._work

@@ -1,0 +1,78 @@
+"""Model files: safetensors with the configuration in the metadata. Loading executes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from fastbn.errors import ModelFileError
+
+FORMAT_VERSION = 1
+
+
+def write_model(
+    path: str | os.PathLike[str], tensors: dict[str, np.ndarray], header: dict[str, Any]
+) -> None:
+    """Write `tensors` and the JSON-able `header` to `path`: the whole file, or nothing.
+
+    The file is written beside its place, synced and renamed, so that a failure leaves what was
+    there before.
+    """
+    from safetensors.numpy import save
+
+    target = pathlib.Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"path: expected a file to write, got the directory {target}")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"path: expected an existing folder, got {target.parent}")
+    metadata = {"fastbn": json.dumps({"format_version": FORMAT_VERSION, **header})}
+    data = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, metadata)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return tensors and header of a file that `write_model` wrote; ModelFileError otherwise."""
+    from safetensors import SafetensorError, safe_open
+
+    target = pathlib.Path(path)
+    if not target.is_file():
+        raise ModelFileError(f"{target}: expected a model file, found none")
+    try:
+        with safe_open(target, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelFileError(f"{target}: not a readable safetensors file ({error})") from error
+    if "fastbn" not in metadata:
+        raise ModelFileError(f"{target}: expected fastbn's metadata, found {sorted(metadata)}")
+    try:
+        header = json.loads(metadata["fastbn"])
+        version = header["format_version"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ModelFileError(f"{target}: fastbn's metadata is malformed ({error!r})") from error
+    if version != FORMAT_VERSION:
+        raise ModelFileError(f"{target}: expected format version {FORMAT_VERSION}, got {version!r}")
+    return tensors, header
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
