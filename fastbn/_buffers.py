@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,7 +34,7 @@ class Layout:
         self.places: dict[str, tuple[int, tuple[int, ...]]] = {}  # name: (start, shape)
         rows = []
         sizes = config.layer_sizes
-        for index, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
             normalized = config.normalized(index)
             weight = self._place(f"layers.{index}.weight", (n_out, n_in))
             gamma = self._place(f"layers.{index}.gamma", (n_out,)) if normalized else -1

@@ -6,6 +6,7 @@ machine code is kept on disk, so that a later process loads it in milliseconds.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -43,10 +44,9 @@ def _compile(function: F, *, parallel: bool) -> F:
         function
     )
     if not DISABLED:
-        try:
+        # where no folder can be written, every process compiles for itself
+        with contextlib.suppress(RuntimeError):
             dispatcher._cache = _KernelCache(function)
-        except RuntimeError:
-            pass  # no folder can be written: compile in every process
     return dispatcher
 
 

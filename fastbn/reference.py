@@ -1,0 +1,273 @@
+"""The oracle: what every kernel computes, in float64 NumPy, written from the equations.
+
+It is written for reading, not for speed, and imports nothing of fastbn. Arrays of any shape are
+normalized over all axes but the feature axis: 1 in layout "NC", 0 in "CN". Functions return new
+arrays and change none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def _f64(x: Any) -> Array:
+    return np.asarray(x, dtype=np.float64)
+
+
+def _axes(x: Array, layout: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the axes to reduce over, and the shape that a vector of features broadcasts with."""
+    feature = {"NC": 1, "CN": 0}[layout]
+    reduced = tuple(axis for axis in range(x.ndim) if axis != feature)
+    return reduced, tuple(x.shape[axis] if axis == feature else 1 for axis in range(x.ndim))
+
+
+# -- activations -----------------------------------------------------------------------------------
+
+
+def leaky_relu(y: Any, slope: float) -> Array:
+    """Y where it is positive, slope * y elsewhere: slope 0 is ReLU, 1 is the identity."""
+    y = _f64(y)
+    return np.where(y > 0, y, slope * y)
+
+
+def leaky_relu_gradient(y: Any, slope: float) -> Array:
+    """1 where y is positive, slope elsewhere."""
+    return np.where(_f64(y) > 0, 1.0, slope)
+
+
+# -- batch norm ------------------------------------------------------------------------------------
+
+
+def batch_statistics(x: Any, layout: str = "NC") -> tuple[Array, Array]:
+    """mean = sum(x) / n, var = sum((x - mean)^2) / n, per feature."""
+    x = _f64(x)
+    reduced, shape = _axes(x, layout)
+    mean = x.mean(axis=reduced)
+    var = ((x - mean.reshape(shape)) ** 2).mean(axis=reduced)
+    return mean, var
+
+
+def batch_norm(
+    x: Any, gamma: Any, beta: Any, eps: float = 1e-5, slope: float = 1.0, layout: str = "NC"
+) -> tuple[Array, Array, Array]:
+    """Y = act(gamma * (x - mean) / sqrt(var + eps) + beta); also mean and rstd."""
+    x = _f64(x)
+    _, shape = _axes(x, layout)
+    mean, var = batch_statistics(x, layout)
+    rstd = 1.0 / np.sqrt(var + eps)
+    xhat = (x - mean.reshape(shape)) * rstd.reshape(shape)
+    y = _f64(gamma).reshape(shape) * xhat + _f64(beta).reshape(shape)
+    return leaky_relu(y, slope), mean, rstd
+
+
+def batch_norm_backward(
+    dy: Any,
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    rstd: Any,
+    slope: float = 1.0,
+    layout: str = "NC",
+    gradient: str = "exact",
+) -> tuple[Array, Array, Array]:
+    """dx, dgamma, dbeta; with "detached" mean and rstd are constants."""
+    dy, x, gamma, beta = _f64(dy), _f64(x), _f64(gamma), _f64(beta)
+    reduced, shape = _axes(x, layout)
+    n = x.size // gamma.size
+    scale = (gamma * _f64(rstd)).reshape(shape)
+    xhat = (x - _f64(mean).reshape(shape)) * _f64(rstd).reshape(shape)
+    g = dy * leaky_relu_gradient(gamma.reshape(shape) * xhat + beta.reshape(shape), slope)
+    dgamma, dbeta = (g * xhat).sum(axis=reduced), g.sum(axis=reduced)
+    if gradient == "detached":
+        return scale * g, dgamma, dbeta
+    dx = scale * (g - dbeta.reshape(shape) / n - xhat * dgamma.reshape(shape) / n)
+    return dx, dgamma, dbeta
+
+
+def batch_norm_inference(
+    x: Any,
+    running_mean: Any,
+    running_var: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float = 1e-5,
+    slope: float = 1.0,
+    layout: str = "NC",
+) -> Array:
+    """Y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
+    x = _f64(x)
+    _, shape = _axes(x, layout)
+    scale = _f64(gamma) / np.sqrt(_f64(running_var) + eps)
+    y = (x - _f64(running_mean).reshape(shape)) * scale.reshape(shape) + _f64(beta).reshape(shape)
+    return leaky_relu(y, slope)
+
+
+def update_running_statistics(
+    running_mean: Any,
+    running_var: Any,
+    mean: Any,
+    var: Any,
+    n: int,
+    momentum: float | None = 0.1,
+    num_batches_tracked: int = 0,
+    unbiased: bool = True,
+) -> tuple[Array, Array]:
+    """(1 - momentum) * running + momentum * batch; None is the average of all batches."""
+    weight = 1.0 / (num_batches_tracked + 1) if momentum is None else momentum
+    stored_var = _f64(var) * n / (n - 1) if unbiased and n > 1 else _f64(var)
+    new_mean = (1 - weight) * _f64(running_mean) + weight * _f64(mean)
+    return new_mean, (1 - weight) * _f64(running_var) + weight * stored_var
+
+
+def fold_batch_norm(
+    W: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, eps: float = 1e-5
+) -> tuple[Array, Array]:
+    """W', b' with W' x + b' = gamma * (W x - running_mean) / sqrt(running_var + eps) + beta."""
+    W = _f64(W)
+    scale = _f64(gamma) / np.sqrt(_f64(running_var) + eps)
+    folded = W * scale.reshape(-1, *[1] * (W.ndim - 1))
+    return folded, _f64(beta) - _f64(running_mean) * scale
+
+
+# -- loss ------------------------------------------------------------------------------------------
+
+
+def softmax_cross_entropy(
+    logits: Any,
+    labels: Any,
+    layout: str = "NC",
+    sample_weight: Any = None,
+    label_smoothing: float = 0.0,
+) -> tuple[float, Array]:
+    """Return sum(w * -q log softmax(z)) / sum(w), q = (1 - s) onehot + s / C, and the gradient."""
+    z = np.moveaxis(_f64(logits), {"NC": 1, "CN": 0}[layout], -1)
+    labels = np.asarray(labels)
+    classes = z.shape[-1]
+    w = np.ones(labels.shape) if sample_weight is None else _f64(sample_weight)
+    w = (w / w.sum())[..., None]
+    z = z - z.max(axis=-1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+    q = (1 - label_smoothing) * np.eye(classes)[labels] + label_smoothing / classes
+    loss = -(w * q * log_p).sum()
+    dz = w * (np.exp(log_p) - q)
+    return float(loss), np.moveaxis(dz, -1, {"NC": 1, "CN": 0}[layout])
+
+
+# -- optimizers ------------------------------------------------------------------------------------
+
+
+def clip(grad: Any, max_norm: float | None) -> Array:
+    """Scale grad by min(1, max_norm / (|grad| + 1e-6))."""
+    grad = _f64(grad)
+    if max_norm is None:
+        return grad
+    return grad * min(1.0, max_norm / (float(np.sqrt((grad**2).sum())) + 1e-6))
+
+
+def adam_step(
+    param: Any,
+    grad: Any,
+    m: Any,
+    v: Any,
+    *,
+    step: int,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    max_norm: float | None = None,
+) -> tuple[Array, Array, Array]:
+    """New param, m and v (Kingma & Ba 2015, algorithm 1; decoupled: Loshchilov & Hutter 2019)."""
+    param, g = _f64(param), clip(grad, max_norm)
+    if decoupled:
+        param = param * (1 - lr * weight_decay)
+    else:
+        g = g + weight_decay * param
+    m = betas[0] * _f64(m) + (1 - betas[0]) * g
+    v = betas[1] * _f64(v) + (1 - betas[1]) * g**2
+    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
+    return param - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
+
+
+def sgd_step(
+    param: Any,
+    grad: Any,
+    m: Any,
+    *,
+    lr: float = 1e-3,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    max_norm: float | None = None,
+) -> tuple[Array, Array]:
+    """New param and velocity."""
+    param = _f64(param)
+    g = clip(grad, max_norm) + weight_decay * param
+    m = momentum * _f64(m) + g
+    return param - lr * (g + momentum * m if nesterov else m), m
+
+
+def rmsprop_step(
+    param: Any,
+    grad: Any,
+    v: Any,
+    *,
+    lr: float = 1e-2,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    max_norm: float | None = None,
+) -> tuple[Array, Array]:
+    """New param and mean squares."""
+    param = _f64(param)
+    g = clip(grad, max_norm) + weight_decay * param
+    v = alpha * _f64(v) + (1 - alpha) * g**2
+    return param - lr * g / (np.sqrt(v) + eps), v
+
+
+# -- scaling ---------------------------------------------------------------------------------------
+
+
+def min_max_scale(
+    x: Any, feature_range: tuple[float, float] = (0.0, 1.0), layout: str = "NC"
+) -> Array:
+    """low + (x - min) / (max - min) * (high - low) per feature; a constant feature is low."""
+    x = _f64(x)
+    reduced, shape = _axes(x, layout)
+    low, high = feature_range
+    minimum, maximum = x.min(axis=reduced), x.max(axis=reduced)
+    span = np.where(maximum > minimum, maximum - minimum, 1.0)
+    return low + (x - minimum.reshape(shape)) / span.reshape(shape) * (high - low)
+
+
+def standardize(x: Any, layout: str = "NC") -> Array:
+    """(x - mean) / std per feature; a constant feature is 0."""
+    x = _f64(x)
+    reduced, shape = _axes(x, layout)
+    mean, var = batch_statistics(x, layout)
+    constant = (x.max(axis=reduced) == x.min(axis=reduced)).reshape(shape)
+    std = np.where(constant, 1.0, np.sqrt(var).reshape(shape))
+    return np.where(constant, 0.0, (x - mean.reshape(shape)) / std)
+
+
+# -- dropout ---------------------------------------------------------------------------------------
+
+
+def _mix32(h: int) -> int:
+    """Scramble 32 bits: the finalizer of MurmurHash3."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        h = ((h ^ (h >> shift)) * factor) & 0xFFFFFFFF
+    return h ^ (h >> 16)
+
+
+def dropout_mask(shape: tuple[int, ...], rate: float, seed: int, step: int, layer: int) -> Array:
+    """Return 0 where a value is dropped, 1 / (1 - rate) elsewhere: a hash of key and position."""
+    key = _mix32((_mix32((_mix32(seed) + step) & 0xFFFFFFFF) + layer) & 0xFFFFFFFF)
+    hashes = np.array([_mix32(position ^ key) for position in range(int(np.prod(shape)))])
+    return np.where(hashes >= int(rate * 2**32), 1.0 / (1.0 - rate), 0.0).reshape(shape)

@@ -1,0 +1,81 @@
+"""The oracle of a whole training step: a multilayer perceptron with batch norm, in float64 NumPy.
+
+Feature-major, as in the notes that fastbn started from: a column is a sample.
+
+    Z = W A_prev          Y = gamma * Zhat + beta          A = LeakyReLU(Y), or softmax at the end
+    dW = dZ A_prev^T      dA_prev = W^T dZ
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastbn import reference as ref
+
+Array = np.ndarray
+
+
+def forward(
+    params: dict[str, Array],
+    x: Any,
+    *,
+    slope: float,
+    eps: float = 1e-5,
+    masks: list[Array] | None = None,
+) -> tuple[Array, list[dict[str, Any]]]:
+    """Logits (classes, N) of samples x (N, features), and what each layer's backward pass needs.
+
+    `params` maps "layers.0.weight" (out, in), "layers.0.gamma" and "layers.0.beta", or
+    "layers.0.bias" for a layer without batch norm. `masks` are dropout's, one per hidden layer.
+    """
+    a = np.asarray(x, np.float64).T
+    caches = []
+    n_layers = sum(name.endswith("weight") for name in params)
+    for index in range(n_layers):
+        weight = params[f"layers.{index}.weight"]
+        gamma = params.get(f"layers.{index}.gamma")
+        layer_slope = 1.0 if index == n_layers - 1 else slope
+        z = weight @ a
+        cache: dict[str, Any] = {"a_prev": a, "z": z, "slope": layer_slope}
+        if gamma is None:
+            a = ref.leaky_relu(z + params[f"layers.{index}.bias"][:, None], layer_slope)
+        else:
+            beta = params[f"layers.{index}.beta"]
+            a, mean, rstd = ref.batch_norm(z, gamma, beta, eps, layer_slope, "CN")
+            cache |= {"mean": mean, "var": ref.batch_statistics(z, "CN")[1], "rstd": rstd}
+        if masks is not None and index < n_layers - 1:
+            a = a * masks[index]
+        caches.append(cache)
+    return a, caches
+
+
+def backward(
+    params: dict[str, Array],
+    caches: list[dict[str, Any]],
+    dlogits: Array,
+    *,
+    gradient: str = "exact",
+    masks: list[Array] | None = None,
+) -> dict[str, Array]:
+    """Gradients of all parameters, by name."""
+    grads: dict[str, Array] = {}
+    da = dlogits
+    for index in range(len(caches) - 1, -1, -1):
+        cache, name = caches[index], f"layers.{index}"
+        if masks is not None and index < len(caches) - 1:
+            da = da * masks[index]
+        gamma = params.get(f"{name}.gamma")
+        if gamma is None:
+            y = cache["z"] + params[f"{name}.bias"][:, None]
+            dz = da * ref.leaky_relu_gradient(y, cache["slope"])
+            grads[f"{name}.bias"] = dz.sum(axis=1)
+        else:
+            dz, grads[f"{name}.gamma"], grads[f"{name}.beta"] = ref.batch_norm_backward(
+                da, cache["z"], gamma, params[f"{name}.beta"], cache["mean"], cache["rstd"],
+                cache["slope"], "CN", gradient,
+            )  # fmt: skip
+        grads[f"{name}.weight"] = dz @ cache["a_prev"].T
+        da = params[f"{name}.weight"].T @ dz
+    return grads
