@@ -88,9 +88,8 @@ class ModelConfig:
         """Build from `to_dict`'s result; a missing or unknown field is a ValueError."""
         names = {field.name for field in dataclasses.fields(cls)}
         if set(values) != names:
-            odd = sorted(names ^ set(values))
             raise ValueError(
-                f"configuration: expected the fields {sorted(names)}, differs in {odd}"
+                f"configuration: expected the fields {sorted(names)}, got {sorted(values)}"
             )
         return cls(**values)
 

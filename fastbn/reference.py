@@ -54,7 +54,7 @@ def batch_statistics(x: Any, layout: str = "NC") -> tuple[Array, Array]:
 def batch_norm(
     x: Any, gamma: Any, beta: Any, eps: float = 1e-5, slope: float = 1.0, layout: str = "NC"
 ) -> tuple[Array, Array, Array]:
-    """Y = act(gamma * (x - mean) / sqrt(var + eps) + beta); also mean and rstd."""
+    """y = act(gamma * (x - mean) / sqrt(var + eps) + beta); also mean and rstd."""
     x = _f64(x)
     _, shape = _axes(x, layout)
     mean, var = batch_statistics(x, layout)
@@ -99,7 +99,7 @@ def batch_norm_inference(
     slope: float = 1.0,
     layout: str = "NC",
 ) -> Array:
-    """Y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
+    """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
     x = _f64(x)
     _, shape = _axes(x, layout)
     scale = _f64(gamma) / np.sqrt(_f64(running_var) + eps)

@@ -11,7 +11,7 @@ Schedule = str | Callable[[int], float] | None
 
 SCHEDULES = ("cosine", "one-cycle", "step", "exponential")
 
-# "one-cycle": rise during this part of the fit, from lr / RISE_FROM, and fall to the start / FALL_TO
+# "one-cycle": rise from lr / RISE_FROM during this part of the fit, fall to the start / FALL_TO
 RISE, RISE_FROM, FALL_TO = 0.3, 25.0, 1e4
 # "step": after these parts of the fit the rate is divided by ten
 DROPS = (0.5, 0.75)

@@ -1,4 +1,4 @@
-"""Epochs: minibatches, early stopping, history, callbacks. It trains any object that is a Trainee."""
+"""Epochs: minibatches, early stopping, history, callbacks. It trains anything that is a Trainee."""
 
 from __future__ import annotations
 

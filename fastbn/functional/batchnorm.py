@@ -49,7 +49,7 @@ def _moments_nc(x: np.ndarray) -> _Arrays3:
 
 
 def batch_statistics(x: Any, *, layout: str = "NC") -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased variance of each feature over the batch.
+    """mean and biased variance of each feature over the batch.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ def fit_min_max(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column of contiguous rows (N, C).
+    """mean and standard deviation of each column of contiguous rows (N, C).
 
     A constant column has its value for a mean and exactly 0 for a deviation, whatever the rounding
     of sums would make of it.

@@ -19,7 +19,7 @@ from fastbn.kernels.reductions import row_sum
 
 @njit
 def affine_activation(x, shift, scale, offset, slope, y):
-    """Y = act((x - shift) * scale + offset) for one row; y is overwritten."""
+    """y = act((x - shift) * scale + offset) for one row; y is overwritten."""
     for i in range(x.size):
         t = (x[i] - shift) * scale + offset
         y[i] = t if t > 0 else slope * t

@@ -62,7 +62,7 @@ def statistics_cn(
     mean,  # out (C,)
     var,  # out (C,), biased
 ):
-    """Mean and var of features start to stop."""
+    """mean and var of features start to stop."""
     for c in range(start, stop):
         shift, delta, var_c = feature_moments(x, c)
         mean[c] = shift + delta
@@ -83,7 +83,7 @@ def batch_norm_forward_cn(
     var,  # out (C,), biased
     rstd,  # out (C,)
 ):
-    """Y = act(gamma * xhat + beta) with the statistics of this batch."""
+    """y = act(gamma * xhat + beta) with the statistics of this batch."""
     for c in range(start, stop):
         shift, delta, var_c = feature_moments(x, c)
         rstd_c = 1.0 / math.sqrt(var_c + eps)
@@ -112,7 +112,7 @@ def block_gradient_sums(dy, x, mean, rstd, gamma, beta, slope):
 
 @njit
 def row_gradient_input(dy, x, mean, rstd, gamma, beta, slope, mean_g, mean_gx, dx):
-    """Dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for one row; dx is overwritten."""
+    """dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for one row; dx is overwritten."""
     scale = gamma * rstd
     for i in range(x.size):
         xhat = (x[i] - mean) * rstd
@@ -189,7 +189,7 @@ def batch_norm_inference_cn(
     stop,
     y,  # out (B, C, L)
 ):
-    """Y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
+    """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
     for c in range(start, stop):
         scale = x.dtype.type(gamma[c] / math.sqrt(running_var[c] + eps))
         for b in range(x.shape[0]):
@@ -206,7 +206,7 @@ def update_running_statistics(
     running_mean,  # in and out (C,)
     running_var,  # in and out (C,)
 ):
-    """Running = (1 - momentum) * running + momentum * batch."""
+    """running = (1 - momentum) * running + momentum * batch."""
     correction = n / (n - 1.0) if unbiased and n > 1 else 1.0
     for c in range(mean.size):
         running_mean[c] += momentum * (mean[c] - running_mean[c])

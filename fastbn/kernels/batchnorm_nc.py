@@ -74,7 +74,7 @@ def combine_moments_nc(
     delta,  # out (C,) float64: mean - shift
     var,  # out (C,) float64: biased
 ):
-    """Mean and variance from those of the chunks (Chan, Golub & LeVeque 1983, eq. 2.1)."""
+    """mean and variance from those of the chunks (Chan, Golub & LeVeque 1983, eq. 2.1)."""
     chunks, features = shifts.shape
     rows = rows_per_chunk(features)
     # phase 1: the mean
@@ -111,7 +111,7 @@ def derive_affine_nc(
     offset,  # out (C,)
     rstd,  # out (C,)
 ):
-    """Scale and offset of y = (x - shift) * scale + offset, and rstd."""
+    """scale and offset of y = (x - shift) * scale + offset, and rstd."""
     for j in range(gamma.size):
         rstd_j = 1.0 / math.sqrt(var[j] + eps)
         rstd[j] = rstd_j
@@ -129,7 +129,7 @@ def chunk_affine_activation_nc(
     slope,
     y,  # out (N, C)
 ):
-    """Y = act((x - shift) * scale + offset) for the rows of one chunk."""
+    """y = act((x - shift) * scale + offset) for the rows of one chunk."""
     rows = rows_per_chunk(x.shape[1])
     for i in range(chunk * rows, min((chunk + 1) * rows, x.shape[0])):
         x_row, y_row = x[i], y[i]
@@ -174,7 +174,7 @@ def combine_gradient_sums_nc(
     dgamma,  # out (C,)
     dbeta,  # out (C,)
 ):
-    """Dbeta and dgamma: the chunks' sums, added in float64."""
+    """dbeta and dgamma: the chunks' sums, added in float64."""
     work[:] = 0.0
     for k in range(totals.shape[0]):
         for j in range(totals.shape[1]):
@@ -199,7 +199,7 @@ def chunk_gradient_input_nc(
     mean_gx,  # (C,): dgamma / n, or zeros
     dx,  # out (N, C)
 ):
-    """Dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for the rows of one chunk."""
+    """dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for the rows of one chunk."""
     rows = rows_per_chunk(x.shape[1])
     for i in range(chunk * rows, min((chunk + 1) * rows, x.shape[0])):
         x_row, dy_row, dx_row = x[i], dy[i], dx[i]

@@ -13,17 +13,17 @@ from fastbn._jit import njit
 
 @njit
 def matmul_nn(a, b, out):
-    """Out (M, N) = a (M, K) b (K, N)."""
+    """out (M, N) = a (M, K) b (K, N)."""
     np.dot(a, b, out)
 
 
 @njit
 def matmul_nt(a, b, out):
-    """Out (M, N) = a (M, K) b^T, b (N, K)."""
+    """out (M, N) = a (M, K) b^T, b (N, K)."""
     np.dot(a, b.T, out)
 
 
 @njit
 def matmul_tn(a, b, out):
-    """Out (M, N) = a^T b, a (K, M), b (K, N)."""
+    """out (M, N) = a^T b, a (K, M), b (K, N)."""
     np.dot(a.T, b, out)

@@ -4,7 +4,8 @@
              param -= lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
              Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1
     AdamW    param *= 1 - lr * weight_decay, then Adam; Loshchilov & Hutter 2019 (arXiv 1711.05101)
-    SGD      m = momentum * m + g                param -= lr * m   (Nesterov: lr * (g + momentum * m))
+    SGD      m = momentum * m + g                param -= lr * m
+             (Nesterov: param -= lr * (g + momentum * m))
     RMSprop  v = alpha * v + (1 - alpha) * g^2   param -= lr * g / (sqrt(v) + eps)
 
 `g` is the gradient times `clip`, the factor of global-norm clipping (1 where there is none), plus

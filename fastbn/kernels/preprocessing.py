@@ -36,7 +36,7 @@ def min_max_scale_of(
     high,
     scale,  # out (C,)
 ):
-    """Scale = (high - low) / (maximum - minimum)."""
+    """scale = (high - low) / (maximum - minimum)."""
     for j in range(scale.size):
         span = maximum[j] - minimum[j]
         scale[j] = (high - low) / span if span != 0 else minimum.dtype.type(1)
@@ -47,7 +47,7 @@ def standard_scale_of(
     std,  # (C,)
     scale,  # out (C,)
 ):
-    """Scale = 1 / std."""
+    """scale = 1 / std."""
     one = std.dtype.type(1)
     for j in range(scale.size):
         scale[j] = one / std[j] if std[j] != 0 else one
@@ -61,7 +61,7 @@ def scale_rows(
     low,
     y,  # out (N, C)
 ):
-    """Y = (x - center) * scale + low."""
+    """y = (x - center) * scale + low."""
     for i in range(x.shape[0]):
         x_row, y_row = x[i], y[i]
         for j in range(x_row.size):
@@ -76,7 +76,7 @@ def gather_rows(
     scale,  # (C,)
     y,  # out (M, C)
 ):
-    """Y[r] = (x[order[r]] - center) * scale: a shuffled minibatch, scaled on the way."""
+    """y[r] = (x[order[r]] - center) * scale: a shuffled minibatch, scaled on the way."""
     for r in range(order.size):
         x_row, y_row = x[order[r]], y[r]
         for j in range(x_row.size):
