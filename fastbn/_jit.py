@@ -154,7 +154,6 @@ def run(serial: F, parallel: F, n_elements: int, *args: Any) -> Any:
     if (
         n_elements < PARALLEL_ELEMENTS
         or _forked
-        or DISABLED
         or numba.get_num_threads() == 1
         or not _region.acquire(blocking=False)
     ):

@@ -32,7 +32,7 @@ def bias_activation_forward_cn(
     slope,
     a,  # out (C, N)
 ):
-    """A = act(z + bias)."""
+    """a = act(z + bias)."""
     one = z.dtype.type(1)
     zero = z.dtype.type(0)
     for c in range(z.shape[0]):
@@ -48,7 +48,7 @@ def bias_activation_backward_cn(
     dz,  # out (C, N)
     dbias,  # out (C,)
 ):
-    """Dz = da * act'(z + bias), dbias = the sum of dz over the samples."""
+    """dz = da * act'(z + bias), dbias = the sum of dz over the samples."""
     for c in range(z.shape[0]):
         da_c, z_c, dz_c, bias_c = da[c], z[c], dz[c], bias[c]
         for i in range(z_c.size):
@@ -56,37 +56,38 @@ def bias_activation_backward_cn(
         dbias[c] = row_sum(dz_c)
 
 
-@njit
-def dropout_key(seed, step, layer):
-    """A 32-bit key for one layer in one step, so that every mask is its own."""
-    return mix32(mix32(mix32(np.uint32(seed)) + np.uint32(step)) + np.uint32(layer))
+WORD = np.uint64(0xFFFFFFFF)
 
 
 @njit
 def mix32(h):
-    """Scramble 32 bits (the multiply-xorshift finalizer of MurmurHash3, Appleby 2011)."""
-    h = np.uint32(h)
-    h ^= h >> np.uint32(16)
-    h = np.uint32(h * np.uint32(0x85EBCA6B))
-    h ^= h >> np.uint32(13)
-    h = np.uint32(h * np.uint32(0xC2B2AE35))
-    h ^= h >> np.uint32(16)
-    return h
+    """Scramble 32 bits, held in a uint64 (the finalizer of MurmurHash3, Appleby 2011)."""
+    h = ((h ^ (h >> np.uint64(16))) * np.uint64(0x85EBCA6B)) & WORD
+    h = ((h ^ (h >> np.uint64(13))) * np.uint64(0xC2B2AE35)) & WORD
+    return h ^ (h >> np.uint64(16))
+
+
+@njit
+def dropout_key(seed, step, layer):
+    """A 32-bit key for one layer in one step, so that every mask is its own."""
+    key = mix32(np.uint64(seed) & WORD)
+    key = mix32((key + np.uint64(step)) & WORD)
+    return mix32((key + np.uint64(layer)) & WORD)
 
 
 @njit
 def dropout(
     x,  # (K,) flat values, overwritten
     rate,  # probability of dropping a value
-    key,  # uint32
+    key,  # of `dropout_key`
 ):
     """Inverted dropout in place: x = 0 with probability `rate`, else x / (1 - rate).
 
     The mask is a hash of key and position, not a stored array: the backward pass calls this again
     on the gradient. It does not depend on threads, chunks or the order of calls.
     """
-    threshold = np.uint32(rate * 4294967296.0)
+    threshold = np.uint64(rate * 4294967296.0)
     keep = x.dtype.type(1.0 / (1.0 - rate))
     zero = x.dtype.type(0)
     for i in range(x.size):
-        x[i] = x[i] * keep if mix32(np.uint32(i) ^ key) >= threshold else zero
+        x[i] = x[i] * keep if mix32(np.uint64(i) ^ key) >= threshold else zero

@@ -1,0 +1,153 @@
+"""Pictures of a training run. Needs matplotlib, the optional extra `plot`."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from fastbn.errors import missing_extra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fastbn.training import History
+
+# Blue and vermilion of Okabe & Ito's palette, which colour-blind readers tell apart.
+TRAINING, VALIDATION = "#0072B2", "#D55E00"
+INK, PALE = "#404040", "#DADADA"
+
+# Up to so many epochs each is marked by a dot.
+MAX_DOTS = 30
+
+# A loss that falls by more than this factor is drawn on a logarithmic axis.
+LOGARITHMIC_FROM = 30.0
+
+# Two labels keep this distance, as a part of the panel's height.
+LABEL_DISTANCE = 0.1
+
+
+def plot_history(
+    history: History,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Draw loss and accuracy per epoch, in training and, where there is any, in validation.
+
+    Nothing of pyplot is touched, so it needs no display and leaves the open figures alone.
+
+    Parameters
+    ----------
+    history : History
+        What `BatchNormMLP.fit` returned.
+    path : path, optional
+        Save the picture there. Its ending selects the format: .png, .svg, .pdf and what else
+        matplotlib writes.
+    title : str, optional
+        Printed above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        The history has no epoch, or `path` an ending that matplotlib does not write.
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    if not history.epochs:
+        raise ValueError("history: expected at least one epoch, got none")
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import PercentFormatter
+    except ImportError:
+        raise missing_extra("plotting", "matplotlib", "plot") from None
+
+    figure = Figure(figsize=(9.6, 3.8), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
+    loss, accuracy = figure.subplots(1, 2)
+    losses = [*history.loss, *history.val_loss]
+    if min(losses) > 0 and max(losses) > LOGARITHMIC_FROM * min(losses):
+        loss.set_yscale("log")
+    _draw(loss, history.loss, history.val_loss, "{:.3g}")
+    _draw(accuracy, history.accuracy, history.val_accuracy, "{:.1%}")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+    loss.set_title("Loss (cross-entropy)", loc="left", color=INK, fontsize=11)
+    accuracy.set_title("Accuracy", loc="left", color=INK, fontsize=11)
+    if title is not None:
+        figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=13, fontweight="bold")
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def picture_formats() -> set[str]:
+    """Endings, without the dot, of the files that `plot_history` writes.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ImportError:
+        raise missing_extra("plotting", "matplotlib", "plot") from None
+    return set(FigureCanvasAgg.get_supported_filetypes())
+
+
+def _draw(axes: Axes, training: list[float], validation: list[float], number: str) -> None:
+    """Draw one panel: a curve each, labelled where it ends."""
+    from matplotlib.ticker import MaxNLocator
+
+    ends = []
+    for name, values, colour in [
+        ("training", training, TRAINING),
+        ("validation", validation, VALIDATION),
+    ]:
+        if values:
+            dots = "o" if len(values) <= MAX_DOTS else None
+            epochs = range(1, len(values) + 1)
+            axes.plot(
+                epochs, values, color=colour, linewidth=1.8, marker=dots, markersize=3.5, label=name
+            )
+            if math.isfinite(values[-1]):
+                ends.append((values[-1], f"{name}\n{number.format(values[-1])}", colour))
+    axes.set_xlabel("epoch", color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(color=PALE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(PALE)
+    axes.tick_params(colors=INK, length=0, which="both")
+    if len(training) == 1:
+        axes.set_xlim(0.5, 1.5)
+    _label_ends(axes, ends)
+
+
+def _label_ends(axes: Axes, ends: list[tuple[float, str, Any]]) -> None:
+    """Write beside the panel, at the height where the curve ends, what it is and its last value."""
+    to_panel = axes.transData + axes.transAxes.inverted()
+    x_end = axes.get_xlim()[1]
+    heights = [float(to_panel.transform((x_end, value))[1]) for value, _, _ in ends]
+    distance = LABEL_DISTANCE * 1.5
+    if len(ends) == 2 and abs(heights[0] - heights[1]) < distance:
+        middle = min(max(sum(heights) / 2, distance / 2), 1.0 - distance / 2)
+        lower = 0 if heights[0] < heights[1] else 1
+        heights[lower], heights[1 - lower] = middle - distance / 2, middle + distance / 2
+    for height, (_, text, colour) in zip(heights, ends, strict=True):
+        axes.annotate(
+            text,
+            xy=(1.01, height),
+            xycoords="axes fraction",
+            color=colour,
+            fontsize=9,
+            va="center",
+            linespacing=1.25,
+        )

@@ -1,0 +1,37 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from cases import JIT_DISABLED
+
+if JIT_DISABLED:
+    # compiled loops raise no floating-point warnings; as Python they need not either
+    np.seterr(all="ignore")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261123)
+
+
+@pytest.fixture(params=["serial", "parallel"])
+def both_paths(request, monkeypatch):
+    """Run a test twice: all arrays below the threshold of parallel kernels, and all above."""
+    from fastbn import _jit
+
+    threshold = 0 if request.param == "parallel" else 1 << 62
+    monkeypatch.setattr(_jit, "PARALLEL_ELEMENTS", threshold)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist():
+    if not os.environ.get("FASTBN_DATA"):
+        pytest.skip("FASTBN_DATA does not name a folder with Fashion-MNIST")
+    from fastbn.datasets import load_fashion_mnist
+
+    return load_fashion_mnist()

@@ -1,0 +1,120 @@
+"""Softmax cross-entropy against the oracle and at its edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import DTYPES, JIT_DISABLED, assert_close
+
+import fastbn
+from fastbn import reference as ref
+from fastbn.kernels.losses import count_correct_cn, softmax_nc
+
+SHAPES = [("NC", (1, 1)), ("NC", (1, 2)), ("NC", (37, 10)), ("CN", (10, 37)), ("CN", (2, 1))]
+SHAPES += [("NC", (5, 3, 7)), ("NC", (2, 4, 3, 5))]
+if not JIT_DISABLED:
+    SHAPES += [("NC", (1031, 17)), ("NC", (3, 4097)), ("CN", (1000, 129)), ("CN", (3, 6000))]
+
+
+def make(rng, layout, shape, dtype):
+    logits = (3 * rng.standard_normal(shape)).astype(dtype)
+    classes = shape[1] if layout == "NC" else shape[0]
+    label_shape = (shape[0], *shape[2:]) if layout == "NC" else (shape[1],)
+    return logits, rng.integers(0, classes, label_shape)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("layout", "shape"), SHAPES)
+def test_against_oracle(rng, layout, shape, dtype, weighted, smoothing):
+    logits, labels = make(rng, layout, shape, dtype)
+    weight = rng.uniform(0, 2, labels.shape) if weighted else None
+    loss, dlogits = fastbn.softmax_cross_entropy(
+        logits, labels, layout=layout, sample_weight=weight, label_smoothing=smoothing
+    )
+    expected, gradient = ref.softmax_cross_entropy(logits, labels, layout, weight, smoothing)
+    tolerance = 2e-6 if dtype == np.float32 else 1e-13
+    assert isinstance(loss, float)
+    assert abs(loss - expected) <= tolerance * max(1.0, abs(expected))
+    assert dlogits.dtype == dtype
+    assert dlogits.flags.c_contiguous
+    # a sample's share of the gradient is at most its weight
+    largest = 1.0 / labels.size if weight is None else float(weight.max() / weight.sum())
+    assert_close(dlogits, gradient, tolerance=tolerance, scale=largest)
+
+
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+def test_gradient_by_finite_differences(rng, layout):
+    logits, labels = make(rng, layout, (7, 5) if layout == "NC" else (5, 7), np.float64)
+    weight = rng.uniform(0.1, 2, 7)
+    options = {"layout": layout, "sample_weight": weight, "label_smoothing": 0.2}
+    _, gradient = fastbn.softmax_cross_entropy(logits, labels, **options)
+    numeric = np.empty_like(gradient)
+    for index in np.ndindex(logits.shape):
+        losses = []
+        for sign in (1, -1):
+            moved = logits.copy()
+            moved[index] += sign * 1e-6
+            losses.append(fastbn.softmax_cross_entropy(moved, labels, **options)[0])
+        numeric[index] = (losses[0] - losses[1]) / 2e-6
+    assert_close(gradient, numeric, tolerance=1e-8)
+
+
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_huge_logits_do_not_overflow(layout, dtype):
+    logits = np.array([[1e4, -1e4, 0.0], [-3e38, 3e38, 0.0], [88.0, 89.0, 90.0]], dtype)
+    labels = np.array([0, 1, 2])
+    logits = logits if layout == "NC" else np.ascontiguousarray(logits.T)
+    loss, dlogits = fastbn.softmax_cross_entropy(logits, labels, layout=layout)
+    expected, gradient = ref.softmax_cross_entropy(logits, labels, layout)
+    assert np.isfinite(dlogits).all()
+    assert abs(loss - expected) < 1e-6
+    assert_close(dlogits, gradient)
+
+
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+def test_a_masked_class_has_no_probability(layout):
+    """A logit of -inf is how a class is ruled out; the loss of the others stays finite."""
+    logits = np.array([[0.0, -np.inf, 0.0]], np.float32)
+    logits = logits if layout == "NC" else np.ascontiguousarray(logits.T)
+    loss, dlogits = fastbn.softmax_cross_entropy(logits, np.array([0]), layout=layout)
+    assert loss == pytest.approx(np.log(2), rel=1e-6)
+    assert_close(dlogits.ravel(), [-0.5, 0.0, 0.5])
+
+
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+def test_nan_is_not_hidden(rng, layout):
+    logits, labels = make(rng, layout, (4, 4), np.float32)
+    logits[1, 1] = np.nan
+    loss, dlogits = fastbn.softmax_cross_entropy(logits, labels, layout=layout)
+    assert np.isnan(loss)
+    rows = dlogits if layout == "NC" else dlogits.T
+    assert np.isnan(rows[1]).all()
+    assert np.isfinite(rows[[0, 2, 3]]).all()
+
+
+@pytest.mark.parametrize("label_dtype", [np.int8, np.uint8, np.int32, np.uint64, np.dtype(">i4")])
+def test_any_integer_labels(rng, label_dtype):
+    logits, labels = make(rng, "NC", (9, 4), np.float64)
+    expected = fastbn.softmax_cross_entropy(logits, labels)[0]
+    assert fastbn.softmax_cross_entropy(logits, labels.astype(label_dtype))[0] == expected
+
+
+def test_count_correct_decides_as_argmax(rng):
+    logits = rng.integers(0, 3, (5, 200)).astype(np.float32)  # many ties
+    labels = rng.integers(0, 5, 200)
+    expected = int((logits.argmax(axis=0) == labels).sum())
+    assert 0 < expected < 200
+    assert count_correct_cn(logits, labels, np.empty(200, np.float32)) == expected
+    logits[:] = np.nan
+    assert count_correct_cn(logits, labels, np.empty(200, np.float32)) == 0
+
+
+def test_softmax(rng):
+    logits = (10 * rng.standard_normal((11, 6))).astype(np.float32)
+    expected = np.exp(logits.astype(np.float64))
+    expected /= expected.sum(axis=1, keepdims=True)
+    softmax_nc(logits)
+    assert_close(logits, expected)

@@ -1,0 +1,88 @@
+"""Min-max and z-score scaling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import DTYPES, MATRICES, assert_close
+
+import fastbn
+from fastbn import reference as ref
+
+LAYOUTS = [("NC", s) for s in MATRICES[:9]] + [("CN", s[::-1]) for s in MATRICES[:9]]
+
+
+@pytest.mark.parametrize("feature_range", [(0.0, 1.0), (-1.0, 1.0), (2.0, 5.0)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("layout", "shape"), LAYOUTS)
+def test_min_max(rng, layout, shape, dtype, feature_range):
+    x = rng.standard_normal(shape).astype(dtype)
+    y, minimum, maximum = fastbn.min_max_scale(x, feature_range=feature_range, layout=layout)
+    axis = 0 if layout == "NC" else 1
+    assert y.dtype == dtype
+    assert np.array_equal(minimum, x.min(axis=axis))
+    assert np.array_equal(maximum, x.max(axis=axis))
+    assert_close(y, ref.min_max_scale(x, feature_range, layout))
+    again, _, _ = fastbn.min_max_scale(
+        x, minimum=minimum, maximum=maximum, feature_range=feature_range, layout=layout
+    )
+    assert np.array_equal(again, y)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("layout", "shape"), LAYOUTS)
+def test_standardize(rng, layout, shape, dtype):
+    x = (5 + 3 * rng.standard_normal(shape)).astype(dtype)
+    y, mean, std = fastbn.standardize(x, layout=layout)
+    axis = 0 if layout == "NC" else 1
+    assert y.dtype == mean.dtype == std.dtype == dtype
+    # the mean is rounded to the dtype: that rounding over the deviation is the error of y
+    spacing = np.finfo(dtype).eps * np.abs(x).max() / std.min()
+    assert_close(y, ref.standardize(x, layout), tolerance=2 * spacing)
+    assert_close(std, x.astype(np.float64).std(axis=axis))
+    again, _, _ = fastbn.standardize(x, mean=mean, std=std, layout=layout)
+    assert np.array_equal(again, y)
+
+
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.3, 1e6])
+def test_a_constant_feature_does_not_divide_by_zero(layout, value):
+    x = np.full((101, 2), value, np.float32)
+    x[:, 1] = np.arange(101)
+    x = x if layout == "NC" else np.ascontiguousarray(x.T)
+    scaled, _, _ = fastbn.min_max_scale(x, feature_range=(-1, 1), layout=layout)
+    standard, mean, std = fastbn.standardize(x, layout=layout)
+    scaled, standard = (a if layout == "NC" else a.T for a in (scaled, standard))
+    assert np.array_equal(scaled[:, 0], np.full(101, -1.0))
+    assert np.array_equal(standard[:, 0], np.zeros(101))
+    assert mean[0] == np.float32(value)
+    assert std[0] == 0
+    assert scaled[-1, 1] == pytest.approx(1, abs=1e-7)
+
+
+def test_statistics_of_training_data_apply_to_other_data():
+    train = np.array([[0.0], [10.0]])
+    test = np.array([[5.0], [20.0]])
+    _, minimum, maximum = fastbn.min_max_scale(train)
+    y, _, _ = fastbn.min_max_scale(test, minimum=minimum, maximum=maximum)
+    assert np.array_equal(y, [[0.5], [2.0]])
+
+
+def test_nan_is_not_hidden(rng):
+    x = rng.standard_normal((6, 3))
+    x[2, 1] = np.nan
+    for y, *_ in (fastbn.min_max_scale(x), fastbn.standardize(x)):
+        assert np.isnan(y[:, 1]).all()
+        assert np.isfinite(y[:, [0, 2]]).all()
+
+
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+def test_out(rng, layout):
+    x = rng.standard_normal((8, 8))
+    expected, _, _ = fastbn.standardize(x, layout=layout)
+    out = np.empty_like(x)
+    y, _, _ = fastbn.standardize(x, layout=layout, out=out)
+    assert y is out
+    assert np.array_equal(out, expected)
+    y, _, _ = fastbn.standardize(x, layout=layout, out=x)
+    assert np.array_equal(x, expected)
