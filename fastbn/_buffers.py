@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -47,32 +48,43 @@ class Layout:
     def _place(self, name: str, shape: tuple[int, ...]) -> int:
         start = self.size
         self.places[name] = (start, shape)
-        self.size += -(-int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
+        self.size += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
         return start
+
+    @property
+    def inputs(self) -> int:
+        """Number of input features."""
+        return int(self.table[0, kernels.N_IN])
 
     @property
     def n_parameters(self) -> int:
         """Trained numbers, gaps left out."""
-        return sum(int(np.prod(shape)) for _, shape in self.places.values())
+        return sum(math.prod(shape) for _, shape in self.places.values())
+
+    @property
+    def statistics_places(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Name, start and shape of each normalized layer's part of a (units,) buffer."""
+        return {
+            f"layers.{index}": (int(layer[kernels.UNIT]), (int(layer[kernels.N_OUT]),))
+            for index, layer in enumerate(self.table)
+            if layer[kernels.NORMALIZED]
+        }
+
+    @staticmethod
+    def view(buffer: np.ndarray, start: int, shape: tuple[int, ...]) -> np.ndarray:
+        """View of `shape` that begins at `start` of a flat buffer."""
+        return buffer[start : start + math.prod(shape)].reshape(shape)
 
     def named_views(self, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """Yield the name and the view of every tensor in `buffer`."""
         for name, (start, shape) in self.places.items():
-            yield name, buffer[start : start + int(np.prod(shape))].reshape(shape)
-
-    def named_statistics(self, buffer: np.ndarray, what: str) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield name and view of each normalized layer's part of a (units,) buffer."""
-        for index, layer in enumerate(self.table):
-            if layer[kernels.NORMALIZED]:
-                first = layer[kernels.UNIT]
-                yield f"layers.{index}.{what}", buffer[first : first + layer[kernels.N_OUT]]
+            yield name, self.view(buffer, start, shape)
 
 
 def allocate_workspace(layout: Layout, rows: int, dtype: np.dtype) -> kernels.Workspace:
     """Allocate scratch memory for minibatches of up to `rows` samples."""
-    inputs = int(layout.table[0, kernels.N_IN])
     sizes = {
-        "x": rows * inputs,
+        "x": rows * layout.inputs,
         "weight": rows,
         "z": rows * layout.units,
         "a": rows * layout.units,

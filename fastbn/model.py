@@ -12,10 +12,10 @@ import numpy as np
 
 from fastbn import persistence
 from fastbn._buffers import Layout, aligned_zeros, allocate_workspace
-from fastbn._checks import flag, integer, labels_array, number, weights_array
+from fastbn._checks import flag, integer, labels_array, number, pair, weights_array
 from fastbn._inputs import InputScaling, feature_matrix
+from fastbn._state import Header, check_tensors, state_views
 from fastbn.config import OPTIMIZERS, ModelConfig
-from fastbn.errors import ModelFileError
 from fastbn.functional import softmax_cross_entropy
 from fastbn.kernels import network as kernels
 from fastbn.kernels.losses import softmax_nc
@@ -209,7 +209,8 @@ class BatchNormMLP:
             until_accuracy = number("until_accuracy", until_accuracy, 0.0, 1.0)
         evaluate = None
         if validation_data is not None:
-            evaluate = self._evaluator(*validation_data)
+            X_val, y_val = pair("validation_data", validation_data)
+            evaluate = self._evaluator(X_val, y_val, "validation_data[0]", "validation_data[1]")
         samples = self._training_samples(X, y, sample_weight)
         return train(
             self,
@@ -295,67 +296,37 @@ class BatchNormMLP:
         Parameters, moments, running statistics, input scaling, counters and configuration: a loaded
         model predicts the same bits and goes on training from the same point.
         """
-        header = {
-            "config": self.config.to_dict(),
-            "steps": self.steps,
-            "epochs": self.epochs,
-            "input_is_fitted": self.scaling.is_fitted,
-            "metadata": self.metadata,
-        }
-        persistence.write_model(path, self._tensors(), header)
+        header = Header(self.config, self.steps, self.epochs, self.scaling.is_fitted, self.metadata)
+        persistence.write_model(path, self._state(), header.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BatchNormMLP:
         """Return the model that `save` wrote; `ModelFileError` if the file is not one."""
-        tensors, header = persistence.read_model(path)
-        try:
-            config = ModelConfig.from_dict(header["config"])
-            steps = integer("steps", header["steps"], 0)
-            epochs = integer("epochs", header["epochs"], 0)
-            is_fitted = flag("input_is_fitted", header["input_is_fitted"])
-            metadata = dict(header["metadata"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelFileError(f"{path}: {error}") from error
+        tensors, values = persistence.read_model(path)
+        header = Header.from_dict(path, values)
+        dtype = np.dtype(header.config.dtype)
+        check_tensors(path, Layout(header.config), dtype, tensors)
         model = cls.__new__(cls)
-        model._build(config)
-        views = model._tensors()
-        if set(tensors) != set(views):
-            odd = sorted(set(tensors) ^ set(views))
-            raise ModelFileError(f"{path}: its tensors do not fit its configuration: {odd}")
-        for name, view in views.items():
-            got = tensors[name]
-            if got.shape != view.shape or got.dtype != view.dtype:
-                raise ModelFileError(
-                    f"{path}: {name}: expected {view.dtype} {view.shape}, "
-                    f"got {got.dtype} {got.shape}"
-                )
-            view[...] = got
-        model.scaling = dataclasses.replace(model.scaling, is_fitted=is_fitted)
-        model.steps, model.epochs, model.metadata = steps, epochs, metadata
+        model._build(header.config)
+        model.restore({**tensors, "steps": header.steps})
+        model.epochs, model.metadata = header.epochs, header.metadata
+        model.scaling = dataclasses.replace(model.scaling, is_fitted=header.input_is_fitted)
         return model
-
-    def _tensors(self) -> dict[str, np.ndarray]:
-        """Views of all that a file holds, by name."""
-        layout = self.layout
-        return {
-            **dict(layout.named_views(self.params)),
-            **{f"optimizer.m.{name}": view for name, view in layout.named_views(self.m)},
-            **{f"optimizer.v.{name}": view for name, view in layout.named_views(self.v)},
-            **dict(layout.named_statistics(self.running_mean, "running_mean")),
-            **dict(layout.named_statistics(self.running_var, "running_var")),
-            "input.center": self.scaling.center,
-            "input.scale": self.scaling.scale,
-        }
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of the trained state that `restore` takes."""
-        return {"steps": self.steps, **{k: v.copy() for k, v in self._tensors().items()}}
+        return {"steps": self.steps, **{k: v.copy() for k, v in self._state().items()}}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot of this model."""
         self.steps = snapshot["steps"]
-        for name, view in self._tensors().items():
+        for name, view in self._state().items():
             view[...] = snapshot[name]
+
+    def _state(self) -> dict[str, np.ndarray]:
+        """Views of all that training changes, by name."""
+        buffers = {**vars(self), "center": self.scaling.center, "scale": self.scaling.scale}
+        return state_views(self.layout, buffers)
 
     # -- what the kernels are given ----------------------------------------------------------------
 
@@ -375,10 +346,14 @@ class BatchNormMLP:
         scaling = self.scaling.fit(x)
         return kernels.Samples(x, labels, weight, scaling.center, scaling.scale)
 
-    def _evaluator(self, X: Any, y: Any) -> Callable[[], tuple[float, float]]:
+    def _evaluator(
+        self, X: Any, y: Any, x_name: str = "X", y_name: str = "y"
+    ) -> Callable[[], tuple[float, float]]:
         """Check the data once; the result evaluates the model as it is then."""
-        x = self._features("X", X)
-        labels = labels_array("y", y, (x.shape[0],), self.config.layer_sizes[-1])
+        x = self._features(x_name, X)
+        if x.shape[0] == 0:
+            raise ValueError(f"{x_name}: expected at least one sample, got none")
+        labels = labels_array(y_name, y, (x.shape[0],), self.config.layer_sizes[-1])
 
         def evaluate() -> tuple[float, float]:
             logits = self._logits(x)

@@ -24,8 +24,8 @@ MAX_DOTS = 30
 # A loss that falls by more than this factor is drawn on a logarithmic axis.
 LOGARITHMIC_FROM = 30.0
 
-# Two labels keep this distance, as a part of the panel's height.
-LABEL_DISTANCE = 0.1
+# Two labels, of two lines each, keep this distance: a part of the panel's height.
+LABEL_DISTANCE = 0.15
 
 
 def plot_history(
@@ -75,7 +75,7 @@ def plot_history(
     losses = [*history.loss, *history.val_loss]
     if min(losses) > 0 and max(losses) > LOGARITHMIC_FROM * min(losses):
         loss.set_yscale("log")
-    _draw(loss, history.loss, history.val_loss, "{:.3g}")
+    _draw(loss, history.loss, history.val_loss, "{:#.3g}")
     _draw(accuracy, history.accuracy, history.val_accuracy, "{:.1%}")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     loss.set_title("Loss (cross-entropy)", loc="left", color=INK, fontsize=11)
@@ -120,14 +120,14 @@ def _draw(axes: Axes, training: list[float], validation: list[float], number: st
             if math.isfinite(values[-1]):
                 ends.append((values[-1], f"{name}\n{number.format(values[-1])}", colour))
     axes.set_xlabel("epoch", color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     axes.grid(color=PALE, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(PALE)
     axes.tick_params(colors=INK, length=0, which="both")
-    if len(training) == 1:
-        axes.set_xlim(0.5, 1.5)
+    margin = max(0.03 * len(training), 0.3)
+    axes.set_xlim(max(1 - margin, 0.5), len(training) + margin)
     _label_ends(axes, ends)
 
 
@@ -136,11 +136,11 @@ def _label_ends(axes: Axes, ends: list[tuple[float, str, Any]]) -> None:
     to_panel = axes.transData + axes.transAxes.inverted()
     x_end = axes.get_xlim()[1]
     heights = [float(to_panel.transform((x_end, value))[1]) for value, _, _ in ends]
-    distance = LABEL_DISTANCE * 1.5
-    if len(ends) == 2 and abs(heights[0] - heights[1]) < distance:
-        middle = min(max(sum(heights) / 2, distance / 2), 1.0 - distance / 2)
+    if len(ends) == 2 and abs(heights[0] - heights[1]) < LABEL_DISTANCE:
+        half = LABEL_DISTANCE / 2
+        middle = min(max(sum(heights) / 2, half), 1.0 - half)
         lower = 0 if heights[0] < heights[1] else 1
-        heights[lower], heights[1 - lower] = middle - distance / 2, middle + distance / 2
+        heights[lower], heights[1 - lower] = middle - half, middle + half
     for height, (_, text, colour) in zip(heights, ends, strict=True):
         axes.annotate(
             text,

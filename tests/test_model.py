@@ -1,0 +1,281 @@
+"""The model: its parameters, its doors, its determinism and its files."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import fastbn
+
+SIZES = (6, 9, 4)
+
+
+@pytest.fixture
+def data(rng):
+    x = rng.standard_normal((120, 6)).astype(np.float32)
+    return x, (x[:, 0] > 0).astype(int) + 2 * (x[:, 1] > 0)
+
+
+def fit(model, data, **options):
+    return model.fit(*data, **({"epochs": 3, "batch_size": 32} | options))
+
+
+def test_named_parameters_are_views_of_one_buffer():
+    model = fastbn.BatchNormMLP((6, 5, 4, 3), batch_norm_output=False)
+    shapes = {name: view.shape for name, view in model.named_parameters()}
+    assert shapes == {
+        "layers.0.weight": (5, 6), "layers.0.gamma": (5,), "layers.0.beta": (5,),
+        "layers.1.weight": (4, 5), "layers.1.gamma": (4,), "layers.1.beta": (4,),
+        "layers.2.weight": (3, 4), "layers.2.bias": (3,),
+    }  # fmt: skip
+    for (_, view), (_, gradient) in zip(
+        model.named_parameters(), model.named_gradients(), strict=True
+    ):
+        assert np.shares_memory(view, model.params)
+        assert np.shares_memory(gradient, model.grads)
+        assert view.ctypes.data % 64 == 0
+    assert model.layout.n_parameters == sum(int(np.prod(s)) for s in shapes.values())
+
+
+def test_initial_weights_have_the_deviation_of_he_et_al():
+    model = fastbn.BatchNormMLP((400, 300, 10), negative_slope=0.5)
+    parameters = dict(model.named_parameters())
+    expected = np.sqrt(2 / (1 + 0.5**2) / 400)
+    assert parameters["layers.0.weight"].std() == pytest.approx(expected, rel=0.02)
+    assert (parameters["layers.0.gamma"] == 1).all()
+    assert (parameters["layers.0.beta"] == 0).all()
+
+
+def test_the_seed_decides_everything(data):
+    results = []
+    for seed in (1, 1, 2):
+        model = fastbn.BatchNormMLP(SIZES, seed=seed, dropout=0.2)
+        fit(model, data)
+        results.append(model.params.copy())
+    assert np.array_equal(results[0], results[1])
+    assert not np.array_equal(results[0], results[2])
+
+
+def test_fit_goes_on_from_where_it_was(data):
+    whole, parts = (fastbn.BatchNormMLP(SIZES, dropout=0.2) for _ in range(2))
+    fit(whole, data, epochs=4)
+    fit(parts, data, epochs=1)
+    fit(parts, data, epochs=3)
+    assert np.array_equal(whole.params, parts.params)
+    assert np.array_equal(whole.v, parts.v)
+    assert parts.steps == whole.steps == 16
+
+
+def test_partial_fit_and_train_step_are_the_same_steps(data):
+    x, y = data
+    models = [fastbn.BatchNormMLP(SIZES) for _ in range(3)]
+    models[0].fit(x, y, epochs=1, batch_size=40, shuffle=False)
+    assert models[1].partial_fit(x, y, batch_size=40) is models[1]
+    for first in (0, 40, 80):
+        models[2].train_step(x[first : first + 40], y[first : first + 40])
+    for model in models[1:]:
+        assert np.array_equal(model.params, models[0].params)
+        assert np.array_equal(model.running_var, models[0].running_var)
+
+
+def test_partial_fit_takes_all_rows_at_once_by_default(data):
+    model = fastbn.BatchNormMLP(SIZES)
+    model.partial_fit(*data)
+    assert model.steps == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", np.float64, np.dtype("f4")])
+def test_dtype(data, dtype):
+    model = fastbn.BatchNormMLP(SIZES, dtype=dtype)
+    fit(model, data)
+    assert model.params.dtype == np.dtype(dtype)
+    assert model.predict_proba(data[0]).dtype == np.dtype(dtype)
+    assert model.predict(data[0]).dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: x.astype(np.float64),
+        np.asfortranarray,
+        lambda x: x.astype(">f4"),
+        lambda x: x.tolist(),
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    ],
+)
+def test_the_form_of_the_data_does_not_matter(data, convert):
+    expected, model = (fastbn.BatchNormMLP(SIZES) for _ in range(2))
+    fit(expected, data)
+    fit(model, (convert(data[0]), data[1]))
+    assert np.array_equal(model.params, expected.params)
+    assert np.array_equal(model.predict(convert(data[0])), expected.predict(data[0]))
+
+
+def test_images_of_integers_and_read_only_data(data):
+    x = (data[0] * 50).astype(np.int16)
+    x.flags.writeable = False
+    model = fastbn.BatchNormMLP(SIZES, input_normalization="minmax", lr=0.02)
+    history = fit(model, (x, data[1]), epochs=20)
+    assert history.accuracy[-1] > 0.8
+
+
+def test_probabilities(data):
+    model = fastbn.BatchNormMLP(SIZES)
+    fit(model, data)
+    p = model.predict_proba(data[0])
+    assert p.shape == (120, 4)
+    assert np.allclose(p.sum(axis=1), 1, atol=1e-6)
+    assert np.array_equal(p.argmax(axis=1), model.predict(data[0]))
+    loss, accuracy = model.evaluate(*data)
+    assert loss == pytest.approx(-np.log(p[np.arange(120), data[1]]).mean(), rel=1e-5)
+    assert accuracy == (model.predict(data[0]) == data[1]).mean()
+    assert model.predict_proba(np.empty((0, 6))).shape == (0, 4)
+
+
+def test_inference_in_many_batches(rng):
+    model = fastbn.BatchNormMLP((3, 5, 2))
+    x = rng.standard_normal((1300, 3)).astype(np.float32)
+    model.partial_fit(x, (x[:, 0] > 0).astype(int))
+    alone = np.concatenate([model.predict_logits(x[i : i + 1]) for i in range(0, 1300, 99)])
+    assert np.allclose(model.predict_logits(x)[::99], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["zscore", "minmax"])
+def test_input_normalization_is_that_of_the_training_data(data, mode):
+    x, y = data
+    shifted = 1000 + 50 * x
+    model = fastbn.BatchNormMLP(SIZES, input_normalization=mode)
+    with pytest.raises(ValueError, match="has seen no data"):
+        model.predict(shifted)
+    fit(model, (shifted, y))
+    center = model.scaling.center.copy()
+    expected = shifted.mean(axis=0) if mode == "zscore" else shifted.min(axis=0)
+    assert np.allclose(center, expected, rtol=1e-6)
+    fit(model, (shifted + 7, y))
+    assert np.array_equal(model.scaling.center, center), "fitted once, on the first data"
+
+
+def test_sample_weights_choose_what_is_learned(data):
+    x, y = data
+    wrong = np.r_[y[:60], 3 - y[60:]]
+    weight = np.r_[np.ones(60), np.zeros(60)]
+    model = fastbn.BatchNormMLP(SIZES, lr=0.01)
+    model.fit(x, wrong, epochs=60, batch_size=30, sample_weight=weight)
+    assert model.evaluate(x[:60], y[:60])[1] > 0.95
+    assert model.evaluate(x[60:], wrong[60:])[1] < 0.3
+
+
+ARGUMENTS_REFUSED = [
+    ({"layer_sizes": (5,)}, ValueError, "layer_sizes"),
+    ({"layer_sizes": (5, 0, 3)}, ValueError, r"layer_sizes\[1\]"),
+    ({"layer_sizes": (5, 1)}, ValueError, r"layer_sizes\[-1\]"),
+    ({"layer_sizes": (5.0, 3)}, TypeError, r"layer_sizes\[0\]"),
+    ({"layer_sizes": 5}, TypeError, "layer_sizes"),
+    ({"layer_sizes": "55"}, TypeError, "layer_sizes"),
+    ({"activation": "gelu"}, ValueError, "activation"),
+    ({"negative_slope": 2}, ValueError, "negative_slope"),
+    ({"batch_norm": 1}, TypeError, "batch_norm"),
+    ({"batch_norm_output": None}, TypeError, "batch_norm_output"),
+    ({"eps": -1}, ValueError, "eps"),
+    ({"momentum": 1.1}, ValueError, "momentum"),
+    ({"gradient": "none"}, ValueError, "gradient"),
+    ({"input_normalization": "l2"}, ValueError, "input_normalization"),
+    ({"optimizer": "lion"}, ValueError, "optimizer"),
+    ({"lr": np.inf}, ValueError, "lr"),
+    ({"betas": (0.9,)}, TypeError, "betas"),
+    ({"betas": (0.9, 1.0)}, ValueError, r"betas\[1\]"),
+    ({"optimizer_eps": "0"}, TypeError, "optimizer_eps"),
+    ({"weight_decay": -0.1}, ValueError, "weight_decay"),
+    ({"max_norm": 0}, ValueError, "max_norm"),
+    ({"dropout": 1.0}, ValueError, "dropout"),
+    ({"dtype": "float16"}, ValueError, "dtype"),
+    ({"dtype": 3}, ValueError, "dtype"),
+    ({"seed": -1}, ValueError, "seed"),
+    ({"seed": 2**32}, ValueError, "seed"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), ARGUMENTS_REFUSED)
+def test_arguments_refused(arguments, error, message):
+    with pytest.raises(error, match=f"^{message}: "):
+        fastbn.BatchNormMLP(**arguments)
+
+
+DATA_REFUSED = [
+    (lambda x, y: (x[:, :5], y), ValueError, r"X: expected shape \(samples, 6\), got \(120, 5\)"),
+    (lambda x, y: (x[0], y), ValueError, "X: "),
+    (lambda x, y: (x[:0], y[:0]), ValueError, "X: expected more than 0 samples"),
+    (lambda x, y: (x[:1], y[:1]), ValueError, "X: expected more than 1 sample"),
+    (lambda x, y: (x.astype(object), y), TypeError, "X: "),
+    (lambda x, y: (x.astype(str), y), TypeError, "X: "),
+    (lambda x, y: (np.where(x > 2, np.nan, x), y), ValueError, "X: expected finite numbers"),
+    (lambda x, y: (np.where(x > 2, 1e39, x.astype(float)), y), ValueError, "X: expected finite"),
+    (lambda x, y: (x, y[:5]), ValueError, "y: expected shape"),
+    (lambda x, y: (x, y * 1.0), TypeError, "y: expected integer labels"),
+    (lambda x, y: (x, y + 1), ValueError, "y: expected labels from 0 to 3"),
+    (lambda x, y: (x, y[:, None]), ValueError, "y: expected shape"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(DATA_REFUSED)))
+def test_data_refused(data, case):
+    change, error, message = DATA_REFUSED[case]
+    model = fastbn.BatchNormMLP(SIZES, input_normalization="zscore")
+    before = pickle.dumps(model)
+    for method in (model.fit, model.partial_fit, model.train_step):
+        options = {"epochs": 1, "batch_size": 32} if method == model.fit else {}
+        with np.errstate(over="ignore"), pytest.raises(error, match=message):
+            method(*change(*data), **options)
+    assert pickle.dumps(model) == before, "a refused call changed the model"
+
+
+FIT_REFUSED = [
+    ({"epochs": 0}, ValueError, "epochs"),
+    ({"epochs": 1.5}, TypeError, "epochs"),
+    ({"batch_size": 1}, ValueError, "batch_size"),
+    ({"shuffle": "yes"}, TypeError, "shuffle"),
+    ({"early_stopping": "yes"}, TypeError, "early_stopping"),
+    ({"early_stopping": 0}, ValueError, "patience"),
+    ({"early_stopping": fastbn.EarlyStopping()}, ValueError, "early_stopping"),
+    ({"schedule": "linear"}, ValueError, "schedule"),
+    ({"until_accuracy": 90}, ValueError, "until_accuracy"),
+    ({"progress": "always"}, ValueError, "progress"),
+    ({"callbacks": 3}, TypeError, "iterable"),
+    ({"sample_weight": np.ones(5)}, ValueError, "sample_weight"),
+    ({"sample_weight": np.full(120, -1.0)}, ValueError, "sample_weight"),
+    ({"validation_data": (np.zeros((3, 5)), np.zeros(3, int))}, ValueError, "validation_data"),
+    ({"validation_data": 5}, TypeError, "validation_data"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), FIT_REFUSED)
+def test_fit_refused(data, options, error, message):
+    model = fastbn.BatchNormMLP(SIZES, input_normalization="zscore")
+    before = pickle.dumps(model)
+    with pytest.raises(error, match=message):
+        fit(model, data, **options)
+    assert pickle.dumps(model) == before, "a refused call changed the model"
+
+
+def test_a_single_sample_trains_without_batch_norm(rng):
+    model = fastbn.BatchNormMLP(SIZES, batch_norm=False)
+    loss = model.train_step(rng.standard_normal((1, 6)), np.array([2]))
+    assert loss > model.train_step(np.zeros((1, 6)), np.array([2])) or np.isfinite(loss)
+    assert model.steps == 2
+
+
+def test_copies_are_independent(data):
+    model = fastbn.BatchNormMLP(SIZES)
+    fit(model, data)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        expected = model.predict_proba(data[0])
+        assert np.array_equal(other.predict_proba(data[0]), expected)
+        fit(other, data)
+        assert np.array_equal(model.predict_proba(data[0]), expected)
+
+
+def test_repr_tells_what_it_is():
+    assert repr(fastbn.BatchNormMLP(SIZES)) == "BatchNormMLP(6-9-4, 116 parameters, 0 steps)"

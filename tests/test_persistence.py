@@ -1,0 +1,156 @@
+"""Model files: what comes back, what is refused, and what a failed save leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import fastbn
+from fastbn import ModelFileError, persistence
+
+SIZES = (6, 9, 4)
+
+
+@pytest.fixture
+def trained(rng):
+    x = rng.standard_normal((50, 6)).astype(np.float32)
+    y = rng.integers(0, 4, 50)
+    model = fastbn.BatchNormMLP(
+        SIZES, input_normalization="zscore", batch_norm_output=False, dropout=0.1, seed=5
+    )
+    model.fit(x, y, epochs=2, batch_size=16)
+    model.metadata["classes"] = ["a", "b", "c", "d"]
+    return model, x, y
+
+
+def test_a_loaded_model_is_the_same_to_the_bit(trained, tmp_path):
+    model, x, y = trained
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    loaded = fastbn.BatchNormMLP.load(path)
+    assert loaded.config == model.config
+    assert loaded.metadata == model.metadata
+    assert (loaded.steps, loaded.epochs) == (model.steps, model.epochs)
+    assert np.array_equal(loaded.predict_proba(x), model.predict_proba(x))
+    for each in (model, loaded):  # training goes on the same way
+        each.fit(x, y, epochs=2, batch_size=16)
+    assert np.array_equal(loaded.params, model.params)
+    assert np.array_equal(loaded.m, model.m)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_an_untrained_model(tmp_path, dtype, batch_norm):
+    model = fastbn.BatchNormMLP(SIZES, dtype=dtype, batch_norm=batch_norm)
+    path = str(tmp_path / "model.safetensors")
+    model.save(path)
+    loaded = fastbn.BatchNormMLP.load(path)
+    assert np.array_equal(loaded.params, model.params)
+    assert loaded.params.dtype == np.dtype(dtype)
+
+
+def test_an_unfitted_scaling_stays_unfitted(tmp_path):
+    path = tmp_path / "m"
+    fastbn.BatchNormMLP(SIZES, input_normalization="minmax").save(path)
+    with pytest.raises(ValueError, match="has seen no data"):
+        fastbn.BatchNormMLP.load(path).predict(np.zeros((1, 6)))
+
+
+def test_the_file_is_plain_safetensors(trained, tmp_path):
+    model, _, _ = trained
+    model.save(tmp_path / "m")
+    tensors = load_file(tmp_path / "m")
+    weight = dict(model.named_parameters())["layers.0.weight"]
+    assert np.array_equal(tensors["layers.0.weight"], weight)
+    assert {"layers.0.running_var", "optimizer.v.layers.1.bias", "input.center"} <= set(tensors)
+    assert "layers.1.running_var" not in tensors
+
+
+def rewrite(path, change_tensors=None, change_header=None):
+    tensors, header = persistence.read_model(path)
+    if change_tensors:
+        change_tensors(tensors)
+    if change_header:
+        change_header(header)
+    save_file(tensors, path, {"fastbn": json.dumps(header)})
+
+
+REFUSED = [
+    ({"change_tensors": lambda t: t.pop("layers.0.gamma")}, "layers.0.gamma"),
+    ({"change_tensors": lambda t: t.update(extra=np.zeros(3))}, "extra"),
+    ({"change_tensors": lambda t: t.update({"layers.0.gamma": np.zeros(3, "f4")})}, "gamma.*9"),
+    ({"change_tensors": lambda t: t.update({"layers.0.gamma": np.zeros(9)})}, "float64"),
+    ({"change_header": lambda h: h.update(format_version=99)}, "format version 1, got 99"),
+    ({"change_header": lambda h: h.pop("format_version")}, "malformed"),
+    ({"change_header": lambda h: h.pop("config")}, "config"),
+    ({"change_header": lambda h: h.update(config=[])}, "config"),
+    ({"change_header": lambda h: h["config"].pop("lr")}, "lr"),
+    ({"change_header": lambda h: h["config"].update(lr=-1)}, "lr"),
+    ({"change_header": lambda h: h["config"].update(surprise=1)}, "surprise"),
+    ({"change_header": lambda h: h["config"].update(layer_sizes=[6, 8, 4])}, "layers"),
+    ({"change_header": lambda h: h["config"].update(layer_sizes=[10**9] * 3)}, "layers"),
+    ({"change_header": lambda h: h.update(steps=-1)}, "steps"),
+    ({"change_header": lambda h: h.update(metadata=3)}, "metadata"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
+def test_files_that_say_what_no_model_can_be(trained, tmp_path, changes, message):
+    path = tmp_path / "m"
+    trained[0].save(path)
+    rewrite(path, **changes)
+    with pytest.raises(ModelFileError, match=message) as caught:
+        fastbn.BatchNormMLP.load(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 100, 1000, -1])
+def test_truncated_files(trained, tmp_path, size):
+    path = tmp_path / "m"
+    trained[0].save(path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ModelFileError, match="m: "):
+        fastbn.BatchNormMLP.load(path)
+
+
+def test_other_files(tmp_path):
+    with pytest.raises(ModelFileError, match="found none"):
+        fastbn.BatchNormMLP.load(tmp_path / "nothing")
+    with pytest.raises(ModelFileError, match="found none"):
+        fastbn.BatchNormMLP.load(tmp_path)
+    save_file({"x": np.zeros(3)}, tmp_path / "foreign")
+    with pytest.raises(ModelFileError, match="fastbn's metadata"):
+        fastbn.BatchNormMLP.load(tmp_path / "foreign")
+
+
+def test_a_failed_save_keeps_the_old_file_and_leaves_no_litter(trained, tmp_path, monkeypatch):
+    model, _, _ = trained
+    path = tmp_path / "m"
+    model.save(path)
+    before = path.read_bytes()
+    model.train_step(np.eye(6), np.zeros(6, int))
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        model.save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["m"]
+
+
+def test_places_that_cannot_be_written(trained, tmp_path):
+    model, _, _ = trained
+    with pytest.raises(IsADirectoryError, match="path: "):
+        model.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match="path: "):
+        model.save(tmp_path / "missing" / "m")
+    model.metadata["odd"] = object()
+    with pytest.raises(TypeError):
+        model.save(tmp_path / "m")
+    assert os.listdir(tmp_path) == []
