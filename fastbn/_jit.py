@@ -116,11 +116,9 @@ class on_compile:
         self._listener()
 
 
-def cache_folder() -> pathlib.Path | None:
-    """Return the folder that holds the compiled kernels; None where none can be written."""
-    from fastbn.kernels.batchnorm import batch_norm_forward_cn as any_kernel
-
-    path = getattr(getattr(any_kernel, "_cache", None), "cache_path", None)
+def cache_folder(kernel: Any) -> pathlib.Path | None:
+    """Return the folder that holds a kernel's machine code; None where none can be written."""
+    path = getattr(getattr(kernel, "_cache", None), "cache_path", None)
     return pathlib.Path(path) if path else None
 
 

@@ -12,8 +12,8 @@ JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 DTYPES = [np.float32, np.float64]
 
 # Largest error, relative to the largest magnitude of the expected array (see `assert_close`).
-# Measured over the cases below: 8.8e-7 in float32 and 1.6e-14 in float64, where the oracle's own sums
-# over 65,537 samples have lost as much.
+# Measured over the cases below: 8.8e-7 in float32 and 1.6e-14 in float64, where the oracle's own
+# sums over 65,537 samples have lost as much.
 TOLERANCE = {"float32": 2e-6, "float64": 5e-14}
 
 # (N, C): the smallest, primes, one more and one less than a block (1024 samples feature-major, a

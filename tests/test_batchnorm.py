@@ -71,9 +71,7 @@ def test_backward(rng, layout, shape, dtype, activation, gradient):
         layout=layout, activation=activation, negative_slope=0.1, gradient=gradient,
     )  # fmt: skip
     assert dx.dtype == dgamma.dtype == dbeta.dtype == dtype
-    expected = ref.batch_norm_backward(
-        dy, x, gamma, beta, mean, rstd, slope, layout, gradient
-    )
+    expected = ref.batch_norm_backward(dy, x, gamma, beta, mean, rstd, slope, layout, gradient)
     magnitude = over_samples(np.abs(dy * np.float64(1)), layout, np.sum)
     largest = np.abs(ref.batch_norm(x, np.ones_like(gamma), 0 * beta, layout=layout)[0]).max()
     assert_close(dbeta, expected[2], scale=magnitude)
@@ -107,7 +105,9 @@ def test_inference_of_no_samples(layout):
     assert y.dtype == np.float32
 
 
-@pytest.mark.parametrize(("layout", "shape"), [("NC", (40, 6)), ("NC", (4, 6, 10)), ("CN", (6, 40))])
+@pytest.mark.parametrize(
+    ("layout", "shape"), [("NC", (40, 6)), ("NC", (4, 6, 10)), ("CN", (6, 40))]
+)
 def test_gradients_by_finite_differences(rng, layout, shape):
     x, gamma, beta = make(rng, shape, layout, np.float64)
     weights = rng.standard_normal(shape)

@@ -179,9 +179,7 @@ def test_running_statistics_that_share_memory_are_refused():
 def test_out_takes_the_result(rng, layout):
     x = rng.standard_normal((6, 5))
     expected, mean, rstd = fastbn.batch_norm(x, layout=layout)
-    gradient, _, _ = fastbn.batch_norm_backward(
-        expected, x, None, None, mean, rstd, layout=layout
-    )
+    gradient, _, _ = fastbn.batch_norm_backward(expected, x, None, None, mean, rstd, layout=layout)
 
     def places():
         """Fresh memory, a strided view, and one that overlaps the input by half."""
@@ -203,7 +201,9 @@ def test_out_takes_the_result(rng, layout):
         assert dx is out
         assert np.array_equal(out, gradient)
     for source, out in places():
-        y = fastbn.batch_norm_inference(source, np.zeros(x.shape[layout == "NC"]),
-                                        np.ones(x.shape[layout == "NC"]), layout=layout, out=out)  # fmt: skip
+        size = x.shape[layout == "NC"]
+        y = fastbn.batch_norm_inference(
+            source, np.zeros(size), np.ones(size), layout=layout, out=out
+        )
         assert y is out
         assert np.allclose(out, x / np.sqrt(1 + 1e-5))

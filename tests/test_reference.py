@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from cases import JIT_DISABLED
@@ -41,9 +43,7 @@ def test_batch_norm_gradients(rng, layout, shape, slope):
         return float((ref.batch_norm(x, gamma, beta, 1e-5, slope, layout)[0] * weights).sum())
 
     _, mean, rstd = ref.batch_norm(x, gamma, beta, 1e-5, slope, layout)
-    dx, dgamma, dbeta = ref.batch_norm_backward(
-        weights, x, gamma, beta, mean, rstd, slope, layout
-    )
+    dx, dgamma, dbeta = ref.batch_norm_backward(weights, x, gamma, beta, mean, rstd, slope, layout)
     assert_gradient(dx, numeric_gradient(loss, x))
     assert_gradient(dgamma, numeric_gradient(loss, gamma))
     assert_gradient(dbeta, numeric_gradient(loss, beta))
@@ -57,9 +57,7 @@ def test_detached_gradient_takes_the_statistics_as_constants(rng):
     def loss():
         return float(((gamma * (x - mean) * rstd + beta) * weights).sum())
 
-    dx, _, _ = ref.batch_norm_backward(
-        weights, x, gamma, beta, mean, rstd, gradient="detached"
-    )
+    dx, _, _ = ref.batch_norm_backward(weights, x, gamma, beta, mean, rstd, gradient="detached")
     assert_gradient(dx, numeric_gradient(loss, x))
 
 
@@ -86,7 +84,7 @@ def test_cross_entropy_of_equal_logits_is_the_log_of_the_classes():
 def test_gradients_of_a_whole_network(rng, dropped, normalized_output):
     sizes = (4, 6, 5, 3)
     params = {}
-    for index, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         params[f"layers.{index}.weight"] = rng.standard_normal((n_out, n_in))
         names = ["gamma", "beta"] if index < 2 or normalized_output else ["bias"]
         for name in names:
@@ -125,7 +123,9 @@ def test_optimizers_descend_a_quadratic():
 
 
 def test_dropout_masks_keep_the_mean_and_differ():
-    masks = [ref.dropout_mask((50, 40), 0.25, 7, step, layer) for step in (1, 2) for layer in (0, 1)]
+    masks = [
+        ref.dropout_mask((50, 40), 0.25, 7, step, layer) for step in (1, 2) for layer in (0, 1)
+    ]
     for mask in masks:
         assert set(np.unique(mask)) == {0.0, 1 / 0.75}
         assert abs((mask == 0).mean() - 0.25) < 0.05

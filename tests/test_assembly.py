@@ -1,0 +1,201 @@
+"""A loop that does not vectorize is a bug: the machine code of every hot kernel is read."""
+
+from __future__ import annotations
+
+import platform
+import re
+
+import numpy as np
+import pytest
+from cases import JIT_DISABLED
+
+from fastbn.kernels import (
+    activations,
+    batchnorm,
+    batchnorm_nc,
+    losses,
+    optimizers,
+    preprocessing,
+    reductions,
+)
+
+pytestmark = [
+    pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled"),
+    pytest.mark.skipif(
+        platform.machine() not in ("x86_64", "AMD64", "aarch64", "arm64"),
+        reason=f"no patterns of vector instructions for {platform.machine()}",
+    ),
+    # a kernel that came from the disk cannot be disassembled: these are compiled afresh
+    pytest.mark.filterwarnings("error:Inspection disabled"),
+]
+
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+# Packed float32 and float64 arithmetic by what it does. On x86 "ps" and "pd" are packed, "ss" and
+# "sd" scalar; on ARM a vector register has its lanes written behind it.
+PACKED = {
+    "multiply": (r"v?mulp[sd]|vfn?m(?:add|sub)\d+p[sd]", r"fml[as]\s+v|fmul\s+v"),
+    "add": (r"v?(?:add|sub)p[sd]|vfn?m(?:add|sub)\d+p[sd]", r"f(?:add|sub)\s+v|fml[as]\s+v"),
+    "divide": (r"v?divp[sd]|v?rcp\d*p[sd]", r"fdiv\s+v"),
+    "root": (r"v?r?sqrt\d*p[sd]", r"frsqrt[es]\s+v|fsqrt\s+v"),
+    "compare": (r"v?(?:cmp\w*|max|min)p[sd]", r"f(?:cm|max|min)\w*\s+v"),
+}
+
+f, i8 = np.float32, np.int64
+
+
+def arrays(dtype):
+    """Arguments of every kernel for one dtype: (kernel, arguments, what must be packed)."""
+    s = dtype(0.5)
+    row, vec = np.ones(2000, dtype), np.ones(8, dtype)
+    x = np.ones((64, 8), dtype)
+    batch = np.ones((1, 8, 64), dtype)
+    labels, weight = np.zeros(64, i8), np.ones(64, dtype)
+    f64 = np.ones(8)
+    flat = [np.ones(2000, dtype) for _ in range(4)]
+    bn, nc = batchnorm, batchnorm_nc
+    fma, select = {"multiply", "add"}, {"multiply", "compare"}
+    key = np.uint64(5)
+    return [
+        (reductions.block_sum, (row,), {"add"}),
+        (reductions.block_moments, (row, s), fma),
+        (reductions.block_square_sum, (row,), fma),
+        (activations.affine_activation, (row, s, s, s, s, row.copy()), fma | select),
+        (activations.bias_activation_forward_cn, (x, np.ones(64, dtype), s, x.copy()), select),
+        (
+            activations.bias_activation_backward_cn,
+            (x, x.copy(), np.ones(64, dtype), s, x.copy(), np.ones(64, dtype)),
+            select,
+        ),
+        (activations.dropout, (row, 0.5, key), {"multiply"}),
+        (bn.block_gradient_sums, (row, row.copy(), s, s, s, s, s), fma | select),
+        (bn.row_gradient_input, (row, row.copy(), *[s] * 7, row.copy()), fma | select),
+        (bn.statistics_cn, (batch, 0, 8, vec, vec.copy()), fma),
+        (
+            bn.batch_norm_forward_cn,
+            (batch, vec, vec, s, s, 0, 8, batch.copy(), vec.copy(), vec.copy(), vec.copy()),
+            fma | select,
+        ),
+        (
+            bn.batch_norm_backward_cn,
+            (batch, batch, vec, vec, vec, vec, s, True, 0, 8, batch.copy(), vec, vec),
+            fma | select,
+        ),
+        (bn.batch_norm_inference_cn, (batch, *[vec] * 4, s, s, 0, 8, batch.copy()), fma | select),
+        (bn.fold, (x, *[np.ones(64, dtype)] * 4, s, x.copy(), np.ones(64, dtype)), {"multiply"}),
+        (nc.chunk_moments_nc, (x, 0, vec, vec.copy(), vec.copy()), fma),
+        (nc.combine_moments_nc, (x[:1], x[1:2], x[2:3], 64, vec, f64, f64.copy()), fma),
+        (nc.derive_affine_nc, (vec, vec, f64, f64, s, vec, vec, vec), {"root", "multiply"}),
+        (nc.chunk_affine_activation_nc, (x, 0, vec, vec, vec, s, x.copy()), fma | select),
+        (
+            nc.chunk_gradient_sums_nc,
+            (x, x, vec, vec, vec, vec, s, 0, vec.copy(), vec.copy()),
+            fma | select,
+        ),
+        (nc.combine_gradient_sums_nc, (x[:1], x[1:2], np.ones((2, 8)), vec, vec), {"add"}),
+        (
+            nc.chunk_gradient_input_nc,
+            (x, x, vec, vec, vec, vec, s, 0, vec, vec, x.copy()),
+            fma | select,
+        ),
+        (
+            losses.softmax_cross_entropy_nc,
+            (x, labels, weight, 0.1, x.copy()),
+            {"multiply", "add"},  # not the maximum of a row: with NaN it may not be reordered
+        ),
+        (
+            losses.softmax_cross_entropy_cn,
+            (x.T.copy(), labels, weight, 0.1, np.ones((3, 64), dtype), x.T.copy()),
+            {"multiply", "add", "compare"},
+        ),
+        (losses.softmax_nc, (x,), {"multiply"}),
+        (
+            optimizers.adam,
+            (*flat, *[0.5] * 8, True, 0, 2000),
+            {"multiply", "add", "divide", "root"},
+        ),
+        (optimizers.sgd, (*flat[:3], 0.5, 0.5, 0.5, False, 0.5, 0, 2000), fma),
+        (
+            optimizers.rmsprop,
+            (*flat[:3], *[0.5] * 5, 0, 2000),
+            {"multiply", "add", "divide", "root"},
+        ),
+        (optimizers.clip_factor, (row, 0.5), fma),
+        (preprocessing.min_max_fit, (x, vec, vec.copy()), {"compare"}),
+        (preprocessing.scale_rows, (x, vec, vec, s, x.copy()), fma),
+        (preprocessing.gather_rows, (x, labels, vec, vec, x.copy()), fma),
+    ]
+
+
+CASES = [
+    pytest.param(dtype, position, id=f"{case[0].__name__}-{dtype.__name__}")
+    for dtype in (np.float32, np.float64)
+    for position, case in enumerate(arrays(dtype))
+]
+
+
+def assembly(kernel, arguments):
+    """Machine code of a kernel for these arguments, compiled past the cache on disk."""
+    fresh = type(kernel)(kernel.py_func, targetoptions=dict(kernel.targetoptions))
+    fresh(*arguments)
+    (signature,) = fresh.signatures
+    return fresh.inspect_asm(signature)
+
+
+@pytest.mark.parametrize(("dtype", "position"), CASES)
+def test_packed_instructions(dtype, position):
+    kernel, arguments, operations = arrays(dtype)[position]
+    text = assembly(kernel, arguments)
+    for operation in sorted(operations):
+        pattern = PACKED[operation][0 if X86 else 1]
+        if X86:  # packed in the dtype of the arrays: "ps" or "pd"
+            pattern = pattern.replace("[sd]", "d" if dtype is np.float64 else "[sd]")
+        found = re.findall(rf"^\s*(?:{pattern})\b", text, flags=re.MULTILINE)
+        assert found, f"{kernel.__name__}: no packed {operation}"
+
+
+def test_the_reading_can_fail():
+    """A loop that carries a dependency has no packed arithmetic, and the patterns find none."""
+    import numba
+
+    @numba.njit
+    def recurrence(x):
+        for i in range(1, x.size):
+            x[i] = x[i] * x[i - 1] + x[i]
+
+    x = np.ones(100, f)
+    recurrence(x)
+    text = recurrence.inspect_asm(recurrence.signatures[0])
+    pattern = PACKED["multiply"][0 if X86 else 1]
+    assert not re.findall(rf"^\s*(?:{pattern})\b", text, flags=re.MULTILINE)
+
+
+def test_every_kernel_with_a_loop_is_read():
+    """A new kernel must enter the table above, or be one that calls others of it."""
+    import ast
+    import pathlib
+
+    read = {case[0].__name__ for case in arrays(np.float32)}
+    not_hot = {
+        "update_running_statistics",  # a handful of values per batch
+        "min_max_scale_of",
+        "standard_scale_of",
+        "count_correct_cn",  # gathers by label
+    }
+    for module in (
+        activations, batchnorm, batchnorm_nc, losses, optimizers, preprocessing, reductions
+    ):  # fmt: skip
+        tree = ast.parse(pathlib.Path(module.__file__).read_text())
+        for function in tree.body:
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            loops = [n for n in ast.walk(function) if isinstance(n, ast.For)]
+            innermost = [
+                loop
+                for loop in loops
+                if not any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+                           and n.func.id not in ("range", "prange", "min", "max", "float")
+                           for n in ast.walk(loop))
+            ]  # fmt: skip
+            if innermost:
+                assert function.name in read | not_hot, f"{function.name} is not read"

@@ -1,0 +1,122 @@
+"""Imports point inwards, and importing fastbn costs next to nothing."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import fastbn
+
+PACKAGE = pathlib.Path(fastbn.__file__).parent
+
+# Innermost first; a module may import from its own rank and from those before it.
+RANKS = [
+    {"errors", "reference"},
+    {"_jit", "reference_mlp"},
+    {"kernels"},
+    {"_checks", "_progress", "schedules", "persistence"},
+    {"functional", "config"},
+    {"_buffers", "_inputs", "training"},
+    {"_state"},
+    {"model"},
+]
+RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
+EDGE = len(RANKS)  # everything else: may import inwards, and only edges may import it
+
+
+def imports_of(path):
+    """Modules of fastbn that a file imports anywhere, deferred imports included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            if node.module == "fastbn":
+                yield from (alias.name for alias in node.names)
+            elif node.module and node.module.startswith("fastbn."):
+                yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("fastbn."):
+                    yield alias.name.split(".")[1]
+
+
+def module_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def test_imports_point_inwards():
+    checked = 0
+    for path in sorted(PACKAGE.rglob("*.py")):
+        importer = module_of(path)
+        if importer == "__init__":
+            continue
+        for imported in imports_of(path):
+            if imported == "__version__" or imported == importer:
+                continue
+            checked += 1
+            outer, inner = RANK.get(importer, EDGE), RANK.get(imported, EDGE)
+            assert inner <= outer, f"{importer} imports {imported}, which lies further out"
+    assert checked > 30
+
+
+def test_the_oracle_imports_nothing_of_fastbn():
+    assert list(imports_of(PACKAGE / "reference.py")) == []
+    assert set(imports_of(PACKAGE / "reference_mlp.py")) == {"reference"}
+
+
+def test_kernels_import_only_each_other_and_the_compiler():
+    for path in (PACKAGE / "kernels").glob("*.py"):
+        assert set(imports_of(path)) <= {"kernels", "_jit"}, path.name
+
+
+def test_no_kernel_sets_its_own_compiler_options():
+    for path in (PACKAGE / "kernels").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                names = [ast.unparse(decorator) for decorator in node.decorator_list]
+                assert names in (["njit"], ["njit_parallel"]), f"{path.name}: {node.name}"
+
+
+def run_python(code):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+HEAVY = ["numba", "scipy", "sklearn", "torch", "matplotlib", "rich", "typer", "pooch"]
+
+
+def test_import_fastbn_pulls_in_nothing_heavy():
+    loaded = run_python(f"import sys, fastbn; print([m for m in {HEAVY} if m in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
+def test_importing_every_name_compiles_nothing():
+    """All public names together: no framework is loaded, and no kernel compiled."""
+    code = f"""
+import sys, fastbn
+for name in fastbn.__all__:
+    getattr(fastbn, name)
+heavy = [m for m in {HEAVY[2:]} if m in sys.modules]
+from numba.core.registry import CPUDispatcher
+import fastbn.kernels.network, fastbn.kernels.batchnorm_nc
+kernels = [
+    value
+    for name, module in sys.modules.items()
+    if name.startswith("fastbn.kernels")
+    for value in vars(module).values()
+    if isinstance(value, CPUDispatcher)
+]
+print(heavy, len(kernels) > 40, sum(len(kernel.signatures) for kernel in kernels))
+"""
+    assert run_python(code).strip() == "[] True 0"
+
+
+def test_dir_and_unknown_names():
+    assert set(fastbn.__all__) <= set(dir(fastbn))
+    with pytest.raises(AttributeError, match="no attribute 'batchnorm'"):
+        _ = fastbn.batchnorm

@@ -1,0 +1,158 @@
+"""How kernels are compiled, cached, announced and run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+
+import fastbn
+from fastbn import _jit
+
+
+def run_python(code, cwd=None, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+    ).stdout
+
+
+ANNOUNCED = """
+    import numpy as np, fastbn
+    from fastbn import _jit
+    calls = []
+    with _jit.on_compile(lambda: calls.append(1)):
+        for dtype in (np.float32, np.float64):
+            fastbn.fold_batch_norm(np.ones((2, 2), dtype), None, None, [0.0] * 2, [1.0] * 2)
+    print(len(calls))
+"""
+
+
+def test_compiling_is_announced_once_and_only_when_it_happens(tmp_path):
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert run_python(ANNOUNCED, **cache).strip() == "1"
+    assert run_python(ANNOUNCED, **cache).strip() == "0", "the second process compiled again"
+
+
+def test_a_change_in_any_kernel_file_outdates_all(tmp_path):
+    """Numba alone stamps the caller's file, and would go on running a helper's old code."""
+    package = tmp_path / "fastbn"
+    shutil.copytree(os.path.dirname(fastbn.__file__), package)
+    code = "import fastbn.kernels.batchnorm as b, numpy as np; f = np.float32\n"
+    code += "a = np.ones((1, 2, 4), f); v = np.ones(2, f); o = np.empty_like(a)\n"
+    code += "b.batch_norm_inference_cn(a, 0 * v, v, v, v, f(0), f(1), 0, 2, o); print(o[0, 0, 0])"
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+    assert run_python(code, tmp_path, **environment).strip() == "2.0"
+    helper = package / "kernels" / "activations.py"
+    helper.write_text(helper.read_text().replace("* scale + offset", "* scale + offset + 5"))
+    assert run_python(code, tmp_path, **environment).strip() == "7.0"
+
+
+def test_no_folder_for_the_cache(tmp_path):
+    """Where nothing can be written, kernels are compiled in every process."""
+    code = """
+        from numba.core import caching
+        for name in ("UserProvided", "InTree", "UserWide"):
+            locator = getattr(caching, name + "CacheLocator")
+            locator.from_function = classmethod(lambda cls, *_: None)
+        import fastbn, numpy as np
+        from fastbn import _jit
+        from fastbn.kernels.batchnorm import fold
+        print(fastbn.batch_statistics(np.ones((4, 2)))[0], _jit.cache_folder(fold))
+    """
+    assert run_python(code).strip() == "[1. 1.] None"
+
+
+def test_cache_folder_is_where_the_user_says(tmp_path):
+    code = "from fastbn import _jit; from fastbn.kernels.batchnorm import fold; "
+    code += "print(_jit.cache_folder(fold))"
+    folder = run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).strip()
+    assert folder.startswith(str(tmp_path))
+
+
+def paths_taken(monkeypatch, n_elements):
+    monkeypatch.setattr(_jit, "PARALLEL_ELEMENTS", 100)
+    return _jit.run(lambda: "serial", lambda: "parallel", n_elements)
+
+
+def test_small_work_is_serial(monkeypatch):
+    monkeypatch.setattr(_jit.numba, "get_num_threads", lambda: 2)
+    assert paths_taken(monkeypatch, 99) == "serial"
+    assert paths_taken(monkeypatch, 100) == "parallel"
+
+
+def test_one_thread_is_serial(monkeypatch):
+    monkeypatch.setattr(_jit.numba, "get_num_threads", lambda: 1)
+    assert paths_taken(monkeypatch, 100) == "serial"
+
+
+def test_a_second_thread_does_not_enter_a_parallel_region(monkeypatch):
+    monkeypatch.setattr(_jit.numba, "get_num_threads", lambda: 2)
+    inside, leave = threading.Event(), threading.Event()
+
+    def parallel():
+        inside.set()
+        leave.wait(10)
+        return "parallel"
+
+    monkeypatch.setattr(_jit, "PARALLEL_ELEMENTS", 0)
+    first = []
+    thread = threading.Thread(target=lambda: first.append(_jit.run(None, parallel, 1)))
+    thread.start()
+    assert inside.wait(10)
+    assert _jit.run(lambda: "serial", None, 1) == "serial"
+    leave.set()
+    thread.join()
+    assert first == ["parallel"]
+    assert _jit.run(None, lambda: "parallel", 1) == "parallel"
+
+
+def test_a_failing_parallel_region_is_left(monkeypatch):
+    monkeypatch.setattr(_jit.numba, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(_jit, "PARALLEL_ELEMENTS", 0)
+    with pytest.raises(ZeroDivisionError):
+        _jit.run(None, lambda: 1 / 0, 1)
+    assert _jit.run(None, lambda: "parallel", 1) == "parallel"
+
+
+def test_eight_threads_at_once(rng):
+    x = rng.standard_normal((700, 300)).astype(np.float32)
+    expected = fastbn.batch_norm(x)[0]
+    results = [None] * 8
+
+    def work(position):
+        for _ in range(20):
+            results[position] = fastbn.batch_norm(x)[0]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(result, expected) for result in results)
+
+
+def in_a_child(x):
+    return fastbn.batch_norm(x)[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_computes_after_the_parent_has(rng):
+    """GNU OpenMP would end a child that enters a parallel region after a fork."""
+    x = rng.standard_normal((700, 300)).astype(np.float32)
+    expected = fastbn.batch_norm(x)[0]
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        result = pool.apply_async(in_a_child, (x,)).get(timeout=60)
+    assert np.array_equal(result, expected)
