@@ -14,6 +14,7 @@ from fastbn import persistence
 from fastbn._buffers import Layout, aligned_zeros, allocate_workspace
 from fastbn._checks import flag, integer, labels_array, number, pair, weights_array
 from fastbn._inputs import InputScaling, feature_matrix
+from fastbn._jit import serial_blas
 from fastbn._state import Header, check_tensors, state_views
 from fastbn.config import OPTIMIZERS, ModelConfig
 from fastbn.functional import softmax_cross_entropy
@@ -255,10 +256,11 @@ class BatchNormMLP:
         self.scaling = self.scaling.adopt(samples.center, samples.scale)
         losses, correct = np.zeros(lrs.size), np.zeros(lrs.size, np.int64)
         work = self._workspace(int(np.diff(bounds).max()))
-        kernels.train_steps(
-            self._network(), self._recipe(), work, samples, order, bounds, lrs, self.steps,
-            losses, correct,
-        )  # fmt: skip
+        with serial_blas:
+            kernels.train_steps(
+                self._network(), self._recipe(), work, samples, order, bounds, lrs, self.steps,
+                losses, correct,
+            )  # fmt: skip
         self.steps += lrs.size
         return losses, correct
 
@@ -370,10 +372,11 @@ class BatchNormMLP:
         none = np.empty(0, np.int64), np.empty(0, self.dtype)
         samples = kernels.Samples(x, *none, self.scaling.center, self.scaling.scale)
         logits = np.empty((x.shape[0], self.config.layer_sizes[-1]), self.dtype)
-        kernels.infer_logits(
-            self._network(), self._recipe(), self._workspace(INFERENCE_ROWS), samples,
-            INFERENCE_ROWS, logits,
-        )  # fmt: skip
+        with serial_blas:
+            kernels.infer_logits(
+                self._network(), self._recipe(), self._workspace(INFERENCE_ROWS), samples,
+                INFERENCE_ROWS, logits,
+            )  # fmt: skip
         return logits
 
     def _network(self) -> kernels.Network:

@@ -1,0 +1,164 @@
+"""Tables of samples: CSV and NPZ files."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+from fastbn.errors import DataFileError
+
+Target = str | int | None
+
+
+def encode_labels(where: str, raw: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels 0 to K - 1 and the names of the classes, sorted; at least two of them."""
+    raw = np.asarray(raw)
+    if raw.dtype.kind == "f" and np.isfinite(raw).all() and (raw == np.round(raw)).all():
+        raw = raw.astype(np.int64)
+    if raw.dtype.kind not in "iubUS":
+        raise DataFileError(f"{where}: expected labels that are integers or names, got {raw.dtype}")
+    classes, labels = np.unique(raw, return_inverse=True)
+    if classes.size < 2:
+        raise DataFileError(f"{where}: expected at least two classes, found {classes.tolist()}")
+    return labels.reshape(-1).astype(np.int64), tuple(str(name) for name in classes)
+
+
+def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return column names, rows of cells and their line numbers.
+
+    The first line is a header if one of its cells is not a number; otherwise columns are called
+    "0", "1" and so on.
+    """
+    target = pathlib.Path(path)
+    rows, lines = [], []
+    try:
+        with open(target, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            for row in reader:
+                if row:
+                    rows.append([cell.strip() for cell in row])
+                    lines.append(reader.line_num)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataFileError(f"{target}: cannot be read as CSV: {error}") from error
+    if not rows:
+        raise DataFileError(f"{target}: expected rows of numbers, found none")
+    if all(_is_number(cell) for cell in rows[0][:-1]) and len(rows[0]) > 1:
+        names = [str(i) for i in range(len(rows[0]))]
+    else:
+        names, rows, lines = rows[0], rows[1:], lines[1:]
+        if not rows:
+            raise DataFileError(f"{target}: expected rows below the header, found none")
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(names):
+            raise DataFileError(
+                f"{target}: line {line}: expected {len(names)} columns, found {len(row)}"
+            )
+    return names, rows, lines
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def target_column(path: str | os.PathLike[str], names: list[str], target: Target) -> int:
+    """Return the number of the target column: by name, by number, or the last one."""
+    if target is None:
+        return len(names) - 1
+    if str(target) in names:
+        return names.index(str(target))
+    try:
+        position = int(target)
+    except ValueError:
+        position = len(names)
+    if not -len(names) <= position < len(names):
+        raise DataFileError(f"{path}: target: expected one of {names}, got {target!r}")
+    return position % len(names)
+
+
+def numbers(
+    path: str | os.PathLike[str],
+    names: list[str],
+    rows: list[list[str]],
+    lines: list[int],
+    columns: list[int],
+) -> np.ndarray:
+    """Return the cells of `columns` as float64 (rows, columns); all must be finite numbers."""
+    result = np.empty((len(rows), len(columns)))
+    for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        for j, column in enumerate(columns):
+            try:
+                result[i, j] = float(row[column])
+            except ValueError:
+                raise DataFileError(
+                    f"{path}: line {line}, column {names[column]!r}: "
+                    f"expected a number, got {row[column]!r}"
+                ) from None
+    bad = np.argwhere(~np.isfinite(result))
+    if bad.size:
+        i, j = bad[0]
+        raise DataFileError(
+            f"{path}: line {lines[i]}, column {names[columns[j]]!r}: "
+            f"expected a finite number, got {rows[i][columns[j]]!r}"
+        )
+    return result
+
+
+def raw_labels(rows: list[list[str]], column: int) -> np.ndarray:
+    """Return a column of labels: integers where all cells are whole numbers, names otherwise."""
+    cells = [row[column] for row in rows]
+    if all(_is_number(cell) for cell in cells):
+        values = np.array([float(cell) for cell in cells])
+        if np.isfinite(values).all() and (values == np.round(values)).all():
+            return values.astype(np.int64)
+    return np.array(cells)
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Return the arrays of an NPZ file, keys in lower case; nothing in it is executed."""
+    target = pathlib.Path(path)
+    try:
+        with np.load(target, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataFileError(f"{target}: expected an NPZ file, found a single array")
+            return {name.lower(): file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        if isinstance(error, DataFileError):
+            raise
+        raise DataFileError(f"{target}: cannot be read as NPZ: {error}") from error
+
+
+def npz_features(
+    path: str | os.PathLike[str], arrays: dict[str, np.ndarray], key: str
+) -> np.ndarray:
+    """Return arrays[key] as a matrix of finite numbers; more dimensions are flattened."""
+    if key not in arrays:
+        raise DataFileError(f"{path}: expected the key {key!r}, found {sorted(arrays)}")
+    x = arrays[key]
+    if x.dtype.kind not in "fiub" or x.ndim < 2:
+        raise DataFileError(
+            f"{path}: {key}: expected numbers of shape (samples, features), got {x.dtype} {x.shape}"
+        )
+    x = x.reshape(x.shape[0], -1)
+    if not np.isfinite(x).all():
+        raise DataFileError(f"{path}: {key}: expected finite numbers, found others")
+    return x
+
+
+def npz_labels(
+    path: str | os.PathLike[str], arrays: dict[str, np.ndarray], key: str, n_samples: int
+) -> np.ndarray:
+    """Return arrays[key] as it is, one label per sample."""
+    if key not in arrays:
+        raise DataFileError(f"{path}: expected the key {key!r}, found {sorted(arrays)}")
+    y = arrays[key]
+    if y.shape != (n_samples,):
+        raise DataFileError(f"{path}: {key}: expected shape ({n_samples},), got {y.shape}")
+    return y

@@ -1,0 +1,355 @@
+"""Data sets: the embedded digits, Fashion-MNIST, and files of your own."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from fastbn._checks import integer, number
+from fastbn._idx import load_idx
+from fastbn._tables import (
+    Target,
+    encode_labels,
+    npz_features,
+    npz_labels,
+    numbers,
+    raw_labels,
+    read_csv,
+    read_npz,
+    target_column,
+)
+from fastbn.errors import DataFileError, missing_extra
+
+__all__ = [
+    "Dataset",
+    "load",
+    "load_csv",
+    "load_digits",
+    "load_fashion_mnist",
+    "load_features",
+    "load_idx",
+    "load_idx_folder",
+    "load_npz",
+]
+
+Path = str | os.PathLike[str]
+
+IDX_FILES = {
+    "X_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "X_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+# MD5 of the gzipped files, as their authors publish them.
+FASHION_MNIST_MD5 = {
+    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+UNDERSTOOD = "expected digits, fashion-mnist, a .csv or .npz file, or a folder of IDX files"
+DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
+
+
+class Dataset(NamedTuple):
+    """Training and test samples: X (samples, features), y int64 labels from 0."""
+
+    X_train: np.ndarray
+    y_train: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+    class_names: tuple[str, ...]
+    name: str
+
+
+def split(
+    X: np.ndarray,
+    y: np.ndarray,
+    class_names: tuple[str, ...],
+    name: str,
+    test_size: float,
+    seed: int,
+) -> Dataset:
+    """Split off a test part: the same share of every class, at least one sample to train on."""
+    test_size = number("test_size", test_size, 0.0, 1.0, open_low=True, open_high=True)
+    generator = np.random.default_rng(integer("seed", seed, 0))
+    is_test = np.zeros(y.size, bool)
+    for label in range(len(class_names)):
+        members = generator.permutation(np.flatnonzero(y == label))
+        is_test[members[: min(round(test_size * members.size), members.size - 1)]] = True
+    if not is_test.any():
+        raise DataFileError(
+            f"{name}: test_size={test_size:g} of {y.size} samples in {len(class_names)} classes "
+            "leaves none to test on"
+        )
+    return Dataset(X[~is_test], y[~is_test], X[is_test], y[is_test], class_names, name)
+
+
+def load_digits(*, test_size: float = 0.2, seed: int = 0) -> Dataset:
+    """Return the embedded 1,797 handwritten digits, 8 x 8 pixels from 0 to 16.
+
+    Parameters
+    ----------
+    test_size : float in (0, 1)
+        Share of every class that is split off to test on.
+    seed : int
+        Of the split.
+
+    Notes
+    -----
+    E. Alpaydin & C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+    Repository, 1998 (CC BY 4.0), in the copy that scikit-learn distributes.
+    """
+    place = importlib.resources.files("fastbn") / "data" / "digits.npz"
+    with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        X, y = arrays["X"], arrays["y"].astype(np.int64)
+    return split(X, y, tuple("0123456789"), "digits", test_size, seed)
+
+
+def load_idx_folder(path: Path) -> Dataset:
+    """Return the four IDX files of a folder, named as those of MNIST, gzipped or not.
+
+    Raises
+    ------
+    DataFileError
+        A file is missing or malformed, or images and labels do not fit together.
+    """
+    folder = pathlib.Path(path)
+    arrays = {key: load_idx(_find(folder, name)) for key, name in IDX_FILES.items()}
+    for part in ("train", "test"):
+        X, y = arrays[f"X_{part}"], arrays[f"y_{part}"]
+        names = IDX_FILES[f"X_{part}"], IDX_FILES[f"y_{part}"]
+        if X.ndim < 2:
+            raise DataFileError(f"{folder / names[0]}: expected images, got shape {X.shape}")
+        if y.ndim != 1 or y.dtype.kind not in "iu" or y.size != X.shape[0]:
+            raise DataFileError(
+                f"{folder / names[1]}: expected {X.shape[0]} integer labels as {names[0]} has "
+                f"images, got {y.dtype} {y.shape}"
+            )
+        arrays[f"X_{part}"] = X.reshape(X.shape[0], -1)
+    if arrays["X_train"].shape[1] != arrays["X_test"].shape[1]:
+        raise DataFileError(
+            f"{folder}: expected training and test images of one size, "
+            f"got {arrays['X_train'].shape[1]} and {arrays['X_test'].shape[1]} pixels"
+        )
+    labels, class_names = encode_labels(
+        str(folder), np.concatenate([arrays["y_train"], arrays["y_test"]])
+    )
+    n = arrays["y_train"].size
+    return Dataset(
+        arrays["X_train"], labels[:n], arrays["X_test"], labels[n:], class_names, folder.name
+    )
+
+
+def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
+    for candidate in (folder / f"{name}.gz", folder / name):
+        if candidate.is_file():
+            return candidate
+    raise DataFileError(f"{folder}: expected the file {name}.gz or {name}, found neither")
+
+
+def load_fashion_mnist(path: Path | None = None, *, download: bool = True) -> Dataset:
+    """Return Fashion-MNIST: 60,000 and 10,000 images of 784 pixels (uint8), ten classes.
+
+    Parameters
+    ----------
+    path : path, optional
+        Folder with the four IDX files. Without it: the folder that the environment variable
+        ``FASTBN_DATA`` names, that of Debian's package ``dataset-fashion-mnist``, or a download.
+    download : bool
+        Allow the download, with pooch, into the user's cache folder.
+
+    Raises
+    ------
+    DataFileError
+        The files are missing or malformed, or cannot be downloaded.
+    MissingExtraError
+        A download is needed, and pooch is not installed.
+
+    Notes
+    -----
+    Xiao, Rasul & Vollgraf 2017 (arXiv 1708.07747), MIT licence.
+    """
+    named = path if path is not None else os.environ.get("FASTBN_DATA") or None
+    if named is not None:
+        folder = pathlib.Path(named)
+    elif all((DEBIAN_FOLDER / f"{name}.gz").is_file() for name in FASHION_MNIST_MD5):
+        folder = DEBIAN_FOLDER
+    elif download:
+        folder = _download_fashion_mnist()
+    else:
+        raise DataFileError(
+            "Fashion-MNIST: expected a path, FASTBN_DATA or Debian's dataset-fashion-mnist, "
+            "found none of them"
+        )
+    return load_idx_folder(folder)._replace(class_names=FASHION_MNIST_CLASSES, name="fashion-mnist")
+
+
+def _download_fashion_mnist() -> pathlib.Path:
+    try:
+        import pooch
+    except ImportError as error:
+        raise missing_extra("downloading Fashion-MNIST", "pooch", "data") from error
+    folder = pathlib.Path(pooch.os_cache("fastbn")) / "fashion-mnist"
+    for name, md5 in FASHION_MNIST_MD5.items():
+        try:
+            pooch.retrieve(
+                f"{FASHION_MNIST_URL}{name}.gz", f"md5:{md5}", fname=f"{name}.gz", path=folder
+            )
+        except Exception as error:  # pooch passes on whatever the network raises
+            raise DataFileError(
+                f"{name}.gz: could not be downloaded from {FASHION_MNIST_URL} ({error}); set "
+                "FASTBN_DATA to a folder that holds the four files"
+            ) from error
+    return folder
+
+
+def load_csv(
+    path: Path, target: Target = None, *, test_size: float = 0.2, seed: int = 0
+) -> Dataset:
+    """Return a CSV file of numbers and one column of labels.
+
+    Parameters
+    ----------
+    path : path
+        Comma-separated, with or without a line of column names.
+    target : str or int, optional
+        Name or number of the column of labels, which are integers or names; the last one if left
+        out. Without a header, columns are named by number.
+    test_size, seed
+        As in `load_digits`.
+
+    Raises
+    ------
+    DataFileError
+        The file is missing, empty, ragged, or holds something else than finite numbers; the message
+        names the line and the column.
+    """
+    names, rows, lines = read_csv(path)
+    position = target_column(path, names, target)
+    columns = [i for i in range(len(names)) if i != position]
+    if not columns:
+        raise DataFileError(f"{path}: expected features beside the target column, found none")
+    X = numbers(path, names, rows, lines, columns)
+    y, class_names = encode_labels(f"{path}: {names[position]}", raw_labels(rows, position))
+    return split(X, y, class_names, pathlib.Path(path).stem, test_size, seed)
+
+
+def load_npz(path: Path, *, test_size: float = 0.2, seed: int = 0) -> Dataset:
+    """Return the arrays ``X, y`` or ``X_train, y_train, X_test, y_test`` of an NPZ file.
+
+    Parameters
+    ----------
+    path : path
+        Labels are integers or names; features of more dimensions than two are flattened.
+    test_size, seed
+        As in `load_digits`, where the file has no test part.
+
+    Raises
+    ------
+    DataFileError
+        The file is missing or malformed, or an array is not as described above.
+    """
+    arrays = read_npz(path)
+    name = pathlib.Path(path).stem
+    if "x" in arrays:
+        X = npz_features(path, arrays, "x")
+        raw = npz_labels(path, arrays, "y", X.shape[0])
+        y, class_names = encode_labels(f"{path}: y", raw)
+        return split(X, y, class_names, name, test_size, seed)
+    X_train, X_test = (npz_features(path, arrays, f"x_{part}") for part in ("train", "test"))
+    if X_train.shape[1] != X_test.shape[1]:
+        raise DataFileError(
+            f"{path}: x_test: expected {X_train.shape[1]} features as x_train, "
+            f"got {X_test.shape[1]}"
+        )
+    n = X_train.shape[0]
+    raw_train = npz_labels(path, arrays, "y_train", n)
+    raw_test = npz_labels(path, arrays, "y_test", X_test.shape[0])
+    y, class_names = encode_labels(f"{path}: y_train", np.concatenate([raw_train, raw_test]))
+    return Dataset(X_train, y[:n], X_test, y[n:], class_names, name)
+
+
+def load(source: Path, *, target: Target = None, test_size: float = 0.2, seed: int = 0) -> Dataset:
+    """Return a data set by name or path, as the command line takes it.
+
+    Parameters
+    ----------
+    source : "digits", "fashion-mnist", or the path of a CSV file, an NPZ file or an IDX folder
+    target : str or int, optional
+        Column of labels of a CSV file.
+    test_size, seed
+        As in `load_digits`, where the source has no test part.
+
+    Raises
+    ------
+    DataFileError
+        The source is not one of these, or cannot be read.
+    """
+    path = pathlib.Path(source)
+    if source == "digits":
+        return load_digits(test_size=test_size, seed=seed)
+    if source == "fashion-mnist":
+        return load_fashion_mnist()
+    if path.suffix.lower() == ".csv":
+        return load_csv(path, target, test_size=test_size, seed=seed)
+    if path.suffix.lower() == ".npz":
+        return load_npz(path, test_size=test_size, seed=seed)
+    if path.is_dir():
+        return load_idx_folder(path)
+    raise DataFileError(f"{source}: {UNDERSTOOD}")
+
+
+def load_features(
+    source: Path, *, n_features: int, target: Target = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return X and, where the source has them, labels as they stand there: for predicting.
+
+    Parameters
+    ----------
+    source : as in `load`, or an IDX file of images
+        Of a data set with a test part, that part.
+    n_features : int
+        Features of the model. A CSV file with one column more has its labels in `target`.
+    target : str or int, optional
+
+    Raises
+    ------
+    DataFileError
+        The source is not one of these, or has another number of features.
+    """
+    path = pathlib.Path(source)
+    y: np.ndarray | None = None
+    if path.suffix.lower() == ".csv":
+        names, rows, lines = read_csv(path)
+        columns = list(range(len(names)))
+        if len(names) == n_features + 1 or target is not None:
+            position = target_column(path, names, target)
+            columns.remove(position)
+            y = raw_labels(rows, position)
+        X = numbers(path, names, rows, lines, columns)
+    elif path.suffix.lower() == ".npz":
+        arrays = read_npz(path)
+        suffix = "" if "x" in arrays else "_test"
+        X = npz_features(path, arrays, f"x{suffix}")
+        if f"y{suffix}" in arrays:
+            y = npz_labels(path, arrays, f"y{suffix}", X.shape[0])
+    elif path.is_file():
+        images = load_idx(path)
+        X = images.reshape(images.shape[0], -1) if images.size else images.reshape(0, n_features)
+    else:
+        data = load(source)
+        X, y = data.X_test, np.array(data.class_names)[data.y_test]
+    if X.shape[1] != n_features:
+        raise DataFileError(f"{source}: expected {n_features} features, found {X.shape[1]}")
+    return X, y
