@@ -116,10 +116,11 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Return `value` as an int of at least `low`, and at most `high`."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
-    if value < low or (high is not None and value > high):
+    result = int(value)
+    if result < low or (high is not None and result > high):
         span = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name}: expected an integer {span}, got {value}")
-    return int(value)
+        raise ValueError(f"{name}: expected an integer {span}, got {result}")
+    return result
 
 
 def flag(name: str, value: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastbn.errors import DataFileError
 
-IDX_DTYPES = {
+IDX_DTYPES: dict[int, np.dtype] = {
     0x08: np.dtype("u1"),
     0x09: np.dtype("i1"),
     0x0B: np.dtype(">i2"),

@@ -13,36 +13,34 @@ import os
 import pathlib
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numba
 from numba.core import caching
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 # Sums may be reordered and products contracted, which is what vectorizing needs. Not `nnan` and not
 # `ninf`: a NaN or an infinity in the data comes out as one, or as an error, never as a number.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
-DISABLED = bool(numba.config.DISABLE_JIT)
+DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))
 
 _compile_listeners: list[Callable[[], None]] = []
 
 
-def njit(function: F) -> F:
+def njit(function: Any) -> Any:
     """Compile a serial kernel (nogil, cached)."""
     return _compile(function, parallel=False)
 
 
-def njit_parallel(function: F) -> F:
+def njit_parallel(function: Any) -> Any:
     """Compile a driver that runs ``prange`` over serial kernels; call it through `run`."""
     return _compile(function, parallel=True)
 
 
-def _compile(function: F, *, parallel: bool) -> F:
-    dispatcher = numba.njit(fastmath=FASTMATH, nogil=True, error_model="numpy", parallel=parallel)(
-        function
-    )
+def _compile(function: Any, *, parallel: bool) -> Any:
+    dispatcher: Any = numba.njit(
+        fastmath=FASTMATH, nogil=True, error_model="numpy", parallel=parallel
+    )(function)
     if not DISABLED:
         # where no folder can be written, every process compiles for itself
         with contextlib.suppress(RuntimeError):
@@ -144,7 +142,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def run(serial: F, parallel: F, n_elements: int, *args: Any) -> Any:
+def run(serial: Any, parallel: Any, n_elements: int, *args: Any) -> Any:
     """Call ``parallel(*args)`` where that pays and is safe, else ``serial(*args)``.
 
     The two give the same bits: work is cut by size, never by the number of threads.
@@ -199,7 +197,7 @@ class _BlasHold:
 
 def _set_threads(library: Any, n_threads: int) -> None:
     # threadpoolctl lets only the first Python thread that asks set the number, and ignores others
-    # without a word. Here the lock of `_BlasHold` keeps order, and whoever leaves last must be heard.
+    # without a word. Here a lock keeps order, and whoever leaves last must be heard.
     getattr(library, "_real_set_num_threads", library.set_num_threads)(n_threads)
 
 

@@ -125,10 +125,11 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the arrays of an NPZ file, keys in lower case; nothing in it is executed."""
     target = pathlib.Path(path)
     try:
-        with np.load(target, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        with open(target, "rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
                 raise DataFileError(f"{target}: expected an NPZ file, found a single array")
-            return {name.lower(): file[name] for name in file.files}
+            return {name.lower(): loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         if isinstance(error, DataFileError):
             raise

@@ -70,5 +70,7 @@ def test_the_example_learns():
 
 
 def test_the_example_runs_as_documented():
-    done = subprocess.run([sys.executable, str(EXAMPLE)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.startswith("step   1  loss ")

@@ -1,0 +1,291 @@
+"""Data sets: the embedded digits, Fashion-MNIST, IDX folders, CSV and NPZ files."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from test_idx import write_idx
+
+import fastbn
+from fastbn import DataFileError, datasets
+
+
+@pytest.fixture
+def idx_folder(tmp_path, rng):
+    folder = tmp_path / "little"
+    folder.mkdir()
+    for key, name in datasets.IDX_FILES.items():
+        n = 30 if key.endswith("train") else 10
+        values = rng.integers(0, 256, (n, 4, 3)) if key.startswith("X") else np.arange(n) % 5
+        write_idx(folder / f"{name}.gz", values.astype(np.uint8), compress=True)
+    return folder
+
+
+def assert_split(data, n, n_features, n_classes):
+    assert data.X_train.shape[1] == data.X_test.shape[1] == n_features
+    assert len(data.X_train) + len(data.X_test) == n
+    for y in (data.y_train, data.y_test):
+        assert y.dtype == np.int64
+        assert set(y) == set(range(n_classes))
+    assert len(data.class_names) == n_classes
+
+
+def test_digits():
+    data = datasets.load_digits()
+    assert_split(data, 1797, 64, 10)
+    assert data.class_names == tuple("0123456789")
+    X = np.concatenate([data.X_train, data.X_test])
+    assert X.dtype == np.uint8
+    assert (X.min(), X.max()) == (0, 16)
+    shares = np.bincount(data.y_test) / np.bincount(data.y_train)
+    assert shares.max() - shares.min() < 0.01, "every class gives the same share"
+
+
+def test_digits_are_scikit_learns():
+    sklearn = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    expected, labels = sklearn.load_digits(return_X_y=True)
+    data = datasets.load_digits()
+    ours = np.c_[np.r_[data.X_train, data.X_test], np.r_[data.y_train, data.y_test]]
+    theirs = np.c_[expected, labels]
+    assert np.array_equal(ours[np.lexsort(ours.T)], theirs[np.lexsort(theirs.T)])
+
+
+def test_the_split_is_seeded_and_disjoint():
+    first, again, other = (datasets.load_digits(seed=s) for s in (1, 1, 2))
+    assert np.array_equal(first.X_test, again.X_test)
+    assert not np.array_equal(first.X_test, other.X_test)
+    half = datasets.load_digits(test_size=0.5)
+    assert abs(len(half.X_test) - 1797 / 2) < 10
+
+
+@pytest.mark.parametrize("size", [0, 1, -0.1, "half", np.nan])
+def test_a_test_size_that_is_no_share_is_refused(size):
+    with pytest.raises((ValueError, TypeError), match="test_size: "):
+        datasets.load_digits(test_size=size)
+
+
+def test_idx_folder(idx_folder):
+    data = datasets.load_idx_folder(idx_folder)
+    assert data.X_train.shape == (30, 12)
+    assert data.X_test.shape == (10, 12)
+    assert data.name == "little"
+    assert data.class_names == ("0", "1", "2", "3", "4")
+    assert np.array_equal(data.y_test, np.arange(10) % 5)
+
+
+def test_idx_folders_that_do_not_fit_together(idx_folder, rng):
+    labels = idx_folder / "train-labels-idx1-ubyte.gz"
+    write_idx(labels, np.zeros(29, np.uint8), compress=True)
+    with pytest.raises(DataFileError, match=r"train-labels.*expected 30 integer labels"):
+        datasets.load_idx_folder(idx_folder)
+    write_idx(labels, (np.arange(30) % 2).astype(np.uint8), compress=True)
+    images = idx_folder / "t10k-images-idx3-ubyte.gz"
+    write_idx(images, np.zeros((10, 5, 5), np.uint8), compress=True)
+    with pytest.raises(DataFileError, match="one size, got 12 and 25"):
+        datasets.load_idx_folder(idx_folder)
+    write_idx(images, np.zeros(10, np.uint8), compress=True)
+    with pytest.raises(DataFileError, match="expected images"):
+        datasets.load_idx_folder(idx_folder)
+    images.unlink()
+    with pytest.raises(DataFileError, match=r"expected the file t10k-images-idx3-ubyte"):
+        datasets.load_idx_folder(idx_folder)
+
+
+def test_fashion_mnist_is_looked_for_where_it_is_said_to_be(idx_folder, tmp_path, monkeypatch):
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", nothing)
+    monkeypatch.delenv("FASTBN_DATA", raising=False)
+    with pytest.raises(DataFileError, match="FASTBN_DATA"):
+        datasets.load_fashion_mnist(download=False)
+    assert datasets.load_fashion_mnist(idx_folder).name == "fashion-mnist"
+    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", idx_folder)
+    assert len(datasets.load_fashion_mnist(download=False).X_train) == 30
+    monkeypatch.setenv("FASTBN_DATA", str(nothing))
+    with pytest.raises(DataFileError, match="nothing: expected the file train-images"):
+        datasets.load_fashion_mnist()
+    monkeypatch.setenv("FASTBN_DATA", str(idx_folder))
+    data = datasets.load("fashion-mnist")
+    assert len(data.X_train) == 30
+    assert data.class_names[9] == "Ankle boot"
+
+
+def test_fashion_mnist_is_downloaded_with_a_checksum(idx_folder, tmp_path, monkeypatch):
+    pooch = pytest.importorskip("pooch", reason="pooch is not installed")
+    monkeypatch.delenv("FASTBN_DATA", raising=False)
+    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", tmp_path / "nothing")
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
+    asked = []
+
+    def retrieve(url, known_hash, fname, path):
+        asked.append((url, known_hash))
+        path.mkdir(parents=True, exist_ok=True)
+        (path / fname).write_bytes((idx_folder / fname).read_bytes())
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    assert len(datasets.load_fashion_mnist().X_test) == 10
+    assert len(asked) == 4
+    assert all(url.endswith("ubyte.gz") and md5.startswith("md5:") for url, md5 in asked)
+
+    def no_network(*arguments, **options):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(pooch, "retrieve", no_network)
+    with pytest.raises(DataFileError, match="no route to host.*FASTBN_DATA"):
+        datasets.load_fashion_mnist()
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(fastbn.MissingExtraError, match=r"fastbn\[data\]"):
+        datasets.load_fashion_mnist()
+
+
+def test_the_real_fashion_mnist(fashion_mnist):
+    data = fashion_mnist
+    assert data.X_train.shape == (60000, 784)
+    assert data.X_test.shape == (10000, 784)
+    assert data.X_train.dtype == np.uint8
+    assert (np.bincount(data.y_train) == 6000).all()
+    assert (np.bincount(data.y_test) == 1000).all()
+    assert data.X_train.mean() == pytest.approx(72.94, abs=0.01)
+    assert data.X_train.std() == pytest.approx(90.02, abs=0.01)
+
+
+def test_csv_with_header_and_names(tmp_path):
+    path = tmp_path / "flowers.csv"
+    rows = "".join(f"{i},{-i / 2},{'rose' if i % 2 else 'aster'}\n" for i in range(20))
+    path.write_text("length,width,kind\n" + rows)
+    data = datasets.load(path)
+    assert_split(data, 20, 2, 2)
+    assert data.class_names == ("aster", "rose")
+    assert data.name == "flowers"
+    assert np.array_equal(data.X_train[:, 0] % 2, data.y_train)
+    by_name = datasets.load_csv(path, "kind", test_size=0.5)
+    by_number = datasets.load_csv(path, 2, test_size=0.5)
+    assert np.array_equal(by_name.X_test, by_number.X_test)
+
+
+def test_csv_of_numbers_without_header(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("".join(f"{10 * (i % 3) - 10}, {i}, 0.5\n" for i in range(30)))
+    data = datasets.load_csv(path, target="0")
+    assert_split(data, 30, 2, 3)
+    assert data.class_names == ("-10", "0", "10"), "numbers are sorted as numbers"
+
+
+CSV_REFUSED = [
+    ("", "expected rows of numbers, found none"),
+    ("a,b\n", "expected rows below the header"),
+    ("a,b\n1,x\n2,y,3\n", "line 3: expected 2 columns, found 3"),
+    ("a,b\n1,x\n\n2\n", "line 4: expected 2 columns, found 1"),
+    ("a,b\n1,x\nhello,y\n", r"line 3, column 'a': expected a number, got 'hello'"),
+    ("a,b\n1,x\n,y\n", r"line 3, column 'a': expected a number, got ''"),
+    ("a,b\n1,x\nnan,y\n", r"line 3, column 'a': expected a finite number, got 'nan'"),
+    ("a,b\n1,x\n2,x\n", "at least two classes"),
+    ("b\nx\ny\n", "expected features beside the target"),
+    ('a,b\n"1,x\n', "cannot be read as CSV"),
+    ("a,b\n1,x\n2,y\n", "leaves none to test on"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), CSV_REFUSED)
+def test_csv_refused(tmp_path, text, message):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(DataFileError, match=message):
+        datasets.load_csv(path)
+
+
+@pytest.mark.parametrize("target", ["weight", 3, -4])
+def test_csv_without_the_target(tmp_path, target):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,c\n1,2,x\n")
+    with pytest.raises(DataFileError, match=r"target: expected one of \['a', 'b', 'c'\], got"):
+        datasets.load_csv(path, target)
+
+
+def test_files_that_are_not_there(tmp_path):
+    for name in ("t.csv", "t.npz"):
+        with pytest.raises(DataFileError, match=name):
+            datasets.load(tmp_path / name)
+    with pytest.raises(DataFileError, match="expected digits, fashion-mnist"):
+        datasets.load("mnist")
+    path = tmp_path / "binary.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataFileError, match="cannot be read as CSV"):
+        datasets.load(path)
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def test_npz(tmp_path, rng):
+    X, y = rng.standard_normal((40, 2, 3)), np.arange(40) % 4
+    data = datasets.load(save(tmp_path / "a.npz", X=X, y=np.array(list("abcd"))[y]))
+    assert_split(data, 40, 6, 4)
+    assert data.class_names == ("a", "b", "c", "d")
+    parts = save(tmp_path / "b.npz", X_train=X, y_train=y.astype(float), X_test=X[:8], y_test=y[:8])
+    data = datasets.load_npz(parts)
+    assert np.array_equal(data.X_test, X[:8].reshape(8, 6))
+    assert np.array_equal(data.y_test, y[:8])
+
+
+X, Y = np.zeros((4, 2)), np.array([0, 1, 0, 1])
+NPZ_REFUSED = [
+    ({"a": X}, r"expected the key 'x_train', found \['a'\]"),
+    ({"X": X}, "expected the key 'y'"),
+    ({"X": X, "y": Y[:3]}, r"y: expected shape \(4,\), got \(3,\)"),
+    ({"X": X[0], "y": Y}, "x: expected numbers of shape"),
+    ({"X": X.astype(str), "y": Y}, "x: expected numbers"),
+    ({"X": X * np.nan, "y": Y}, "x: expected finite numbers"),
+    ({"X": X, "y": Y * 0.5}, "expected labels that are integers or names"),
+    ({"X": X, "y": Y.astype(object)}, "cannot be read as NPZ"),
+    ({"X_train": X, "y_train": Y, "X_test": X[:, :1], "y_test": Y}, "x_test: expected 2 features"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "message"), NPZ_REFUSED)
+def test_npz_refused(tmp_path, arrays, message):
+    with pytest.raises(DataFileError, match=message):
+        datasets.load_npz(save(tmp_path / "t.npz", **arrays))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut short"])
+def test_npz_that_is_none(tmp_path, content):
+    path = tmp_path / "t.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataFileError, match="t.npz"):
+        datasets.load_npz(path)
+
+
+def test_a_single_array_is_no_npz(tmp_path):
+    path = tmp_path / "t.npz"
+    with open(path, "wb") as file:
+        np.save(file, X)
+    with pytest.raises(DataFileError, match="single array"):
+        datasets.load_npz(path)
+
+
+def test_features_with_and_without_labels(tmp_path, idx_folder):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,c\n1,2,x\n3,4,y\n")
+    X, y = datasets.load_features(path, n_features=2)
+    assert np.array_equal(X, [[1, 2], [3, 4]])
+    assert list(y) == ["x", "y"]
+    path.write_text("a,b\n1,2\n3,4\n")
+    X, y = datasets.load_features(path, n_features=2)
+    assert np.array_equal(X, [[1, 2], [3, 4]])
+    assert y is None
+    X, y = datasets.load_features(path, n_features=1, target="a")
+    assert np.array_equal(X, [[2], [4]])
+    assert np.array_equal(y, [1, 3])
+    X, y = datasets.load_features(save(tmp_path / "a.npz", X=np.ones((3, 2))), n_features=2)
+    assert (X.shape, y) == ((3, 2), None)
+    X, y = datasets.load_features(idx_folder, n_features=12)
+    assert (X.shape, y.shape) == ((10, 12), (10,))
+    X, y = datasets.load_features(idx_folder / "t10k-images-idx3-ubyte.gz", n_features=12)
+    assert (X.shape, y) == ((10, 12), None)
+    with pytest.raises(DataFileError, match="expected 5 features, found 12"):
+        datasets.load_features(idx_folder, n_features=5)
