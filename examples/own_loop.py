@@ -13,9 +13,8 @@ from fastbn.kernels.optimizers import adam
 
 
 @numba.njit
-def train(x, labels, hidden, classes, steps, lr, seed):
+def train(x, labels, hidden, classes, steps, lr, rng):
     """Losses of `steps` full-batch Adam steps on x (features, samples)."""
-    np.random.seed(seed)
     inputs, n = x.shape
     number = x.dtype.type
     eps, slope, none = number(1e-5), number(0.01), number(1.0)
@@ -23,9 +22,9 @@ def train(x, labels, hidden, classes, steps, lr, seed):
     a, b, c = hidden * inputs, hidden * inputs + hidden, hidden * inputs + 2 * hidden
     params = np.zeros(c + classes * hidden, x.dtype)
     for i in range(a):
-        params[i] = np.random.standard_normal() * np.sqrt(2 / inputs)
+        params[i] = rng.standard_normal() * np.sqrt(2 / inputs)
     for i in range(c, params.size):
-        params[i] = np.random.standard_normal() * np.sqrt(2 / hidden)
+        params[i] = rng.standard_normal() * np.sqrt(2 / hidden)
     params[a:b] = none
     grads, m, v = np.zeros_like(params), np.zeros_like(params), np.zeros_like(params)
     W1, gamma, beta = params[:a].reshape(hidden, inputs), params[a:b], params[b:c]
@@ -34,7 +33,11 @@ def train(x, labels, hidden, classes, steps, lr, seed):
 
     # the kernels take (B, features, samples): B is 1 for a matrix
     y, dz = np.empty((1, hidden, n), x.dtype), np.empty((1, hidden, n), x.dtype)
-    mean, var, rstd = np.empty(hidden, x.dtype), np.empty(hidden, x.dtype), np.empty(hidden, x.dtype)
+    mean, var, rstd = (
+        np.empty(hidden, x.dtype),
+        np.empty(hidden, x.dtype),
+        np.empty(hidden, x.dtype),
+    )
     dlogits, work = np.empty((classes, n), x.dtype), np.empty((3, n), x.dtype)
     weight = np.full(n, number(1.0 / n))
     losses = np.empty(steps)
@@ -62,7 +65,7 @@ def main():
 
     data = load_digits()
     x = np.ascontiguousarray(data.X_train.T, dtype=np.float32) / np.float32(16)
-    losses = train(x, data.y_train, 64, 10, 100, 0.01, 0)
+    losses = train(x, data.y_train, 64, 10, 100, 0.01, np.random.default_rng(0))
     for step in (0, 9, 99):
         print(f"step {step + 1:3d}  loss {losses[step]:.4f}")
     return losses

@@ -11,7 +11,17 @@ from typing import Any, Protocol
 from fastbn._jit import on_compile
 from fastbn.errors import missing_extra
 
+_announced = False
+
 COMPILING = "fastbn: compiling kernels for this machine, once; later runs load them from disk"
+
+
+def announce_compiling() -> None:
+    """Say on stderr that kernels are being compiled, once in a process."""
+    global _announced
+    if not _announced:
+        _announced = True
+        print(COMPILING, file=sys.stderr, flush=True)
 
 
 class Bar(Protocol):
@@ -80,7 +90,7 @@ def progress_bar(progress: bool | str, total: int) -> Iterator[Bar]:
             console=Console(stderr=True),
             auto_refresh=False,
         ) as bar,
-        on_compile(lambda: bar.console.print(COMPILING, style="dim")),
+        on_compile(announce_compiling),
     ):
         task = bar.add_task("", total=total, loss="-", accuracy="-")
         yield _RichBar(bar, task)

@@ -30,8 +30,8 @@ def encode_labels(where: str, raw: np.ndarray) -> tuple[np.ndarray, tuple[str, .
 def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]], list[int]]:
     """Return column names, rows of cells and their line numbers.
 
-    The first line is a header if one of its cells is not a number; otherwise columns are called
-    "0", "1" and so on.
+    The first line is a header if it has a name where a line below has a number; otherwise columns
+    are called "0", "1" and so on.
     """
     target = pathlib.Path(path)
     rows, lines = [], []
@@ -46,18 +46,23 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]], 
         raise DataFileError(f"{target}: cannot be read as CSV: {error}") from error
     if not rows:
         raise DataFileError(f"{target}: expected rows of numbers, found none")
-    if all(_is_number(cell) for cell in rows[0][:-1]) and len(rows[0]) > 1:
-        names = [str(i) for i in range(len(rows[0]))]
-    else:
+    if _is_header(rows[0], rows[1:]):
         names, rows, lines = rows[0], rows[1:], lines[1:]
-        if not rows:
-            raise DataFileError(f"{target}: expected rows below the header, found none")
+    else:
+        names = [str(i) for i in range(len(rows[0]))]
     for row, line in zip(rows, lines, strict=True):
         if len(row) != len(names):
             raise DataFileError(
                 f"{target}: line {line}: expected {len(names)} columns, found {len(row)}"
             )
     return names, rows, lines
+
+
+def _is_header(first: list[str], others: list[list[str]]) -> bool:
+    return any(
+        not _is_number(name) and any(_is_number(row[i]) for row in others if i < len(row))
+        for i, name in enumerate(first)
+    )
 
 
 def _is_number(cell: str) -> bool:

@@ -337,6 +337,10 @@ def load_features(
             position = target_column(path, names, target)
             columns.remove(position)
             y = raw_labels(rows, position)
+        if len(columns) != n_features:
+            raise DataFileError(
+                f"{source}: expected {n_features} features, found {len(names)} columns"
+            )
         X = numbers(path, names, rows, lines, columns)
     elif path.suffix.lower() == ".npz":
         arrays = read_npz(path)

@@ -64,7 +64,7 @@ def plot_history(
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.ticker import PercentFormatter
+        from matplotlib.ticker import PercentFormatter, StrMethodFormatter
     except ImportError:
         raise missing_extra("plotting", "matplotlib", "plot") from None
 
@@ -75,6 +75,7 @@ def plot_history(
     losses = [*history.loss, *history.val_loss]
     if min(losses) > 0 and max(losses) > LOGARITHMIC_FROM * min(losses):
         loss.set_yscale("log")
+        loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     _draw(loss, history.loss, history.val_loss, "{:#.3g}")
     _draw(accuracy, history.accuracy, history.val_accuracy, "{:.1%}")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))

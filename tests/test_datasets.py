@@ -173,9 +173,16 @@ def test_csv_of_numbers_without_header(tmp_path):
     assert data.class_names == ("-10", "0", "10"), "numbers are sorted as numbers"
 
 
+def test_csv_without_header_that_begins_with_names(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("".join(f"{'xy'[i % 2]},{i},0.5\n" for i in range(10)))
+    data = datasets.load_csv(path, target=0)
+    assert_split(data, 10, 2, 2)
+
+
 CSV_REFUSED = [
     ("", "expected rows of numbers, found none"),
-    ("a,b\n", "expected rows below the header"),
+    ("a,b\n", r"line 1, column '0': expected a number, got 'a'"),
     ("a,b\n1,x\n2,y,3\n", "line 3: expected 2 columns, found 3"),
     ("a,b\n1,x\n\n2\n", "line 4: expected 2 columns, found 1"),
     ("a,b\n1,x\nhello,y\n", r"line 3, column 'a': expected a number, got 'hello'"),
@@ -287,5 +294,8 @@ def test_features_with_and_without_labels(tmp_path, idx_folder):
     assert (X.shape, y.shape) == ((10, 12), (10,))
     X, y = datasets.load_features(idx_folder / "t10k-images-idx3-ubyte.gz", n_features=12)
     assert (X.shape, y) == ((10, 12), None)
+    path.write_text("a,b,c,d\n1,2,3,x\n3,4,5,y\n")
+    with pytest.raises(DataFileError, match="expected 2 features, found 4 columns"):
+        datasets.load_features(path, n_features=2)
     with pytest.raises(DataFileError, match="expected 5 features, found 12"):
         datasets.load_features(idx_folder, n_features=5)

@@ -1,0 +1,5 @@
+"""`python -m fastbn` is the command `fastbn`."""
+
+from fastbn.cli import main
+
+main()

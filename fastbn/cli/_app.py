@@ -1,0 +1,70 @@
+"""The typer application: its commands, and what becomes of a user's mistake."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import fastbn
+from fastbn.cli import _doctor, _train, _use
+from fastbn.cli._output import complain
+from fastbn.errors import MissingExtraError
+
+# What fastbn and the operating system raise about what a user gave; all else is a bug of ours.
+MISTAKES = (ValueError, TypeError, OSError, MissingExtraError, MemoryError)
+
+
+class _Commands(TyperGroup):
+    """Tells a user's mistake in one line, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader has closed the pipe, as `head` does
+            raise
+        except KeyboardInterrupt:
+            complain("interrupted")
+        except MISTAKES as error:
+            if ctx.params.get("traceback"):
+                raise
+            complain(f"error: {str(error) or repr(error)}")
+        raise typer.Exit(1)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fastbn {fastbn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def fastbn_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show Python's traceback of an error.")
+    ] = False,
+) -> None:
+    """Train dense networks with batch normalization on the CPU, fast."""
+
+
+app.command()(_train.train)
+app.command()(_use.evaluate)
+app.command()(_use.predict)
+app.command()(_use.info)
+app.command()(_doctor.doctor)

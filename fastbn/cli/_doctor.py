@@ -1,0 +1,70 @@
+"""`fastbn doctor`: what fastbn finds on this machine, and what to mend."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastbn.cli._output import print_rows
+
+if TYPE_CHECKING:
+    from fastbn.doctor import Facts
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+) -> None:
+    """Tell what this machine gives to fastbn: versions, cores, threads, BLAS and cache.
+
+    Warnings say what is slow or broken here and how to mend it. Please put this into a report of a
+    bug.
+    """
+    from fastbn.doctor import report
+
+    found = report()
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+        return
+    print_rows(_rows(found.facts))
+    for kind, sentences in [("warning", found.warnings), ("note", found.notes)]:
+        for sentence in sentences:
+            typer.echo(f"\n{kind}: {sentence}")
+    if not found.warnings:
+        typer.echo("\nNothing to mend.")
+
+
+def _rows(facts: Facts) -> list[tuple[str, str]]:
+    cpu, cache, layers = facts.cpu, facts.cache, facts.threading
+    cores = f"{cpu.cores}, of which {cpu.cores_allowed} for this process"
+    if cpu.quota is not None:
+        cores += f", limited to {cpu.quota:g} by a control group"
+    state = "started" if layers.started else "would be taken"
+    rows = [
+        ("fastbn", facts.fastbn),
+        ("Python", facts.python),
+        ("platform", facts.platform),
+        *[(name, version or "not installed") for name, version in facts.packages.items()],
+        ("processor", f"{cpu.name} ({cpu.architecture})"),
+        ("instructions", ", ".join(cpu.vector_features) or "unknown"),
+        ("cores", cores),
+        ("numba threads", str(facts.numba_threads)),
+        ("threading layer", f"{layers.chosen or 'none'} ({state}; {layers.requested} requested)"),
+        *[(f"  {name}", problem or "can be loaded") for name, problem in layers.problems.items()],
+    ]
+    for blas in facts.blas:
+        rows.append(("BLAS", f"{blas.name} {blas.version}, {blas.threads} threads, {blas.path}"))
+    if cache.folder is None:
+        why = "the compiler is off" if facts.jit_disabled else "no folder can be written"
+        rows.append(("cache", f"none: {why}"))
+    else:
+        state = "writable" if cache.writable else "read-only"
+        rows.append(
+            ("cache", f"{cache.folder}, {state}, {cache.megabytes:.1f} MB in {cache.files} files")
+        )
+    for extra, packages in facts.extras.items():
+        found = [f"{name} {version or '(not installed)'}" for name, version in packages.items()]
+        rows.append((f"extra {extra}", ", ".join(found)))
+    rows += [(name, value) for name, value in facts.environment.items()]
+    return rows

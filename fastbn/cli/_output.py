@@ -1,0 +1,98 @@
+"""What commands print, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def complain(message: str) -> None:
+    """Print one line on stderr."""
+    typer.echo(f"fastbn: {message}", err=True)
+
+
+def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values, aligned; plain lines where stdout is not a terminal."""
+    rows = list(rows)
+    if not sys.stdout.isatty():
+        width = max(len(name) for name, _ in rows)
+        for name, value in rows:
+            typer.echo(f"{name:<{width}}  {value}".rstrip())
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
+    Console().print(table)
+
+
+@contextlib.contextmanager
+def compile_notice(*, silent: bool = False) -> Iterator[list[bool]]:
+    """Context that says once when kernels are compiled; yields a list, filled in that case."""
+    from fastbn._jit import on_compile
+    from fastbn._progress import announce_compiling
+
+    compiled: list[bool] = []
+
+    def notice() -> None:
+        compiled.append(True)
+        if not silent:
+            announce_compiling()
+
+    with on_compile(notice):
+        yield compiled
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Return names as a sentence would list them, the first `most` of them."""
+    names = list(names)
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def percent(part: float) -> str:
+    """Return 0.98765 as "98.77 %"."""
+    return f"{part:.2%}".replace("%", " %")
+
+
+def check_writable(path: pathlib.Path, option: str, *, inputs: Iterable[str] = ()) -> None:
+    """Refuse, before any work is done, a file that could not be written or is read from."""
+    hint = f"'{option}'"
+    if path.is_dir():
+        raise typer.BadParameter(f"expected a file, got the folder {path}", param_hint=hint)
+    folder = path.parent
+    if not folder.is_dir():
+        raise typer.BadParameter(f"the folder {folder} does not exist", param_hint=hint)
+    for source in inputs:
+        if path.exists() and os.path.exists(source) and path.samefile(source):
+            raise typer.BadParameter(f"{path} would be overwritten", param_hint=hint)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise typer.BadParameter(
+            f"cannot write in the folder {folder} ({error.strerror})", param_hint=hint
+        ) from None
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path, mode: str, **options: Any) -> Iterator[IO[Any]]:
+    """Context of a file that takes its place only when all of it is written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, mode, **options) as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

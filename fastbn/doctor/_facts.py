@@ -1,0 +1,223 @@
+"""What this machine gives to fastbn: versions, cores, threads, BLAS, cache, extras."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+from typing import Any
+
+import fastbn
+from fastbn.doctor._layers import ThreadingLayers, threading_layers
+
+PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "threadpoolctl", "safetensors")
+
+# The optional extras, and the packages (by the name that is imported) each one brings.
+EXTRAS = {
+    "cli": ("typer", "rich"),
+    "plot": ("matplotlib",),
+    "data": ("pooch",),
+    "sklearn": ("sklearn",),
+    "torch": ("torch",),
+}
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+
+# Environment variables that steer compiling, threads and data.
+PREFIXES = ("NUMBA_", "FASTBN_", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "VECLIB_")
+
+# Packages that bring a pool of threads of their own.
+OTHER_POOLS = ("torch", "sklearn", "jax")
+
+# Vector instructions worth telling about, of those that LLVM reports for this machine.
+VECTOR_FEATURES = ("sse2", "avx", "avx2", "fma", "avx512f", "neon", "sve", "vsx")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cpu:
+    """The processor. `quota` is a container's limit in cores; None where there is none."""
+
+    name: str
+    architecture: str
+    vector_features: tuple[str, ...]
+    cores: int
+    cores_allowed: int
+    quota: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Blas:
+    """One BLAS library that is loaded, and how many threads it would use."""
+
+    name: str
+    version: str | None
+    threads: int
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """The folder of compiled kernels; None where none can be written."""
+
+    folder: str | None
+    writable: bool
+    megabytes: float
+    files: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Everything that was found, without an opinion on it."""
+
+    fastbn: str
+    python: str
+    platform: str
+    packages: dict[str, str | None]
+    cpu: Cpu
+    threading: ThreadingLayers
+    numba_threads: int
+    jit_disabled: bool
+    numba_has_blas: bool
+    blas: tuple[Blas, ...]
+    cache: Cache
+    extras: dict[str, dict[str, str | None]]
+    environment: dict[str, str]
+    loaded: tuple[str, ...]
+
+
+def gather() -> Facts:
+    """Look at everything; nothing is compiled and no thread is started."""
+    # first, since libraries set variables of their own when they are imported
+    environment = {k: os.environ[k] for k in sorted(os.environ) if k.startswith(PREFIXES)}
+    loaded = tuple(name for name in OTHER_POOLS if name in sys.modules)
+    import numba
+
+    config: Any = numba.config
+    return Facts(
+        fastbn=fastbn.__version__,
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        platform=platform.platform(),
+        packages={name: _version(name) for name in PACKAGES},
+        cpu=_cpu(),
+        threading=threading_layers(),
+        numba_threads=int(config.NUMBA_NUM_THREADS),
+        jit_disabled=bool(config.DISABLE_JIT),
+        numba_has_blas=_numba_has_blas(),
+        blas=_blas(),
+        cache=_cache(),
+        extras={extra: {n: _version(n) for n in names} for extra, names in EXTRAS.items()},
+        environment=environment,
+        loaded=loaded,
+    )
+
+
+def _version(module: str) -> str | None:
+    """Return the installed version of a package, by the name that is imported."""
+    try:
+        return importlib.metadata.version(DISTRIBUTIONS.get(module, module))
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown" if importlib.util.find_spec(module) else None
+
+
+# -- processor -------------------------------------------------------------------------------------
+
+
+def _cpu() -> Cpu:
+    llvm: Any = importlib.import_module("llvmlite.binding")
+
+    cores = os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    try:
+        features = llvm.get_host_cpu_features()
+    except RuntimeError:  # LLVM cannot tell on some machines
+        features = {}
+    return Cpu(
+        name=_cpu_name() or llvm.get_host_cpu_name(),
+        architecture=platform.machine(),
+        vector_features=tuple(name for name in VECTOR_FEATURES if features.get(name)),
+        cores=cores,
+        cores_allowed=len(affinity(0)) if affinity else cores,
+        quota=_quota(),
+    )
+
+
+def _cpu_name() -> str | None:
+    """Return the processor's name as Linux knows it."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else None
+
+
+def _quota() -> float | None:
+    """Return how many cores a Linux control group leaves to this process: CPU quota / period."""
+    try:
+        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return float(quota) / float(period)
+    except (OSError, ValueError):  # no control group, an older kind, or "max"
+        return None
+
+
+# -- BLAS ------------------------------------------------------------------------------------------
+
+
+def _numba_has_blas() -> bool:
+    """Tell whether np.dot compiles: numba takes BLAS from scipy."""
+    try:
+        import scipy.linalg.cython_blas  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _blas() -> tuple[Blas, ...]:
+    from threadpoolctl import threadpool_info
+
+    return tuple(
+        Blas(
+            name=pool["internal_api"],
+            version=pool.get("version"),
+            threads=pool["num_threads"],
+            path=pool["filepath"],
+        )
+        for pool in threadpool_info()
+        if pool["user_api"] == "blas"
+    )
+
+
+# -- cache -----------------------------------------------------------------------------------------
+
+
+def _cache() -> Cache:
+    from fastbn._jit import cache_folder
+    from fastbn.kernels.batchnorm import batch_norm_forward_cn
+
+    folder = cache_folder(batch_norm_forward_cn)  # all kernels share one folder
+    if folder is None:
+        return Cache(folder=None, writable=False, megabytes=0.0, files=0)
+    sizes = []
+    for path in [*folder.glob("*.nbi"), *folder.glob("*.nbc")]:
+        try:
+            sizes.append(path.stat().st_size)
+        except OSError:  # another process has just replaced it
+            continue
+    return Cache(
+        folder=str(folder),
+        writable=_is_writable(folder),
+        megabytes=round(sum(sizes) / 1e6, 2),
+        files=len(sizes),
+    )
+
+
+def _is_writable(folder: pathlib.Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
