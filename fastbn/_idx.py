@@ -67,7 +67,16 @@ def load_idx(path: str | os.PathLike[str]) -> np.ndarray:
                 )
             shape = tuple(int.from_bytes(sizes[i : i + 4]) for i in range(0, len(sizes), 4))
             expected = math.prod(shape) * dtype.itemsize
-            data = _read_at_most(file, expected + 1)
+            data = bytearray()
+            try:
+                # in pieces: what a header announces is not allocated ahead
+                while piece := file.read1(min(expected + 1 - len(data), 1 << 20)):
+                    data += piece
+            except EOFError as error:
+                raise DataFileError(
+                    f"{target}: expected {expected} bytes of data for shape {shape}, "
+                    f"found {len(data)} in a gzip file that is cut short"
+                ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataFileError(f"{target}: cannot be read: {error}") from error
     if len(data) != expected:
@@ -75,13 +84,10 @@ def load_idx(path: str | os.PathLike[str]) -> np.ndarray:
         raise DataFileError(
             f"{target}: expected {expected} bytes of data for shape {shape}, found {found}"
         )
-    return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
-
-
-def _read_at_most(file: object, limit: int) -> bytes:
-    """Read up to `limit` bytes, in pieces: what a header announces is not allocated ahead."""
-    pieces = []
-    while limit > 0 and (piece := file.read(min(limit, 1 << 20))):  # type: ignore[attr-defined]
-        pieces.append(piece)
-        limit -= len(piece)
-    return b"".join(pieces)
+    try:
+        array = np.frombuffer(data, dtype).reshape(shape)
+    except ValueError as error:  # no bytes at all, of sizes whose product NumPy cannot hold
+        raise DataFileError(
+            f"{target}: expected a shape that fits memory, found {shape}"
+        ) from error
+    return array.astype(dtype.newbyteorder("="))

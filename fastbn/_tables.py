@@ -6,6 +6,7 @@ import csv
 import os
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -13,11 +14,18 @@ from fastbn.errors import DataFileError
 
 Target = str | int | None
 
+# What NumPy and zipfile let through from a file that is damaged, encrypted, or announces an array
+# that fits no memory.
+NPZ_ERRORS = (
+    OSError, ValueError, EOFError, MemoryError, OverflowError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
 
 def encode_labels(where: str, raw: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return labels 0 to K - 1 and the names of the classes, sorted; at least two of them."""
     raw = np.asarray(raw)
-    if raw.dtype.kind == "f" and np.isfinite(raw).all() and (raw == np.round(raw)).all():
+    if raw.dtype.kind == "f" and _all_integers(raw):
         raw = raw.astype(np.int64)
     if raw.dtype.kind not in "iubUS":
         raise DataFileError(f"{where}: expected labels that are integers or names, got {raw.dtype}")
@@ -25,6 +33,11 @@ def encode_labels(where: str, raw: np.ndarray) -> tuple[np.ndarray, tuple[str, .
     if classes.size < 2:
         raise DataFileError(f"{where}: expected at least two classes, found {classes.tolist()}")
     return labels.reshape(-1).astype(np.int64), tuple(str(name) for name in classes)
+
+
+def _all_integers(values: np.ndarray) -> bool:
+    """Return whether all are whole numbers that a float64 tells from their neighbours."""
+    return bool((np.abs(values) < 2**53).all() and (values == np.round(values)).all())
 
 
 def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]], list[int]]:
@@ -77,8 +90,8 @@ def target_column(path: str | os.PathLike[str], names: list[str], target: Target
     """Return the number of the target column: by name, by number, or the last one."""
     if target is None:
         return len(names) - 1
-    if str(target) in names:
-        return names.index(str(target))
+    if isinstance(target, str) and target in names:
+        return names.index(target)
     try:
         position = int(target)
     except ValueError:
@@ -116,14 +129,33 @@ def numbers(
     return result
 
 
-def raw_labels(rows: list[list[str]], column: int) -> np.ndarray:
+def raw_labels(
+    path: str | os.PathLike[str],
+    names: list[str],
+    rows: list[list[str]],
+    lines: list[int],
+    column: int,
+) -> np.ndarray:
     """Return a column of labels: integers where all cells are whole numbers, names otherwise."""
     cells = [row[column] for row in rows]
-    if all(_is_number(cell) for cell in cells):
+    if "" in cells:
+        raise DataFileError(
+            f"{path}: line {lines[cells.index('')]}, column {names[column]!r}: "
+            "expected a label, got an empty cell"
+        )
+    if not all(_is_number(cell) for cell in cells):
+        return np.array(cells)
+    try:
+        return np.array([int(cell) for cell in cells], np.int64)
+    except (ValueError, OverflowError):
         values = np.array([float(cell) for cell in cells])
-        if np.isfinite(values).all() and (values == np.round(values)).all():
-            return values.astype(np.int64)
-    return np.array(cells)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise DataFileError(
+            f"{path}: line {lines[bad[0]]}, column {names[column]!r}: "
+            f"expected a finite number, got {cells[bad[0]]!r}"
+        )
+    return values.astype(np.int64) if _all_integers(values) else np.array(cells)
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -134,11 +166,18 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 raise DataFileError(f"{target}: expected an NPZ file, found a single array")
-            return {name.lower(): loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+            return {name.lower(): _read_array(target, loaded, name) for name in loaded.files}
+    except NPZ_ERRORS as error:
         if isinstance(error, DataFileError):
             raise
         raise DataFileError(f"{target}: cannot be read as NPZ: {error}") from error
+
+
+def _read_array(path: pathlib.Path, loaded: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+    try:
+        return loaded[key]
+    except NPZ_ERRORS as error:
+        raise DataFileError(f"{path}: {key}: cannot be read as NPZ: {error}") from error
 
 
 def npz_features(
@@ -148,7 +187,7 @@ def npz_features(
     if key not in arrays:
         raise DataFileError(f"{path}: expected the key {key!r}, found {sorted(arrays)}")
     x = arrays[key]
-    if x.dtype.kind not in "fiub" or x.ndim < 2:
+    if x.dtype.kind not in "fiub" or x.ndim < 2 or x.size == 0:
         raise DataFileError(
             f"{path}: {key}: expected numbers of shape (samples, features), got {x.dtype} {x.shape}"
         )

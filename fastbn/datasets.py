@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastbn import _fashion_mnist
 from fastbn._checks import integer, number
 from fastbn._idx import load_idx
 from fastbn._tables import (
@@ -22,7 +23,7 @@ from fastbn._tables import (
     read_npz,
     target_column,
 )
-from fastbn.errors import DataFileError, missing_extra
+from fastbn.errors import DataFileError
 
 __all__ = [
     "Dataset",
@@ -45,20 +46,7 @@ IDX_FILES = {
     "y_test": "t10k-labels-idx1-ubyte",
 }
 
-FASHION_MNIST_CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
-FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-# MD5 of the gzipped files, as their authors publish them.
-FASHION_MNIST_MD5 = {
-    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
-}
 UNDERSTOOD = "expected digits, fashion-mnist, a .csv or .npz file, or a folder of IDX files"
-DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
 
 class Dataset(NamedTuple):
@@ -125,23 +113,7 @@ def load_idx_folder(path: Path) -> Dataset:
         A file is missing or malformed, or images and labels do not fit together.
     """
     folder = pathlib.Path(path)
-    arrays = {key: load_idx(_find(folder, name)) for key, name in IDX_FILES.items()}
-    for part in ("train", "test"):
-        X, y = arrays[f"X_{part}"], arrays[f"y_{part}"]
-        names = IDX_FILES[f"X_{part}"], IDX_FILES[f"y_{part}"]
-        if X.ndim < 2:
-            raise DataFileError(f"{folder / names[0]}: expected images, got shape {X.shape}")
-        if y.ndim != 1 or y.dtype.kind not in "iu" or y.size != X.shape[0]:
-            raise DataFileError(
-                f"{folder / names[1]}: expected {X.shape[0]} integer labels as {names[0]} has "
-                f"images, got {y.dtype} {y.shape}"
-            )
-        arrays[f"X_{part}"] = X.reshape(X.shape[0], -1)
-    if arrays["X_train"].shape[1] != arrays["X_test"].shape[1]:
-        raise DataFileError(
-            f"{folder}: expected training and test images of one size, "
-            f"got {arrays['X_train'].shape[1]} and {arrays['X_test'].shape[1]} pixels"
-        )
+    arrays = _read_idx_folder(folder)
     labels, class_names = encode_labels(
         str(folder), np.concatenate([arrays["y_train"], arrays["y_test"]])
     )
@@ -149,6 +121,28 @@ def load_idx_folder(path: Path) -> Dataset:
     return Dataset(
         arrays["X_train"], labels[:n], arrays["X_test"], labels[n:], class_names, folder.name
     )
+
+
+def _read_idx_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Return the four arrays, images flattened and labels as they stand there."""
+    paths = {key: _find(folder, name) for key, name in IDX_FILES.items()}
+    arrays = {key: load_idx(path) for key, path in paths.items()}
+    for part in ("train", "test"):
+        X, y = arrays[f"X_{part}"], arrays[f"y_{part}"]
+        if X.ndim < 2 or X.size == 0:
+            raise DataFileError(f"{paths[f'X_{part}']}: expected images, got shape {X.shape}")
+        if y.ndim != 1 or y.dtype.kind not in "iu" or y.size != X.shape[0]:
+            raise DataFileError(
+                f"{paths[f'y_{part}']}: expected {X.shape[0]} integer labels as "
+                f"{paths[f'X_{part}'].name} has images, got {y.dtype} {y.shape}"
+            )
+        arrays[f"X_{part}"] = X.reshape(X.shape[0], -1)
+    if arrays["X_train"].shape[1] != arrays["X_test"].shape[1]:
+        raise DataFileError(
+            f"{folder}: expected training and test images of one size, "
+            f"got {arrays['X_train'].shape[1]} and {arrays['X_test'].shape[1]} pixels"
+        )
+    return arrays
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -180,38 +174,18 @@ def load_fashion_mnist(path: Path | None = None, *, download: bool = True) -> Da
     -----
     Xiao, Rasul & Vollgraf 2017 (arXiv 1708.07747), MIT licence.
     """
-    named = path if path is not None else os.environ.get("FASTBN_DATA") or None
-    if named is not None:
-        folder = pathlib.Path(named)
-    elif all((DEBIAN_FOLDER / f"{name}.gz").is_file() for name in FASHION_MNIST_MD5):
-        folder = DEBIAN_FOLDER
-    elif download:
-        folder = _download_fashion_mnist()
-    else:
-        raise DataFileError(
-            "Fashion-MNIST: expected a path, FASTBN_DATA or Debian's dataset-fashion-mnist, "
-            "found none of them"
-        )
-    return load_idx_folder(folder)._replace(class_names=FASHION_MNIST_CLASSES, name="fashion-mnist")
-
-
-def _download_fashion_mnist() -> pathlib.Path:
-    try:
-        import pooch
-    except ImportError as error:
-        raise missing_extra("downloading Fashion-MNIST", "pooch", "data") from error
-    folder = pathlib.Path(pooch.os_cache("fastbn")) / "fashion-mnist"
-    for name, md5 in FASHION_MNIST_MD5.items():
-        try:
-            pooch.retrieve(
-                f"{FASHION_MNIST_URL}{name}.gz", f"md5:{md5}", fname=f"{name}.gz", path=folder
-            )
-        except Exception as error:  # pooch passes on whatever the network raises
+    folder = _fashion_mnist.find_folder(path, download)
+    arrays = _read_idx_folder(folder)
+    names = _fashion_mnist.CLASSES
+    for key in ("y_train", "y_test"):
+        y = arrays[key]
+        if y.min() < 0 or y.max() >= len(names):
             raise DataFileError(
-                f"{name}.gz: could not be downloaded from {FASHION_MNIST_URL} ({error}); set "
-                "FASTBN_DATA to a folder that holds the four files"
-            ) from error
-    return folder
+                f"{_find(folder, IDX_FILES[key])}: expected labels from 0 to {len(names) - 1}, "
+                f"found {y.min()} to {y.max()}"
+            )
+        arrays[key] = y.astype(np.int64)
+    return Dataset(**arrays, class_names=names, name="fashion-mnist")
 
 
 def load_csv(
@@ -241,7 +215,9 @@ def load_csv(
     if not columns:
         raise DataFileError(f"{path}: expected features beside the target column, found none")
     X = numbers(path, names, rows, lines, columns)
-    y, class_names = encode_labels(f"{path}: {names[position]}", raw_labels(rows, position))
+    y, class_names = encode_labels(
+        f"{path}: {names[position]}", raw_labels(path, names, rows, lines, position)
+    )
     return split(X, y, class_names, pathlib.Path(path).stem, test_size, seed)
 
 
@@ -336,10 +312,11 @@ def load_features(
         if len(names) == n_features + 1 or target is not None:
             position = target_column(path, names, target)
             columns.remove(position)
-            y = raw_labels(rows, position)
+            y = raw_labels(path, names, rows, lines, position)
         if len(columns) != n_features:
             raise DataFileError(
-                f"{source}: expected {n_features} features, found {len(names)} columns"
+                f"{source}: expected {n_features} features, found {len(names)} columns, "
+                f"{len(names) - len(columns)} of them labels"
             )
         X = numbers(path, names, rows, lines, columns)
     elif path.suffix.lower() == ".npz":
@@ -348,7 +325,7 @@ def load_features(
         X = npz_features(path, arrays, f"x{suffix}")
         if f"y{suffix}" in arrays:
             y = npz_labels(path, arrays, f"y{suffix}", X.shape[0])
-    elif path.is_file():
+    elif path.is_file() and source not in ("digits", "fashion-mnist"):
         images = load_idx(path)
         X = images.reshape(images.shape[0], -1) if images.size else images.reshape(0, n_features)
     else:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 from test_idx import write_idx
 
 import fastbn
-from fastbn import DataFileError, datasets
+from fastbn import DataFileError, _fashion_mnist, datasets
 
 
 @pytest.fixture
@@ -56,6 +60,8 @@ def test_the_split_is_seeded_and_disjoint():
     first, again, other = (datasets.load_digits(seed=s) for s in (1, 1, 2))
     assert np.array_equal(first.X_test, again.X_test)
     assert not np.array_equal(first.X_test, other.X_test)
+    X, test = (np.unique(part, axis=0) for part in (first.X_train, first.X_test))
+    assert len(np.unique(np.r_[X, test], axis=0)) == len(X) + len(test), "no image is in both"
     half = datasets.load_digits(test_size=0.5)
     assert abs(len(half.X_test) - 1797 / 2) < 10
 
@@ -85,9 +91,10 @@ def test_idx_folders_that_do_not_fit_together(idx_folder, rng):
     write_idx(images, np.zeros((10, 5, 5), np.uint8), compress=True)
     with pytest.raises(DataFileError, match="one size, got 12 and 25"):
         datasets.load_idx_folder(idx_folder)
-    write_idx(images, np.zeros(10, np.uint8), compress=True)
-    with pytest.raises(DataFileError, match="expected images"):
-        datasets.load_idx_folder(idx_folder)
+    for shape in ((10,), (0, 4, 3), (10, 0)):
+        write_idx(images, np.zeros(shape, np.uint8), compress=True)
+        with pytest.raises(DataFileError, match=r"t10k-images.*expected images, got shape"):
+            datasets.load_idx_folder(idx_folder)
     images.unlink()
     with pytest.raises(DataFileError, match=r"expected the file t10k-images-idx3-ubyte"):
         datasets.load_idx_folder(idx_folder)
@@ -96,12 +103,12 @@ def test_idx_folders_that_do_not_fit_together(idx_folder, rng):
 def test_fashion_mnist_is_looked_for_where_it_is_said_to_be(idx_folder, tmp_path, monkeypatch):
     nothing = tmp_path / "nothing"
     nothing.mkdir()
-    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", nothing)
+    monkeypatch.setattr(_fashion_mnist, "DEBIAN_FOLDER", nothing)
     monkeypatch.delenv("FASTBN_DATA", raising=False)
     with pytest.raises(DataFileError, match="FASTBN_DATA"):
         datasets.load_fashion_mnist(download=False)
     assert datasets.load_fashion_mnist(idx_folder).name == "fashion-mnist"
-    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", idx_folder)
+    monkeypatch.setattr(_fashion_mnist, "DEBIAN_FOLDER", idx_folder)
     assert len(datasets.load_fashion_mnist(download=False).X_train) == 30
     monkeypatch.setenv("FASTBN_DATA", str(nothing))
     with pytest.raises(DataFileError, match="nothing: expected the file train-images"):
@@ -112,28 +119,73 @@ def test_fashion_mnist_is_looked_for_where_it_is_said_to_be(idx_folder, tmp_path
     assert data.class_names[9] == "Ankle boot"
 
 
-def test_fashion_mnist_is_downloaded_with_a_checksum(idx_folder, tmp_path, monkeypatch):
+def test_fashion_mnist_keeps_its_labels(idx_folder):
+    """A class that is missing does not give its name to the next."""
+    for name in (datasets.IDX_FILES["y_train"], datasets.IDX_FILES["y_test"]):
+        n = 30 if name.startswith("train") else 10
+        labels = np.array([0, 2, 9], np.uint8)[np.arange(n) % 3]
+        write_idx(idx_folder / f"{name}.gz", labels, compress=True)
+    data = datasets.load_fashion_mnist(idx_folder)
+    assert data.y_test.dtype == np.int64
+    assert [data.class_names[label] for label in data.y_train[:3]] == [
+        "T-shirt/top", "Pullover", "Ankle boot",
+    ]  # fmt: skip
+    write_idx(idx_folder / f"{name}.gz", np.arange(1, 11, dtype=np.uint8), compress=True)
+    with pytest.raises(DataFileError, match=r"t10k-labels.*labels from 0 to 9, found 1 to 10"):
+        datasets.load_fashion_mnist(idx_folder)
+
+
+@pytest.fixture
+def server(idx_folder, tmp_path, monkeypatch):
+    """Instead of a network: what is asked for comes from the folder, with its true SHA-256."""
     pooch = pytest.importorskip("pooch", reason="pooch is not installed")
     monkeypatch.delenv("FASTBN_DATA", raising=False)
-    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", tmp_path / "nothing")
+    monkeypatch.setattr(_fashion_mnist, "DEBIAN_FOLDER", tmp_path / "nothing")
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
-    asked = []
+    for name in _fashion_mnist.SHA256:
+        content = gzip.decompress((idx_folder / f"{name}.gz").read_bytes())
+        monkeypatch.setitem(_fashion_mnist.SHA256, name, hashlib.sha256(content).hexdigest())
+    asked = {}
 
     def retrieve(url, known_hash, fname, path):
-        asked.append((url, known_hash))
+        asked[url] = known_hash
         path.mkdir(parents=True, exist_ok=True)
         (path / fname).write_bytes((idx_folder / fname).read_bytes())
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
-    assert len(datasets.load_fashion_mnist().X_test) == 10
-    assert len(asked) == 4
-    assert all(url.endswith("ubyte.gz") and md5.startswith("md5:") for url, md5 in asked)
+    return asked
 
+
+def test_fashion_mnist_is_downloaded_with_a_checksum(server):
+    assert len(datasets.load_fashion_mnist().X_test) == 10
+    assert server == {
+        f"{_fashion_mnist.URL}{name}.gz": f"md5:{md5}" for name, md5 in _fashion_mnist.MD5.items()
+    }
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: gzip.compress(gzip.decompress(data) + b"x"), "expected the SHA-256"),
+        (lambda data: data[:-9], "cannot be unpacked"),
+        (lambda data: b"<html>", "cannot be unpacked"),
+    ],
+)
+def test_a_download_of_something_else_is_refused(idx_folder, damage, message):
+    images = idx_folder / f"{datasets.IDX_FILES['X_test']}.gz"
+    images.write_bytes(damage(images.read_bytes()))
+    with pytest.raises(DataFileError, match=f"t10k-images.*{message}.*FASTBN_DATA"):
+        datasets.load_fashion_mnist()
+
+
+@pytest.mark.usefixtures("server")
+def test_fashion_mnist_without_network_or_pooch(monkeypatch):
     def no_network(*arguments, **options):
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(pooch, "retrieve", no_network)
-    with pytest.raises(DataFileError, match="no route to host.*FASTBN_DATA"):
+    monkeypatch.setattr("pooch.retrieve", no_network)
+    with pytest.raises(DataFileError, match=r"no route to host.*FASTBN_DATA.*pass it as path"):
         datasets.load_fashion_mnist()
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(fastbn.MissingExtraError, match=r"fastbn\[data\]"):
@@ -188,11 +240,29 @@ CSV_REFUSED = [
     ("a,b\n1,x\nhello,y\n", r"line 3, column 'a': expected a number, got 'hello'"),
     ("a,b\n1,x\n,y\n", r"line 3, column 'a': expected a number, got ''"),
     ("a,b\n1,x\nnan,y\n", r"line 3, column 'a': expected a finite number, got 'nan'"),
+    ("a,b\n1,x\n2,\n", r"line 3, column 'b': expected a label, got an empty cell"),
+    ("a,b\n1,1\n2,nan\n", r"line 3, column 'b': expected a finite number, got 'nan'"),
     ("a,b\n1,x\n2,x\n", "at least two classes"),
     ("b\nx\ny\n", "expected features beside the target"),
     ('a,b\n"1,x\n', "cannot be read as CSV"),
     ("a,b\n1,x\n2,y\n", "leaves none to test on"),
 ]
+
+
+def test_csv_labels_that_no_float_can_tell_apart(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id,x\n" + "9007199254740992,1\n9007199254740993,2\n" * 3 + "7,3\n7,4\n")
+    data = datasets.load_csv(path, "id", test_size=0.5)
+    assert data.class_names == ("7", "9007199254740992", "9007199254740993")
+    path.write_text("id,x\n" + "1e30,1\n5,2\n" * 3)
+    assert datasets.load_csv(path, "id", test_size=0.5).class_names == ("1e30", "5")
+
+
+def test_csv_target_by_number_where_names_are_numbers(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("1,0,z\n" + "5,x,1\n6,y,2\n" * 3)
+    assert datasets.load_csv(path, 1, test_size=0.5).class_names == ("x", "y")
+    assert datasets.load_csv(path, "0", test_size=0.5).class_names == ("x", "y")
 
 
 @pytest.mark.parametrize(("text", "message"), CSV_REFUSED)
@@ -248,7 +318,10 @@ NPZ_REFUSED = [
     ({"X": X.astype(str), "y": Y}, "x: expected numbers"),
     ({"X": X * np.nan, "y": Y}, "x: expected finite numbers"),
     ({"X": X, "y": Y * 0.5}, "expected labels that are integers or names"),
-    ({"X": X, "y": Y.astype(object)}, "cannot be read as NPZ"),
+    ({"X": X, "y": Y.astype(object)}, "y: cannot be read as NPZ: Object arrays"),
+    ({"X": X, "y": Y * 1e30}, "y: expected labels that are integers or names"),
+    ({"X": X[:0], "y": Y[:0]}, r"x: expected numbers of shape .* got float64 \(0, 2\)"),
+    ({"X_train": X, "y_train": Y, "X_test": X[:0], "y_test": Y[:0]}, "x_test: expected numbers"),
     ({"X_train": X, "y_train": Y, "X_test": X[:, :1], "y_test": Y}, "x_test: expected 2 features"),
 ]
 
@@ -265,6 +338,32 @@ def test_npz_that_is_none(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(DataFileError, match="t.npz"):
         datasets.load_npz(path)
+
+
+@pytest.mark.parametrize("size", [2**45, 2**70])
+def test_npz_that_announces_an_absurd_array(tmp_path, size):
+    path, array = tmp_path / "t.npz", io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (size, 1)}
+    np.lib.format.write_array_header_1_0(array, header)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("X.npy", array.getvalue() + bytes(100))
+    with pytest.raises(DataFileError, match="t.npz: X: cannot be read as NPZ"):
+        datasets.load_npz(path)
+
+
+def test_npz_damaged_anywhere(tmp_path, rng):
+    """It may load, where no checksum covers the damage, or be refused, but nothing else."""
+    path = tmp_path / "t.npz"
+    np.savez_compressed(path, X=rng.integers(0, 9, (40, 6)), y=np.arange(40) % 2)
+    data = path.read_bytes()
+    refused = 0
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        try:
+            datasets.load_npz(path)
+        except DataFileError:
+            refused += 1
+    assert refused > len(data) // 2
 
 
 def test_a_single_array_is_no_npz(tmp_path):
@@ -295,7 +394,18 @@ def test_features_with_and_without_labels(tmp_path, idx_folder):
     X, y = datasets.load_features(idx_folder / "t10k-images-idx3-ubyte.gz", n_features=12)
     assert (X.shape, y) == ((10, 12), None)
     path.write_text("a,b,c,d\n1,2,3,x\n3,4,5,y\n")
-    with pytest.raises(DataFileError, match="expected 2 features, found 4 columns"):
+    with pytest.raises(DataFileError, match="expected 2 features, found 4 columns, 0 of them"):
         datasets.load_features(path, n_features=2)
+    with pytest.raises(DataFileError, match="expected 4 features, found 4 columns, 1 of them"):
+        datasets.load_features(path, n_features=4, target="d")
     with pytest.raises(DataFileError, match="expected 5 features, found 12"):
         datasets.load_features(idx_folder, n_features=5)
+
+
+def test_a_file_does_not_hide_the_data_set_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "digits").write_text("something else")
+    monkeypatch.chdir(tmp_path)
+    X, y = datasets.load_features("digits", n_features=64)
+    data = datasets.load("digits")
+    assert np.array_equal(X, data.X_test)
+    assert np.array_equal(y, data.y_test.astype(str))

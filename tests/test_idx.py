@@ -129,6 +129,22 @@ def test_broken_gzip(tmp_path, place):
         load_idx(path)
 
 
+@pytest.mark.parametrize("missing", [1, 8, 9, 2000, 4000])
+def test_gzip_cut_short(tmp_path, missing):
+    path = tmp_path / "cut.gz"
+    values = np.random.default_rng(0).integers(0, 256, 5000).astype(np.uint8)
+    path.write_bytes(gzip.compress(idx_bytes(values))[:-missing])
+    with pytest.raises(DataFileError, match=r"cut\.gz: expected 5000 bytes.*found \d+ in a gzip"):
+        load_idx(path)
+
+
+def test_no_values_of_an_absurd_shape(tmp_path):
+    path = tmp_path / "absurd"
+    path.write_bytes(b"\0\0\x0e\x04" + struct.pack(">4I", 0, *[2**32 - 1] * 3))
+    with pytest.raises(DataFileError, match="absurd: expected a shape that fits memory"):
+        load_idx(path)
+
+
 def test_missing_files(tmp_path):
     with pytest.raises(DataFileError, match="nothing"):
         load_idx(tmp_path / "nothing")
