@@ -39,8 +39,8 @@ def test_a_deeper_network_generalizes(fashion_mnist):
     accuracies = []
     for seed in range(3):
         model = fastbn.BatchNormMLP(
-            (784, 256, 128, 10), optimizer="adamw", lr=5e-3, weight_decay=0.1,
-            input_normalization="zscore", seed=seed,
+            (784, 256, 128, 10), optimizer="adamw", lr=5e-3, weight_decay=0.1, momentum=0.01,
+            input_normalization="minmax", seed=seed,
         )  # fmt: skip
         model.fit(data.X_train, data.y_train, epochs=20, batch_size=128, schedule="one-cycle")
         accuracies.append(model.evaluate(data.X_test, data.y_test)[1])
