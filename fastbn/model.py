@@ -59,8 +59,7 @@ class BatchNormMLP:
         Probability of dropping a hidden activation in training.
     dtype : "float32" or "float64"
     seed : int
-        Of the initial weights, the shuffling and dropout. The same seed gives the same bits, in one
-        process: another may get a BLAS that sums in another order.
+        Of the initial weights, the shuffling and dropout. The same seed gives the same bits.
 
     Attributes
     ----------
