@@ -212,5 +212,10 @@ def blas_library() -> Any:
     found = [
         library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"
     ]
-    scipys = [library for library in found if "scipy" in library.filepath]
+    # by folder: the file of NumPy's own copy is called libscipy_openblas too
+    scipys = [
+        library
+        for library in found
+        if {"scipy", "scipy.libs"} & set(pathlib.Path(library.filepath).parts)
+    ]
     return (scipys or found or [None])[0]

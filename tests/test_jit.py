@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -198,6 +199,40 @@ def test_overlapping_holds_from_two_threads_put_back_what_the_user_had():
         assert library.num_threads == 2
     finally:
         _jit._set_threads(library, before)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_blas_that_is_held_is_scipys(monkeypatch, order):
+    """Both libraries of the wheels are called libscipy_openblas; they come in no certain order."""
+    import threadpoolctl
+
+    class Listed(threadpoolctl.ThreadpoolController):
+        def __init__(self):
+            super().__init__()
+            self.lib_controllers = self.lib_controllers[::order]
+
+    monkeypatch.setattr(threadpoolctl, "ThreadpoolController", Listed)
+    folders = pathlib.Path(_jit.blas_library().filepath).parts
+    assert "numpy" not in folders
+    assert "numpy.libs" not in folders
+
+
+SAME_BITS = """
+    import numpy as np, fastbn
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((128, 784)).astype(np.float32)
+    model = fastbn.BatchNormMLP((784, 64, 10))
+    for _ in range(3):
+        model.train_step(x, np.arange(128) % 10)
+    import hashlib
+    print(hashlib.sha256(model.params.tobytes()).hexdigest())
+"""
+
+
+def test_the_same_bits_in_every_process():
+    """Whatever the user's number of BLAS threads: two of them split long sums in other places."""
+    bits = {run_python(SAME_BITS, OPENBLAS_NUM_THREADS=n).strip() for n in ("1", "2", "2", "2")}
+    assert len(bits) == 1
 
 
 def test_numpys_own_blas_is_left_alone(rng):
