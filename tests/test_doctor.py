@@ -48,6 +48,7 @@ def test_facts_are_those_of_this_process(monkeypatch):
     assert 1 <= found.cpu.cores_allowed <= found.cpu.cores
     assert {blas.name for blas in found.blas} != set()
     assert all(pathlib.Path(blas.path).is_file() for blas in found.blas)
+    assert sum(blas.used_by_kernels for blas in found.blas) == 1
     assert found.environment["OPENBLAS_VERBOSE"] == "0"
     assert "A_SECRET" not in found.environment
 

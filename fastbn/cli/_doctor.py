@@ -54,7 +54,14 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
         *[(f"  {name}", problem or "can be loaded") for name, problem in layers.problems.items()],
     ]
     for blas in facts.blas:
-        rows.append(("BLAS", f"{blas.name} {blas.version}, {blas.threads} threads, {blas.path}"))
+        use = "; called by kernels, on one thread while a model computes"
+        rows.append(
+            (
+                "BLAS",
+                f"{blas.name} {blas.version}, {blas.threads} threads, {blas.path}"
+                f"{use if blas.used_by_kernels else ''}",
+            )
+        )
     if cache.folder is None:
         why = "the compiler is off" if facts.jit_disabled else "no folder can be written"
         rows.append(("cache", f"none: {why}"))

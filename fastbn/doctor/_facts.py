@@ -57,6 +57,7 @@ class Blas:
     version: str | None
     threads: int
     path: str
+    used_by_kernels: bool = False  # and then held to one thread while a model computes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,12 +180,16 @@ def _numba_has_blas() -> bool:
 def _blas() -> tuple[Blas, ...]:
     from threadpoolctl import threadpool_info
 
+    from fastbn._jit import blas_library
+
+    ours = blas_library() if _numba_has_blas() else None
     return tuple(
         Blas(
             name=pool["internal_api"],
             version=pool.get("version"),
             threads=pool["num_threads"],
             path=pool["filepath"],
+            used_by_kernels=ours is not None and pool["filepath"] == ours.filepath,
         )
         for pool in threadpool_info()
         if pool["user_api"] == "blas"
