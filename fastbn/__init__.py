@@ -7,7 +7,84 @@ and costs next to nothing.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastbn import (
+        datasets as datasets,
+    )
+    from fastbn import (
+        errors as errors,
+    )
+    from fastbn import (
+        functional as functional,
+    )
+    from fastbn import (
+        kernels as kernels,
+    )
+    from fastbn import (
+        model as model,
+    )
+    from fastbn import (
+        reference as reference,
+    )
+    from fastbn import (
+        training as training,
+    )
+    from fastbn.errors import (
+        DataFileError as DataFileError,
+    )
+    from fastbn.errors import (
+        MissingExtraError as MissingExtraError,
+    )
+    from fastbn.errors import (
+        ModelFileError as ModelFileError,
+    )
+    from fastbn.functional import (
+        adam_step as adam_step,
+    )
+    from fastbn.functional import (
+        batch_norm as batch_norm,
+    )
+    from fastbn.functional import (
+        batch_norm_backward as batch_norm_backward,
+    )
+    from fastbn.functional import (
+        batch_norm_inference as batch_norm_inference,
+    )
+    from fastbn.functional import (
+        batch_statistics as batch_statistics,
+    )
+    from fastbn.functional import (
+        fold_batch_norm as fold_batch_norm,
+    )
+    from fastbn.functional import (
+        min_max_scale as min_max_scale,
+    )
+    from fastbn.functional import (
+        rmsprop_step as rmsprop_step,
+    )
+    from fastbn.functional import (
+        sgd_step as sgd_step,
+    )
+    from fastbn.functional import (
+        softmax_cross_entropy as softmax_cross_entropy,
+    )
+    from fastbn.functional import (
+        standardize as standardize,
+    )
+    from fastbn.functional import (
+        update_running_statistics as update_running_statistics,
+    )
+    from fastbn.model import (
+        BatchNormMLP as BatchNormMLP,
+    )
+    from fastbn.training import (
+        EarlyStopping as EarlyStopping,
+    )
+    from fastbn.training import (
+        History as History,
+    )
 
 __version__ = "0.1.0"
 

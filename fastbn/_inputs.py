@@ -23,7 +23,8 @@ def feature_matrix(name: str, value: Any, n_features: int, dtype: np.dtype) -> n
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != n_features:
         raise ValueError(f"{name}: expected shape (samples, {n_features}), got {array.shape}")
-    matrix = kernel_input(array.astype(dtype, copy=False))
+    with np.errstate(over="ignore"):  # what does not fit the dtype is refused below
+        matrix = kernel_input(array.astype(dtype, copy=False))
     if not np.isfinite(matrix).all():
         row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
         raise ValueError(f"{name}: expected finite numbers of {dtype}, got others in row {row}")

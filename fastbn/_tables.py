@@ -43,8 +43,8 @@ def _all_integers(values: np.ndarray) -> bool:
 def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]], list[int]]:
     """Return column names, rows of cells and their line numbers.
 
-    The first line is a header if it has a name where a line below has a number; otherwise columns
-    are called "0", "1" and so on.
+    The first line is a header if it has a name where a line below has a number, or if its numbers
+    count the columns and it has names too; otherwise columns are called "0", "1" and so on.
     """
     target = pathlib.Path(path)
     rows, lines = [], []
@@ -72,6 +72,9 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]], 
 
 
 def _is_header(first: list[str], others: list[list[str]]) -> bool:
+    numbered = [cell == str(i) for i, cell in enumerate(first) if _is_number(cell)]
+    if numbered and all(numbered) and len(numbered) < len(first):
+        return True
     return any(
         not _is_number(name) and any(_is_number(row[i]) for row in others if i < len(row))
         for i, name in enumerate(first)
@@ -146,7 +149,13 @@ def raw_labels(
     if not all(_is_number(cell) for cell in cells):
         return np.array(cells)
     try:
-        return np.array([int(cell) for cell in cells], np.int64)
+        integers = [int(cell) for cell in cells]
+        if any(
+            str(integer) != cell.removeprefix("+")
+            for integer, cell in zip(integers, cells, strict=True)
+        ):
+            return np.array(cells)  # names that look like numbers, as 00501 does
+        return np.array(integers, np.int64)
     except (ValueError, OverflowError):
         values = np.array([float(cell) for cell in cells])
     bad = np.flatnonzero(~np.isfinite(values))
@@ -206,4 +215,4 @@ def npz_labels(
     y = arrays[key]
     if y.shape != (n_samples,):
         raise DataFileError(f"{path}: {key}: expected shape ({n_samples},), got {y.shape}")
-    return y
+    return np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y

@@ -12,6 +12,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 ACTIVATIONS = ("leaky_relu", "relu", "identity")
 INPUT_NORMALIZATIONS = (None, "zscore", "minmax")
 MAX_SEED = 2**32 - 1
+MAX_LAYER = 2**24  # units of one layer: two such layers have 1 PB of weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ def _layer_sizes(value: Any) -> tuple[int, ...]:
         raise TypeError(f"layer_sizes: expected a sequence of integers, got {value!r}")
     if len(value) < 2:
         raise ValueError(f"layer_sizes: expected inputs and outputs at least, got {value!r}")
-    sizes = tuple(integer(f"layer_sizes[{i}]", size, 1) for i, size in enumerate(value))
+    sizes = tuple(integer(f"layer_sizes[{i}]", size, 1, MAX_LAYER) for i, size in enumerate(value))
     integer("layer_sizes[-1]", sizes[-1], 2)
     return sizes
 

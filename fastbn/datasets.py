@@ -136,6 +136,8 @@ def _read_idx_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
                 f"{paths[f'y_{part}']}: expected {X.shape[0]} integer labels as "
                 f"{paths[f'X_{part}'].name} has images, got {y.dtype} {y.shape}"
             )
+        if not np.isfinite(X).all():
+            raise DataFileError(f"{paths[f'X_{part}']}: expected finite numbers, found others")
         arrays[f"X_{part}"] = X.reshape(X.shape[0], -1)
     if arrays["X_train"].shape[1] != arrays["X_test"].shape[1]:
         raise DataFileError(
@@ -273,6 +275,7 @@ def load(source: Path, *, target: Target = None, test_size: float = 0.2, seed: i
         The source is not one of these, or cannot be read.
     """
     path = pathlib.Path(source)
+    source = os.fspath(source)
     if source == "digits":
         return load_digits(test_size=test_size, seed=seed)
     if source == "fashion-mnist":
@@ -305,6 +308,7 @@ def load_features(
         The source is not one of these, or has another number of features.
     """
     path = pathlib.Path(source)
+    source = os.fspath(source)
     y: np.ndarray | None = None
     if path.suffix.lower() == ".csv":
         names, rows, lines = read_csv(path)

@@ -26,9 +26,11 @@ def write_model(
     """
     from safetensors.numpy import save
 
-    target = pathlib.Path(path)
+    target = pathlib.Path(os.path.realpath(path))  # a link stays, and its target is written
     if target.is_dir():
         raise IsADirectoryError(f"path: expected a file to write, got the directory {target}")
+    if target.exists() and not target.is_file():
+        raise OSError(f"path: expected a regular file to write, got {target}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path: expected an existing folder, got {target.parent}")
     metadata = {"fastbn": json.dumps({"format_version": FORMAT_VERSION, **header})}

@@ -27,8 +27,8 @@ class History:
 
     `loss` and `accuracy` are means over the epoch's minibatches as they were trained on, `lr` is
     that of the epoch's last step, `steps` the optimizer steps and `seconds` the time since the
-    start of the fit. `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback" or
-    "interrupted".
+    start of the fit. `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback",
+    "diverged" (the loss is no longer finite) or "interrupted".
     """
 
     loss: list[float] = dataclasses.field(default_factory=list)
@@ -153,7 +153,9 @@ def train(
                 history.val_accuracy.append(val_accuracy)
             history.seconds.append(time.perf_counter() - start)
             reason = _stop_reason(model, history, until_accuracy, stopper, callbacks)
-            if ctrl_c.pressed:
+            if not math.isfinite(history.loss[-1]):
+                reason = "diverged"
+            elif ctrl_c.pressed:
                 reason = "interrupted"
             if reason is not None:
                 history.stop_reason = reason

@@ -48,9 +48,9 @@ FAILS = {  # exit code 1
     "nan": (["train", "--dropout", "nan"], "dropout: expected a finite number"),
     "betas": (["train", "--betas", "0.9"], r"betas: expected a pair, got \(0.9,\)"),
     "beta": (["train", "--betas", "0.9,1"], r"betas\[1\]: expected a finite number in"),
-    "hidden": (["train", "--hidden", "8,0"], "expected an integer of at least 1, got 0"),
+    "hidden": (["train", "--hidden", "8,0"], "expected an integer from 1 to 16777216, got 0"),
     "seed": (["train", "--seed", "-1"], "seed: expected an integer from 0"),
-    "epochs": (["train", "--epochs", "0"], "epochs: expected an integer of at least 1, got 0"),
+    "epochs": (["train", "--epochs", "0"], "epochs: expected an integer from 1 to 16777216, got 0"),
     "batch size": (["train", "--batch-size", "1"], "batch_size: expected an integer of at least 2"),
     "accuracy": (["train", "--until-accuracy", "90"], "until_accuracy: expected a finite number"),
     "patience": (["train", "--early-stopping", "0"], "patience: expected an integer of at least 1"),
@@ -200,3 +200,29 @@ def test_a_model_whose_metadata_are_strange_is_still_usable():
     succeed("info", "strange.safetensors")
     succeed("evaluate", "strange.safetensors", "numbered.npz")
     succeed("predict", "strange.safetensors", "insects.csv", "--out", "p.csv")
+
+
+def test_a_training_that_diverges_keeps_the_old_model(folder):
+    succeed("train", "insects.csv", "--no-plot", *QUICK)
+    before = pathlib.Path("fastbn-insects.safetensors").read_bytes()
+    result = run(
+        "train", "insects.csv", "--no-plot", *QUICK, "--no-batch-norm", "--optimizer", "sgd",
+        "--lr", "1e30", "--schedule", "none",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "nothing is saved" in unwrapped(result.stderr)
+    assert pathlib.Path("fastbn-insects.safetensors").read_bytes() == before
+
+
+def test_layers_beyond_all_memory(folder):
+    result = run("train", "insects.csv", "--hidden", 10**22, "--no-plot")
+    assert result.exit_code == 1
+    assert "layer_sizes[1]" in unwrapped(result.stderr)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_what_is_not_a_file_is_not_replaced(folder):
+    os.mkfifo("pipe")
+    result = run("train", "insects.csv", "--out", "pipe", "--no-plot")
+    assert result.exit_code == 2
+    assert "expected a regular file" in unwrapped(result.stderr)

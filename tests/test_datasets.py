@@ -232,6 +232,21 @@ def test_csv_without_header_that_begins_with_names(tmp_path):
     assert_split(data, 10, 2, 2)
 
 
+def test_csv_header_that_counts_the_columns(tmp_path):
+    """As pandas writes a frame made of an array with a column of names beside it."""
+    path = tmp_path / "t.csv"
+    path.write_text("0,1,kind\n" + "".join(f"{i},0.5,{'ab'[i % 2]}\n" for i in range(20)))
+    data = datasets.load_csv(path)
+    assert_split(data, 20, 2, 2)
+    assert data.class_names == ("a", "b")
+
+
+def test_labels_that_look_like_numbers_keep_their_zeros(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("x,code\n" + "".join(f"{i},0{i % 2}501\n" for i in range(20)))
+    assert datasets.load_csv(path).class_names == ("00501", "01501")
+
+
 CSV_REFUSED = [
     ("", "expected rows of numbers, found none"),
     ("a,b\n", r"line 1, column '0': expected a number, got 'a'"),
@@ -302,6 +317,8 @@ def test_npz(tmp_path, rng):
     X, y = rng.standard_normal((40, 2, 3)), np.arange(40) % 4
     data = datasets.load(save(tmp_path / "a.npz", X=X, y=np.array(list("abcd"))[y]))
     assert_split(data, 40, 6, 4)
+    assert data.class_names == ("a", "b", "c", "d")
+    data = datasets.load(save(tmp_path / "s.npz", X=X, y=np.array(list("abcd"), "S1")[y]))
     assert data.class_names == ("a", "b", "c", "d")
     parts = save(tmp_path / "b.npz", X_train=X, y_train=y.astype(float), X_test=X[:8], y_test=y[:8])
     data = datasets.load_npz(parts)

@@ -120,3 +120,11 @@ def test_dir_and_unknown_names():
     assert set(fastbn.__all__) <= set(dir(fastbn))
     with pytest.raises(AttributeError, match="no attribute 'batchnorm'"):
         _ = fastbn.batchnorm
+
+
+def test_type_checkers_see_every_public_name():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    seen = {alias.name for node in block.body for alias in node.names}
+    assert seen == set(fastbn.__all__) - {"__version__"}

@@ -223,3 +223,12 @@ def test_progress_without_rich_says_what_to_install(data, monkeypatch):
     with pytest.raises(fastbn.MissingExtraError, match=r"pip install 'fastbn\[cli\]'"):
         fit(data, progress=True)
     assert fit(data, progress="auto").epochs == 4
+
+
+def test_a_loss_that_is_no_number_ends_the_fit(data):
+    model = fastbn.BatchNormMLP(SIZES, lr=1e30, batch_norm=False, optimizer="sgd")
+    history = fit(data, model, epochs=50)
+    assert history.stop_reason == "diverged"
+    assert not np.isfinite(history.loss[-1])
+    assert np.isfinite(history.loss[:-1]).all()
+    assert history.epochs < 50

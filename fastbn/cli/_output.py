@@ -69,6 +69,8 @@ def check_writable(path: pathlib.Path, option: str, *, inputs: Iterable[str] = (
     hint = f"'{option}'"
     if path.is_dir():
         raise typer.BadParameter(f"expected a file, got the folder {path}", param_hint=hint)
+    if path.exists() and not path.is_file():
+        raise typer.BadParameter(f"expected a regular file, got {path}", param_hint=hint)
     folder = path.parent
     if not folder.is_dir():
         raise typer.BadParameter(f"the folder {folder} does not exist", param_hint=hint)
@@ -87,6 +89,7 @@ def check_writable(path: pathlib.Path, option: str, *, inputs: Iterable[str] = (
 @contextlib.contextmanager
 def whole_file(path: pathlib.Path, mode: str, **options: Any) -> Iterator[IO[Any]]:
     """Context of a file that takes its place only when all of it is written."""
+    path = pathlib.Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, mode, **options) as file:

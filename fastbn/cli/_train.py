@@ -64,6 +64,8 @@ def train(
     settings = recipes.settings(preset, given)
     if progress and quiet:
         raise typer.BadParameter("it excludes --quiet", param_hint="'--progress'")
+    if plot is not None and no_plot:
+        raise typer.BadParameter("it excludes --no-plot", param_hint="'--plot'")
     name = _short_name(data)
     out = out or pathlib.Path(f"fastbn-{name}.safetensors")
     picture = None if no_plot else plot or out.with_suffix(".png")
@@ -96,6 +98,12 @@ def train(
         )
         if not history.epochs:
             complain("interrupted before the first step: there is nothing to save")
+            raise typer.Exit(1)
+        if history.stop_reason == "diverged":
+            complain(
+                f"the loss became {history.loss[-1]} in epoch {history.epochs}: nothing is saved; "
+                "a smaller --lr or a --max-norm may help"
+            )
             raise typer.Exit(1)
         model.save(out)
         if picture is not None and not _draw(history, picture, dataset.name, model):

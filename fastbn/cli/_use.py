@@ -195,10 +195,17 @@ def class_names(network: Any) -> list[str]:
 
 
 def class_indices(labels: np.ndarray, names: list[str]) -> np.ndarray:
-    """Return the model's number for each label; ValueError for a label that it does not know."""
+    """Return the model's number for each label; ValueError for a label that it does not know.
+
+    Where the classes have names, whole numbers from 0 are taken for their positions.
+    """
     if labels.dtype.kind == "f" and (labels == np.round(labels)).all():
         labels = labels.astype(np.int64)
     indices = {name: index for index, name in enumerate(names)}
+    if labels.dtype.kind == "U" and all(label.isdecimal() for label in set(labels)):
+        positions = {str(index): index for index in range(len(names))}
+        if not set(indices) & set(labels):
+            indices = positions
     unknown = sorted({str(label) for label in labels} - set(indices))
     if unknown:
         raise ValueError(
