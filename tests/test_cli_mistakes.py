@@ -50,7 +50,7 @@ FAILS = {  # exit code 1
     "beta": (["train", "--betas", "0.9,1"], r"betas\[1\]: expected a finite number in"),
     "hidden": (["train", "--hidden", "8,0"], "expected an integer from 1 to 16777216, got 0"),
     "seed": (["train", "--seed", "-1"], "seed: expected an integer from 0"),
-    "epochs": (["train", "--epochs", "0"], "epochs: expected an integer from 1 to 16777216, got 0"),
+    "epochs": (["train", "--epochs", "0"], "epochs: expected an integer of at least 1, got 0"),
     "batch size": (["train", "--batch-size", "1"], "batch_size: expected an integer of at least 2"),
     "accuracy": (["train", "--until-accuracy", "90"], "until_accuracy: expected a finite number"),
     "patience": (["train", "--early-stopping", "0"], "patience: expected an integer of at least 1"),
