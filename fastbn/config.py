@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from fastbn._checks import choice, flag, integer, number, pair
@@ -96,8 +96,9 @@ class ModelConfig:
 
 
 def _layer_sizes(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, Iterable) or isinstance(value, str):
         raise TypeError(f"layer_sizes: expected a sequence of integers, got {value!r}")
+    value = tuple(value)
     if len(value) < 2:
         raise ValueError(f"layer_sizes: expected inputs and outputs at least, got {value!r}")
     sizes = tuple(integer(f"layer_sizes[{i}]", size, 1, MAX_LAYER) for i, size in enumerate(value))

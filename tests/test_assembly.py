@@ -60,6 +60,7 @@ def arrays(dtype):
         (reductions.block_sum, (row,), {"add"}),
         (reductions.block_moments, (row, s), fma),
         (reductions.block_square_sum, (row,), fma),
+        (reductions.row_moments_wide, (row, s), fma),
         (activations.affine_activation, (row, s, s, s, s, row.copy()), fma | select),
         (activations.bias_activation_forward_cn, (x, np.ones(64, dtype), s, x.copy()), select),
         (

@@ -165,6 +165,26 @@ def test_large_mean_small_deviation(rng, layout):
     assert np.array_equal(mean, expected_mean.astype(np.float32))
 
 
+@pytest.mark.parametrize("scale", [1e18, 1e22, 1e30, 1e37, 1e-18, 1e-30])
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+def test_magnitudes_whose_squares_are_no_float32(rng, layout, scale):
+    x = (scale * rng.uniform(-1, 1, (1500 if not JIT_DISABLED else 40, 3))).astype(np.float32)
+    x = x if layout == "NC" else np.ascontiguousarray(x.T)
+    with np.errstate(over="ignore"):  # the variance itself may be beyond float32
+        y, mean, rstd = fastbn.batch_norm(x, layout=layout)
+    expected, expected_mean, expected_rstd = ref.batch_norm(
+        x, np.ones(3), np.zeros(3), layout=layout
+    )
+    assert_close(y, expected)
+    assert_close(mean, expected_mean, scale=scale)
+    assert_close(rstd, expected_rstd, scale=expected_rstd.max())
+    dx, dgamma, _ = fastbn.batch_norm_backward(
+        expected.astype("f4"), x, None, None, mean, rstd, layout=layout
+    )
+    assert np.isfinite(dx).all()
+    assert_close(dgamma, over_samples(expected * expected, layout, np.sum))
+
+
 @pytest.mark.parametrize("layout", ["NC", "CN"])
 def test_constant_features(layout):
     x = np.full((64, 3) if layout == "NC" else (3, 64), 0.1, np.float32)

@@ -45,6 +45,12 @@ def _moments_nc(x: np.ndarray) -> _Arrays3:
     run(nc.moments_nc, nc.moments_nc_parallel, x.size, x, *partials)
     shift, delta, var = np.empty(features, x.dtype), np.empty(features), np.empty(features)
     nc.combine_moments_nc(*partials, x.shape[0], shift, delta, var)
+    if x.dtype == np.float32 and not np.isfinite(var).all():
+        # squares overflow float32: once more in float64
+        with np.errstate(over="ignore"):
+            mean, none, var = _moments_nc(x.astype(np.float64))
+            shift = mean.astype(x.dtype)
+        delta = mean - shift + none
     return shift, delta, var
 
 

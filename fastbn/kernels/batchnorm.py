@@ -25,7 +25,7 @@ from numba import prange
 
 from fastbn._jit import njit, njit_parallel
 from fastbn.kernels.activations import affine_activation
-from fastbn.kernels.reductions import BLOCK, row_moments, row_sum
+from fastbn.kernels.reductions import BLOCK, row_moments, row_moments_wide, row_sum
 
 
 @njit
@@ -34,13 +34,19 @@ def feature_moments(x, c):
 
     Corrected two-pass (Chan, Golub & LeVeque 1983, eq. 1.7). The provisional mean of the first pass
     is rounded to the dtype of x, so that x - shift is exact where the data is close to its mean;
-    the second pass measures what that rounding left out.
+    the second pass measures what that rounding left out. Sums and squares that overflow float32
+    are taken again in float64.
     """
     n = x.shape[0] * x.shape[2]
     # phase 1: a provisional mean
     total = 0.0
     for b in range(x.shape[0]):
         total += row_sum(x[b, c])
+    if not abs(total) < math.inf:  # math.isfinite(x) asks for x - x, which fast-math takes for 0
+        total = 0.0
+        for b in range(x.shape[0]):
+            row_total, _ = row_moments_wide(x[b, c], 0.0)
+            total += row_total
     shift = x.dtype.type(total / n)
     # phase 2: moments around it
     total = 0.0
@@ -49,6 +55,13 @@ def feature_moments(x, c):
         row_total, row_square = row_moments(x[b, c], shift)
         total += row_total
         square += row_square
+    if not square < math.inf:
+        total = 0.0
+        square = 0.0
+        for b in range(x.shape[0]):
+            row_total, row_square = row_moments_wide(x[b, c], shift)
+            total += row_total
+            square += row_square
     delta = total / n
     var = max(square / n - delta * delta, 0.0)
     return shift, delta, var

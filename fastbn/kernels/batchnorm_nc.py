@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import prange
 
 from fastbn._jit import njit, njit_parallel
@@ -85,16 +86,16 @@ def combine_moments_nc(
         count = min(rows, n - k * rows)
         for j in range(features):
             # the distance to the first chunk's shift is small where the data is close to its mean
-            delta[j] += (float(shifts[k, j]) - float(shifts[0, j])) * count + totals[k, j]
+            delta[j] += (np.float64(shifts[k, j]) - np.float64(shifts[0, j])) * count + totals[k, j]
     for j in range(features):
-        mean = float(shifts[0, j]) + delta[j] / n
+        mean = np.float64(shifts[0, j]) + delta[j] / n
         shift[j] = mean
-        delta[j] = mean - float(shift[j])
+        delta[j] = mean - np.float64(shift[j])
     # phase 2: squares around it
     for k in range(chunks):
         count = min(rows, n - k * rows)
         for j in range(features):
-            distance = (float(shifts[k, j]) - float(shift[j])) - delta[j]
+            distance = (np.float64(shifts[k, j]) - np.float64(shift[j])) - delta[j]
             var[j] += squares[k, j] + distance * (2.0 * totals[k, j] + distance * count)
     for j in range(features):
         var[j] = max(var[j] / n, 0.0)

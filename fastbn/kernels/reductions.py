@@ -6,6 +6,8 @@ float64 to cost nothing. Blocks are cut by position alone, so a sum has the same
 
 from __future__ import annotations
 
+import numpy as np
+
 from fastbn._jit import njit
 
 BLOCK = 1024
@@ -50,6 +52,21 @@ def row_moments(row, shift):
         block_total, block_square = block_moments(row[start : start + BLOCK], shift)
         total += block_total
         square += block_square
+    return total, square
+
+
+@njit
+def row_moments_wide(row, shift):
+    """Sum of d and of d*d over a row, d = row - shift, all in float64.
+
+    Slower, and for the rows whose sums or squares overflow their own precision.
+    """
+    total = 0.0
+    square = 0.0
+    for i in range(row.size):
+        d = np.float64(row[i]) - np.float64(shift)
+        total += d
+        square += d * d
     return total, square
 
 
