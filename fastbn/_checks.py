@@ -72,7 +72,7 @@ def labels_array(name: str, value: Any, shape: tuple[int, ...], n_classes: int) 
         raise ValueError(
             f"{name}: expected labels from 0 to {n_classes - 1}, got {array.min()} to {array.max()}"
         )
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return kernel_input(array.astype(np.int64, copy=False))
 
 
 def weights_array(name: str, value: Any, size: int, dtype: np.dtype) -> np.ndarray:
@@ -86,7 +86,9 @@ def weights_array(name: str, value: Any, size: int, dtype: np.dtype) -> np.ndarr
         raise ValueError(f"{name}: expected finite weights of at least 0, got others")
     if not (array > 0).any():
         raise ValueError(f"{name}: expected at least one weight above 0, got none")
-    return np.ascontiguousarray(array, dtype=dtype)
+    # their ratios are what counts: the largest becomes 1, which no dtype overflows
+    scaled = array.astype(np.float64) / np.float64(array.max())
+    return np.ascontiguousarray(scaled, dtype=dtype)
 
 
 def number(
@@ -101,7 +103,10 @@ def number(
     """Return `value` as a float in [low, high]; an end may be open. NaN is always refused."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, got {value!r}")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
     above = result > low if open_low else result >= low
     below = result < high if open_high else result <= high
     if not (above and below and math.isfinite(result)):

@@ -14,6 +14,8 @@ from fastbn._checks import flag, integer
 from fastbn.config import ModelConfig
 from fastbn.errors import ModelFileError
 
+MAX_COUNT = 2**53  # of steps and epochs
+
 
 @dataclasses.dataclass(frozen=True)
 class Header:
@@ -37,8 +39,8 @@ class Header:
                 raise TypeError("config and metadata: expected JSON objects, got others")
             return cls(
                 config=ModelConfig.from_dict(values["config"]),
-                steps=integer("steps", values["steps"], 0),
-                epochs=integer("epochs", values["epochs"], 0),
+                steps=integer("steps", values["steps"], 0, MAX_COUNT),
+                epochs=integer("epochs", values["epochs"], 0, MAX_COUNT),
                 input_is_fitted=flag("input_is_fitted", values["input_is_fitted"]),
                 metadata=values["metadata"],
             )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -121,7 +123,11 @@ class BatchNormMLP:
         self.steps = 0
         self.epochs = 0
         self.metadata: dict[str, Any] = {}
-        self._work: kernels.Workspace | None = None
+        self._reset_scratch()
+
+    def _reset_scratch(self) -> None:
+        self._free: list[kernels.Workspace] = []  # scratch memory that no call is using
+        self._training = threading.Lock()
 
     def _initialize(self) -> None:
         """Draw the weights; gamma becomes 1."""
@@ -139,7 +145,12 @@ class BatchNormMLP:
         return f"BatchNormMLP({sizes}, {self.layout.n_parameters:,} parameters, {self.steps} steps)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_work": None}
+        scratch = ("_free", "_training")
+        return {name: value for name, value in vars(self).items() if name not in scratch}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._reset_scratch()
 
     # -- parameters --------------------------------------------------------------------------------
 
@@ -205,7 +216,7 @@ class BatchNormMLP:
         TypeError, ValueError
             An argument is not as described above. Nothing has been changed then.
         """
-        epochs, batch_size = integer("epochs", epochs, 1), integer("batch_size", batch_size, 2)
+        epochs, batch_size = integer("epochs", epochs, 1), self._batch_size(batch_size)
         if until_accuracy is not None:
             until_accuracy = number("until_accuracy", until_accuracy, 0.0, 1.0)
         evaluate = None
@@ -235,7 +246,7 @@ class BatchNormMLP:
         """Train one pass over (X, y) in the order given, in minibatches or all at once."""
         samples = self._training_samples(X, y, sample_weight)
         n = samples.x.shape[0]
-        size = n if batch_size is None else integer("batch_size", batch_size, 2)
+        size = n if batch_size is None else self._batch_size(batch_size)
         bounds = minibatch_bounds(n, size)
         self.run_steps(samples, np.arange(n), bounds, np.full(bounds.size - 1, self.config.lr))
         return self
@@ -253,15 +264,17 @@ class BatchNormMLP:
         self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each."""
-        self.scaling = self.scaling.adopt(samples.center, samples.scale)
+        if not self._training.acquire(blocking=False):
+            raise RuntimeError("this model is being trained by another thread")
         losses, correct = np.zeros(lrs.size), np.zeros(lrs.size, np.int64)
-        work = self._workspace(int(np.diff(bounds).max()))
-        with serial_blas:
+        rows = int(np.diff(bounds).max())
+        with _releasing(self._training), self._workspace(rows) as work, serial_blas:
+            self.scaling = self.scaling.adopt(samples.center, samples.scale)
             kernels.train_steps(
                 self._network(), self._recipe(), work, samples, order, bounds, lrs, self.steps,
                 losses, correct,
             )  # fmt: skip
-        self.steps += lrs.size
+            self.steps += lrs.size
         return losses, correct
 
     def next_order(self, n_samples: int, shuffle: bool) -> np.ndarray:
@@ -310,18 +323,22 @@ class BatchNormMLP:
         check_tensors(path, Layout(header.config), dtype, tensors)
         model = cls.__new__(cls)
         model._build(header.config)
-        model.restore({**tensors, "steps": header.steps})
+        model.restore({**tensors, "steps": header.steps, "input_is_fitted": header.input_is_fitted})
         model.epochs, model.metadata = header.epochs, header.metadata
-        model.scaling = dataclasses.replace(model.scaling, is_fitted=header.input_is_fitted)
         return model
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of the trained state that `restore` takes."""
-        return {"steps": self.steps, **{k: v.copy() for k, v in self._state().items()}}
+        tensors = {name: view.copy() for name, view in self._state().items()}
+        return {"steps": self.steps, "input_is_fitted": self.scaling.is_fitted, **tensors}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot of this model."""
         self.steps = snapshot["steps"]
+        self.scaling = dataclasses.replace(
+            self.scaling, is_fitted=snapshot["input_is_fitted"],
+            center=self.scaling.center.copy(), scale=self.scaling.scale.copy(),
+        )  # fmt: skip
         for name, view in self._state().items():
             view[...] = snapshot[name]
 
@@ -332,6 +349,9 @@ class BatchNormMLP:
 
     # -- what the kernels are given ----------------------------------------------------------------
 
+    def _batch_size(self, value: Any) -> int:
+        return integer("batch_size", value, 1 + self.config.batch_norm)
+
     def _features(self, name: str, X: Any) -> np.ndarray:
         return feature_matrix(name, X, self.config.layer_sizes[0], self.dtype)
 
@@ -341,7 +361,7 @@ class BatchNormMLP:
         n = x.shape[0]
         labels = labels_array("y", y, (n,), self.config.layer_sizes[-1])
         if n < 1 + self.config.batch_norm:
-            raise ValueError(f"X: expected more than {n} samples to train on")
+            raise ValueError(f"X: expected more samples to train on, got shape {x.shape}")
         weight = np.empty(0, self.dtype)
         if sample_weight is not None:
             weight = weights_array("sample_weight", sample_weight, n, self.dtype)
@@ -372,11 +392,10 @@ class BatchNormMLP:
         none = np.empty(0, np.int64), np.empty(0, self.dtype)
         samples = kernels.Samples(x, *none, self.scaling.center, self.scaling.scale)
         logits = np.empty((x.shape[0], self.config.layer_sizes[-1]), self.dtype)
-        with serial_blas:
+        with self._workspace(INFERENCE_ROWS) as work, serial_blas:
             kernels.infer_logits(
-                self._network(), self._recipe(), self._workspace(INFERENCE_ROWS), samples,
-                INFERENCE_ROWS, logits,
-            )  # fmt: skip
+                self._network(), self._recipe(), work, samples, INFERENCE_ROWS, logits
+            )
         return logits
 
     def _network(self) -> kernels.Network:
@@ -402,8 +421,21 @@ class BatchNormMLP:
             max_norm=math.inf if config.max_norm is None else config.max_norm,
         )
 
-    def _workspace(self, rows: int) -> kernels.Workspace:
-        """Scratch memory for `rows` samples, kept for the next call."""
-        if self._work is None or self._work.weight.size < rows:
-            self._work = allocate_workspace(self.layout, rows, self.dtype)
-        return self._work
+    @contextlib.contextmanager
+    def _workspace(self, rows: int) -> Iterator[kernels.Workspace]:
+        """Lend scratch memory for `rows` samples: no two calls at once get the same."""
+        work = self._free.pop() if self._free else None
+        if work is None or work.weight.size < rows:
+            work = allocate_workspace(self.layout, rows, self.dtype)
+        try:
+            yield work
+        finally:
+            self._free.append(work)
+
+
+@contextlib.contextmanager
+def _releasing(lock: threading.Lock) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        lock.release()

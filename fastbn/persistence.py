@@ -33,7 +33,8 @@ def write_model(
         raise OSError(f"path: expected a regular file to write, got {target}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path: expected an existing folder, got {target.parent}")
-    metadata = {"fastbn": json.dumps({"format_version": FORMAT_VERSION, **header})}
+    text = _json(header)
+    metadata = {"fastbn": text}
     data = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, metadata)
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -47,6 +48,18 @@ def write_model(
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _json(header: dict[str, Any]) -> str:
+    """Return the header as JSON; metadata that would not come back as it is are refused."""
+    user = header.get("metadata", {})
+    try:
+        same = isinstance(user, dict) and json.loads(json.dumps(user, allow_nan=False)) == user
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"metadata: expected a dict of what JSON can hold: {error}") from error
+    if not same:
+        raise TypeError(f"metadata: expected a dict of what JSON can hold, got {user!r}")
+    return json.dumps({"format_version": FORMAT_VERSION, **header})
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -166,7 +166,7 @@ def clip(grad: Any, max_norm: float | None) -> Array:
     grad = _f64(grad)
     if max_norm is None:
         return grad
-    return grad * min(1.0, max_norm / (float(np.sqrt((grad**2).sum())) + 1e-6))
+    return grad * np.minimum(1.0, max_norm / (np.sqrt((grad**2).sum()) + 1e-6))
 
 
 def adam_step(

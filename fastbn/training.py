@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import signal
 import threading
 import time
@@ -93,7 +94,7 @@ def minibatch_bounds(n_samples: int, batch_size: int) -> np.ndarray:
     norm has nothing to normalize in it.
     """
     bounds = [*range(0, n_samples, batch_size), n_samples]
-    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
+    if batch_size > 1 and len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
         del bounds[-2]
     return np.array(bounds, np.int64)
 
@@ -119,7 +120,8 @@ def train(
     steps = bounds.size - 1
     lr_of = schedule_function(schedule, lr, epochs * steps)
     stopper = _Stopper(early_stopping, evaluate is not None)
-    callbacks = list(callbacks)
+    callbacks = _callables(callbacks)
+    lr_of(0)  # a schedule that cannot say is refused before anything is changed
     history = History()
     chunk = _Chunk()
     start = time.perf_counter()
@@ -172,12 +174,23 @@ def _stop_reason(
     callbacks: list[Callback],
 ) -> str | None:
     """Why training ends after this epoch; None if it goes on. Every callback is called."""
-    stops = [callback(model, history) is True for callback in callbacks]
+    results = [callback(model, history) for callback in callbacks]
+    stops = [isinstance(result, bool | np.bool_) and bool(result) for result in results]
     if until_accuracy is not None and history.accuracy[-1] > until_accuracy:
         return "until_accuracy"
     if stopper.is_due(model, history):
         return "early_stopping"
     return "callback" if any(stops) else None
+
+
+def _callables(callbacks: Iterable[Callback]) -> list[Callback]:
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks: expected an iterable of callables, got {callbacks!r}")
+    callbacks = list(callbacks)
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks: expected callables, got {callback!r}")
+    return callbacks
 
 
 class _Chunk:
@@ -202,8 +215,9 @@ class _Stopper:
     """Early stopping: the best value so far, and the state of the model there."""
 
     def __init__(self, rule: EarlyStopping | int | None, validated: bool) -> None:
-        if isinstance(rule, int) and not isinstance(rule, bool):
-            rule = EarlyStopping(patience=rule, monitor="val_loss" if validated else "loss")
+        if isinstance(rule, numbers.Integral) and not isinstance(rule, bool):
+            patience = integer("early_stopping", rule, 1)
+            rule = EarlyStopping(patience=patience, monitor="val_loss" if validated else "loss")
         if rule is not None and not isinstance(rule, EarlyStopping):
             raise TypeError(
                 f"early_stopping: expected None, an integer or EarlyStopping, got {rule!r}"
@@ -223,7 +237,7 @@ class _Stopper:
             return False
         value = getattr(history, rule.monitor)[-1]
         value = -value if rule.monitor.endswith("accuracy") else value
-        if value < self._best - rule.min_delta or self._best == math.inf:
+        if math.isfinite(value) and not self._best - rule.min_delta <= value:
             self._best, self._since = value, 0
             if rule.restore_best:
                 self._snapshot = model.snapshot()

@@ -53,7 +53,10 @@ FAILS = {  # exit code 1
     "epochs": (["train", "--epochs", "0"], "epochs: expected an integer of at least 1, got 0"),
     "batch size": (["train", "--batch-size", "1"], "batch_size: expected an integer of at least 2"),
     "accuracy": (["train", "--until-accuracy", "90"], "until_accuracy: expected a finite number"),
-    "patience": (["train", "--early-stopping", "0"], "patience: expected an integer of at least 1"),
+    "patience": (
+        ["train", "--early-stopping", "0"],
+        "early_stopping: expected an integer of at least 1",
+    ),
     "no model": (["info", "nothing"], "nothing: expected a model file, found none"),
     "no model file": (["info", "insects.csv"], "insects.csv: not a readable safetensors file"),
     "broken model": (["info", "broken.safetensors"], "broken.safetensors: not a readable"),

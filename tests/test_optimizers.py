@@ -115,3 +115,15 @@ def test_empty_parameters():
     empty = [np.empty(0, np.float32) for _ in range(4)]
     fastbn.adam_step(*empty, step=1)
     assert empty[0].size == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [1e20, 1e30, np.nan])
+def test_clipping_of_gradients_whose_squares_are_no_float32(dtype, value):
+    param, m = np.zeros((2, 4), dtype)
+    grad = np.array([value, 1.0, value, 0.0], dtype)
+    fastbn.sgd_step(param, grad, m, lr=1.0, momentum=0.0, max_norm=1.0)
+    expected, _ = ref.sgd_step(np.zeros(4), grad, np.zeros(4), lr=1.0, momentum=0.0, max_norm=1.0)
+    assert np.array_equal(np.isnan(param), np.isnan(expected))
+    if np.isfinite(value):
+        assert_close(param, expected)

@@ -94,6 +94,8 @@ REFUSED = [
     ({"change_header": lambda h: h["config"].update(layer_sizes=[6, 8, 4])}, "layers"),
     ({"change_header": lambda h: h["config"].update(layer_sizes=[10**7] * 3)}, "layers"),
     ({"change_header": lambda h: h.update(steps=-1)}, "steps"),
+    ({"change_header": lambda h: h.update(steps=10**30)}, "steps"),
+    ({"change_header": lambda h: h["config"].update(eps=10**400)}, "eps"),
     ({"change_header": lambda h: h.update(metadata=3)}, "metadata"),
 ]
 
@@ -171,3 +173,13 @@ def test_what_is_not_a_file_is_not_replaced(trained, tmp_path):
     with pytest.raises(OSError, match="path: expected a regular file"):
         trained[0].save(tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, [1], {1: 2}, {"a": (1,)}, {"a": np.float32(1)}, {"a": np.nan}]
+)
+def test_metadata_that_would_not_come_back_is_refused(trained, tmp_path, metadata):
+    trained[0].metadata = metadata
+    with pytest.raises(TypeError, match="metadata: expected a dict"):
+        trained[0].save(tmp_path / "m")
+    assert os.listdir(tmp_path) == []

@@ -86,3 +86,24 @@ def test_out(rng, layout):
     assert np.array_equal(out, expected)
     y, _, _ = fastbn.standardize(x, layout=layout, out=x)
     assert np.array_equal(x, expected)
+
+
+def test_out_over_the_given_statistics(rng):
+    """The statistics are rows of the very array that the result goes to."""
+    x = np.abs(rng.standard_normal((6, 3)))
+    scaled, _, _ = fastbn.min_max_scale(x, minimum=x[0], maximum=x[0] + 2)
+    standard, _, _ = fastbn.standardize(x, mean=x[0], std=x[1])
+    y = x.copy()
+    _, minimum, _ = fastbn.min_max_scale(y, minimum=y[0], maximum=x[0] + 2, out=y)
+    assert np.array_equal(y, scaled)
+    assert np.array_equal(minimum, x[0])
+    y = x.copy()
+    _, mean, std = fastbn.standardize(y, mean=y[0], std=y[1], out=y)
+    assert np.array_equal(y, standard)
+    assert np.array_equal([mean, std], x[:2])
+
+
+def test_the_smallest_spans():
+    x = np.array([[1e-25], [2e-25], [3e-25]], np.float32)
+    assert_close(fastbn.standardize(x)[0], ref.standardize(x))
+    assert np.isfinite(fastbn.min_max_scale(np.array([[0], [1e-42]], np.float32))[0]).all()

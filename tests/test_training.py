@@ -232,3 +232,15 @@ def test_a_loss_that_is_no_number_ends_the_fit(data):
     assert not np.isfinite(history.loss[-1])
     assert np.isfinite(history.loss[:-1]).all()
     assert history.epochs < 50
+
+
+def test_a_numpy_truth_of_a_callback_stops(data):
+    assert fit(data, callbacks=[lambda *_: np.True_]).epochs == 1
+
+
+def test_patience_counts_epochs_without_a_number():
+    from fastbn.training import History, _Stopper
+
+    stopper = _Stopper(fastbn.EarlyStopping(patience=3, monitor="loss", restore_best=False), False)
+    due = [stopper.is_due(None, History(loss=[v])) for v in (np.nan, 1.0, 0.9, 0.8, np.nan, 0.9, 1)]
+    assert due == [False] * 6 + [True]

@@ -137,7 +137,7 @@ def batch_norm(
     -----
     Ioffe & Szegedy 2015 (arXiv 1502.03167), algorithm 1.
     """
-    source = x
+    source = np.asarray(x)
     x = _training_input("x", x, layout)
     features = n_features(x, layout)
     gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
@@ -212,7 +212,7 @@ def batch_norm_backward(
     Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3, with the terms collected. The sign of the
     activation's input is computed again, not stored.
     """
-    sources = (dy, x)
+    sources = (np.asarray(dy), np.asarray(x))
     x = _training_input("x", x, layout)
     dy = float_array("dy", dy)
     same_shape("dy", dy, "x", x)
@@ -293,7 +293,7 @@ def batch_norm_inference(
     -----
     Ioffe & Szegedy 2015 (arXiv 1502.03167), algorithm 2.
     """
-    source = x
+    source = np.asarray(x)
     x = layout_input("x", x, layout)
     features = n_features(x, layout)
     running_mean = float_vector("running_mean", running_mean, features, x.dtype)

@@ -44,6 +44,9 @@ def fit_standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, var = batch_statistics(rows)
     minimum, maximum = fit_min_max(rows)
     constant = minimum == maximum
+    if rows.dtype == np.float32 and ((var == 0) & ~constant).any():
+        # squares too small for float32
+        var = batch_statistics(rows.astype(np.float64))[1]
     mean[constant] = minimum[constant]
     return mean, np.where(constant, 0, np.sqrt(var)).astype(rows.dtype)
 
@@ -71,7 +74,7 @@ def _apply(
     out: np.ndarray | None,
     layout: str,
 ) -> np.ndarray:
-    y = Output(out, x, (x,))
+    y = Output(out, x, (x, center, scale))
     target = y.array if layout == "NC" else np.empty_like(rows)
     kernels.scale_rows(rows, center, scale, x.dtype.type(low), target)
     if layout == "CN":
@@ -122,8 +125,8 @@ def min_max_scale(
         _need_samples(rows)
         minimum, maximum = fit_min_max(rows)
     else:
-        minimum = float_vector("minimum", minimum, rows.shape[1], x.dtype)
-        maximum = float_vector("maximum", maximum, rows.shape[1], x.dtype)
+        minimum = float_vector("minimum", minimum, rows.shape[1], x.dtype).copy()
+        maximum = float_vector("maximum", maximum, rows.shape[1], x.dtype).copy()
     scale = min_max_scales(minimum, maximum, low, high)
     return _apply(x, rows, minimum, scale, low, out, layout), minimum, maximum
 
@@ -166,6 +169,6 @@ def standardize(
         _need_samples(rows)
         mean, std = fit_standard(rows)
     else:
-        mean = float_vector("mean", mean, rows.shape[1], x.dtype)
-        std = float_vector("std", std, rows.shape[1], x.dtype)
+        mean = float_vector("mean", mean, rows.shape[1], x.dtype).copy()
+        std = float_vector("std", std, rows.shape[1], x.dtype).copy()
     return _apply(x, rows, mean, standard_scales(std), 0.0, out, layout), mean, std

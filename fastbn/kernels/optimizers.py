@@ -20,7 +20,7 @@ import math
 from numba import prange
 
 from fastbn._jit import njit, njit_parallel
-from fastbn.kernels.reductions import row_square_sum
+from fastbn.kernels.reductions import row_moments_wide, row_square_sum
 
 PART = 16384
 
@@ -33,7 +33,11 @@ def clip_factor(
     """Factor that brings the norm of grad to at most max_norm, as float64."""
     if max_norm == math.inf:
         return 1.0
-    return min(1.0, max_norm / (math.sqrt(row_square_sum(grad)) + 1e-6))
+    square = row_square_sum(grad)
+    if not square < math.inf:  # beyond float32, or not a number
+        _, square = row_moments_wide(grad, 0.0)
+    factor = max_norm / (math.sqrt(square) + 1e-6)
+    return 1.0 if factor > 1.0 else factor  # a NaN stays one
 
 
 @njit

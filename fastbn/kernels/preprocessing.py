@@ -6,6 +6,10 @@ as `low` (min-max) or 0 (z-score).
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from fastbn._jit import njit
 
 
@@ -38,8 +42,10 @@ def min_max_scale_of(
 ):
     """scale = (high - low) / (maximum - minimum)."""
     for j in range(scale.size):
-        span = maximum[j] - minimum[j]
-        scale[j] = (high - low) / span if span != 0 else minimum.dtype.type(1)
+        span = np.float64(maximum[j]) - np.float64(minimum[j])
+        scale[j] = (high - low) / span if span != 0 else 1.0
+        if scale[j] == math.inf:  # the span is too small for this dtype: as if constant
+            scale[j] = 1.0
 
 
 @njit
