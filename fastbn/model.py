@@ -228,6 +228,7 @@ class BatchNormMLP:
             self,
             samples,
             samples.x.shape[0],
+            weight=samples.weight if samples.weight.size else None,
             epochs=epochs,
             batch_size=batch_size,
             lr=self.config.lr,

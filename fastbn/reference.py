@@ -39,6 +39,17 @@ def leaky_relu_gradient(y: Any, slope: float) -> Array:
     return np.where(_f64(y) > 0, 1.0, slope)
 
 
+def bias_activation(z: Any, bias: Any, slope: float) -> Array:
+    """Return act(z + bias) for feature-major z (C, N)."""
+    return leaky_relu(_f64(z) + _f64(bias)[:, None], slope)
+
+
+def bias_activation_backward(da: Any, z: Any, bias: Any, slope: float) -> tuple[Array, Array]:
+    """Return dz = da * act'(z + bias) and dbias, its sum over the samples."""
+    dz = _f64(da) * leaky_relu_gradient(_f64(z) + _f64(bias)[:, None], slope)
+    return dz, dz.sum(axis=1)
+
+
 # -- batch norm ------------------------------------------------------------------------------------
 
 
@@ -158,6 +169,19 @@ def softmax_cross_entropy(
     return float(loss), np.moveaxis(dz, -1, {"NC": 1, "CN": 0}[layout])
 
 
+def softmax(logits: Any, layout: str = "NC") -> Array:
+    """exp(z) / sum(exp(z)) over the classes."""
+    axis = {"NC": 1, "CN": 0}[layout]
+    z = _f64(logits)
+    p = np.exp(z - z.max(axis=axis, keepdims=True))
+    return p / p.sum(axis=axis, keepdims=True)
+
+
+def count_correct(logits: Any, labels: Any, layout: str = "NC") -> int:
+    """Count the samples whose label has the largest logit, the first of equals."""
+    return int((_f64(logits).argmax(axis={"NC": 1, "CN": 0}[layout]) == np.asarray(labels)).sum())
+
+
 # -- optimizers ------------------------------------------------------------------------------------
 
 
@@ -234,26 +258,42 @@ def rmsprop_step(
 # -- scaling ---------------------------------------------------------------------------------------
 
 
+def min_max_fit(x: Any, layout: str = "NC") -> tuple[Array, Array]:
+    """Smallest and largest value per feature."""
+    x = _f64(x)
+    reduced, _ = _axes(x, layout)
+    return x.min(axis=reduced), x.max(axis=reduced)
+
+
+def standard_fit(x: Any, layout: str = "NC") -> tuple[Array, Array]:
+    """Mean and deviation per feature; of a constant one its value and 0."""
+    mean, var = batch_statistics(x, layout)
+    minimum, maximum = min_max_fit(x, layout)
+    constant = minimum == maximum
+    return np.where(constant, minimum, mean), np.where(constant, 0.0, np.sqrt(var))
+
+
 def min_max_scale(
-    x: Any, feature_range: tuple[float, float] = (0.0, 1.0), layout: str = "NC"
+    x: Any,
+    feature_range: tuple[float, float] = (0.0, 1.0),
+    layout: str = "NC",
+    statistics: tuple[Any, Any] | None = None,
 ) -> Array:
     """low + (x - min) / (max - min) * (high - low) per feature; a constant feature is low."""
     x = _f64(x)
-    reduced, shape = _axes(x, layout)
+    _, shape = _axes(x, layout)
     low, high = feature_range
-    minimum, maximum = x.min(axis=reduced), x.max(axis=reduced)
+    minimum, maximum = map(_f64, statistics or min_max_fit(x, layout))
     span = np.where(maximum > minimum, maximum - minimum, 1.0)
     return low + (x - minimum.reshape(shape)) / span.reshape(shape) * (high - low)
 
 
-def standardize(x: Any, layout: str = "NC") -> Array:
+def standardize(x: Any, layout: str = "NC", statistics: tuple[Any, Any] | None = None) -> Array:
     """(x - mean) / std per feature; a constant feature is 0."""
     x = _f64(x)
-    reduced, shape = _axes(x, layout)
-    mean, var = batch_statistics(x, layout)
-    constant = (x.max(axis=reduced) == x.min(axis=reduced)).reshape(shape)
-    std = np.where(constant, 1.0, np.sqrt(var).reshape(shape))
-    return np.where(constant, 0.0, (x - mean.reshape(shape)) / std)
+    _, shape = _axes(x, layout)
+    mean, std = map(_f64, statistics or standard_fit(x, layout))
+    return (x - mean.reshape(shape)) / np.where(std == 0, 1.0, std).reshape(shape)
 
 
 # -- dropout ---------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The oracle of a whole training step: a multilayer perceptron with batch norm, in float64 NumPy.
 
-Feature-major, as in the notes that fastbn started from: a column is a sample.
+Feature-major: a column is a sample.
 
     Z = W A_prev          Y = gamma * Zhat + beta          A = LeakyReLU(Y), or softmax at the end
     dW = dZ A_prev^T      dA_prev = W^T dZ
@@ -40,7 +40,7 @@ def forward(
         z = weight @ a
         cache: dict[str, Any] = {"a_prev": a, "z": z, "slope": layer_slope}
         if gamma is None:
-            a = ref.leaky_relu(z + params[f"layers.{index}.bias"][:, None], layer_slope)
+            a = ref.bias_activation(z, params[f"layers.{index}.bias"], layer_slope)
         else:
             beta = params[f"layers.{index}.beta"]
             a, mean, rstd = ref.batch_norm(z, gamma, beta, eps, layer_slope, "CN")
@@ -68,9 +68,9 @@ def backward(
             da = da * masks[index]
         gamma = params.get(f"{name}.gamma")
         if gamma is None:
-            y = cache["z"] + params[f"{name}.bias"][:, None]
-            dz = da * ref.leaky_relu_gradient(y, cache["slope"])
-            grads[f"{name}.bias"] = dz.sum(axis=1)
+            dz, grads[f"{name}.bias"] = ref.bias_activation_backward(
+                da, cache["z"], params[f"{name}.bias"], cache["slope"]
+            )
         else:
             dz, grads[f"{name}.gamma"], grads[f"{name}.beta"] = ref.batch_norm_backward(
                 da, cache["z"], gamma, params[f"{name}.beta"], cache["mean"], cache["rstd"],
@@ -79,3 +79,31 @@ def backward(
         grads[f"{name}.weight"] = dz @ cache["a_prev"].T
         da = params[f"{name}.weight"].T @ dz
     return grads
+
+
+def infer(
+    params: dict[str, Array],
+    running: dict[str, Array],
+    x: Any,
+    *,
+    slope: float,
+    eps: float = 1e-5,
+) -> Array:
+    """Logits (classes, N) of samples x (N, features) with the running statistics.
+
+    `running` maps "layers.0.running_mean" and "layers.0.running_var" of every normalized layer.
+    """
+    a = np.asarray(x, np.float64).T
+    n_layers = sum(name.endswith("weight") for name in params)
+    for index in range(n_layers):
+        name = f"layers.{index}"
+        layer_slope = 1.0 if index == n_layers - 1 else slope
+        z = params[f"{name}.weight"] @ a
+        if f"{name}.gamma" in params:
+            a = ref.batch_norm_inference(
+                z, running[f"{name}.running_mean"], running[f"{name}.running_var"],
+                params[f"{name}.gamma"], params[f"{name}.beta"], eps, layer_slope, "CN",
+            )  # fmt: skip
+        else:
+            a = ref.bias_activation(z, params[f"{name}.bias"], layer_slope)
+    return a

@@ -37,13 +37,13 @@ def schedule_function(schedule: Schedule, lr: float, total: int) -> Callable[[in
         return lambda step: _cosine(lr, 0.0, step / total)
     if schedule == "one-cycle":
         # the peak falls on step `rise`, and the end on the last one, as in PyTorch
-        rise = max(RISE * total - 1.0, 0.0)
+        rise = RISE * total - 1.0
         start = lr / RISE_FROM
 
         def one_cycle(step: int) -> float:
             if step < rise:
                 return _cosine(start, lr, step / rise)
-            return _cosine(lr, start / FALL_TO, (step - rise) / max(last - rise, 1.0))
+            return _cosine(lr, start / FALL_TO, (step - rise) / (last - rise))
 
         return one_cycle
     if schedule == "step":

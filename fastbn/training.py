@@ -104,6 +104,7 @@ def train(
     samples: Any,
     n_samples: int,
     *,
+    weight: np.ndarray | None,
     epochs: int,
     batch_size: int,
     lr: float,
@@ -115,7 +116,10 @@ def train(
     callbacks: Iterable[Callback],
     progress: bool | str,
 ) -> History:
-    """Train `model` on `samples`; `evaluate` gives loss and accuracy on validation data."""
+    """Train `model` on `samples`; `evaluate` gives loss and accuracy on validation data.
+
+    An epoch's loss is the mean over its samples by their `weight` (samples,), None for equal ones.
+    """
     bounds = minibatch_bounds(n_samples, batch_size)
     steps = bounds.size - 1
     lr_of = schedule_function(schedule, lr, epochs * steps)
@@ -145,7 +149,10 @@ def train(
                 history.stop_reason = "interrupted"
                 break
             rows = np.diff(bounds[: done + 1])
-            history.loss.append(float(losses[:done] @ rows / rows.sum()))
+            shares = rows if weight is None else np.add.reduceat(weight[order], bounds[:done])
+            if weight is not None and done < steps:  # the last part ends where the epoch was left
+                shares[-1] = weight[order[bounds[done - 1] : bounds[done]]].sum()
+            history.loss.append(float(losses[:done] @ shares / max(shares.sum(), 1e-300)))
             history.accuracy.append(float(correct[:done].sum() / rows.sum()))
             history.lr.append(float(lrs[-1]))
             history.steps.append(epoch * steps + done)

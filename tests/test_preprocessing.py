@@ -8,6 +8,7 @@ from cases import DTYPES, MATRICES, assert_close
 
 import fastbn
 from fastbn import reference as ref
+from fastbn.kernels import preprocessing as kernels
 
 LAYOUTS = [("NC", s) for s in MATRICES[:9]] + [("CN", s[::-1]) for s in MATRICES[:9]]
 
@@ -107,3 +108,27 @@ def test_the_smallest_spans():
     x = np.array([[1e-25], [2e-25], [3e-25]], np.float32)
     assert_close(fastbn.standardize(x)[0], ref.standardize(x))
     assert np.isfinite(fastbn.min_max_scale(np.array([[0], [1e-42]], np.float32))[0]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_fit_kernels(rng, dtype):
+    """As a user's own compiled code calls them."""
+    x = (3 + rng.standard_normal((100, 6))).astype(dtype)
+    x[:, 2] = 0.1
+    x[:, 3] *= dtype(1e-25)
+    x[:, 4] *= dtype(1e25)
+    mean, std, low, high = np.empty((4, 6), dtype)
+    kernels.standard_fit(x, mean, std)
+    kernels.min_max_fit(x, low, high)
+    expected_mean, expected_std = ref.standard_fit(x)
+    assert_close(mean, expected_mean, scale=np.abs(expected_mean))
+    assert_close(std, expected_std, scale=expected_std + (expected_std == 0))
+    assert np.array_equal([low, high], np.array(ref.min_max_fit(x), dtype))
+
+
+def test_given_statistics(rng):
+    x, other = rng.standard_normal((2, 30, 4))
+    y, _, _ = fastbn.standardize(x, mean=other[0], std=np.abs(other[1]))
+    assert_close(y, ref.standardize(x, statistics=(other[0], np.abs(other[1]))))
+    y, _, _ = fastbn.min_max_scale(x, minimum=other[0], maximum=other[0] + 2)
+    assert_close(y, ref.min_max_scale(x, statistics=(other[0], other[0] + 2)))

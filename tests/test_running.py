@@ -62,3 +62,13 @@ def test_folded_weights_do_what_the_two_layers_did(rng):
     expected = fastbn.batch_norm_inference(x @ W.T, mean, var, gamma, beta)
     folded, bias = fastbn.fold_batch_norm(W, gamma, beta, mean, var)
     assert_close(x @ folded.T + bias, expected)
+
+
+def test_strided_statistics(rng):
+    wide = rng.uniform(1, 2, (2, 6))
+    before = wide.copy()
+    mean, var = rng.uniform(1, 2, (2, 3))
+    expected = ref.update_running_statistics(wide[0, ::2], wide[1, ::2], mean, var, 5)
+    fastbn.update_running_statistics(wide[0, ::2], wide[1, ::2], mean, var, 5)
+    assert_close(wide[:, ::2], np.array(expected))
+    assert np.array_equal(wide[:, 1::2], before[:, 1::2])

@@ -77,7 +77,7 @@ def test_every_schedule_trains(rng, schedule):
 
 def test_pytorch_agrees():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    for total in (10, 97, 400):
+    for total in (2, 3, 4, 10, 97, 400):
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
         one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.5, total_steps=total)
         expected = []

@@ -244,3 +244,13 @@ def test_patience_counts_epochs_without_a_number():
     stopper = _Stopper(fastbn.EarlyStopping(patience=3, monitor="loss", restore_best=False), False)
     due = [stopper.is_due(None, History(loss=[v])) for v in (np.nan, 1.0, 0.9, 0.8, np.nan, 0.9, 1)]
     assert due == [False] * 6 + [True]
+
+
+def test_the_loss_of_an_epoch_goes_by_the_weights(data):
+    weight = np.r_[np.ones(32), np.full(32, 1e-3), np.zeros(33)]
+    model, twin = (fastbn.BatchNormMLP(SIZES, lr=0.0) for _ in range(2))
+    history = fit(data, model, epochs=1, shuffle=False, sample_weight=weight)
+    losses = [
+        twin.train_step(data[0][part], data[1][part]) for part in (slice(0, 32), slice(32, 64))
+    ]
+    assert history.loss[0] == pytest.approx(np.average(losses, weights=[1, 1e-3]), rel=1e-5)

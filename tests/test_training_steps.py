@@ -183,22 +183,14 @@ def test_inference_is_the_oracles(rng, variant):
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", **({"lr": 0.01} | variant))
     for _ in range(3):
         model.train_step(x, labels)
-    a = scaled(x, variant.get("input_normalization")).T
-    params = dict(model.named_parameters())
-    state = model.snapshot()
-    for i in range(len(SIZES) - 1):
-        slope = 1.0 if i == len(SIZES) - 2 else model.config.slope
-        z = params[f"layers.{i}.weight"] @ a
-        if f"layers.{i}.gamma" in params:
-            a = ref.batch_norm_inference(
-                z, state[f"layers.{i}.running_mean"], state[f"layers.{i}.running_var"],
-                params[f"layers.{i}.gamma"], params[f"layers.{i}.beta"], 1e-5, slope, "CN",
-            )  # fmt: skip
-        else:
-            a = ref.leaky_relu(z + params[f"layers.{i}.bias"][:, None], slope)
+    a = reference_mlp.infer(
+        dict(model.named_parameters()),
+        model.snapshot(),
+        scaled(x, variant.get("input_normalization")),
+        slope=model.config.slope,
+    )
     assert_close(model.predict_logits(x), a.T, tolerance=1e-12)
-    p = np.exp(a.T - a.T.max(axis=1, keepdims=True))
-    assert_close(model.predict_proba(x), p / p.sum(axis=1, keepdims=True), tolerance=1e-12)
+    assert_close(model.predict_proba(x), ref.softmax(a, "CN").T, tolerance=1e-12)
     assert np.array_equal(model.predict(x), a.argmax(axis=0))
 
 

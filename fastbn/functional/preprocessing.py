@@ -8,7 +8,6 @@ import numpy as np
 
 from fastbn._checks import choice, float_array, float_vector, kernel_input, number, pair
 from fastbn.functional._layout import Output
-from fastbn.functional.batchnorm import batch_statistics
 from fastbn.kernels import preprocessing as kernels
 
 _Arrays3 = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -41,14 +40,9 @@ def fit_standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     A constant column has its value for a mean and exactly 0 for a deviation, whatever the rounding
     of sums would make of it.
     """
-    mean, var = batch_statistics(rows)
-    minimum, maximum = fit_min_max(rows)
-    constant = minimum == maximum
-    if rows.dtype == np.float32 and ((var == 0) & ~constant).any():
-        # squares too small for float32
-        var = batch_statistics(rows.astype(np.float64))[1]
-    mean[constant] = minimum[constant]
-    return mean, np.where(constant, 0, np.sqrt(var)).astype(rows.dtype)
+    mean, std = np.empty((2, rows.shape[1]), rows.dtype)
+    kernels.standard_fit(rows, mean, std)
+    return mean, std
 
 
 def min_max_scales(minimum: np.ndarray, maximum: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -26,7 +26,7 @@ def update_running_statistics(
 
     Parameters
     ----------
-    running_mean, running_var : contiguous writeable arrays (C,)
+    running_mean, running_var : writeable arrays (C,)
         Become ``(1 - momentum) * running + momentum * batch``.
     mean, var : arrays (C,)
         Of the batch, `var` biased, as `batch_statistics` returns them.
@@ -48,8 +48,8 @@ def update_running_statistics(
     for name, array in (("running_mean", running_mean), ("running_var", running_var)):
         if not isinstance(array, np.ndarray) or array.ndim != 1:
             raise TypeError(f"{name}: expected a 1-D array to update, got {type(array).__name__}")
-        if not array.flags.writeable or not array.flags.c_contiguous or not array.dtype.isnative:
-            raise ValueError(f"{name}: expected a writeable contiguous native array, got another")
+        if not array.flags.writeable or not array.dtype.isnative:
+            raise ValueError(f"{name}: expected a writeable array of native byte order")
         float_array(name, array)
     if running_var.dtype != running_mean.dtype or running_var.shape != running_mean.shape:
         raise ValueError(
@@ -68,7 +68,9 @@ def update_running_statistics(
         momentum = 1.0 / (integer("num_batches_tracked", num_batches_tracked, 0) + 1)
     weight = number("momentum", momentum, 0.0, 1.0)
     unbiased = flag("unbiased", unbiased)
-    kernels.update_running_statistics(mean, var, n, weight, unbiased, running_mean, running_var)
+    new_mean, new_var = running_mean.copy(), running_var.copy()
+    kernels.update_running_statistics(mean, var, n, weight, unbiased, new_mean, new_var)
+    running_mean[...], running_var[...] = new_mean, new_var
 
 
 def fold_batch_norm(

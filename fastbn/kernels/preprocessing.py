@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from fastbn._jit import njit
+from fastbn.kernels.batchnorm_nc import combine_moments_nc, count_chunks, moments_nc
 
 
 @njit
@@ -30,6 +31,44 @@ def min_max_fit(
             # the second comparison lets a NaN in, and the first keeps it there
             minimum[j] = minimum[j] if minimum[j] <= value or minimum[j] != minimum[j] else value
             maximum[j] = maximum[j] if maximum[j] >= value or maximum[j] != maximum[j] else value
+
+
+@njit
+def standard_fit(
+    x,  # (N, C)
+    mean,  # out (C,)
+    std,  # out (C,), without Bessel's correction
+):
+    """Mean and deviation of each feature; of a constant one its value, and exactly 0.
+
+    Where squares leave the range of float32, the column is walked once more in float64.
+    """
+    n, features = x.shape
+    chunks = count_chunks(x)
+    partials = np.empty((3, chunks, features), x.dtype)
+    delta, var = np.empty(features), np.empty(features)
+    low, high = np.empty(features, x.dtype), np.empty(features, x.dtype)
+    # phase 1: moments, and the range that tells constant features from nearly constant ones
+    moments_nc(x, partials[0], partials[1], partials[2])
+    combine_moments_nc(partials[0], partials[1], partials[2], n, mean, delta, var)
+    min_max_fit(x, low, high)
+    # phase 2: features that want more care
+    for j in range(features):
+        if low[j] == high[j]:
+            mean[j] = low[j]
+            var[j] = 0.0
+        elif not (0.0 < var[j] < math.inf):
+            total = 0.0
+            for i in range(n):
+                total += np.float64(x[i, j])
+            center = total / n
+            square = 0.0
+            for i in range(n):
+                d = np.float64(x[i, j]) - center
+                square += d * d
+            mean[j] = center
+            var[j] = square / n
+        std[j] = math.sqrt(var[j])
 
 
 @njit
