@@ -7,7 +7,8 @@ import json
 import os
 import pathlib
 import tempfile
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,25 +22,31 @@ def write_model(
 ) -> None:
     """Write `tensors` and the JSON-able `header` to `path`: the whole file, or nothing.
 
-    The file is written beside its place, synced and renamed, so that a failure leaves what was
-    there before.
+    A failure leaves what was there before.
     """
     from safetensors.numpy import save
 
-    target = pathlib.Path(os.path.realpath(path))  # a link stays, and its target is written
+    target = pathlib.Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"path: expected a file to write, got the directory {target}")
     if target.exists() and not target.is_file():
         raise OSError(f"path: expected a regular file to write, got {target}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path: expected an existing folder, got {target.parent}")
-    text = _json(header)
-    metadata = {"fastbn": text}
+    metadata = {"fastbn": _json(header)}
     data = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, metadata)
+    with whole_file(target, "wb") as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path, mode: str, **options: Any) -> Iterator[IO[Any]]:
+    """Context of a file that takes its place, synced, only when all of it is written."""
+    target = pathlib.Path(os.path.realpath(path))  # a link stays, and its target is written
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        with os.fdopen(descriptor, mode, **options) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())

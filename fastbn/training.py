@@ -149,9 +149,8 @@ def train(
                 history.stop_reason = "interrupted"
                 break
             rows = np.diff(bounds[: done + 1])
-            shares = rows if weight is None else np.add.reduceat(weight[order], bounds[:done])
-            if weight is not None and done < steps:  # the last part ends where the epoch was left
-                shares[-1] = weight[order[bounds[done - 1] : bounds[done]]].sum()
+            seen_order = order[: bounds[done]]  # an epoch may be left half-way
+            shares = rows if weight is None else np.add.reduceat(weight[seen_order], bounds[:done])
             history.loss.append(float(losses[:done] @ shares / max(shares.sum(), 1e-300)))
             history.accuracy.append(float(correct[:done].sum() / rows.sum()))
             history.lr.append(float(lrs[-1]))

@@ -8,7 +8,6 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from typing import IO, Any
 
 import typer
 from rich.console import Console
@@ -84,18 +83,3 @@ def check_writable(path: pathlib.Path, option: str, *, inputs: Iterable[str] = (
         raise typer.BadParameter(
             f"cannot write in the folder {folder} ({error.strerror})", param_hint=hint
         ) from None
-
-
-@contextlib.contextmanager
-def whole_file(path: pathlib.Path, mode: str, **options: Any) -> Iterator[IO[Any]]:
-    """Context of a file that takes its place only when all of it is written."""
-    path = pathlib.Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, mode, **options) as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -16,10 +16,10 @@ from fastbn.cli._output import (
     listed,
     percent,
     print_rows,
-    whole_file,
 )
 from fastbn.cli._recipes import TEST_SIZE
 from fastbn.errors import DataFileError
+from fastbn.persistence import whole_file
 
 ENDINGS = (".csv", ".npz", ".npy")
 

@@ -45,7 +45,7 @@ class Output:
     input without being that very input, the kernel writes a temporary and `finish` copies it.
     """
 
-    def __init__(self, out: Any, x: np.ndarray, inputs: tuple[Any, ...]) -> None:
+    def __init__(self, out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> None:
         self._out = out
         if out is None:
             self.array = np.empty_like(x)
@@ -67,8 +67,8 @@ class Output:
         return self._out
 
 
-def _overlaps_partly(out: np.ndarray, other: Any) -> bool:
-    if not isinstance(other, np.ndarray) or not np.may_share_memory(out, other):
+def _overlaps_partly(out: np.ndarray, other: np.ndarray) -> bool:
+    if not np.may_share_memory(out, other):
         return False
     same = (
         out.__array_interface__["data"][0] == other.__array_interface__["data"][0]
