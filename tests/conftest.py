@@ -6,11 +6,19 @@ import os
 
 import numpy as np
 import pytest
-from cases import JIT_DISABLED
+from cases import JIT_DISABLED, WORST
 
 if JIT_DISABLED:
     # compiled loops raise no floating-point warnings; as Python they need not either
     np.seterr(all="ignore")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the largest errors against the oracle, which docs/design.md quotes."""
+    if WORST:
+        terminalreporter.section("largest errors against the oracle")
+        for of, error in sorted(WORST.items()):
+            terminalreporter.write_line(f"{of}: {error:.2g}")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import JIT_DISABLED, assert_close
+from cases import JIT_DISABLED, assert_close, note_error
 
 import fastbn
 from fastbn import reference as ref
@@ -162,8 +162,10 @@ def test_float32(rng, variant):
         model.scaling = model.scaling.fit(x)  # of all data, before the first minibatch
         loss = model.train_step(x[rows], labels[rows])
         expected = oracle.step(x_scaled[rows], labels[rows])
+        note_error(f"{STEPS} float32 steps, losses", abs(loss - expected) / max(1.0, expected))
         assert abs(loss - expected) <= 1e-6 * max(1.0, expected)
     for name, view in model.named_parameters():
+        note_error(f"{STEPS} float32 steps, parameters", np.abs(view - oracle.params[name]).max())
         assert_close(view, oracle.params[name], tolerance=5e-6)
 
 
