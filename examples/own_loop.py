@@ -45,7 +45,9 @@ def train(x, labels, hidden, classes, steps, lr, rng):
         z = np.dot(W1, x).reshape(1, hidden, n)
         batch_norm_forward_cn(z, gamma, beta, eps, slope, 0, hidden, y, mean, var, rstd)
         logits = np.dot(W2, y[0])
-        losses[step - 1] = softmax_cross_entropy_cn(logits, labels, weight, 0.0, work, dlogits)
+        losses[step - 1] = softmax_cross_entropy_cn(
+            logits, labels, weight, 0.0, 0, n, work, dlogits
+        )
         grads[c:] = np.dot(dlogits, y[0].T).reshape(-1)
         dy = np.dot(W2.T, dlogits).reshape(1, hidden, n)
         batch_norm_backward_cn(

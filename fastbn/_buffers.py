@@ -8,12 +8,23 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fastbn._intrinsics import PANEL_BYTES
 from fastbn.config import ModelConfig
 from fastbn.kernels import network as kernels
+from fastbn.kernels.gemm import DEPTH
 
 # Tensors start on multiples of this many elements: a cache line in float32.
 ALIGNMENT = 16
 LINE_BYTES = 64
+
+
+# Whole panels are multiples of this many elements, in either dtype.
+PANEL = PANEL_BYTES // 4
+
+
+def rounded_up(size: int) -> int:
+    """Return `size` rounded up to whole panels."""
+    return -(-size // PANEL) * PANEL
 
 
 def aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:
@@ -32,6 +43,7 @@ class Layout:
     def __init__(self, config: ModelConfig) -> None:
         self.size = 0  # elements of a flat buffer, gaps included
         self.units = 0  # outputs of all layers together
+        self.padded_units = 0  # each layer's rounded up to whole panels
         self.places: dict[str, tuple[int, tuple[int, ...]]] = {}  # name: (start, shape)
         rows = []
         sizes = config.layer_sizes
@@ -40,8 +52,10 @@ class Layout:
             weight = self._place(f"layers.{index}.weight", (n_out, n_in))
             gamma = self._place(f"layers.{index}.gamma", (n_out,)) if normalized else -1
             beta = self._place(f"layers.{index}.{'beta' if normalized else 'bias'}", (n_out,))
-            rows.append((n_in, n_out, weight, gamma, beta, self.units, normalized))
+            start = (self.units, self.padded_units)
+            rows.append((n_in, n_out, weight, gamma, beta, *start, normalized))
             self.units += n_out
+            self.padded_units += rounded_up(n_out)
         self.table = np.array(rows, np.int64)
         self.widest = int(self.table[:, kernels.N_OUT].max())
 
@@ -55,6 +69,16 @@ class Layout:
     def inputs(self) -> int:
         """Number of input features."""
         return int(self.table[0, kernels.N_IN])
+
+    @property
+    def barriers(self) -> int:
+        """Barriers of a training step (kernels/network.py)."""
+        return 2 * len(self.table) + 4
+
+    def gemm_flops(self, rows: int) -> float:
+        """Floating point operations of a step's matrix products; the first layer has no dX."""
+        products = self.table[:, kernels.N_IN] * self.table[:, kernels.N_OUT]
+        return 2.0 * rows * (3 * int(products.sum()) - int(products[0]))
 
     @property
     def n_parameters(self) -> int:
@@ -81,13 +105,17 @@ class Layout:
             yield name, self.view(buffer, start, shape)
 
 
-def allocate_workspace(layout: Layout, rows: int, dtype: np.dtype) -> kernels.Workspace:
-    """Allocate scratch memory for minibatches of up to `rows` samples."""
+def allocate_workspace(
+    layout: Layout, rows: int, dtype: np.dtype, members: int
+) -> kernels.Workspace:
+    """Allocate scratch memory for minibatches of up to `rows` samples and a team of `members`."""
+    padded_rows = rounded_up(rows)
     sizes = {
-        "x": rows * layout.inputs,
         "weight": rows,
         "z": rows * layout.units,
-        "a": rows * layout.units,
+        "a": rows * layout.widest,
+        "a_panels": padded_rows * layout.units,
+        "at_panels": rows * layout.padded_units,
         "da": rows * layout.widest,
         "dz": rows * layout.widest,
         "loss": rows * 3,
@@ -96,4 +124,11 @@ def allocate_workspace(layout: Layout, rows: int, dtype: np.dtype) -> kernels.Wo
         "rstd": layout.units,
     }
     arrays = {name: aligned_zeros(size, dtype) for name, size in sizes.items()}
-    return kernels.Workspace(labels=np.zeros(rows, np.int64), **arrays)
+    per_member = DEPTH * rounded_up(layout.inputs)
+    arrays["x"] = aligned_zeros(members * per_member, dtype).reshape(members, per_member)
+    arrays["dz_panels"] = aligned_zeros(2 * padded_rows * layout.widest, dtype).reshape(2, -1)
+    parts = -(-rows // kernels.PART_ROWS)
+    return kernels.Workspace(
+        labels=np.zeros(rows, np.int64), partial=np.zeros(parts), hits=np.zeros(parts, np.int64),
+        **arrays,
+    )  # fmt: skip

@@ -56,7 +56,7 @@ def _sources_digest() -> str:
     """Digest of every kernel source: a change in a helper outdates all that inlined it."""
     digest = hashlib.sha256()
     root = pathlib.Path(__file__).parent
-    for path in [root / "_jit.py", *sorted((root / "kernels").glob("*.py"))]:
+    for path in sorted([*root.glob("_*.py"), *(root / "kernels").glob("*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -158,64 +158,3 @@ def run(serial: Any, parallel: Any, n_elements: int, *args: Any) -> Any:
         return parallel(*args)
     finally:
         _region.release()
-
-
-# -- BLAS ----------------------------------------------------------------------------------------
-
-
-class _BlasHold:
-    """Context in which the BLAS that kernels call computes on the calling thread alone.
-
-    Its own pool spins on the same cores as everybody else's: beside another busy process, or a
-    second training in this one, a step took ten times as long. Only scipy's library is held, which
-    is what compiled code calls; NumPy's own is left alone. The first to enter stores the number of
-    threads and the last to leave puts it back, whichever Python threads they are.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._depth = 0
-        self._library: Any = None
-        self._threads = 1
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._depth == 0:
-                if self._library is None:
-                    self._library = blas_library() or False
-                if self._library:
-                    self._threads = self._library.num_threads
-                    _set_threads(self._library, 1)
-            self._depth += 1
-
-    def __exit__(self, *exc: object) -> None:
-        with self._lock:
-            self._depth -= 1
-            if self._depth == 0 and self._library:
-                _set_threads(self._library, self._threads)
-
-
-def _set_threads(library: Any, n_threads: int) -> None:
-    # threadpoolctl lets only the first Python thread that asks set the number, and ignores others
-    # without a word. Here a lock keeps order, and whoever leaves last must be heard.
-    getattr(library, "_real_set_num_threads", library.set_num_threads)(n_threads)
-
-
-serial_blas = _BlasHold()
-
-
-def blas_library() -> Any:
-    """Return threadpoolctl's handle on the BLAS that kernels call; None where it is unknown."""
-    import scipy.linalg.cython_blas  # noqa: F401 (loads the library)
-    from threadpoolctl import ThreadpoolController
-
-    found = [
-        library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"
-    ]
-    # by folder: the file of NumPy's own copy is called libscipy_openblas too
-    scipys = [
-        library
-        for library in found
-        if {"scipy", "scipy.libs"} & set(pathlib.Path(library.filepath).parts)
-    ]
-    return (scipys or found or [None])[0]

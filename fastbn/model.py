@@ -16,8 +16,9 @@ from fastbn import persistence
 from fastbn._buffers import Layout, aligned_zeros, allocate_workspace
 from fastbn._checks import flag, integer, labels_array, number, pair, weights_array
 from fastbn._inputs import InputScaling, feature_matrix
-from fastbn._jit import serial_blas
 from fastbn._state import Header, check_tensors, state_views
+from fastbn._team import run_team
+from fastbn._threads import team_size
 from fastbn.config import OPTIMIZERS, ModelConfig
 from fastbn.functional import softmax_cross_entropy
 from fastbn.kernels import network as kernels
@@ -269,11 +270,16 @@ class BatchNormMLP:
             raise RuntimeError("this model is being trained by another thread")
         losses, correct = np.zeros(lrs.size), np.zeros(lrs.size, np.int64)
         rows = int(np.diff(bounds).max())
-        with _releasing(self._training), self._workspace(rows) as work, serial_blas:
+        size = team_size(self.layout.gemm_flops(rows), self.layout.barriers, lrs.size)
+        with _releasing(self._training), self._workspace(rows, size) as work:
             self.scaling = self.scaling.adopt(samples.center, samples.scale)
-            kernels.train_steps(
-                self._network(), self._recipe(), work, samples, order, bounds, lrs, self.steps,
-                losses, correct,
+            network, recipe, steps = self._network(), self._recipe(), self.steps
+            run_team(
+                kernels.train_steps, size,
+                lambda member: (
+                    network, recipe, work, samples, order, bounds, lrs, steps, member, losses,
+                    correct,
+                ),
             )  # fmt: skip
             self.steps += lrs.size
         return losses, correct
@@ -393,10 +399,17 @@ class BatchNormMLP:
         none = np.empty(0, np.int64), np.empty(0, self.dtype)
         samples = kernels.Samples(x, *none, self.scaling.center, self.scaling.scale)
         logits = np.empty((x.shape[0], self.config.layer_sizes[-1]), self.dtype)
-        with self._workspace(INFERENCE_ROWS) as work, serial_blas:
-            kernels.infer_logits(
-                self._network(), self._recipe(), work, samples, INFERENCE_ROWS, logits
-            )
+        network, recipe = self._network(), self._recipe()
+        size = team_size(self.layout.gemm_flops(x.shape[0]) / 3, 1, 1)
+        size = max(1, min(size, x.shape[0] // INFERENCE_ROWS))
+        with contextlib.ExitStack() as stack:
+            spaces = [stack.enter_context(self._workspace(INFERENCE_ROWS, 1)) for _ in range(size)]
+            run_team(
+                kernels.infer_logits, size,
+                lambda member: (
+                    network, recipe, spaces[member.rank], samples, INFERENCE_ROWS, member, logits
+                ),
+            )  # fmt: skip
         return logits
 
     def _network(self) -> kernels.Network:
@@ -423,11 +436,11 @@ class BatchNormMLP:
         )
 
     @contextlib.contextmanager
-    def _workspace(self, rows: int) -> Iterator[kernels.Workspace]:
+    def _workspace(self, rows: int, members: int) -> Iterator[kernels.Workspace]:
         """Lend scratch memory for `rows` samples: no two calls at once get the same."""
         work = self._free.pop() if self._free else None
-        if work is None or work.weight.size < rows:
-            work = allocate_workspace(self.layout, rows, self.dtype)
+        if work is None or work.weight.size < rows or work.x.shape[0] < members:
+            work = allocate_workspace(self.layout, rows, self.dtype, members)
         try:
             yield work
         finally:

@@ -13,6 +13,7 @@ from fastbn.kernels import (
     activations,
     batchnorm,
     batchnorm_nc,
+    gemm,
     losses,
     optimizers,
     preprocessing,
@@ -62,13 +63,17 @@ def arrays(dtype):
         (reductions.block_square_sum, (row,), fma),
         (reductions.row_moments_wide, (row, s), fma),
         (activations.affine_activation, (row, s, s, s, s, row.copy()), fma | select),
-        (activations.bias_activation_forward_cn, (x, np.ones(64, dtype), s, x.copy()), select),
         (
-            activations.bias_activation_backward_cn,
-            (x, x.copy(), np.ones(64, dtype), s, x.copy(), np.ones(64, dtype)),
+            activations.bias_activation_forward_cn,
+            (x, np.ones(64, dtype), s, 0, 64, x.copy()),
             select,
         ),
-        (activations.dropout, (row, 0.5, key), {"multiply"}),
+        (
+            activations.bias_activation_backward_cn,
+            (x, x.copy(), np.ones(64, dtype), s, 0, 64, x.copy(), np.ones(64, dtype)),
+            select,
+        ),
+        (activations.dropout, (row, 0, 0.5, key), {"multiply"}),
         (bn.block_gradient_sums, (row, row.copy(), s, s, s, s, s), fma | select),
         (bn.row_gradient_input, (row, row.copy(), *[s] * 7, row.copy()), fma | select),
         (bn.statistics_cn, (batch, 0, 8, vec, vec.copy()), fma),
@@ -106,9 +111,10 @@ def arrays(dtype):
         ),
         (
             losses.softmax_cross_entropy_cn,
-            (x.T.copy(), labels, weight, 0.1, np.ones((3, 64), dtype), x.T.copy()),
+            (x.T.copy(), labels, weight, 0.1, 0, 64, np.ones((3, 64), dtype), x.T.copy()),
             {"multiply", "add", "compare"},
         ),
+        (gemm.multiply, (x, flat[0], 8, np.ones((64, 33), dtype), 0, 64), {"multiply", "add"}),
         (losses.softmax_nc, (x,), {"multiply"}),
         (
             optimizers.adam,
@@ -124,7 +130,8 @@ def arrays(dtype):
         (optimizers.clip_factor, (row, 0.5), fma),
         (preprocessing.min_max_fit, (x, vec, vec.copy()), {"compare"}),
         (preprocessing.scale_rows, (x, vec, vec, s, x.copy()), fma),
-        (preprocessing.gather_rows, (x, labels, vec, vec, x.copy()), fma),
+        (preprocessing.gather_rows, (x, labels, 0, 64, vec, vec, x.copy()), fma),
+        (preprocessing.gather_panels, (x, labels, 0, 4, vec, vec, 0, 8, row), fma),
     ]
 
 
@@ -183,9 +190,12 @@ def test_every_kernel_with_a_loop_is_read():
         "standard_scale_of",
         "standard_fit",  # calls moments_nc; its own loop is for features out of float32's range
         "count_correct_cn",  # gathers by label
+        "prefetch_row",  # computes nothing
+        "pack_rows",  # copies
+        "pack_columns",  # the loops of what is left over by transpose_tile
     }
     for module in (
-        activations, batchnorm, batchnorm_nc, losses, optimizers, preprocessing, reductions
+        activations, batchnorm, batchnorm_nc, gemm, losses, optimizers, preprocessing, reductions
     ):  # fmt: skip
         tree = ast.parse(pathlib.Path(module.__file__).read_text())
         for function in tree.body:

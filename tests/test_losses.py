@@ -107,9 +107,9 @@ def test_count_correct_decides_as_argmax(rng):
     labels = rng.integers(0, 5, 200)
     expected = ref.count_correct(logits, labels, "CN")
     assert 0 < expected < 200
-    assert count_correct_cn(logits, labels, np.empty(200, np.float32)) == expected
+    assert count_correct_cn(logits, labels, 0, 200, np.empty((2, 200), np.float32)) == expected
     logits[:] = np.nan
-    assert count_correct_cn(logits, labels, np.empty(200, np.float32)) == 0
+    assert count_correct_cn(logits, labels, 0, 200, np.empty((2, 200), np.float32)) == 0
 
 
 def test_softmax(rng):
@@ -119,3 +119,25 @@ def test_softmax(rng):
     assert_close(expected, plain / plain.sum(axis=1, keepdims=True))
     softmax_nc(logits)
     assert_close(logits, expected)
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of the compiled function")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exponentials(dtype):
+    """To two units in the last place; 0 instead of denormals; NaN stays."""
+    import numba
+
+    from fastbn._intrinsics import exp_of_nonpositive
+
+    @numba.njit
+    def exponentials(x):
+        return np.array([exp_of_nonpositive(value) for value in x])
+
+    lowest = np.log(np.finfo(dtype).tiny)
+    x = np.concatenate([np.linspace(lowest, 0, 100_001), -np.geomspace(1e-30, 80, 10_001)])
+    x = x[x >= lowest * 0.999999].astype(dtype)
+    expected = np.exp(x.astype(np.longdouble))
+    error = np.abs(exponentials(x) - expected) / expected
+    assert error.max() <= 2 * np.finfo(dtype).eps
+    odd = np.array([0.0, -0.0, -np.inf, lowest * 1.01, lowest * 1000, np.nan], dtype)
+    assert np.array_equal(exponentials(odd), [1, 1, 0, 0, 0, np.nan], equal_nan=True)

@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # The test files that call kernels, directly or through the API and the model.
 FILES = [
     "test_batchnorm.py",
+    "test_gemm.py",
     "test_losses.py",
     "test_optimizers.py",
     "test_preprocessing.py",

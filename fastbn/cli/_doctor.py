@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
 ) -> None:
-    """Tell what this machine gives to fastbn: versions, cores, threads, BLAS and cache.
+    """Tell what this machine gives to fastbn: versions, cores, threads and cache.
 
     Warnings say what is slow or broken here and how to mend it. Please put this into a report of a
     bug.
@@ -49,19 +49,12 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
         ("processor", f"{cpu.name} ({cpu.architecture})"),
         ("instructions", ", ".join(cpu.vector_features) or "unknown"),
         ("cores", cores),
+        ("training", f"teams of up to {facts.team_threads} threads"),
+        ("products", f"tiles of {facts.tile_rows} rows by 128 bytes"),
         ("numba threads", str(facts.numba_threads)),
         ("threading layer", f"{layers.chosen or 'none'} ({state}; {layers.requested} requested)"),
         *[(f"  {name}", problem or "can be loaded") for name, problem in layers.problems.items()],
     ]
-    for blas in facts.blas:
-        use = "; called by kernels, on one thread while a model computes"
-        rows.append(
-            (
-                "BLAS",
-                f"{blas.name} {blas.version}, {blas.threads} threads, {blas.path}"
-                f"{use if blas.used_by_kernels else ''}",
-            )
-        )
     if cache.folder is None:
         why = "the compiler is off" if facts.jit_disabled else "no folder can be written"
         rows.append(("cache", f"none: {why}"))

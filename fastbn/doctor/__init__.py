@@ -26,7 +26,7 @@ class Report:
 
 
 def report() -> Report:
-    """Look at versions, processor, threads, BLAS, cache and extras.
+    """Look at versions, processor, threads, cache and extras.
 
     Nothing is compiled and no thread is started, so that it is safe to call anywhere.
 

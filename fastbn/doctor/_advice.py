@@ -7,14 +7,7 @@ from collections.abc import Iterator
 
 from fastbn.doctor._facts import Facts
 
-THREAD_LIMITS = (
-    "NUMBA_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+THREAD_LIMITS = ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
 
 PURPOSE = "fastbn's own parallel kernels take turns and are safe; your numba code may not be"
 
@@ -27,8 +20,6 @@ def warnings(facts: Facts) -> Iterator[str]:
             "NUMBA_DISABLE_JIT is set: kernels run as plain Python, hundreds of times slower. "
             "Unset it."
         )
-    if not facts.numba_has_blas:
-        yield "numba finds no BLAS, and matrix products do not compile: pip install scipy"
     if facts.jit_disabled:
         pass  # and so nothing is compiled that could be kept
     elif facts.cache.folder is None:
@@ -99,18 +90,7 @@ def _thread_count_warnings(facts: Facts, usable: int) -> Iterator[str]:
             f"numba would start {facts.numba_threads} threads on {usable} usable cores. "
             f"Set NUMBA_NUM_THREADS={usable}."
         )
-    for blas in facts.blas:
-        if blas.threads > usable:
-            yield (
-                f"{blas.name} would use {blas.threads} threads on {usable} usable cores. "
-                f"Set {_limit_of(blas.name)}={usable}."
-            )
 
 
 def _is_inside(path: str, folder: str) -> bool:
     return pathlib.Path(path).resolve().is_relative_to(pathlib.Path(folder).resolve())
-
-
-def _limit_of(blas: str) -> str:
-    """Return the environment variable that limits a BLAS library's threads."""
-    return {"mkl": "MKL_NUM_THREADS", "blis": "BLIS_NUM_THREADS"}.get(blas, "OPENBLAS_NUM_THREADS")

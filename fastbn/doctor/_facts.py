@@ -1,4 +1,4 @@
-"""What this machine gives to fastbn: versions, cores, threads, BLAS, cache, extras."""
+"""What this machine gives to fastbn: versions, cores, threads, cache, extras."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import fastbn
 from fastbn.doctor._layers import ThreadingLayers, threading_layers
 
-PACKAGES = ("numba", "llvmlite", "numpy", "scipy", "threadpoolctl", "safetensors")
+PACKAGES = ("numba", "llvmlite", "numpy", "safetensors")
 
 # The optional extras, and the packages (by the name that is imported) each one brings.
 EXTRAS = {
@@ -50,17 +50,6 @@ class Cpu:
 
 
 @dataclasses.dataclass(frozen=True)
-class Blas:
-    """One BLAS library that is loaded, and how many threads it would use."""
-
-    name: str
-    version: str | None
-    threads: int
-    path: str
-    used_by_kernels: bool = False  # and then held to one thread while a model computes
-
-
-@dataclasses.dataclass(frozen=True)
 class Cache:
     """The folder of compiled kernels; None where none can be written."""
 
@@ -81,9 +70,9 @@ class Facts:
     cpu: Cpu
     threading: ThreadingLayers
     numba_threads: int
+    team_threads: int  # the most that a training takes
+    tile_rows: int  # of a matrix product, kept in registers
     jit_disabled: bool
-    numba_has_blas: bool
-    blas: tuple[Blas, ...]
     cache: Cache
     extras: dict[str, dict[str, str | None]]
     environment: dict[str, str]
@@ -97,6 +86,9 @@ def gather() -> Facts:
     loaded = tuple(name for name in OTHER_POOLS if name in sys.modules)
     import numba
 
+    from fastbn._intrinsics import TILE_ROWS
+    from fastbn._threads import available_threads
+
     config: Any = numba.config
     return Facts(
         fastbn=fastbn.__version__,
@@ -106,9 +98,9 @@ def gather() -> Facts:
         cpu=_cpu(),
         threading=threading_layers(),
         numba_threads=int(config.NUMBA_NUM_THREADS),
+        team_threads=available_threads(),
+        tile_rows=TILE_ROWS,
         jit_disabled=bool(config.DISABLE_JIT),
-        numba_has_blas=_numba_has_blas(),
-        blas=_blas(),
         cache=_cache(),
         extras={extra: {n: _version(n) for n in names} for extra, names in EXTRAS.items()},
         environment=environment,
@@ -163,37 +155,6 @@ def _quota() -> float | None:
         return float(quota) / float(period)
     except (OSError, ValueError):  # no control group, an older kind, or "max"
         return None
-
-
-# -- BLAS ------------------------------------------------------------------------------------------
-
-
-def _numba_has_blas() -> bool:
-    """Tell whether np.dot compiles: numba takes BLAS from scipy."""
-    try:
-        import scipy.linalg.cython_blas  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def _blas() -> tuple[Blas, ...]:
-    from threadpoolctl import threadpool_info
-
-    from fastbn._jit import blas_library
-
-    ours = blas_library() if _numba_has_blas() else None
-    return tuple(
-        Blas(
-            name=pool["internal_api"],
-            version=pool.get("version"),
-            threads=pool["num_threads"],
-            path=pool["filepath"],
-            used_by_kernels=ours is not None and pool["filepath"] == ours.filepath,
-        )
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas"
-    )
 
 
 # -- cache -----------------------------------------------------------------------------------------

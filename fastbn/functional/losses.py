@@ -66,7 +66,9 @@ def softmax_cross_entropy(
         weight = (weight / weight.sum()).astype(logits.dtype)
     if layout == "CN":
         work, dlogits = np.empty((3, labels.size), logits.dtype), np.empty_like(logits)
-        loss = kernels.softmax_cross_entropy_cn(logits, labels, weight, smoothing, work, dlogits)
+        loss = kernels.softmax_cross_entropy_cn(
+            logits, labels, weight, smoothing, 0, labels.size, work, dlogits
+        )
         return float(loss), dlogits
     # classes last: for (N, C) this is the array itself
     last = np.ascontiguousarray(np.moveaxis(logits, 1, -1))

@@ -30,12 +30,14 @@ def bias_activation_forward_cn(
     z,  # (C, N) pre-activations
     bias,  # (C,)
     slope,
+    start,  # features start to stop
+    stop,
     a,  # out (C, N)
 ):
     """a = act(z + bias)."""
     one = z.dtype.type(1)
     zero = z.dtype.type(0)
-    for c in range(z.shape[0]):
+    for c in range(start, stop):
         affine_activation(z[c], zero, one, bias[c], slope, a[c])
 
 
@@ -45,11 +47,13 @@ def bias_activation_backward_cn(
     z,  # (C, N)
     bias,  # (C,)
     slope,
+    start,  # features start to stop
+    stop,
     dz,  # out (C, N)
     dbias,  # out (C,)
 ):
     """dz = da * act'(z + bias), dbias = the sum of dz over the samples."""
-    for c in range(z.shape[0]):
+    for c in range(start, stop):
         da_c, z_c, dz_c, bias_c = da[c], z[c], dz[c], bias[c]
         for i in range(z_c.size):
             dz_c[i] = da_c[i] if z_c[i] + bias_c > 0 else slope * da_c[i]
@@ -78,6 +82,7 @@ def dropout_key(seed, step, layer):
 @njit
 def dropout(
     x,  # (K,) flat values, overwritten
+    first,  # position of x[0] in the layer
     rate,  # probability of dropping a value
     key,  # of `dropout_key`
 ):
@@ -90,4 +95,4 @@ def dropout(
     keep = x.dtype.type(1.0 / (1.0 - rate))
     zero = x.dtype.type(0)
     for i in range(x.size):
-        x[i] = x[i] * keep if mix32(np.uint64(i) ^ key) >= threshold else zero
+        x[i] = x[i] * keep if mix32(np.uint64(first + i) ^ key) >= threshold else zero

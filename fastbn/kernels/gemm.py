@@ -1,29 +1,101 @@
-"""Matrix products on contiguous row-major arrays, through the BLAS that scipy brings.
+"""Matrix products whose right operand lies in panels.
 
-Named by which operand is transposed. Numba turns `np.dot` with a transposed contiguous operand into
-one GEMM call without a copy.
+    out (M, N) = a (M, K) b (K, N)        a of any strides, a transpose too
+
+A panel holds 128 bytes of columns of b, row after row: the panel of columns j to j + width begins
+at j * K, and its row k is width numbers. Where b has no more columns, the last panel's are not
+looked at. A tile of some rows of `out` by one panel is summed up in registers (`multiply_tile`).
+
+Sums are cut at multiples of DEPTH products, and the parts added in order. Every number of `out` is
+thus the same however rows and panels are shared among threads.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
+from fastbn._intrinsics import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_tile
 from fastbn._jit import njit
 
-
-@njit
-def matmul_nn(a, b, out):
-    """out (M, N) = a (M, K) b (K, N)."""
-    np.dot(a, b, out)
+# Products of a chain of multiply-adds: a panel's part stays in the first-level cache, and float32
+# sums keep their digits.
+DEPTH = 256
 
 
 @njit
-def matmul_nt(a, b, out):
-    """out (M, N) = a (M, K) b^T, b (N, K)."""
-    np.dot(a, b.T, out)
+def panel_width(x):
+    """Columns of a panel."""
+    return PANEL_BYTES // x.itemsize
 
 
 @njit
-def matmul_tn(a, b, out):
-    """out (M, N) = a^T b, a (K, M), b (K, N)."""
-    np.dot(a.T, b, out)
+def multiply_panel(a, k, depth, panels, start, out, first, last, j, add):
+    """Rows first to last of one panel's columns, which begin at j of out.
+
+    Adds the products k to k + depth; the panel's row k is at panels[start].
+    """
+    width = panel_width(out)
+    columns = min(width, out.shape[1] - j)
+    i = first
+    if 2 * columns > width:
+        while i + TILE_ROWS <= last:
+            multiply_tile(TILE_ROWS, 2, a, i, panels, start, k, depth, out, j, columns, add)
+            i += TILE_ROWS
+        while i + 2 <= last:
+            multiply_tile(2, 2, a, i, panels, start, k, depth, out, j, columns, add)
+            i += 2
+        if i < last:
+            multiply_tile(1, 2, a, i, panels, start, k, depth, out, j, columns, add)
+    else:
+        while i + TILE_ROWS <= last:
+            multiply_tile(TILE_ROWS, 1, a, i, panels, start, k, depth, out, j, columns, add)
+            i += TILE_ROWS
+        while i + 2 <= last:
+            multiply_tile(2, 1, a, i, panels, start, k, depth, out, j, columns, add)
+            i += 2
+        if i < last:
+            multiply_tile(1, 1, a, i, panels, start, k, depth, out, j, columns, add)
+
+
+@njit
+def multiply(a, panels, depth, out, first, last):
+    """Rows first to last of out = a b; b has `depth` rows and lies in panels."""
+    width = panel_width(out)
+    for k in range(0, depth, DEPTH):
+        part, add = min(DEPTH, depth - k), 1 if k > 0 else 0
+        for j in range(0, out.shape[1], width):
+            start = j * depth + k * width
+            multiply_panel(a, k, part, panels, start, out, first, last, j, add)
+
+
+@njit
+def pack_rows(b, panels, first, last):
+    """Rows first to last of b (K, N), to panels."""
+    depth, columns = b.shape
+    width = panel_width(b)
+    for j in range(0, columns, width):
+        count = min(width, columns - j)
+        for k in range(first, last):
+            start = j * depth + k * width
+            row, target = b[k, j : j + count], panels[start : start + count]
+            for c in range(row.size):
+                target[c] = row[c]
+
+
+@njit
+def pack_columns(b, panels, first, last):
+    """Rows first to last of b (N, K), to panels of b^T, where they are columns."""
+    depth = b.shape[1]
+    width = panel_width(b)
+    flat = b.reshape(b.size)
+    row = first
+    while row + 8 <= last and row % 8 == 0:
+        start = row // width * width * depth + row % width
+        for k in range(0, depth - 7, 8):
+            transpose_tile(flat, row * depth + k, depth, panels, start + k * width, width)
+        for k in range(depth // 8 * 8, depth):
+            for c in range(8):
+                panels[start + k * width + c] = b[row + c, k]
+        row += 8
+    for c in range(row, last):
+        start = c // width * width * depth + c % width
+        for k in range(depth):
+            panels[start + k * width] = b[c, k]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 
+from fastbn._intrinsics import exp_of_nonpositive
 from fastbn._jit import njit
 
 
@@ -41,7 +42,7 @@ def softmax_cross_entropy_nc(
         for k in range(z.size):
             centred = z[k] - top
             centred_sum += centred
-            d[k] = math.exp(centred)
+            d[k] = exp_of_nonpositive(centred)
             normalizer += d[k]
         # phase 3: loss and gradient
         log_normalizer = math.log(normalizer)
@@ -62,48 +63,50 @@ def softmax_cross_entropy_cn(
     labels,  # (N,) integers in [0, C)
     weight,  # (N,) adding up to 1
     smoothing,  # label smoothing in [0, 1]
+    start,  # samples start to stop
+    stop,
     work,  # overwritten (3, N): maximum, normalizer and sum of the centred logits
     dlogits,  # out (C, N)
 ):
-    """Loss of the batch, as float64; the gradient goes to dlogits."""
-    classes, samples = logits.shape
+    """Loss of samples start to stop, as float64; their gradient goes to dlogits."""
+    classes = logits.shape[0]
     off = dlogits.dtype.type(smoothing / classes)
     on = dlogits.dtype.type(1.0 - smoothing)
     zero = logits.dtype.type(0)
-    top, normalizer, centred_sum = work[0], work[1], work[2]
+    top, normalizer, centred_sum = work[0, start:stop], work[1, start:stop], work[2, start:stop]
+    label, w = labels[start:stop], weight[start:stop]
     # phase 1: maximum over the classes
-    z = logits[0]
-    for i in range(samples):
+    z = logits[0, start:stop]
+    for i in range(z.size):
         top[i] = z[i]
         normalizer[i] = zero
         centred_sum[i] = zero
-    for k in range(classes):
-        z = logits[k]
-        for i in range(samples):
+    for k in range(1, classes):
+        z = logits[k, start:stop]
+        for i in range(z.size):
             top[i] = max(top[i], z[i])
     # phase 2: exponentials
     for k in range(classes):
-        z, d = logits[k], dlogits[k]
-        for i in range(samples):
+        z, d = logits[k, start:stop], dlogits[k, start:stop]
+        for i in range(z.size):
             centred = z[i] - top[i]
             centred_sum[i] += centred
-            d[i] = math.exp(centred)
-        for i in range(samples):
+            d[i] = exp_of_nonpositive(centred)
             normalizer[i] += d[i]
     # phase 3: loss and gradient
     loss = 0.0
-    for i in range(samples):
-        hit = logits[labels[i], i] - top[i]
-        loss += weight[i] * (math.log(normalizer[i]) - on * hit)
+    for i in range(top.size):
+        hit = logits[label[i], start + i] - top[i]
+        loss += w[i] * (math.log(normalizer[i]) - on * hit)
         if off > 0:  # 0 times a logit of -inf would be a NaN
-            loss -= weight[i] * (off * centred_sum[i])
-        normalizer[i] = weight[i] / normalizer[i]
+            loss -= w[i] * (off * centred_sum[i])
+        normalizer[i] = w[i] / normalizer[i]
     for k in range(classes):
-        d = dlogits[k]
-        for i in range(samples):
-            d[i] = d[i] * normalizer[i] - weight[i] * off
-    for i in range(samples):
-        dlogits[labels[i], i] -= weight[i] * on
+        d = dlogits[k, start:stop]
+        for i in range(d.size):
+            d[i] = d[i] * normalizer[i] - w[i] * off
+    for i in range(label.size):
+        dlogits[label[i], start + i] -= w[i] * on
     return loss
 
 
@@ -111,21 +114,24 @@ def softmax_cross_entropy_cn(
 def count_correct_cn(
     logits,  # (C, N)
     labels,  # (N,) integers in [0, C)
-    beaten,  # overwritten (N,)
+    start,  # samples start to stop
+    stop,
+    work,  # overwritten (2, N)
 ):
     """Samples whose label has the largest logit, the first of equals, as `argmax` decides."""
     one, zero = logits.dtype.type(1), logits.dtype.type(0)
-    for i in range(labels.size):
-        target = logits[labels[i], i]
-        beaten[i] = zero if target == target else one
+    target, beaten = work[0, start:stop], work[1, start:stop]
+    label = labels[start:stop]
+    for i in range(label.size):
+        target[i] = logits[label[i], start + i]
+        beaten[i] = zero if target[i] == target[i] else one
     for k in range(logits.shape[0]):
-        z = logits[k]
-        for i in range(labels.size):
-            target = logits[labels[i], i]
-            if z[i] > target or (z[i] == target and k < labels[i]):
+        z = logits[k, start:stop]
+        for i in range(z.size):
+            if z[i] > target[i] or (z[i] == target[i] and k < label[i]):
                 beaten[i] = one
     correct = 0
-    for i in range(labels.size):
+    for i in range(beaten.size):
         if beaten[i] == zero:
             correct += 1
     return correct
@@ -143,7 +149,7 @@ def softmax_nc(
             top = max(top, z[k])
         normalizer = z.dtype.type(0)
         for k in range(z.size):
-            z[k] = math.exp(z[k] - top)
+            z[k] = exp_of_nonpositive(z[k] - top)
             normalizer += z[k]
         for k in range(z.size):
             z[k] /= normalizer

@@ -3,6 +3,11 @@
 Activations are feature-major, (units, rows of the minibatch); the input stays sample-major, as it
 came. Parameters, gradients and both moments are four flat buffers, and a table says where each
 layer's tensors lie in them.
+
+All members of a team run the same call. Of each phase a member does its share: some features of a
+layer, some samples of the loss, some parameters of the update. What a feature needs of its row
+follows the product that made it, while the row is in cache, and a barrier stands only where a
+member needs what others have made. No sum crosses a share, so the bits do not depend on shares.
 """
 
 from __future__ import annotations
@@ -11,7 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastbn._intrinsics import TILE_ROWS
 from fastbn._jit import njit
+from fastbn._team import alone_in, barrier, share
 from fastbn.kernels.activations import (
     bias_activation_backward_cn,
     bias_activation_forward_cn,
@@ -24,13 +31,20 @@ from fastbn.kernels.batchnorm import (
     batch_norm_inference_cn,
     update_running_statistics,
 )
-from fastbn.kernels.gemm import matmul_nn, matmul_nt, matmul_tn
+from fastbn.kernels.gemm import (
+    DEPTH,
+    multiply,
+    multiply_panel,
+    pack_columns,
+    pack_rows,
+    panel_width,
+)
 from fastbn.kernels.losses import count_correct_cn, softmax_cross_entropy_cn
 from fastbn.kernels.optimizers import adam, clip_factor, rmsprop, sgd
-from fastbn.kernels.preprocessing import gather_rows, scale_rows
+from fastbn.kernels.preprocessing import gather_panels, gather_rows
 
 # columns of the layer table
-N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, NORMALIZED = range(7)
+N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
 
 # codes of the optimizers
 ADAM, ADAMW, SGD, RMSPROP = range(4)
@@ -39,7 +53,7 @@ ADAM, ADAMW, SGD, RMSPROP = range(4)
 class Network(NamedTuple):
     """What a network is. A layer without batch norm keeps its bias where BETA points."""
 
-    layers: np.ndarray  # (layers, 7) int64: the columns above
+    layers: np.ndarray  # (layers, 8) int64: the columns above
     params: np.ndarray  # (K,)
     grads: np.ndarray  # (K,)
     m: np.ndarray  # (K,)
@@ -66,19 +80,27 @@ class Recipe(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Scratch memory for minibatches of up to `rows` samples, all flat."""
+    """Scratch memory for minibatches of up to `rows` samples, all flat.
 
-    x: np.ndarray  # (rows * inputs,)
+    `padded` rows or units are rounded up to whole panels (kernels/gemm.py).
+    """
+
+    x: np.ndarray  # (members, DEPTH * padded inputs) a member's part of the minibatch
     labels: np.ndarray  # (rows,) int64
     weight: np.ndarray  # (rows,)
     z: np.ndarray  # (rows * units,) pre-activations of all layers
-    a: np.ndarray  # (rows * units,) activations of all layers
+    a: np.ndarray  # (rows * widest layer,) activations of one layer
+    a_panels: np.ndarray  # (padded rows * units,) activations of all layers, as right operands
+    at_panels: np.ndarray  # (rows * padded units,) their transposes
     da: np.ndarray  # (rows * widest layer,)
     dz: np.ndarray  # (rows * widest layer,)
+    dz_panels: np.ndarray  # (2, padded rows * widest layer)
     loss: np.ndarray  # (3 * rows,)
     mean: np.ndarray  # (units,)
     var: np.ndarray  # (units,)
     rstd: np.ndarray  # (units,)
+    partial: np.ndarray  # (parts,) float64: sums of some samples or parameters
+    hits: np.ndarray  # (parts,) int64
 
 
 class Samples(NamedTuple):
@@ -89,6 +111,10 @@ class Samples(NamedTuple):
     weight: np.ndarray  # (N,), or (0,) for equal weights
     center: np.ndarray  # (inputs,)
     scale: np.ndarray  # (inputs,)
+
+
+# Samples of the loss that one member takes at a time.
+PART_ROWS = 512
 
 
 @njit
@@ -131,102 +157,230 @@ def layer_slope(network, recipe, index):
 
 
 @njit
-def forward(network, recipe, work, rows, step):
-    """Activations of all layers from work.x, in training: z, a and the batch's statistics."""
-    for index in range(network.layers.shape[0]):
-        layer = network.layers[index]
-        z, a = units(work.z, layer, rows), units(work.a, layer, rows)
-        weight, beta = matrix(network.params, layer), tensor(network.params, layer, BETA)
-        slope = layer_slope(network, recipe, index)
-        if index == 0:
-            matmul_nt(weight, work.x[: rows * layer[N_IN]].reshape(rows, layer[N_IN]), z)
-        else:
-            matmul_nn(weight, units(work.a, network.layers[index - 1], rows), z)
-        if layer[NORMALIZED]:
-            gamma = tensor(network.params, layer, GAMMA)
-            mean, var = features(work.mean, layer), features(work.var, layer)
-            batch_norm_forward_cn(
-                as_batch(z), gamma, beta, recipe.eps, slope, 0, layer[N_OUT],
-                as_batch(a), mean, var, features(work.rstd, layer),
-            )  # fmt: skip
-            update_running_statistics(
-                mean, var, rows, recipe.momentum, True,
-                features(network.running_mean, layer), features(network.running_var, layer),
-            )  # fmt: skip
-        else:
-            bias_activation_forward_cn(z, beta, slope, a)
-        if recipe.dropout > 0 and index < network.layers.shape[0] - 1:
-            dropout(a.reshape(a.size), recipe.dropout, dropout_key(recipe.seed, step, index))
+def share_rows(n, member):
+    """Rows of n that are this member's: whole tiles, but for the last."""
+    first, last = share((n + TILE_ROWS - 1) // TILE_ROWS, member)
+    return first * TILE_ROWS, min(last * TILE_ROWS, n)
 
 
 @njit
-def backward(network, recipe, work, rows, step):
+def share_tasks(rows, columns, width, member):
+    """Cut a product of the data into tasks, a group of rows by a panel of columns each.
+
+    Rows are cut only where there are few panels. The result is this member's first and last task,
+    and how many groups the rows are cut into: task t is panel t // groups, group t % groups.
+    """
+    panels = (columns + width - 1) // width
+    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+    groups = 1 if panels % member.size == 0 else min(tiles, 1 + 4 * member.size // panels)
+    first, last = share(panels * groups, member)
+    return first, last, groups
+
+
+@njit
+def multiply_data(network, work, samples, order, member):
+    """z of the first layer: its weight times the minibatch transposed.
+
+    A panel of samples is gathered, scaled, transposed and used while it is in cache.
+    """
+    layer = network.layers[0]
+    rows, inputs = order.size, layer[N_IN]
+    width = panel_width(work.z)
+    z, weight = units(work.z, layer, rows), matrix(network.params, layer)
+    tiles = (layer[N_OUT] + TILE_ROWS - 1) // TILE_ROWS
+    gathered = work.x[member.rank, : width * inputs]
+    panel = work.x[member.rank, width * inputs : 2 * width * inputs]
+    present = -1
+    first, last, groups = share_tasks(layer[N_OUT], rows, width, member)
+    for task in range(first, last):
+        p, group = task // groups, task % groups
+        j = p * width
+        count = min(width, rows - j)
+        if p != present:
+            x = gathered[: count * inputs].reshape(count, inputs)
+            gather_rows(samples.x, order, j, j + count, samples.center, samples.scale, x)
+            pack_columns(x, panel, 0, count)
+            present = p
+        i = tiles * group // groups * TILE_ROWS
+        stop = min(tiles * (group + 1) // groups * TILE_ROWS, layer[N_OUT])
+        for k in range(0, inputs, DEPTH):
+            part, add = min(DEPTH, inputs - k), 1 if k > 0 else 0
+            multiply_panel(weight, k, part, panel, k * width, z, i, stop, j, add)
+
+
+@njit
+def multiply_by_data(network, work, samples, order, member):
+    """Gradient of the first layer's weight: dz times the minibatch, gathered once more."""
+    layer = network.layers[0]
+    rows, inputs = order.size, layer[N_IN]
+    width = panel_width(work.z)
+    dz = work.dz[: layer[N_OUT] * rows].reshape(layer[N_OUT], rows)
+    dweight = matrix(network.grads, layer)
+    tiles = (layer[N_OUT] + TILE_ROWS - 1) // TILE_ROWS
+    first, last, groups = share_tasks(layer[N_OUT], inputs, width, member)
+    panels = work.x[member.rank]
+    j_first = first // groups * width
+    j_last = min(((last - 1) // groups + 1) * width, inputs)
+    for k in range(0, rows if first < last else 0, DEPTH):
+        part, add = min(DEPTH, rows - k), 1 if k > 0 else 0
+        gather_panels(
+            samples.x, order, k, k + part, samples.center, samples.scale, j_first, j_last, panels
+        )
+        for task in range(first, last):
+            p, group = task // groups, task % groups
+            i = tiles * group // groups * TILE_ROWS
+            stop = min(tiles * (group + 1) // groups * TILE_ROWS, layer[N_OUT])
+            start = (p * width - j_first) * part
+            multiply_panel(dz, k, part, panels, start, dweight, i, stop, p * width, add)
+
+
+@njit
+def forward(network, recipe, work, samples, order, step, member):
+    """Activations of all layers, in training, and the statistics of the batch."""
+    rows = order.size
+    padded = (rows + panel_width(work.z) - 1) // panel_width(work.z) * panel_width(work.z)
+    multiply_data(network, work, samples, order, member)
+    barrier(member)
+    for index in range(network.layers.shape[0]):
+        layer = network.layers[index]
+        first, last = share_rows(layer[N_OUT], member)
+        z = units(work.z, layer, rows)
+        a = work.a[: z.size].reshape(z.shape)
+        if index > 0:
+            previous = network.layers[index - 1]
+            panels = work.a_panels[previous[UNIT] * padded :]
+            multiply(matrix(network.params, layer), panels, layer[N_IN], z, first, last)
+        activate(network, recipe, work, index, z, first, last, a)
+        if index < network.layers.shape[0] - 1:
+            if recipe.dropout > 0:
+                key = dropout_key(recipe.seed, step, index)
+                values = a[first:last].reshape((last - first) * rows)
+                dropout(values, first * rows, recipe.dropout, key)
+            pack_rows(a, work.a_panels[layer[UNIT] * padded :], first, last)
+            pack_columns(a, work.at_panels[layer[PADDED_UNIT] * rows :], first, last)
+        barrier(member)
+
+
+@njit
+def activate(network, recipe, work, index, z, first, last, a):
+    """Features first to last of a layer: statistics, normalization, activation."""
+    layer = network.layers[index]
+    beta = tensor(network.params, layer, BETA)
+    slope = layer_slope(network, recipe, index)
+    if not layer[NORMALIZED]:
+        bias_activation_forward_cn(z, beta, slope, first, last, a)
+        return
+    mean, var = features(work.mean, layer), features(work.var, layer)
+    batch_norm_forward_cn(
+        as_batch(z), tensor(network.params, layer, GAMMA), beta, recipe.eps, slope, first, last,
+        as_batch(a), mean, var, features(work.rstd, layer),
+    )  # fmt: skip
+    update_running_statistics(
+        mean[first:last], var[first:last], z.shape[1], recipe.momentum, True,
+        features(network.running_mean, layer)[first:last],
+        features(network.running_var, layer)[first:last],
+    )  # fmt: skip
+
+
+@njit
+def backward(network, recipe, work, samples, order, step, member):
     """All gradients, from the gradient of the last layer's output in work.da."""
+    rows = order.size
     for index in range(network.layers.shape[0] - 1, -1, -1):
         layer = network.layers[index]
+        first, last = share_rows(layer[N_OUT], member)
         z = units(work.z, layer, rows)
         da = work.da[: z.size].reshape(z.shape)
         dz = work.dz[: z.size].reshape(z.shape)
-        weight, dweight = matrix(network.params, layer), matrix(network.grads, layer)
+        if index < network.layers.shape[0] - 1:
+            following = network.layers[index + 1]
+            panels = work.dz_panels[(index + 1) % 2]
+            weight = matrix(network.params, following)
+            multiply(weight.T, panels, following[N_OUT], da, first, last)
+            if recipe.dropout > 0:
+                key = dropout_key(recipe.seed, step, index)
+                values = da[first:last].reshape((last - first) * rows)
+                dropout(values, first * rows, recipe.dropout, key)
         beta, dbeta = tensor(network.params, layer, BETA), tensor(network.grads, layer, BETA)
         slope = layer_slope(network, recipe, index)
-        if recipe.dropout > 0 and index < network.layers.shape[0] - 1:
-            dropout(da.reshape(da.size), recipe.dropout, dropout_key(recipe.seed, step, index))
         if layer[NORMALIZED]:
             batch_norm_backward_cn(
                 as_batch(da), as_batch(z), tensor(network.params, layer, GAMMA), beta,
                 features(work.mean, layer), features(work.rstd, layer), slope, recipe.exact,
-                0, layer[N_OUT], as_batch(dz), tensor(network.grads, layer, GAMMA), dbeta,
+                first, last, as_batch(dz), tensor(network.grads, layer, GAMMA), dbeta,
             )  # fmt: skip
         else:
-            bias_activation_backward_cn(da, z, beta, slope, dz, dbeta)
-        if index == 0:
-            matmul_nn(dz, work.x[: rows * layer[N_IN]].reshape(rows, layer[N_IN]), dweight)
-        else:
-            previous = units(work.a, network.layers[index - 1], rows)
-            matmul_nt(dz, previous, dweight)
-            matmul_tn(weight, dz, work.da[: previous.size].reshape(previous.shape))
+            bias_activation_backward_cn(da, z, beta, slope, first, last, dz, dbeta)
+        if index > 0:
+            previous = network.layers[index - 1]
+            pack_rows(dz, work.dz_panels[index % 2], first, last)
+            panels = work.at_panels[previous[PADDED_UNIT] * rows :]
+            multiply(dz, panels, rows, matrix(network.grads, layer), first, last)
+        barrier(member)
+    multiply_by_data(network, work, samples, order, member)
+    barrier(member)
 
 
 @njit
-def update(network, recipe, lr, step):
+def update(network, recipe, work, lr, step, member):
     """One step of the optimizer over all parameters; `step` counts from 1."""
     params, grads, m, v = network.params, network.grads, network.m, network.v
     clip = clip_factor(grads, recipe.max_norm)
+    lines = (params.size + 15) // 16
+    first, last = share(lines, member)
+    first, last = first * 16, min(last * 16, params.size)
     if recipe.optimizer == SGD:
-        sgd(params, grads, m, clip, lr, recipe.beta1, False, recipe.weight_decay, 0, params.size)
+        sgd(params, grads, m, clip, lr, recipe.beta1, False, recipe.weight_decay, first, last)
     elif recipe.optimizer == RMSPROP:
         rmsprop(
             params, grads, v, clip, lr, recipe.beta2, recipe.optimizer_eps, recipe.weight_decay,
-            0, params.size,
+            first, last,
         )  # fmt: skip
     else:
         adam(
             params, grads, m, v, clip, lr, recipe.beta1, recipe.beta2, recipe.optimizer_eps,
             1.0 - recipe.beta1**step, 1.0 - recipe.beta2**step,
-            recipe.weight_decay, recipe.optimizer == ADAMW, 0, params.size,
+            recipe.weight_decay, recipe.optimizer == ADAMW, first, last,
         )  # fmt: skip
+    barrier(member)
 
 
 @njit
-def gather(samples, order, work):
-    """Copy the minibatch `order` into the workspace, its weights scaled to add up to 1."""
-    rows, inputs = order.size, samples.x.shape[1]
+def gather_labels(samples, order, work, first, last):
+    """Copy labels and weights of the minibatch; the weights of all of it add up to 1."""
     number = work.weight.dtype.type
-    x = work.x[: rows * inputs].reshape(rows, inputs)
-    gather_rows(samples.x, order, samples.center, samples.scale, x)
     total = 0.0
-    for r in range(rows):
+    for r in range(order.size):
+        total += samples.weight[order[r]] if samples.weight.size else 1.0
+    for r in range(first, last):
         work.labels[r] = samples.labels[order[r]]
-        if samples.weight.size:
-            total += samples.weight[order[r]]
-    for r in range(rows):
-        if samples.weight.size == 0:
-            work.weight[r] = number(1.0 / rows)
-        elif total > 0:
-            work.weight[r] = number(samples.weight[order[r]] / total)
-        else:
-            work.weight[r] = number(0.0)
+        weight = samples.weight[order[r]] if samples.weight.size else number(1.0)
+        work.weight[r] = number(weight / total) if total > 0 else number(0.0)
+
+
+@njit
+def loss_gradient(network, work, samples, order, member):
+    """Mean loss of the minibatch and its hits; the gradient of the logits goes to work.da."""
+    rows = order.size
+    layer = network.layers[-1]
+    logits = work.a[: layer[N_OUT] * rows].reshape(layer[N_OUT], rows)
+    dlogits = work.da[: logits.size].reshape(logits.shape)
+    scratch = work.loss[: 3 * rows].reshape(3, rows)
+    parts = (rows + PART_ROWS - 1) // PART_ROWS
+    first, last = share(parts, member)
+    gather_labels(samples, order, work, first * PART_ROWS, min(last * PART_ROWS, rows))
+    for part in range(first, last):
+        start, stop = part * PART_ROWS, min((part + 1) * PART_ROWS, rows)
+        work.hits[part] = count_correct_cn(logits, work.labels, start, stop, scratch)
+        work.partial[part] = softmax_cross_entropy_cn(
+            logits, work.labels, work.weight, 0.0, start, stop, scratch, dlogits
+        )
+    barrier(member)
+    loss, correct = 0.0, 0
+    for part in range(parts):
+        loss += work.partial[part]
+        correct += work.hits[part]
+    return loss, correct
 
 
 @njit
@@ -239,51 +393,54 @@ def train_steps(
     bounds,  # (S + 1,) minibatch s is order[bounds[s] : bounds[s + 1]]
     lrs,  # (S,) learning rate of each step
     first_step,  # optimizer steps done before
+    member,  # of the team that runs this call
     losses,  # out (S,) mean loss of each minibatch
     correct,  # out (S,) its correctly classified samples
 ):
-    """Train S steps: gather, forward, loss, backward, update."""
+    """Train S steps: forward, loss, backward, update."""
     for s in range(lrs.size):
-        rows = bounds[s + 1] - bounds[s]
+        batch = order[bounds[s] : bounds[s + 1]]
         step = first_step + s + 1
-        gather(samples, order[bounds[s] : bounds[s + 1]], work)
-        forward(network, recipe, work, rows, step)
-        logits = units(work.a, network.layers[-1], rows)
-        labels = work.labels[:rows]
-        correct[s] = count_correct_cn(logits, labels, work.loss[:rows])
-        losses[s] = softmax_cross_entropy_cn(
-            logits, labels, work.weight[:rows], 0.0,
-            work.loss[: 3 * rows].reshape(3, rows), work.da[: logits.size].reshape(logits.shape),
-        )  # fmt: skip
-        backward(network, recipe, work, rows, step)
-        update(network, recipe, lrs[s], step)
+        forward(network, recipe, work, samples, batch, step, member)
+        loss, hits = loss_gradient(network, work, samples, batch, member)
+        if member.rank == 0:
+            losses[s] = loss
+            correct[s] = hits
+        backward(network, recipe, work, samples, batch, step, member)
+        update(network, recipe, work, lrs[s], step, member)
 
 
 @njit
 def infer_logits(
     network,
     recipe,
-    work,
+    work,  # of this member alone
     samples,  # labels and weights are not looked at
     rows,  # samples at a time
+    member,
     logits,  # out (N, classes)
 ):
-    """Logits of all samples with the running statistics, minibatch after minibatch."""
-    last = network.layers.shape[0] - 1
-    for first in range(0, samples.x.shape[0], rows):
-        x = samples.x[first : first + rows]
-        count = x.shape[0]
-        scaled = work.x[: x.size].reshape(x.shape)
-        scale_rows(x, samples.center, samples.scale, work.weight.dtype.type(0), scaled)
-        for index in range(last + 1):
-            layer = network.layers[index]
-            z, a = units(work.z, layer, count), units(work.a, layer, count)
-            weight, beta = matrix(network.params, layer), tensor(network.params, layer, BETA)
+    """Logits of this member's share of the samples, with the running statistics."""
+    layers = network.layers
+    one = alone_in(member)
+    first_part, last_part = share((samples.x.shape[0] + rows - 1) // rows, member)
+    for part in range(first_part, last_part):
+        first = part * rows
+        count = min(rows, samples.x.shape[0] - first)
+        width = panel_width(work.z)
+        padded = (count + width - 1) // width * width
+        for r in range(count):
+            work.labels[r] = first + r
+        multiply_data(network, work, samples, work.labels[:count], one)
+        for index in range(layers.shape[0]):
+            layer = layers[index]
+            z = units(work.z, layer, count)
+            a = work.a[: z.size].reshape(z.shape)
+            beta = tensor(network.params, layer, BETA)
             slope = layer_slope(network, recipe, index)
-            if index == 0:
-                matmul_nt(weight, scaled, z)
-            else:
-                matmul_nn(weight, units(work.a, network.layers[index - 1], count), z)
+            if index > 0:
+                panels = work.a_panels[layers[index - 1][UNIT] * padded :]
+                multiply(matrix(network.params, layer), panels, layer[N_IN], z, 0, layer[N_OUT])
             if layer[NORMALIZED]:
                 batch_norm_inference_cn(
                     as_batch(z), features(network.running_mean, layer),
@@ -291,8 +448,10 @@ def infer_logits(
                     beta, recipe.eps, slope, 0, layer[N_OUT], as_batch(a),
                 )  # fmt: skip
             else:
-                bias_activation_forward_cn(z, beta, slope, a)
-        result = units(work.a, network.layers[last], count)
+                bias_activation_forward_cn(z, beta, slope, 0, layer[N_OUT], a)
+            if index < layers.shape[0] - 1:
+                pack_rows(a, work.a_panels[layer[UNIT] * padded :], 0, layer[N_OUT])
+        result = work.a[: layers[-1][N_OUT] * count].reshape(layers[-1][N_OUT], count)
         for i in range(count):
             for k in range(result.shape[0]):
                 logits[first + i, k] = result[k, i]

@@ -10,8 +10,10 @@ import math
 
 import numpy as np
 
+from fastbn._intrinsics import prefetch
 from fastbn._jit import njit
 from fastbn.kernels.batchnorm_nc import combine_moments_nc, count_chunks, moments_nc
+from fastbn.kernels.gemm import panel_width
 
 
 @njit
@@ -113,16 +115,58 @@ def scale_rows(
             y_row[j] = (x_row[j] - center[j]) * scale[j] + low
 
 
+# Rows that are asked for ahead of their use: shuffled rows of large data wait for memory.
+AHEAD = 6
+
+
+@njit
+def prefetch_row(x, order, r, j_first, j_last):
+    """Ask for columns j_first to j_last of row order[r]."""
+    if r < order.size:
+        for j in range(j_first, j_last, 64 // x.itemsize):
+            prefetch(x, order[r], j)
+
+
 @njit
 def gather_rows(
     x,  # (N, C)
-    order,  # (M,) row numbers
+    order,  # row numbers
+    first,  # of them, first to last
+    last,
     center,  # (C,)
     scale,  # (C,)
-    y,  # out (M, C)
+    y,  # out (last - first, C)
 ):
-    """y[r] = (x[order[r]] - center) * scale: a shuffled minibatch, scaled on the way."""
-    for r in range(order.size):
-        x_row, y_row = x[order[r]], y[r]
+    """y = (x[order[first:last]] - center) * scale: shuffled rows, scaled on the way."""
+    for r in range(first, last):
+        prefetch_row(x, order, r + AHEAD, 0, x.shape[1])
+        x_row, y_row = x[order[r]], y[r - first]
         for j in range(x_row.size):
             y_row[j] = (x_row[j] - center[j]) * scale[j]
+
+
+@njit
+def gather_panels(
+    x,  # (N, C)
+    order,  # row numbers
+    first,  # of them, first to last
+    last,
+    center,  # (C,)
+    scale,  # (C,)
+    j_first,  # columns j_first to j_last, where panels begin
+    j_last,
+    panels,  # out, flat: the panels of those columns, last - first rows each
+):
+    """The same for some columns, to panels (kernels/gemm.py)."""
+    width = panel_width(x)
+    depth = last - first
+    for r in range(first, last):
+        prefetch_row(x, order, r + AHEAD, j_first, j_last)
+        x_row = x[order[r]]
+        for j in range(j_first, j_last, width):
+            start = (j - j_first) * depth + (r - first) * width
+            part = x_row[j : min(j + width, x_row.size)]
+            c, s = center[j : j + part.size], scale[j : j + part.size]
+            target = panels[start : start + part.size]
+            for i in range(part.size):
+                target[i] = (part[i] - c[i]) * s[i]

@@ -1,0 +1,347 @@
+"""What compiled code needs beyond NumPy: vector registers, atomics, giving up a time slice.
+
+Each is some instructions of LLVM's, emitted where it is called. Nothing is looked up at run time,
+and all of it can be cached on disk. Where the compiler is off (NUMBA_DISABLE_JIT), the functions of
+`fastbn._plain` take their places.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numba
+from llvmlite import binding, ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic as _intrinsic
+
+from fastbn._jit import DISABLED
+from fastbn._plain import PANEL_BYTES
+
+
+def _has_avx512() -> bool:
+    """Tell whether numba compiles for AVX-512: for this processor, unless it is told otherwise."""
+    config: Any = numba.config
+    if config.CPU_FEATURES is not None:
+        return "+avx512f" in config.CPU_FEATURES
+    return config.CPU_NAME != "generic" and bool(binding.get_host_cpu_features().get("avx512f"))
+
+
+# Rows of a register tile: rows * PANEL_BYTES of sums, a row of a panel and one broadcast number
+# have to find room in the registers, 32 of 64 bytes or 16 of 32.
+TILE_ROWS = 8 if _has_avx512() else 2
+
+intrinsic: Any = _intrinsic  # what it makes is called without the typing context
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+def _declare(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _suffix(context: Any, kind: Any) -> str:
+    """Name of a type in the names of LLVM's intrinsics: f32, v16f32."""
+    if isinstance(kind, ir.VectorType):
+        return f"v{kind.count}{_suffix(context, kind.element)}"
+    return f"f{8 * context.get_abi_sizeof(kind)}"
+
+
+def _splat(builder: Any, value: Any, lanes: int) -> Any:
+    """Build a vector of one value."""
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, value, I32(0))
+    zeros = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
+    return builder.shuffle_vector(first, undefined, zeros)
+
+
+def _fma(context: Any, builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once; fast-math does not touch it."""
+    name = f"llvm.fma.{_suffix(context, a.type)}"
+    return builder.call(_declare(builder, name, a.type, [a.type] * 3), [a, b, c])
+
+
+class _Array:
+    """An array argument: pointers to its elements, and its strides counted in elements."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
+        array = context.make_array(kind)(context, builder, value)
+        self.builder, self.data = builder, array.data
+        self.size = context.get_abi_sizeof(array.data.type.pointee)
+        self.strides = [
+            builder.sdiv(stride, ir.Constant(stride.type, self.size))
+            for stride in cgutils.unpack_tuple(builder, array.strides)
+        ]
+
+    def pointer(self, *indices: Any) -> Any:
+        offset = indices[0].type(0)
+        for index, stride in zip(indices, self.strides, strict=True):
+            offset = self.builder.add(offset, self.builder.mul(index, stride))
+        return self.builder.gep(self.data, [offset])
+
+
+@intrinsic(prefer_literal=True)
+def multiply_tile(
+    typingctx: Any,
+    rows: Any,  # literal: of the tile
+    vectors: Any,  # literal 1 or 2: half a panel, or a whole one
+    a: Any,  # (M, K), of any strides
+    i: Any,  # first row of the tile, in a and in out
+    panels: Any,  # flat
+    start: Any,  # of the panel's row k in `panels`
+    k: Any,  # first of the products to add
+    depth: Any,  # how many
+    out: Any,  # (M, N)
+    j: Any,  # first column of the tile in out
+    columns: Any,  # of the panel
+    accumulate: Any,  # 0 overwrites out, 1 adds to it
+) -> Any:
+    """out[i : i + rows, j : j + columns] (+)= a[i : i + rows, k : k + depth] panel.
+
+    The sums live in registers. Each is one chain of fused multiply-adds in the order of k, so that
+    its bits depend on nothing but k and depth.
+    """
+    if not isinstance(rows, types.IntegerLiteral):
+        return None
+    n_rows, n_vectors = rows.literal_value, vectors.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i, start, k, depth, j, columns, accumulate = (args[n] for n in (3, 5, 6, 7, 9, 10, 11))
+        a, panels, out = (_Array(context, builder, signature.args[n], args[n]) for n in (2, 4, 8))
+        number, word, size = out.data.type.pointee, i.type, out.size
+        lanes = PANEL_BYTES // 2 // size
+        vector = ir.VectorType(number, lanes)
+        tile = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
+
+        def load(pointer: Any) -> Any:
+            value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+            value.align = size
+            return value
+
+        # the loop over k
+        before, function = builder.block, builder.function
+        a_first = a.pointer(i, k)
+        panel = builder.gep(panels.data, [start])
+        body, done = function.append_basic_block("k"), function.append_basic_block("done")
+        builder.branch(body)
+        builder.position_at_end(body)
+        count = builder.phi(word)
+        count.add_incoming(word(0), before)
+        sums = {}
+        for place in tile:
+            sums[place] = builder.phi(vector)
+            sums[place].add_incoming(ir.Constant(vector, None), before)
+        step = word(lanes * 2)
+        row = builder.gep(panel, [builder.mul(count, step)])
+        right = [load(builder.gep(row, [word(v * lanes)])) for v in range(n_vectors)]
+        left = builder.gep(a_first, [builder.mul(count, a.strides[1])])
+        totals = {}
+        for r in range(n_rows):
+            place = builder.gep(left, [builder.mul(word(r), a.strides[0])])
+            value = _splat(builder, builder.load(place), lanes)
+            for v in range(n_vectors):
+                totals[r, v] = _fma(context, builder, value, right[v], sums[r, v])
+        following = builder.add(count, word(1))
+        count.add_incoming(following, body)
+        for place in tile:
+            sums[place].add_incoming(totals[place], body)
+        builder.cbranch(builder.icmp_signed("<", following, depth), body, done)
+        builder.position_at_end(done)
+
+        # the way out: whole vectors, or as many of their lanes as there are columns
+        suffix = f"{_suffix(context, vector)}.p0"
+        bits = ir.VectorType(ir.IntType(1), lanes)
+        masked_load = _declare(
+            builder, f"llvm.masked.load.{suffix}", vector, [vector.as_pointer(), I32, bits, vector]
+        )
+        masked_store = _declare(
+            builder, f"llvm.masked.store.{suffix}", ir.VoidType(),
+            [vector, vector.as_pointer(), I32, bits],
+        )  # fmt: skip
+        numbers = ir.Constant(ir.VectorType(word, lanes), [word(n) for n in range(lanes)])
+        masks = [
+            builder.icmp_signed(
+                "<", numbers, _splat(builder, builder.sub(columns, word(v * lanes)), lanes)
+            )
+            for v in range(n_vectors)
+        ]
+        is_whole = builder.icmp_signed(">=", columns, word(n_vectors * lanes))
+        adds = builder.icmp_signed("!=", accumulate, accumulate.type(0))
+
+        def store_all(store: Any, fetch: Any) -> None:
+            def pointer(r: int, v: int) -> Any:
+                place = out.pointer(builder.add(i, word(r)), builder.add(j, word(v * lanes)))
+                return builder.bitcast(place, vector.as_pointer())
+
+            with builder.if_else(adds) as (then, otherwise):
+                with then:
+                    for r, v in tile:
+                        old = fetch(pointer(r, v), v)
+                        store(builder.fadd(old, totals[r, v]), pointer(r, v), v)
+                with otherwise:
+                    for r, v in tile:
+                        store(totals[r, v], pointer(r, v), v)
+
+        with builder.if_else(is_whole, likely=True) as (then, otherwise):
+            with then:
+                store_all(
+                    lambda value, pointer, v: builder.store(value, pointer, align=size),
+                    lambda pointer, v: load(pointer),
+                )
+            with otherwise:
+                store_all(
+                    lambda value, pointer, v: builder.call(
+                        masked_store, [value, pointer, I32(size), masks[v]]
+                    ),
+                    lambda pointer, v: builder.call(
+                        masked_load,
+                        [pointer, I32(size), masks[v], ir.Constant(vector, None)],
+                    ),
+                )
+        return context.get_dummy_value()
+
+    word = types.intp
+    arguments = (rows, vectors, a, word, panels, *[word] * 3, out, *[word] * 3)
+    return types.void(*arguments), codegen
+
+
+@intrinsic
+def transpose_tile(
+    typingctx: Any, x: Any, start: Any, stride: Any, y: Any, y_start: Any, y_stride: Any
+) -> Any:
+    """y[c, r] = x[r, c] of an 8 x 8 tile.
+
+    x and y are flat; a tile begins at `start`, and its rows are `stride` apart.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, start, stride, y, y_start, y_stride = args
+        source = _Array(context, builder, signature.args[0], x)
+        target = _Array(context, builder, signature.args[3], y)
+        vector = ir.VectorType(source.data.type.pointee, 8)
+
+        def place(matrix: _Array, start: Any, stride: Any, row: int) -> Any:
+            offset = builder.add(start, builder.mul(stride, stride.type(row)))
+            return builder.bitcast(builder.gep(matrix.data, [offset]), vector.as_pointer())
+
+        def shuffle(a: Any, b: Any, lanes: list[int]) -> Any:
+            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, 8), lanes))
+
+        rows = []
+        for r in range(8):
+            rows.append(builder.load(place(source, start, stride, r)))
+            rows[r].align = source.size
+        # three rounds: in each, rows r and r + 4 are merged lane by lane
+        lanes = [[n // 2 + 4 * half + 8 * (n % 2) for n in range(8)] for half in (0, 1)]
+        for _ in range(3):
+            rows = [shuffle(rows[r // 2], rows[r // 2 + 4], lanes[r % 2]) for r in range(8)]
+        for c in range(8):
+            builder.store(rows[c], place(target, y_start, y_stride, c), align=source.size)
+        return context.get_dummy_value()
+
+    word = types.intp
+    return types.void(x, word, word, y, word, word), codegen
+
+
+@intrinsic
+def prefetch(typingctx: Any, x: Any, row: Any, column: Any) -> Any:
+    """Ask for the cache line of x[row, column], which will be read soon."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _Array(context, builder, signature.args[0], args[0]).pointer(args[1], args[2])
+        void = cgutils.voidptr_t
+        function = _declare(builder, "llvm.prefetch.p0", ir.VoidType(), [void, I32, I32, I32])
+        builder.call(function, [builder.bitcast(pointer, void), I32(0), I32(3), I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp), codegen
+
+
+@intrinsic
+def exp_of_nonpositive(typingctx: Any, x: Any) -> Any:
+    """e**x for x <= 0, to the last digit or so; 0 where that is below the normal numbers.
+
+    x = n ln 2 + r with |r| <= ln(2) / 2; e**r by Taylor's series and 2**n by its bits. Unlike
+    `math.exp` it is plain arithmetic, which vectorizes.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (x,) = args
+        number = x.type
+        double = signature.args[0] == types.float64
+        bits, mantissa, lowest, degree = (I64, 52, -1022, 13) if double else (I32, 23, -126, 7)
+        high = 0.693147180369123816490 if double else 0.693359375  # of ln 2, with spare low bits
+        low = 1.90821492927058770002e-10 if double else -2.12194440e-4
+        smallest = number(lowest * math.log(2.0))
+        in_range = builder.fcmp_ordered(">=", x, smallest)  # False for a NaN
+        floor = _declare(builder, f"llvm.floor.{_suffix(context, number)}", number, [number])
+        n = _fma(context, builder, x, number(1.0 / math.log(2.0)), number(0.5))
+        n = builder.select(in_range, builder.call(floor, [n]), number(0.0))
+        r = _fma(context, builder, n, number(-high), x)
+        r = _fma(context, builder, n, number(-low), r)
+        power = number(1.0 / math.factorial(degree))
+        for k in range(degree - 1, -1, -1):
+            power = _fma(context, builder, power, r, number(1.0 / math.factorial(k)))
+        exponent = builder.add(builder.fptosi(n, bits), bits(1 - lowest))
+        scale = builder.bitcast(builder.shl(exponent, bits(mantissa)), number)
+        result = builder.fmul(power, scale)
+        return builder.select(builder.fcmp_ordered("<", x, smallest), number(0.0), result)
+
+    return x(x), codegen
+
+
+def _at(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    return _Array(context, builder, signature.args[0], args[0]).pointer(args[1])
+
+
+@intrinsic
+def atomic_add(typingctx: Any, counters: Any, index: Any, value: Any) -> Any:
+    """Add to counters[index], an int64, in one piece; the result is what was there before."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", _at(context, builder, signature, args), args[2], "acq_rel")
+
+    return types.int64(counters, types.intp, types.int64), codegen
+
+
+@intrinsic
+def atomic_load(typingctx: Any, counters: Any, index: Any) -> Any:
+    """Read counters[index], an int64, and see all that its writer had written before."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(_at(context, builder, signature, args), "acquire", 8)
+
+    return types.int64(counters, types.intp), codegen
+
+
+@intrinsic
+def atomic_store(typingctx: Any, counters: Any, index: Any, value: Any) -> Any:
+    """Write counters[index], an int64, after all that this thread has written before."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store_atomic(args[2], _at(context, builder, signature, args), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(counters, types.intp, types.int64), codegen
+
+
+@intrinsic
+def yield_core(typingctx: Any) -> Any:
+    """Let another thread have this core, if one waits for it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+        builder.call(_declare(builder, name, I32, []), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+if DISABLED:
+    from fastbn._plain import (  # noqa: F401
+        exp_of_nonpositive,
+        multiply_tile,
+        prefetch,
+        transpose_tile,
+    )

@@ -1,0 +1,41 @@
+"""What `fastbn._intrinsics` does, in plain Python: for NUMBA_DISABLE_JIT."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Bytes of a row of a panel (kernels/gemm.py): two registers of AVX-512, four of AVX.
+PANEL_BYTES = 128
+
+
+def multiply_tile(
+    rows: int, vectors: int, a: np.ndarray, i: int, panels: np.ndarray, start: int,
+    k: int, depth: int, out: np.ndarray, j: int, columns: int, accumulate: int,
+) -> None:  # fmt: skip
+    """out[i : i + rows, j : j + columns] (+)= a[i : i + rows, k : k + depth] panel."""
+    width = PANEL_BYTES // out.itemsize
+    panel = panels[start : start + depth * width].reshape(depth, width)
+    columns = min(columns, vectors * width // 2)
+    total = np.zeros((rows, columns), out.dtype)
+    for n in range(depth):  # in this order, whatever the tile
+        total += a[i : i + rows, k + n, None] * panel[n, :columns]
+    target = out[i : i + rows, j : j + columns]
+    target[...] = target + total if accumulate else total
+
+
+def transpose_tile(
+    x: np.ndarray, start: int, stride: int, y: np.ndarray, y_start: int, y_stride: int
+) -> None:
+    """y[c, r] = x[r, c] of an 8 x 8 tile of flat arrays."""
+    for r in range(8):
+        for c in range(8):
+            y[y_start + c * y_stride + r] = x[start + r * stride + c]
+
+
+def prefetch(x: np.ndarray, row: int, column: int) -> None:
+    """Do nothing: Python has no say in caches."""
+
+
+def exp_of_nonpositive(x: np.floating) -> np.floating:
+    """e**x."""
+    return np.exp(x)

@@ -1,0 +1,140 @@
+"""A team: some threads that run the same compiled function together, and its barrier.
+
+They are plain Python threads that live for one call. They hold no lock of Python's while they
+compute, and nothing of them is left when the call returns: no pool that spins beside other
+people's, nothing to break in a forked child, nothing to take turns for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastbn._intrinsics import atomic_add, atomic_load, atomic_store, yield_core
+from fastbn._jit import njit
+
+# Places of the counters, two cache lines apart.
+ARRIVED, GENERATION, PRESENT, DECIDERS, DECISION, N_COUNTERS = range(0, 96, 16)
+
+# Decisions whether a team begins.
+COMPLETE, CANCELLED = 1, 2
+
+# Looks at the barrier before the core is offered to others: some microseconds.
+PATIENCE = 2000
+
+
+class Member(NamedTuple):
+    """One thread's place in its team."""
+
+    counters: np.ndarray  # (N_COUNTERS,) int64, shared
+    rank: int
+    size: int
+
+
+@njit
+def alone_in(member: Member) -> Member:
+    """A team of one, for work that a member does by itself."""
+    return Member(member.counters, 0, 1)
+
+
+@njit
+def share(n: int, member: Member) -> tuple[int, int]:
+    """Part of range(n) that is this member's: first and last."""
+    return n * member.rank // member.size, n * (member.rank + 1) // member.size
+
+
+@njit
+def barrier(member: Member) -> None:
+    """Wait until all members are here; what each wrote before is then seen by all.
+
+    Waiting is spinning, and after PATIENCE looks giving the core to whoever waits for one: the
+    member that is missing may be among them.
+    """
+    if member.size == 1:
+        return
+    counters = member.counters
+    generation = atomic_load(counters, GENERATION)
+    if atomic_add(counters, ARRIVED, 1) == member.size - 1:
+        atomic_store(counters, ARRIVED, 0)
+        atomic_store(counters, GENERATION, generation + 1)
+        return
+    looks = 0
+    while atomic_load(counters, GENERATION) == generation:
+        looks += 1
+        if looks > PATIENCE:
+            yield_core()
+
+
+@njit
+def gather_team(member: Member) -> bool:
+    """Wait until the team is complete: True. Or until it is cancelled: False, for every member."""
+    counters = member.counters
+    if atomic_add(counters, PRESENT, 1) == member.size - 1:
+        decide(counters, COMPLETE)
+    looks = 0
+    while atomic_load(counters, DECISION) == 0:
+        looks += 1
+        if looks > PATIENCE:
+            yield_core()
+    return atomic_load(counters, DECISION) == COMPLETE
+
+
+@njit
+def decide(counters: np.ndarray, decision: int) -> None:
+    """The first decision counts."""
+    if atomic_add(counters, DECIDERS, 1) == 0:
+        atomic_store(counters, DECISION, decision)
+
+
+def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Member], Any]) -> None:
+    """Call ``function(*arguments(member))`` for `size` members at once.
+
+    `function` must be compiled code that cannot fail half-way. Either all members run it or, where
+    a thread cannot be started, none. Ctrl-C is heard when they are done.
+    """
+    members = [Member(np.zeros(0, np.int64), 0, 1)]
+    if size > 1:
+        counters = np.zeros(N_COUNTERS, np.int64)
+        members = [Member(counters, rank, size) for rank in range(size)]
+    calls = [arguments(member) for member in members]
+    if size == 1:
+        function(*calls[0])
+        return
+    errors: list[BaseException] = []
+
+    def work(rank: int) -> None:
+        try:
+            if gather_team(members[rank]):
+                function(*calls[rank])
+        except BaseException as error:  # of the compiler: raised before anything is computed
+            errors.append(error)
+
+    # The caller only waits: a signal that Python handles there cannot cost the team a member.
+    threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(size)]
+    try:
+        for thread in threads:
+            thread.start()
+    except BaseException:
+        decide(counters, CANCELLED)
+        raise
+    finally:
+        interrupt = _join([thread for thread in threads if thread.ident is not None])
+    if errors:
+        raise errors[0]
+    if interrupt is not None:
+        raise interrupt
+
+
+def _join(threads: list[threading.Thread]) -> KeyboardInterrupt | None:
+    """Wait for threads, whatever comes; return the Ctrl-C that came."""
+    interrupt = None
+    for thread in threads:
+        while thread.is_alive():
+            try:
+                thread.join()
+            except KeyboardInterrupt as error:
+                interrupt = error
+    return interrupt

@@ -1,0 +1,158 @@
+"""How many threads a team gets: what the user allows, and what a cost model says will pay.
+
+The model has three figures of the machine, measured once and kept beside the compiled kernels: how
+fast one thread multiplies, what a barrier costs, and what it costs to start a thread. A step of
+`flops` with `barriers` barriers, `steps` of them in one call, takes about
+
+    flops / (speed * threads) + barriers * barrier + (threads - 1) * start / steps
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from fastbn._jit import DISABLED, cache_folder, njit
+from fastbn._team import Member, barrier, run_team
+from fastbn.kernels.gemm import multiply
+
+# A team has to promise this much, as a part of the time of one thread: estimates are rough.
+MARGIN = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What the model knows of the machine: flops per second of one thread, and seconds."""
+
+    speed: float
+    barrier: float
+    start: float
+
+    def seconds(self, flops: float, barriers: int, steps: int, threads: int) -> float:
+        """Estimate a step."""
+        together = barriers * self.barrier + (threads - 1) * self.start / steps
+        return flops / (self.speed * threads) + (together if threads > 1 else 0.0)
+
+    def best_size(self, flops: float, barriers: int, steps: int, most: int) -> int:
+        """Return the number of threads, up to `most`, that takes the least time."""
+        times = {n: self.seconds(flops, barriers, steps, n) for n in range(1, most + 1)}
+        best = min(times, key=times.__getitem__)
+        return best if times[best] < times[1] * (1.0 - MARGIN) else 1
+
+
+def team_size(flops: float, barriers: int, steps: int) -> int:
+    """Return how many threads shall take `steps` steps of so much work."""
+    wanted = os.environ.get("FASTBN_NUM_THREADS")
+    most = available_threads()
+    if wanted or most == 1 or DISABLED:
+        return 1 if DISABLED else most
+    return costs().best_size(flops, barriers, steps, most)
+
+
+def available_threads() -> int:
+    """Return the most threads that a team may have.
+
+    `FASTBN_NUM_THREADS`, where it is set, and is then taken without asking the model. Else the
+    cores of this process, or fewer where a control group, `NUMBA_NUM_THREADS` or
+    `OMP_NUM_THREADS` says so.
+    """
+    wanted = _limit("FASTBN_NUM_THREADS")
+    if wanted is not None:
+        return wanted
+    limits = [_limit("NUMBA_NUM_THREADS"), _limit("OMP_NUM_THREADS"), _quota(), _cores()]
+    return max(1, min(limit for limit in limits if limit is not None))
+
+
+def _limit(name: str) -> int | None:
+    text = os.environ.get(name, "").split(",")[0].strip()  # OpenMP takes a list, level by level
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{name}: expected a whole number of threads from 1, got {text!r}")
+    return int(text)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _quota() -> int | None:
+    """Whole cores that a Linux control group leaves to this process."""
+    try:
+        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, int(float(quota) / float(period)))
+    except (OSError, ValueError):  # no control group, an older kind, or "max"
+        return None
+
+
+# -- calibration -----------------------------------------------------------------------------------
+
+
+@functools.cache
+def costs() -> Costs:
+    """Return the figures of this machine: from the file beside the kernels, or measured now."""
+    folder = cache_folder(multiply)
+    path = folder / "costs.json" if folder else None
+    machine = f"{platform.machine()} {platform.processor()} {_cores()}"
+    if path is not None:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            values = json.loads(path.read_text())
+            if values.pop("machine") == machine:
+                return Costs(**{name: float(value) for name, value in values.items()})
+    measured = calibrate()
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"machine": machine, **dataclasses.asdict(measured)})
+            temporary = path.with_suffix(f".{os.getpid()}")
+            temporary.write_text(text)
+            temporary.replace(path)
+    return measured
+
+
+@njit
+def _products(count: int, a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
+    for _ in range(count):
+        multiply(a, panels, a.shape[1], out, 0, out.shape[0])
+
+
+@njit
+def _barriers(count: int, member: Member) -> None:
+    for _ in range(count):
+        barrier(member)
+
+
+def calibrate() -> Costs:
+    """Measure the figures, medians of a few short samples each."""
+    a, panels, out = (np.ones(shape, np.float32) for shape in [(64, 64), 64 * 64, (64, 64)])
+    multiplying = _median(lambda: _products(100, a, panels, out)) / 100
+    # two threads tell: a barrier of more costs little more, if there is a core for each
+    meeting = _median(lambda: run_team(_barriers, 2, lambda member: (4000, member)))
+    starting = _median(lambda: run_team(_barriers, 2, lambda member: (1, member)))
+    return Costs(
+        speed=2.0 * 64**3 / multiplying,
+        barrier=max(meeting - starting, 0.0) / 4000,
+        start=starting,
+    )
+
+
+def _median(function: Callable[[], object]) -> float:
+    function()  # compiles
+    samples = []
+    for _ in range(7):
+        start = time.perf_counter()
+        function()
+        samples.append(time.perf_counter() - start)
+    return statistics.median(samples)

@@ -1,0 +1,89 @@
+"""The training step that all contestants take: one net, one data set, one order of the samples."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+BATCHES = 8  # minibatches of the data set
+SLOPE, EPS, MOMENTUM = 0.01, 1e-5, 0.1
+LR, BETA1, BETA2, ADAM_EPS = 1e-3, 0.9, 0.999, 1e-8
+
+
+@dataclasses.dataclass(frozen=True)
+class StepWork:
+    """A net, ``sizes`` with batch norm in every layer, and shuffled minibatches of ``batch``."""
+
+    sizes: tuple[int, ...]
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """Return "20-64-64-2 @ 64"."""
+        return f"{'-'.join(map(str, self.sizes))} @ {self.batch}"
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of each layer."""
+        return list(itertools.pairwise(self.sizes))
+
+    @property
+    def gemm_flops(self) -> int:
+        """Floating point operations of a step's matrix products; the first layer has no dX."""
+        products = [2 if index == 0 else 3 for index in range(len(self.layers))]
+        return sum(
+            2 * p * n_in * n_out * self.batch
+            for p, (n_in, n_out) in zip(products, self.layers, strict=True)
+        )
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return X (samples, inputs) float32 and y (samples,) int64, of BATCHES minibatches."""
+        generator = np.random.default_rng(1)
+        n = self.batch * BATCHES
+        x = generator.standard_normal((n, self.sizes[0]), np.float32)
+        return x, generator.integers(0, self.sizes[-1], n)
+
+    def order(self) -> np.ndarray:
+        """Return (BATCHES, batch) row numbers: an epoch's shuffled minibatches."""
+        generator = np.random.default_rng(2)
+        return generator.permutation(self.batch * BATCHES).reshape(BATCHES, self.batch)
+
+    def weights(self) -> list[np.ndarray]:
+        """Initial weights (out, in) of every layer, float32."""
+        generator = np.random.default_rng(3)
+        return [
+            generator.standard_normal((n_out, n_in), np.float32)
+            * np.float32(np.sqrt(2.0 / (1.0 + SLOPE**2) / n_in))
+            for n_in, n_out in self.layers
+        ]
+
+
+STEPS = [
+    StepWork((20, 64, 64, 2), 64),
+    StepWork((64, 128, 10), 128),
+    StepWork((30, 256, 128, 2), 256),
+    StepWork((784, 256, 128, 10), 128),
+    StepWork((784, 32, 10), 6000),
+    StepWork((784, 1024, 1024, 10), 256),
+    StepWork((256, 512, 512, 512, 10), 1024),
+]
+
+
+class Stepper:
+    """A contestant: it trains on the minibatches in turn, and tells the losses of the last call."""
+
+    def __init__(self, work: StepWork) -> None:
+        self.work = work
+        self.position = 0  # in the epoch
+
+    def batches(self, steps: int) -> list[int]:
+        """Numbers of the next minibatches."""
+        first = self.position
+        self.position = (first + steps) % BATCHES
+        return [(first + s) % BATCHES for s in range(steps)]
+
+    def run(self, steps: int) -> np.ndarray:
+        """Take `steps` steps; the losses (steps,) before each."""
+        raise NotImplementedError

@@ -1,0 +1,65 @@
+"""Interleaved timing: every contestant in every round, in both orders, medians."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable
+
+REPEATS = 9
+SECONDS = 0.05  # that one sample is to take, at least
+PAUSE = 0.05  # before a sample, in which the threads of the one before stop spinning
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds per call: the median, and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, samples: Iterable[float]) -> Timing:
+        """Summarize samples."""
+        samples = sorted(samples)
+        low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
+        return cls(median, low, high)
+
+    @property
+    def spread(self) -> float:
+        """Half the distance of the quartiles, as a part of the median."""
+        return (self.high - self.low) / 2 / self.median
+
+
+def calls_per_sample(run: Callable[[int], object]) -> int:
+    """Return how often to call so that one sample takes SECONDS; it warms up on the way."""
+    count = 1
+    run(count)
+    while True:
+        start = time.perf_counter()
+        run(count)
+        seconds = time.perf_counter() - start
+        if seconds >= SECONDS / 2:
+            return max(1, math.ceil(count * SECONDS / seconds))
+        count *= 2
+
+
+def interleave(
+    runs: dict[str, Callable[[int], object]], repeats: int = REPEATS
+) -> dict[str, Timing]:
+    """Time ``run(n)``, which does its work n times, of all contestants: seconds per time.
+
+    Every round measures all of them once, in the other order than the round before.
+    """
+    counts = {name: calls_per_sample(run) for name, run in runs.items()}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats):
+        for name in list(runs)[:: -1 if repeat % 2 else 1]:
+            time.sleep(PAUSE)
+            start = time.perf_counter()
+            runs[name](counts[name])
+            samples[name].append((time.perf_counter() - start) / counts[name])
+    return {name: Timing.of(values) for name, values in samples.items()}

@@ -1,0 +1,234 @@
+"""Teams: the same bits for any number of threads, barriers that hold, and clean ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+
+import numpy as np
+import pytest
+from cases import JIT_DISABLED
+
+import fastbn
+from fastbn import _team, _threads
+from fastbn._jit import njit
+
+pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="teams are of compiled code")
+
+# one unit, fewer units than threads, primes, whole tiles and panels; batches likewise
+NETS = [
+    ((1, 2), 2, {}),
+    ((3, 1, 2), 5, {}),
+    ((20, 64, 64, 2), 64, {}),
+    ((37, 41, 13, 7), 67, {"dropout": 0.2, "max_norm": 0.5}),
+    ((784, 32, 10), 600, {"input_normalization": "zscore"}),
+    ((300, 130, 10), 33, {"batch_norm": False, "optimizer": "sgd"}),
+    ((40, 24, 5), 129, {"dtype": "float64", "optimizer": "rmsprop"}),
+]
+
+
+@pytest.mark.parametrize(("sizes", "batch", "options"), NETS)
+def test_the_same_bits_for_any_number_of_threads_and_any_chunks(
+    rng, monkeypatch, sizes, batch, options
+):
+    n = 4 * batch
+    x, y = rng.standard_normal((n, sizes[0])), rng.integers(0, sizes[-1], n)
+    weight = rng.uniform(0.5, 1, n)
+    results = []
+    for threads, chunks in [(1, 1), (2, 1), (3, 4), (4, 1), (8, 2), (1, 4)]:
+        monkeypatch.setenv("FASTBN_NUM_THREADS", str(threads))
+        model = fastbn.BatchNormMLP(sizes, **options)
+        samples = model._training_samples(x, y, weight)
+        losses = []
+        for order in np.split(np.tile(rng.permutation(n) * 0 + np.arange(n)[::-1], 2), chunks):
+            bounds = np.arange(0, order.size + 1, batch)
+            steps = bounds.size - 1
+            losses.append(model.run_steps(samples, order, bounds, np.full(steps, 0.01))[0])
+        logits = model.predict_logits(np.tile(x, (5, 1)))
+        state = {**model._state(), "losses": np.concatenate(losses), "logits": logits}
+        results.append({name: value.copy() for name, value in state.items()})
+    assert np.isfinite(results[0]["losses"]).all()
+    for other in results[1:]:
+        for name, value in results[0].items():
+            assert np.array_equal(value, other[name]), name
+
+
+@njit
+def relay(rounds, cells, member):
+    """Every member writes its cell, and after the barrier reads all: the sum is known."""
+    wrong = 0
+    for r in range(rounds):
+        cells[member.rank] = r * (member.rank + 1)
+        _team.barrier(member)
+        total = 0
+        for k in range(member.size):
+            total += cells[k]
+        if total != r * member.size * (member.size + 1) // 2:
+            wrong += 1
+        _team.barrier(member)
+    cells[member.size + member.rank] = wrong
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_nobody_passes_a_barrier_before_all_are_there(size):
+    """More threads than cores, too: whoever waits gives the core to the others."""
+    cells = np.zeros(2 * size, np.int64)
+    _team.run_team(relay, size, lambda member: (500, cells, member))
+    assert (cells[size:] == 0).all()
+    assert size == 1 or (cells[:size] == 499 * np.arange(1, size + 1)).all()
+
+
+def test_nothing_of_a_team_is_left():
+    before = threading.active_count()
+    test_nobody_passes_a_barrier_before_all_are_there(3)
+    assert threading.active_count() == before
+
+
+def test_a_team_that_cannot_be_complete_does_nothing(monkeypatch):
+    start = threading.Thread.start
+    started = []
+
+    def refuse_the_third(thread):
+        started.append(thread)
+        if len(started) == 3:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    cells = np.zeros(8, np.int64)
+    monkeypatch.setattr(threading.Thread, "start", refuse_the_third)
+    with pytest.raises(RuntimeError, match="can't start"):
+        _team.run_team(relay, 4, lambda member: (5, cells, member))
+    assert (cells == 0).all()
+    assert not any(thread.is_alive() for thread in started[:2])
+
+
+def test_ctrl_c_is_heard_when_the_team_is_done(monkeypatch):
+    cells = np.zeros(4, np.int64)
+    start = threading.Thread.start
+
+    def start_and_interrupt(thread):
+        start(thread)
+        if thread is threads[-1]:
+            signal.raise_signal(signal.SIGINT)
+
+    threads = []
+    init = threading.Thread.__init__
+
+    def note(thread, *args, **kwargs):
+        init(thread, *args, **kwargs)
+        threads.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "__init__", note)
+    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _team.run_team(relay, 2, lambda member: (300, cells, member))
+    assert not any(thread.is_alive() for thread in threads)
+    assert cells.tolist() in ([299, 598, 0, 0], [0, 0, 0, 0])  # all of it, or nothing
+
+
+def test_an_error_of_the_compiler_reaches_the_caller():
+    @njit
+    def nonsense(member):
+        return member.no_such_field
+
+    with pytest.raises(Exception, match="no_such_field"):
+        _team.run_team(nonsense, 2, lambda member: (member,))
+
+
+def test_models_in_many_threads_at_once(rng, monkeypatch):
+    monkeypatch.setenv("FASTBN_NUM_THREADS", "2")
+    x, y = rng.standard_normal((256, 12)), rng.integers(0, 3, 256)
+
+    def trained():
+        model = fastbn.BatchNormMLP((12, 20, 3))
+        model.fit(x, y, epochs=5, batch_size=32)
+        return model.params.copy()
+
+    expected = trained()
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(trained())) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 6
+    assert all(np.array_equal(result, expected) for result in results)
+
+
+# -- how many threads ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """No limits but those that a test sets; eight cores."""
+    for name in ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(_threads, "_cores", lambda: 8)
+    monkeypatch.setattr(_threads, "_quota", lambda: None)
+    return monkeypatch
+
+
+COSTS = _threads.Costs(speed=1e11, barrier=2e-7, start=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("flops", "barriers", "steps", "expected"),
+    [
+        (1e9, 10, 1, 8),  # ten milliseconds
+        (1e5, 10, 1000, 1),  # a microsecond
+        (1e6, 10, 1, 1),  # ten, and one step does not pay for starting threads
+    ],
+)
+def test_the_cost_model(free, flops, barriers, steps, expected):
+    free.setattr(_threads, "costs", lambda: COSTS)
+    assert _threads.team_size(flops, barriers, steps) == expected
+
+
+def test_more_threads_are_taken_only_where_the_model_sees_a_gain(free):
+    for flops in np.geomspace(1e3, 1e10, 30):
+        for steps in (1, 10, 1000):
+            size = COSTS.best_size(flops, 10, steps, 8)
+            alone = COSTS.seconds(flops, 10, steps, 1)
+            assert size == 1 or COSTS.seconds(flops, 10, steps, size) < 0.9 * alone
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "expected"),
+    [
+        ("FASTBN_NUM_THREADS", "12", 12),
+        ("NUMBA_NUM_THREADS", "3", 3),
+        ("OMP_NUM_THREADS", "4,2", 4),
+        ("OMP_NUM_THREADS", "", 8),
+    ],
+)
+def test_users_limit_the_threads(free, variable, text, expected):
+    free.setenv(variable, text)
+    assert _threads.available_threads() == expected
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
+def test_a_limit_that_is_none_is_refused(free, text):
+    free.setenv("FASTBN_NUM_THREADS", text)
+    with pytest.raises(ValueError, match="FASTBN_NUM_THREADS: expected a whole number.*" + text):
+        _threads.available_threads()
+
+
+def test_a_control_group_limits_the_threads(free):
+    free.setattr(_threads, "_quota", lambda: 2)
+    assert _threads.available_threads() == 2
+
+
+def test_the_machine_is_measured_once(free, tmp_path):
+    free.setattr(_threads, "cache_folder", lambda kernel: tmp_path / "cache")
+    measured = _threads.costs.__wrapped__()
+    assert measured.speed > 0
+    assert measured.start > 0
+    assert measured.barrier >= 0
+    free.setattr(_threads, "calibrate", lambda: COSTS)
+    assert _threads.costs.__wrapped__() == measured
+    path = tmp_path / "cache" / "costs.json"
+    for text in ("", "[]", "{}", json.dumps({**json.loads(path.read_text()), "machine": "other"})):
+        path.write_text(text)
+        assert _threads.costs.__wrapped__() == COSTS
+    assert sorted(p.name for p in path.parent.iterdir()) == ["costs.json"]
