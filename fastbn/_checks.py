@@ -11,11 +11,14 @@ import numpy as np
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 SLOPES = {None: 1.0, "identity": 1.0, "relu": 0.0, "leaky_relu": None}
+ACTIVATIONS = tuple(SLOPES)
 
 
 def float_array(name: str, value: Any) -> np.ndarray:
     """Return `value` as an array of native float32 or float64; refuse every other dtype."""
     array = np.asarray(value)
+    if array.dtype in FLOAT_DTYPES:
+        return array
     native = array.dtype.newbyteorder("=")
     if native not in FLOAT_DTYPES:
         raise TypeError(f"{name}: expected a float32 or float64 array, got dtype {array.dtype}")
@@ -28,8 +31,10 @@ def kernel_input(array: np.ndarray) -> np.ndarray:
     Numba compiles a second version of a kernel for read-only arrays. Kernels do not write their
     inputs, so a read-only array is handed over as a view without the flag.
     """
-    array = np.ascontiguousarray(array)
-    return array if array.flags.writeable else np.asarray(_Unflagged(array))
+    flags = array.flags
+    if not flags.c_contiguous:
+        return np.ascontiguousarray(array)
+    return array if flags.writeable else np.asarray(_Unflagged(array))
 
 
 class _Unflagged:
@@ -50,7 +55,7 @@ def float_vector(
     array = float_array(name, value)
     if array.shape != (size,):
         raise ValueError(f"{name}: expected shape ({size},), got {array.shape}")
-    return kernel_input(array.astype(dtype, copy=False))
+    return kernel_input(array if array.dtype == dtype else array.astype(dtype))
 
 
 def same_shape(name: str, array: np.ndarray, other_name: str, other: np.ndarray) -> None:
@@ -101,7 +106,9 @@ def number(
     open_high: bool = False,
 ) -> float:
     """Return `value` as a float in [low, high]; an end may be open. NaN is always refused."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+    if type(value) is not float and (
+        isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real)
+    ):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     try:
         result = float(value)
@@ -153,6 +160,6 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
 
 def slope_of(activation: Any, negative_slope: Any) -> float:
     """Return LeakyReLU's slope for `activation`: 0 is ReLU, 1 is no activation."""
-    slope = SLOPES[choice("activation", activation, list(SLOPES))]
+    slope = SLOPES[choice("activation", activation, ACTIVATIONS)]
     negative_slope = number("negative_slope", negative_slope)
     return negative_slope if slope is None else slope

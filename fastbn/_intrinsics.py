@@ -259,6 +259,37 @@ def prefetch(typingctx: Any, x: Any, row: Any, column: Any) -> Any:
 
 
 @intrinsic
+def stream_line(typingctx: Any, source: Any, i: Any, target: Any, j: Any) -> Any:
+    """target[j : j + n] = source[i : i + n], past the caches: n numbers fill a line of 64 bytes.
+
+    target[j] must begin a line. A `fence` has to follow before another thread reads the target.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source = _Array(context, builder, signature.args[0], args[0])
+        target = _Array(context, builder, signature.args[2], args[2])
+        line = ir.VectorType(source.data.type.pointee, 64 // source.size).as_pointer()
+        value = builder.load(builder.bitcast(source.pointer(args[1]), line))
+        value.align = source.size
+        store = builder.store(value, builder.bitcast(target.pointer(args[3]), line), align=64)
+        store.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp), codegen
+
+
+@intrinsic
+def fence(typingctx: Any) -> Any:
+    """Finish all stores before any that follow."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def exp_of_nonpositive(typingctx: Any, x: Any) -> Any:
     """e**x for x <= 0, to the last digit or so; 0 where that is below the normal numbers.
 
@@ -341,7 +372,9 @@ def yield_core(typingctx: Any) -> Any:
 if DISABLED:
     from fastbn._plain import (  # noqa: F401
         exp_of_nonpositive,
+        fence,
         multiply_tile,
         prefetch,
+        stream_line,
         transpose_tile,
     )

@@ -36,6 +36,16 @@ def prefetch(x: np.ndarray, row: int, column: int) -> None:
     """Do nothing: Python has no say in caches."""
 
 
+def stream_line(source: np.ndarray, i: int, target: np.ndarray, j: int) -> None:
+    """target[j : j + n] = source[i : i + n], with n numbers of 64 bytes."""
+    n = 64 // source.itemsize
+    target[j : j + n] = source[i : i + n]
+
+
+def fence() -> None:
+    """Do nothing: Python keeps the order."""
+
+
 def exp_of_nonpositive(x: np.floating) -> np.floating:
     """e**x."""
     return np.exp(x)

@@ -76,7 +76,7 @@ def arrays(dtype):
         (activations.dropout, (row, 0, 0.5, key), {"multiply"}),
         (bn.block_gradient_sums, (row, row.copy(), s, s, s, s, s), fma | select),
         (bn.row_gradient_input, (row, row.copy(), *[s] * 7, row.copy()), fma | select),
-        (bn.statistics_cn, (batch, 0, 8, vec, vec.copy()), fma),
+        (bn.statistics_cn, (batch, 0, 8, vec, vec.copy(), vec.copy()), fma),
         (
             bn.batch_norm_forward_cn,
             (batch, vec, vec, s, s, 0, 8, batch.copy(), vec.copy(), vec.copy(), vec.copy()),
@@ -90,6 +90,8 @@ def arrays(dtype):
         (bn.batch_norm_inference_cn, (batch, *[vec] * 4, s, s, 0, 8, batch.copy()), fma | select),
         (bn.fold, (x, *[np.ones(64, dtype)] * 4, s, x.copy(), np.ones(64, dtype)), {"multiply"}),
         (nc.chunk_moments_nc, (x, 0, vec, vec.copy(), vec.copy()), fma),
+        (nc.add_rows, (x, 0, 64, vec), {"add"}),
+        (nc.add_moments, (x, 0, 64, vec, vec.copy(), vec.copy()), fma),
         (nc.combine_moments_nc, (x[:1], x[1:2], x[2:3], 64, vec, f64, f64.copy()), fma),
         (nc.derive_affine_nc, (vec, vec, f64, f64, s, vec, vec, vec), {"root", "multiply"}),
         (nc.chunk_affine_activation_nc, (x, 0, vec, vec, vec, s, x.copy()), fma | select),
@@ -98,7 +100,11 @@ def arrays(dtype):
             (x, x, vec, vec, vec, vec, s, 0, vec.copy(), vec.copy()),
             fma | select,
         ),
-        (nc.combine_gradient_sums_nc, (x[:1], x[1:2], np.ones((2, 8)), vec, vec), {"add"}),
+        (
+            nc.combine_gradient_sums_nc,
+            (x[:1], x[1:2], 64, True, np.ones((2, 8)), vec, vec, vec, vec),
+            {"add"},
+        ),
         (
             nc.chunk_gradient_input_nc,
             (x, x, vec, vec, vec, vec, s, 0, vec, vec, x.copy()),
@@ -190,6 +196,9 @@ def test_every_kernel_with_a_loop_is_read():
         "standard_scale_of",
         "standard_fit",  # calls moments_nc; its own loop is for features out of float32's range
         "count_correct_cn",  # gathers by label
+        "batch_norm_forward_nc",  # adds a vector
+        "batch_norm_forward_nc_parallel",
+        "prepare_affine_nc",  # copies vectors
         "prefetch_row",  # computes nothing
         "pack_rows",  # copies
         "pack_columns",  # the loops of what is left over by transpose_tile

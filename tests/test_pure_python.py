@@ -20,6 +20,7 @@ FILES = [
     "test_optimizers.py",
     "test_preprocessing.py",
     "test_running.py",
+    "test_streams.py",
     "test_training_steps.py",
 ]
 

@@ -85,9 +85,9 @@ def batch_statistics(x: Any, *, layout: str = "NC") -> tuple[np.ndarray, np.ndar
     if is_sample_major(x, layout):
         shift, delta, var = _moments_nc(x)
         return (shift + delta).astype(x.dtype), var.astype(x.dtype)
-    mean, var = np.empty((2, n_features(x, layout)), x.dtype)
+    mean, var, work = np.empty((3, n_features(x, layout)), x.dtype)
     rows = as_feature_rows(x, layout)
-    run(cn.statistics_cn, cn.statistics_cn_parallel, x.size, rows, 0, mean.size, mean, var)
+    run(cn.statistics_cn, cn.statistics_cn_parallel, x.size, rows, 0, mean.size, mean, var, work)
     return mean, var
 
 
@@ -145,16 +145,19 @@ def batch_norm(
     eps = number("eps", eps, 0.0)
     slope = x.dtype.type(slope_of(activation, negative_slope))
     y = Output(out, x, (source, gamma, beta))
-    mean, var, rstd = np.empty((3, features), x.dtype)
+    mean, rstd, var = np.empty((3, features), x.dtype)
     if is_sample_major(x, layout):
-        shift, delta, var64 = _moments_nc(x)
-        mean[:] = shift + delta
-        scale, offset = np.empty((2, features), x.dtype)
-        nc.derive_affine_nc(gamma, beta, delta, var64, eps, scale, offset, rstd)
-        run(
-            nc.affine_activation_nc, nc.affine_activation_nc_parallel, x.size,
-            x, shift, scale, offset, slope, y.array,
+        var = np.empty(features)
+        done = run(
+            nc.batch_norm_forward_nc, nc.batch_norm_forward_nc_parallel, x.size,
+            x, gamma, beta, eps, slope, y.array, mean, var, rstd,
         )  # fmt: skip
+        if not done:  # squares overflow float32, or there are NaNs
+            shift, delta, var = _moments_nc(x)
+            mean[:] = shift + delta
+            scale, offset = np.empty((2, features), x.dtype)
+            nc.derive_affine_nc(gamma, beta, delta, var, eps, scale, offset, rstd)
+            nc.affine_activation_nc(x, shift, scale, offset, slope, y.array)
     else:
         run(
             cn.batch_norm_forward_cn, cn.batch_norm_forward_cn_parallel, x.size,
@@ -227,17 +230,9 @@ def batch_norm_backward(
     dx = Output(out, x, (*sources, gamma, beta, mean, rstd))
     dgamma, dbeta = np.empty((2, features), x.dtype)
     if is_sample_major(x, layout):
-        totals, totals_x = np.empty((2, nc.count_chunks(x), features), x.dtype)
         run(
-            nc.gradient_sums_nc, nc.gradient_sums_nc_parallel, x.size,
-            dy, x, gamma, beta, mean, rstd, slope, totals, totals_x,
-        )  # fmt: skip
-        sums = np.empty((2, features))
-        nc.combine_gradient_sums_nc(totals, totals_x, sums, dgamma, dbeta)
-        means = (sums / x.shape[0] if exact else np.zeros_like(sums)).astype(x.dtype)
-        run(
-            nc.gradient_input_nc, nc.gradient_input_nc_parallel, x.size,
-            dy, x, gamma, beta, mean, rstd, slope, means[0], means[1], dx.array,
+            nc.batch_norm_backward_nc, nc.batch_norm_backward_nc_parallel, x.size,
+            dy, x, gamma, beta, mean, rstd, slope, exact, dx.array, dgamma, dbeta,
         )  # fmt: skip
     else:
         run(

@@ -21,50 +21,100 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import prange
 
+from fastbn._intrinsics import fence
 from fastbn._jit import njit, njit_parallel
 from fastbn.kernels.activations import affine_activation
-from fastbn.kernels.reductions import BLOCK, row_moments, row_moments_wide, row_sum
+from fastbn.kernels.reductions import BLOCK, row_moments, row_moments_wide
+from fastbn.kernels.streams import is_streamed, stream
 
 
 @njit
-def feature_moments(x, c):
-    """Shift, mean - shift and biased variance of feature c, the last two in float64.
+def rows_per_group(x):
+    """Features that pass through a kernel's phases together.
 
-    Corrected two-pass (Chan, Golub & LeVeque 1983, eq. 1.7). The provisional mean of the first pass
-    is rounded to the dtype of x, so that x - shift is exact where the data is close to its mean;
-    the second pass measures what that rounding left out. Sums and squares that overflow float32
-    are taken again in float64.
+    Several, since a processor works at the next sum while it waits for the end of the last one; few
+    enough for their rows to stay in the first-level cache from phase to phase.
     """
-    n = x.shape[0] * x.shape[2]
-    # phase 1: a provisional mean
-    total = 0.0
-    for b in range(x.shape[0]):
-        total += row_sum(x[b, c])
-    if not abs(total) < math.inf:  # math.isfinite(x) asks for x - x, which fast-math takes for 0
-        total = 0.0
-        for b in range(x.shape[0]):
-            row_total, _ = row_moments_wide(x[b, c], 0.0)
-            total += row_total
-    shift = x.dtype.type(total / n)
-    # phase 2: moments around it
+    return max(1, min(8, 8192 // (x.shape[0] * x.shape[2] * x.itemsize)))
+
+
+@njit
+def near_mean(x, c):
+    """A number near the mean of feature c: that of four samples."""
+    row, quarter = x[0, c], x.shape[2] // 4
+    total = row[0] + row[quarter] + row[2 * quarter] + row[3 * quarter]
+    return total * x.dtype.type(0.25)
+
+
+@njit
+def feature_sums(x, c, shift):
+    """Sum of d and of d * d over feature c, d = x - shift, as float64."""
     total = 0.0
     square = 0.0
     for b in range(x.shape[0]):
         row_total, row_square = row_moments(x[b, c], shift)
         total += row_total
         square += row_square
-    if not square < math.inf:
-        total = 0.0
-        square = 0.0
-        for b in range(x.shape[0]):
-            row_total, row_square = row_moments_wide(x[b, c], shift)
-            total += row_total
-            square += row_square
-    delta = total / n
-    var = max(square / n - delta * delta, 0.0)
-    return shift, delta, var
+    return total, square
+
+
+@njit
+def feature_sums_wide(x, c, shift):
+    """The same, all in float64."""
+    total = 0.0
+    square = 0.0
+    for b in range(x.shape[0]):
+        row_total, row_square = row_moments_wide(x[b, c], shift)
+        total += row_total
+        square += row_square
+    return total, square
+
+
+@njit
+def careful_moments(x, c, mean):
+    """Shift, mean - shift and variance around the mean itself, which is known but for its end."""
+    inverse = 1.0 / (x.shape[0] * x.shape[2])
+    if not abs(mean) < math.inf:  # math.isfinite(x) asks for x - x, which fast-math takes for 0
+        total, _ = feature_sums_wide(x, c, 0.0)
+        mean = total * inverse
+    shift = x.dtype.type(mean)
+    total, square = feature_sums(x, c, shift)
+    if not square < math.inf:  # squares that overflow float32
+        total, square = feature_sums_wide(x, c, shift)
+    delta = total * inverse
+    return shift, delta, max(square * inverse - delta * delta, 0.0)
+
+
+@njit
+def moments(
+    x,  # (B, C, L)
+    first,  # features first to last
+    last,
+    shift,  # out (C,): near the mean
+    delta,  # out (C,): mean - shift
+    var,  # out (C,), biased
+):
+    """Moments around a shift near the mean (Chan, Golub & LeVeque 1983, eq. 1.7).
+
+    x - shift is exact there, and one pass will do. Where the four samples that give the shift lie
+    more than a deviation off the mean, a second pass takes the mean, rounded to the dtype of x.
+    """
+    inverse = 1.0 / (x.shape[0] * x.shape[2])
+    for c in range(first, last):
+        shift[c] = near_mean(x, c)
+    for c in range(first, last):
+        delta[c], var[c] = feature_sums(x, c, shift[c])
+    for c in range(first, last):
+        delta_c = delta[c] * inverse
+        square = delta_c * delta_c
+        var_c = var[c] * inverse - square
+        if not (square <= var_c and var_c < math.inf):  # a NaN comes here too
+            shift[c], delta_c, var_c = careful_moments(x, c, shift[c] + delta_c)
+        delta[c] = delta_c
+        var[c] = var_c
 
 
 @njit
@@ -74,12 +124,14 @@ def statistics_cn(
     stop,
     mean,  # out (C,)
     var,  # out (C,), biased
+    work,  # overwritten (C,)
 ):
     """mean and var of features start to stop."""
-    for c in range(start, stop):
-        shift, delta, var_c = feature_moments(x, c)
-        mean[c] = shift + delta
-        var[c] = var_c
+    for first in range(start, stop, rows_per_group(x)):
+        last = min(first + rows_per_group(x), stop)
+        moments(x, first, last, mean, work, var)
+        for c in range(first, last):
+            mean[c] += work[c]
 
 
 @njit
@@ -97,17 +149,32 @@ def batch_norm_forward_cn(
     rstd,  # out (C,)
 ):
     """y = act(gamma * xhat + beta) with the statistics of this batch."""
-    for c in range(start, stop):
-        shift, delta, var_c = feature_moments(x, c)
-        rstd_c = 1.0 / math.sqrt(var_c + eps)
-        mean[c] = shift + delta
-        var[c] = var_c
-        rstd[c] = rstd_c
-        # normalize around the shift: the mean itself may not be a number of this dtype
-        scale = gamma[c] * rstd_c
-        offset = x.dtype.type(beta[c] - delta * scale)
-        for b in range(x.shape[0]):
-            affine_activation(x[b, c], shift, x.dtype.type(scale), offset, slope, y[b, c])
+    number = x.dtype.type
+    scratch = np.empty(BLOCK if is_streamed(x) else 0, x.dtype)
+    for first in range(start, stop, rows_per_group(x)):
+        last = min(first + rows_per_group(x), stop)
+        # phase 1: moments; mean - shift waits in rstd
+        moments(x, first, last, mean, rstd, var)
+        # phase 2: normalize around the shift: the mean itself may not be a number of this dtype
+        for c in range(first, last):
+            shift, delta, var_c = mean[c], np.float64(rstd[c]), np.float64(var[c])
+            if not var_c < math.inf:  # it may be no number of this dtype, and y is one all the same
+                shift, delta, var_c = careful_moments(x, c, shift + delta)
+            rstd_c = 1.0 / math.sqrt(var_c + eps)
+            scale = gamma[c] * rstd_c
+            offset = number(beta[c] - delta * scale)
+            mean[c] = shift + delta
+            rstd[c] = rstd_c
+            for b in range(x.shape[0]):
+                if scratch.size == 0:
+                    affine_activation(x[b, c], shift, number(scale), offset, slope, y[b, c])
+                    continue
+                for i in range(0, x.shape[2], BLOCK):
+                    x_block, y_block = x[b, c, i : i + BLOCK], y[b, c, i : i + BLOCK]
+                    block = scratch[: x_block.size]
+                    affine_activation(x_block, shift, number(scale), offset, slope, block)
+                    stream(block, y_block)
+    fence()
 
 
 @njit
@@ -124,13 +191,13 @@ def block_gradient_sums(dy, x, mean, rstd, gamma, beta, slope):
 
 
 @njit
-def row_gradient_input(dy, x, mean, rstd, gamma, beta, slope, mean_g, mean_gx, dx):
-    """dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for one row; dx is overwritten."""
+def row_gradient_input(dy, x, mean, rstd, gamma, beta, slope, constant, linear, dx):
+    """dx = gamma * rstd * g - constant - linear * xhat for one row; dx is overwritten."""
     scale = gamma * rstd
     for i in range(x.size):
         xhat = (x[i] - mean) * rstd
         g = dy[i] if xhat * gamma + beta > 0 else slope * dy[i]
-        dx[i] = scale * (g - mean_g - xhat * mean_gx)
+        dx[i] = scale * g - (linear * xhat + constant)
 
 
 @njit
@@ -150,43 +217,46 @@ def batch_norm_backward_cn(
     dbeta,  # out (C,)
 ):
     """Gradients of x, gamma and beta."""
-    n = x.shape[0] * x.shape[2]
-    for c in range(start, stop):
+    number = x.dtype.type
+    inverse = 1.0 / (x.shape[0] * x.shape[2])
+    scratch = np.empty(BLOCK if is_streamed(x) else 0, x.dtype)
+    for first in range(start, stop, rows_per_group(x)):
+        last = min(first + rows_per_group(x), stop)
         # phase 1: dbeta = sum g, dgamma = sum g * xhat
-        total = 0.0
-        total_x = 0.0
-        for b in range(x.shape[0]):
-            dy_row, x_row = dy[b, c], x[b, c]
-            for i in range(0, x_row.size, BLOCK):
-                block, block_x = block_gradient_sums(
-                    dy_row[i : i + BLOCK],
-                    x_row[i : i + BLOCK],
-                    mean[c],
-                    rstd[c],
-                    gamma[c],
-                    beta[c],
-                    slope,
-                )
-                total += block
-                total_x += block_x
-        dbeta[c] = total
-        dgamma[c] = total_x
-        # phase 2: dx
-        mean_g = x.dtype.type(total / n if exact else 0.0)
-        mean_gx = x.dtype.type(total_x / n if exact else 0.0)
-        for b in range(x.shape[0]):
-            row_gradient_input(
-                dy[b, c],
-                x[b, c],
-                mean[c],
-                rstd[c],
-                gamma[c],
-                beta[c],
-                slope,
-                mean_g,
-                mean_gx,
-                dx[b, c],
-            )
+        for c in range(first, last):
+            total = 0.0
+            total_x = 0.0
+            for b in range(x.shape[0]):
+                dy_row, x_row = dy[b, c], x[b, c]
+                for i in range(0, x_row.size, BLOCK):
+                    block, block_x = block_gradient_sums(
+                        dy_row[i : i + BLOCK], x_row[i : i + BLOCK],
+                        mean[c], rstd[c], gamma[c], beta[c], slope,
+                    )  # fmt: skip
+                    total += block
+                    total_x += block_x
+            dbeta[c] = total
+            dgamma[c] = total_x
+        # phase 2: dx = gamma * rstd * (g - dbeta / n - xhat * dgamma / n)
+        for c in range(first, last):
+            share = gamma[c] * rstd[c] * inverse if exact else 0.0
+            constant, linear = number(share * dbeta[c]), number(share * dgamma[c])
+            for b in range(x.shape[0]):
+                if scratch.size == 0:
+                    row_gradient_input(
+                        dy[b, c], x[b, c], mean[c], rstd[c], gamma[c], beta[c], slope,
+                        constant, linear, dx[b, c],
+                    )  # fmt: skip
+                    continue
+                for i in range(0, x.shape[2], BLOCK):
+                    x_block, dx_block = x[b, c, i : i + BLOCK], dx[b, c, i : i + BLOCK]
+                    block = scratch[: x_block.size]
+                    row_gradient_input(
+                        dy[b, c, i : i + BLOCK], x_block, mean[c], rstd[c], gamma[c], beta[c],
+                        slope, constant, linear, block,
+                    )  # fmt: skip
+                    stream(block, dx_block)
+    fence()
 
 
 @njit
@@ -253,11 +323,11 @@ TILE = 4
 
 
 @njit_parallel
-def statistics_cn_parallel(x, start, stop, mean, var):
+def statistics_cn_parallel(x, start, stop, mean, var, work):
     """Run `statistics_cn` over tiles of features."""
     for tile in prange((stop - start + TILE - 1) // TILE):
         first = start + tile * TILE
-        statistics_cn(x, first, min(first + TILE, stop), mean, var)
+        statistics_cn(x, first, min(first + TILE, stop), mean, var, work)
 
 
 @njit_parallel

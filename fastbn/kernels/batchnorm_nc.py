@@ -13,9 +13,14 @@ import math
 import numpy as np
 from numba import prange
 
+from fastbn._intrinsics import fence
 from fastbn._jit import njit, njit_parallel
+from fastbn.kernels.streams import is_streamed, stream
 
-CHUNK_ELEMENTS = 32768
+CHUNK_ELEMENTS = 65536
+
+# Rows whose mean is the shift that a chunk's moments are measured around.
+NEAR = 16
 
 
 @njit
@@ -32,37 +37,65 @@ def count_chunks(x):
 
 
 @njit
-def chunk_moments_nc(
-    x,  # (N, C)
-    chunk,
-    shift,  # out (C,): the chunk's mean, rounded to the dtype of x
-    total,  # out (C,): the sum of d = x - shift
-    square,  # out (C,): the sum of d * d
-):
-    """Moments of one chunk around its own mean."""
-    rows = rows_per_chunk(x.shape[1])
-    first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
-    zero = x.dtype.type(0)
-    inverse = x.dtype.type(1.0 / (last - first))
-    # phase 1: the mean of the chunk
-    for j in range(shift.size):
-        shift[j] = zero
-        total[j] = zero
-        square[j] = zero
+def add_rows(x, first, last, total):
+    """total = the sum of rows first to last."""
+    for j in range(total.size):
+        total[j] = 0
     for i in range(first, last):
         row = x[i]
         for j in range(row.size):
             total[j] += row[j]
+
+
+@njit
+def add_moments(x, first, last, shift, total, square):
+    """Sums of d = x - shift and of d * d over rows first to last, four rows at a time."""
     for j in range(shift.size):
-        shift[j] = total[j] * inverse
-        total[j] = zero
-    # phase 2: moments around it
-    for i in range(first, last):
-        row = x[i]
-        for j in range(row.size):
-            d = row[j] - shift[j]
-            total[j] += d
-            square[j] += d * d
+        total[j] = 0
+        square[j] = 0
+    fours = first + (last - first) // 4 * 4
+    for i in range(first, fours, 4):
+        a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
+        for j in range(shift.size):
+            a_j, b_j, c_j, d_j = a[j] - shift[j], b[j] - shift[j], c[j] - shift[j], d[j] - shift[j]
+            total[j] += (a_j + b_j) + (c_j + d_j)
+            square[j] += (a_j * a_j + b_j * b_j) + (c_j * c_j + d_j * d_j)
+    for i in range(fours, last):
+        a = x[i]
+        for j in range(shift.size):
+            a_j = a[j] - shift[j]
+            total[j] += a_j
+            square[j] += a_j * a_j
+
+
+@njit
+def chunk_moments_nc(
+    x,  # (N, C)
+    chunk,
+    shift,  # out (C,): near the chunk's mean
+    total,  # out (C,): the sum of d = x - shift
+    square,  # out (C,): the sum of d * d
+):
+    """Moments of one chunk around a shift near its mean: the mean of its first rows.
+
+    Where that lies more than a deviation off the mean of a feature, once more around the mean.
+    """
+    rows = rows_per_chunk(x.shape[1])
+    first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
+    near = min(NEAR, last - first)
+    inverse_near, inverse = x.dtype.type(1.0 / near), x.dtype.type(1.0 / (last - first))
+    add_rows(x, first, first + near, shift)
+    for j in range(shift.size):
+        shift[j] *= inverse_near
+    add_moments(x, first, last, shift, total, square)
+    far = 0
+    for j in range(shift.size):
+        # half of the square, at least, is to be deviation
+        far += 0 if 2 * total[j] * total[j] * inverse <= square[j] else 1
+    if far > 0:  # a NaN comes here too
+        for j in range(shift.size):
+            shift[j] += total[j] * inverse
+        add_moments(x, first, last, shift, total, square)
 
 
 @njit
@@ -132,11 +165,15 @@ def chunk_affine_activation_nc(
 ):
     """y = act((x - shift) * scale + offset) for the rows of one chunk."""
     rows = rows_per_chunk(x.shape[1])
+    scratch = np.empty(x.shape[1] if is_streamed(x) else 0, x.dtype)
     for i in range(chunk * rows, min((chunk + 1) * rows, x.shape[0])):
-        x_row, y_row = x[i], y[i]
+        x_row, y_row = x[i], scratch if scratch.size else y[i]
         for j in range(x_row.size):
             t = (x_row[j] - shift[j]) * scale[j] + offset[j]
             y_row[j] = t if t > 0 else slope * t
+        if scratch.size:
+            stream(scratch, y[i])
+    fence()
 
 
 @njit
@@ -152,31 +189,45 @@ def chunk_gradient_sums_nc(
     total,  # out (C,): the sum of g
     total_x,  # out (C,): the sum of g * xhat
 ):
-    """Partial sums for dbeta and dgamma over the rows of one chunk."""
+    """Partial sums for dbeta and dgamma over the rows of one chunk, two rows at a time."""
     rows = rows_per_chunk(x.shape[1])
-    zero = x.dtype.type(0)
+    first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
     for j in range(total.size):
-        total[j] = zero
-        total_x[j] = zero
-    for i in range(chunk * rows, min((chunk + 1) * rows, x.shape[0])):
-        x_row, dy_row = x[i], dy[i]
-        for j in range(x_row.size):
-            xhat = (x_row[j] - mean[j]) * rstd[j]
-            g = dy_row[j] if xhat * gamma[j] + beta[j] > 0 else slope * dy_row[j]
-            total[j] += g
-            total_x[j] += g * xhat
+        total[j] = 0
+        total_x[j] = 0
+    twos = first + (last - first) // 2 * 2
+    for i in range(first, twos, 2):
+        a, b, da, db = x[i], x[i + 1], dy[i], dy[i + 1]
+        for j in range(total.size):
+            a_hat, b_hat = (a[j] - mean[j]) * rstd[j], (b[j] - mean[j]) * rstd[j]
+            ga = da[j] if a_hat * gamma[j] + beta[j] > 0 else slope * da[j]
+            gb = db[j] if b_hat * gamma[j] + beta[j] > 0 else slope * db[j]
+            total[j] += ga + gb
+            total_x[j] += ga * a_hat + gb * b_hat
+    for i in range(twos, last):
+        a, da = x[i], dy[i]
+        for j in range(total.size):
+            a_hat = (a[j] - mean[j]) * rstd[j]
+            ga = da[j] if a_hat * gamma[j] + beta[j] > 0 else slope * da[j]
+            total[j] += ga
+            total_x[j] += ga * a_hat
 
 
 @njit
 def combine_gradient_sums_nc(
     totals,  # (K, C)
     totals_x,  # (K, C)
+    n,  # samples
+    exact,  # bool; False takes mean and var as constants
     work,  # overwritten (2, C) float64
+    mean_g,  # out (C,): dbeta / n, or zeros for the detached gradient
+    mean_gx,  # out (C,): dgamma / n, or zeros
     dgamma,  # out (C,)
     dbeta,  # out (C,)
 ):
     """dbeta and dgamma: the chunks' sums, added in float64."""
     work[:] = 0.0
+    inverse = 1.0 / n if exact else 0.0
     for k in range(totals.shape[0]):
         for j in range(totals.shape[1]):
             work[0, j] += totals[k, j]
@@ -184,6 +235,8 @@ def combine_gradient_sums_nc(
     for j in range(dgamma.size):
         dbeta[j] = work[0, j]
         dgamma[j] = work[1, j]
+        mean_g[j] = work[0, j] * inverse
+        mean_gx[j] = work[1, j] * inverse
 
 
 @njit
@@ -202,15 +255,19 @@ def chunk_gradient_input_nc(
 ):
     """dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for the rows of one chunk."""
     rows = rows_per_chunk(x.shape[1])
+    scratch = np.empty(x.shape[1] if is_streamed(x) else 0, x.dtype)
     for i in range(chunk * rows, min((chunk + 1) * rows, x.shape[0])):
-        x_row, dy_row, dx_row = x[i], dy[i], dx[i]
+        x_row, dy_row, dx_row = x[i], dy[i], scratch if scratch.size else dx[i]
         for j in range(x_row.size):
             xhat = (x_row[j] - mean[j]) * rstd[j]
             g = dy_row[j] if xhat * gamma[j] + beta[j] > 0 else slope * dy_row[j]
             dx_row[j] = gamma[j] * rstd[j] * (g - mean_g[j] - xhat * mean_gx[j])
+        if scratch.size:
+            stream(scratch, dx[i])
+    fence()
 
 
-# -- phases over all chunks: a serial loop, and a parallel twin of it ------------------------------
+# -- over all chunks: a serial loop, and a parallel twin of it -------------------------------------
 
 
 @njit
@@ -242,28 +299,115 @@ def affine_activation_nc_parallel(x, shift, scale, offset, slope, y):
 
 
 @njit
-def gradient_sums_nc(dy, x, gamma, beta, mean, rstd, slope, totals, totals_x):
-    """Run `chunk_gradient_sums_nc` over all chunks."""
-    for k in range(totals.shape[0]):
-        chunk_gradient_sums_nc(dy, x, gamma, beta, mean, rstd, slope, k, totals[k], totals_x[k])
+def batch_norm_forward_nc(
+    x,  # (N, C)
+    gamma,  # (C,)
+    beta,  # (C,)
+    eps,
+    slope,
+    y,  # out (N, C)
+    mean,  # out (C,)
+    var,  # out (C,) float64, biased
+    rstd,  # out (C,)
+):
+    """y = act(gamma * xhat + beta); False, and y as it was, where squares overflow."""
+    partials = np.empty((3, count_chunks(x), x.shape[1]), x.dtype)
+    moments_nc(x, partials[0], partials[1], partials[2])
+    affine = np.empty((2, x.shape[1]), x.dtype)
+    if not prepare_affine_nc(partials, x.shape[0], gamma, beta, eps, affine, mean, var, rstd):
+        return False
+    shift = partials[0, 0]
+    affine_activation_nc(x, shift, affine[0], affine[1], slope, y)
+    for j in range(mean.size):
+        mean[j] += shift[j]
+    return True
 
 
 @njit_parallel
-def gradient_sums_nc_parallel(dy, x, gamma, beta, mean, rstd, slope, totals, totals_x):
-    """Run `chunk_gradient_sums_nc` over all chunks."""
-    for k in prange(totals.shape[0]):
-        chunk_gradient_sums_nc(dy, x, gamma, beta, mean, rstd, slope, k, totals[k], totals_x[k])
+def batch_norm_forward_nc_parallel(x, gamma, beta, eps, slope, y, mean, var, rstd):
+    """Run `batch_norm_forward_nc` on several threads."""
+    partials = np.empty((3, count_chunks(x), x.shape[1]), x.dtype)
+    for k in prange(partials.shape[1]):
+        chunk_moments_nc(x, k, partials[0, k], partials[1, k], partials[2, k])
+    affine = np.empty((2, x.shape[1]), x.dtype)
+    done = prepare_affine_nc(partials, x.shape[0], gamma, beta, eps, affine, mean, var, rstd)
+    shift = partials[0, 0]
+    for k in prange(partials.shape[1] if done else 0):
+        chunk_affine_activation_nc(x, k, shift, affine[0], affine[1], slope, y)
+    for j in range(mean.size):
+        mean[j] += shift[j]
+    return done
 
 
 @njit
-def gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx):
-    """Run `chunk_gradient_input_nc` over all chunks."""
-    for k in range(count_chunks(x)):
-        chunk_gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, k, mean_g, mean_gx, dx)
+def prepare_affine_nc(
+    partials,  # (3, K, C) of `chunk_moments_nc`; partials[0, 0] becomes the shift
+    n,  # samples
+    gamma,  # (C,)
+    beta,  # (C,)
+    eps,
+    affine,  # out (2, C): scale and offset
+    delta,  # out (C,): mean - shift
+    var,  # out (C,) float64
+    rstd,  # out (C,)
+):
+    """Put the chunks together; False where a variance is no number."""
+    work = np.empty(gamma.size)
+    shift = np.empty_like(gamma)
+    combine_moments_nc(partials[0], partials[1], partials[2], n, shift, work, var)
+    for j in range(gamma.size):
+        if not var[j] < math.inf:
+            return False
+    derive_affine_nc(gamma, beta, work, var, eps, affine[0], affine[1], rstd)
+    for j in range(gamma.size):
+        partials[0, 0, j] = shift[j]
+        delta[j] = work[j]
+    return True
+
+
+@njit
+def batch_norm_backward_nc(
+    dy,  # (N, C) gradient of the activated output
+    x,  # (N, C)
+    gamma,  # (C,)
+    beta,  # (C,)
+    mean,  # (C,)
+    rstd,  # (C,)
+    slope,
+    exact,  # bool; False takes mean and var as constants
+    dx,  # out (N, C)
+    dgamma,  # out (C,)
+    dbeta,  # out (C,)
+):
+    """Gradients of x, gamma and beta."""
+    chunks, features = count_chunks(x), x.shape[1]
+    partials, work = np.empty((2, chunks, features), x.dtype), np.empty((2, features))
+    means = np.empty((2, features), x.dtype)
+    for k in range(chunks):
+        chunk_gradient_sums_nc(
+            dy, x, gamma, beta, mean, rstd, slope, k, partials[0, k], partials[1, k]
+        )
+    combine_gradient_sums_nc(
+        partials[0], partials[1], x.shape[0], exact, work, means[0], means[1], dgamma, dbeta
+    )
+    for k in range(chunks):
+        chunk_gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, k, means[0], means[1], dx)
 
 
 @njit_parallel
-def gradient_input_nc_parallel(dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx):
-    """Run `chunk_gradient_input_nc` over all chunks."""
-    for k in prange(count_chunks(x)):
-        chunk_gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, k, mean_g, mean_gx, dx)
+def batch_norm_backward_nc_parallel(
+    dy, x, gamma, beta, mean, rstd, slope, exact, dx, dgamma, dbeta
+):
+    """Run `batch_norm_backward_nc` on several threads."""
+    chunks, features = count_chunks(x), x.shape[1]
+    partials, work = np.empty((2, chunks, features), x.dtype), np.empty((2, features))
+    means = np.empty((2, features), x.dtype)
+    for k in prange(chunks):
+        chunk_gradient_sums_nc(
+            dy, x, gamma, beta, mean, rstd, slope, k, partials[0, k], partials[1, k]
+        )
+    combine_gradient_sums_nc(
+        partials[0], partials[1], x.shape[0], exact, work, means[0], means[1], dgamma, dbeta
+    )
+    for k in prange(chunks):
+        chunk_gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, k, means[0], means[1], dx)
