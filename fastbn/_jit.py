@@ -12,6 +12,7 @@ import hashlib
 import os
 import pathlib
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,15 @@ def njit_parallel(function: Any) -> Any:
     return _compile(function, parallel=True)
 
 
+def parallel_twin(kernel: Any) -> Any:
+    """Compile the same source once more, its ``prange`` loops now on several threads."""
+    source = getattr(kernel, "py_func", kernel)
+    twin = types.FunctionType(source.__code__, source.__globals__, f"{source.__name__}_parallel")
+    # the name tells the two apart in the cache
+    twin.__qualname__, twin.__doc__ = twin.__name__, source.__doc__
+    return njit_parallel(twin)
+
+
 def _compile(function: Any, *, parallel: bool) -> Any:
     dispatcher: Any = numba.njit(
         fastmath=FASTMATH, nogil=True, error_model="numpy", parallel=parallel
@@ -56,7 +66,8 @@ def _sources_digest() -> str:
     """Digest of every kernel source: a change in a helper outdates all that inlined it."""
     digest = hashlib.sha256()
     root = pathlib.Path(__file__).parent
-    for path in sorted([*root.glob("_*.py"), *(root / "kernels").glob("*.py")]):
+    inner = [root / f"{name}.py" for name in ("_jit", "_intrinsics", "_plain", "_team", "_threads")]
+    for path in [*inner, *sorted((root / "kernels").glob("*.py"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

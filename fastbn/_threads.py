@@ -25,6 +25,7 @@ import numpy as np
 from fastbn._jit import DISABLED, cache_folder, njit
 from fastbn._team import Member, barrier, run_team
 from fastbn.kernels.gemm import multiply
+from fastbn.persistence import whole_file
 
 # A team has to promise this much, as a part of the time of one thread: estimates are rough.
 MARGIN = 0.1
@@ -52,10 +53,11 @@ class Costs:
 
 def team_size(flops: float, barriers: int, steps: int) -> int:
     """Return how many threads shall take `steps` steps of so much work."""
-    wanted = os.environ.get("FASTBN_NUM_THREADS")
     most = available_threads()
-    if wanted or most == 1 or DISABLED:
-        return 1 if DISABLED else most
+    if DISABLED or most == 1:
+        return 1
+    if os.environ.get("FASTBN_NUM_THREADS"):
+        return most
     return costs().best_size(flops, barriers, steps, most)
 
 
@@ -69,7 +71,10 @@ def available_threads() -> int:
     wanted = _limit("FASTBN_NUM_THREADS")
     if wanted is not None:
         return wanted
-    limits = [_limit("NUMBA_NUM_THREADS"), _limit("OMP_NUM_THREADS"), _quota(), _cores()]
+    limits = [_limit("NUMBA_NUM_THREADS"), _limit("OMP_NUM_THREADS"), allowed_cores()]
+    quota = core_quota()
+    if quota is not None:
+        limits.append(int(quota))
     return max(1, min(limit for limit in limits if limit is not None))
 
 
@@ -82,17 +87,19 @@ def _limit(name: str) -> int | None:
     return int(text)
 
 
-def _cores() -> int:
+def allowed_cores() -> int:
+    """Return how many cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _quota() -> int | None:
-    """Whole cores that a Linux control group leaves to this process."""
+@functools.cache  # read once: every training call asks
+def core_quota() -> float | None:
+    """Return how many cores a Linux control group leaves to this process: CPU quota / period."""
     try:
         quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, int(float(quota) / float(period)))
+        return float(quota) / float(period)
     except (OSError, ValueError):  # no control group, an older kind, or "max"
         return None
 
@@ -105,7 +112,7 @@ def costs() -> Costs:
     """Return the figures of this machine: from the file beside the kernels, or measured now."""
     folder = cache_folder(multiply)
     path = folder / "costs.json" if folder else None
-    machine = f"{platform.machine()} {platform.processor()} {_cores()}"
+    machine = f"{platform.machine()} {platform.processor()} {allowed_cores()}"
     if path is not None:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             values = json.loads(path.read_text())
@@ -115,10 +122,8 @@ def costs() -> Costs:
     if path is not None:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({"machine": machine, **dataclasses.asdict(measured)})
-            temporary = path.with_suffix(f".{os.getpid()}")
-            temporary.write_text(text)
-            temporary.replace(path)
+            with whole_file(path, "w") as file:
+                json.dump({"machine": machine, **dataclasses.asdict(measured)}, file)
     return measured
 
 

@@ -266,11 +266,11 @@ class BatchNormMLP:
         self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each."""
-        if not self._training.acquire(blocking=False):
-            raise RuntimeError("this model is being trained by another thread")
         losses, correct = np.zeros(lrs.size), np.zeros(lrs.size, np.int64)
         rows = int(np.diff(bounds).max())
         size = team_size(self.layout.gemm_flops(rows), self.layout.barriers, lrs.size)
+        if not self._training.acquire(blocking=False):
+            raise RuntimeError("this model is being trained by another thread")
         with _releasing(self._training), self._workspace(rows, size) as work:
             self.scaling = self.scaling.adopt(samples.center, samples.scale)
             network, recipe, steps = self._network(), self._recipe(), self.steps

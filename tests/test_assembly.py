@@ -196,9 +196,7 @@ def test_every_kernel_with_a_loop_is_read():
         "standard_scale_of",
         "standard_fit",  # calls moments_nc; its own loop is for features out of float32's range
         "count_correct_cn",  # gathers by label
-        "batch_norm_forward_nc",  # adds a vector
-        "batch_norm_forward_nc_parallel",
-        "prepare_affine_nc",  # copies vectors
+        "prepare_affine_nc",  # adds a vector
         "prefetch_row",  # computes nothing
         "pack_rows",  # copies
         "pack_columns",  # the loops of what is left over by transpose_tile

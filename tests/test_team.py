@@ -41,7 +41,7 @@ def test_the_same_bits_for_any_number_of_threads_and_any_chunks(
         model = fastbn.BatchNormMLP(sizes, **options)
         samples = model._training_samples(x, y, weight)
         losses = []
-        for order in np.split(np.tile(rng.permutation(n) * 0 + np.arange(n)[::-1], 2), chunks):
+        for order in np.split(np.tile(np.arange(n)[::-1], 2), chunks):
             bounds = np.arange(0, order.size + 1, batch)
             steps = bounds.size - 1
             losses.append(model.run_steps(samples, order, bounds, np.full(steps, 0.01))[0])
@@ -164,8 +164,8 @@ def free(monkeypatch):
     """No limits but those that a test sets; eight cores."""
     for name in ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(_threads, "_cores", lambda: 8)
-    monkeypatch.setattr(_threads, "_quota", lambda: None)
+    monkeypatch.setattr(_threads, "allowed_cores", lambda: 8)
+    monkeypatch.setattr(_threads, "core_quota", lambda: None)
     return monkeypatch
 
 
@@ -214,9 +214,21 @@ def test_a_limit_that_is_none_is_refused(free, text):
         _threads.available_threads()
 
 
+def test_a_refused_limit_leaves_the_model_as_it_was(rng, monkeypatch):
+    model = fastbn.BatchNormMLP((3, 4, 2))
+    x, y = rng.standard_normal((8, 3)), np.arange(8) % 2
+    monkeypatch.setenv("FASTBN_NUM_THREADS", "none")
+    with pytest.raises(ValueError, match="FASTBN_NUM_THREADS"):
+        model.train_step(x, y)
+    monkeypatch.delenv("FASTBN_NUM_THREADS")
+    assert model.steps == 0
+    assert np.isfinite(model.train_step(x, y))
+
+
 def test_a_control_group_limits_the_threads(free):
-    free.setattr(_threads, "_quota", lambda: 2)
-    assert _threads.available_threads() == 2
+    for quota, expected in ((2.0, 2), (2.9, 2), (0.5, 1)):
+        free.setattr(_threads, "core_quota", lambda quota=quota: quota)
+        assert _threads.available_threads() == expected
 
 
 def test_the_machine_is_measured_once(free, tmp_path):

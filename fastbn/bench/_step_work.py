@@ -29,15 +29,6 @@ class StepWork:
         """Inputs and outputs of each layer."""
         return list(itertools.pairwise(self.sizes))
 
-    @property
-    def gemm_flops(self) -> int:
-        """Floating point operations of a step's matrix products; the first layer has no dX."""
-        products = [2 if index == 0 else 3 for index in range(len(self.layers))]
-        return sum(
-            2 * p * n_in * n_out * self.batch
-            for p, (n_in, n_out) in zip(products, self.layers, strict=True)
-        )
-
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """Return X (samples, inputs) float32 and y (samples,) int64, of BATCHES minibatches."""
         generator = np.random.default_rng(1)

@@ -122,8 +122,8 @@ def _version(module: str) -> str | None:
 def _cpu() -> Cpu:
     llvm: Any = importlib.import_module("llvmlite.binding")
 
-    cores = os.cpu_count() or 1
-    affinity = getattr(os, "sched_getaffinity", None)
+    from fastbn._threads import allowed_cores, core_quota
+
     try:
         features = llvm.get_host_cpu_features()
     except RuntimeError:  # LLVM cannot tell on some machines
@@ -132,9 +132,9 @@ def _cpu() -> Cpu:
         name=_cpu_name() or llvm.get_host_cpu_name(),
         architecture=platform.machine(),
         vector_features=tuple(name for name in VECTOR_FEATURES if features.get(name)),
-        cores=cores,
-        cores_allowed=len(affinity(0)) if affinity else cores,
-        quota=_quota(),
+        cores=os.cpu_count() or 1,
+        cores_allowed=allowed_cores(),
+        quota=core_quota(),
     )
 
 
@@ -146,15 +146,6 @@ def _cpu_name() -> str | None:
         return None
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else None
-
-
-def _quota() -> float | None:
-    """Return how many cores a Linux control group leaves to this process: CPU quota / period."""
-    try:
-        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return float(quota) / float(period)
-    except (OSError, ValueError):  # no control group, an older kind, or "max"
-        return None
 
 
 # -- cache -----------------------------------------------------------------------------------------

@@ -55,12 +55,8 @@ class Output:
             raise ValueError(f"out: expected a {x.dtype} array of shape {x.shape}, got {got}")
         if not out.flags.writeable:
             raise ValueError("out: expected a writeable array, got a read-only one")
-        self.array = out
-        if not out.flags.c_contiguous:
-            self.array = np.empty_like(x)
-        for other in inputs:
-            if np.may_share_memory(out, other) and not _is_same(out, other):
-                self.array = np.empty_like(x)
+        direct = out.flags.c_contiguous and not any(_overlaps_partly(out, i) for i in inputs)
+        self.array = out if direct else np.empty_like(x)
 
     def finish(self) -> np.ndarray:
         """Return the result, copied to the caller's array where a temporary was written."""
@@ -71,9 +67,12 @@ class Output:
         return self._out
 
 
-def _is_same(out: np.ndarray, other: np.ndarray) -> bool:
-    return (
+def _overlaps_partly(out: np.ndarray, other: np.ndarray) -> bool:
+    if not np.may_share_memory(out, other):
+        return False
+    same = (
         out.__array_interface__["data"][0] == other.__array_interface__["data"][0]
         and out.shape == other.shape
         and out.strides == other.strides
     )
+    return not same

@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from fastbn._intrinsics import fence
-from fastbn._jit import njit, njit_parallel
+from fastbn._jit import njit, parallel_twin
 from fastbn.kernels.streams import is_streamed, stream
 
 CHUNK_ELEMENTS = 65536
@@ -267,18 +267,35 @@ def chunk_gradient_input_nc(
     fence()
 
 
-# -- over all chunks: a serial loop, and a parallel twin of it -------------------------------------
+@njit
+def prepare_affine_nc(
+    partials,  # (3, K, C) of `chunk_moments_nc`
+    n,  # samples
+    gamma,  # (C,)
+    beta,  # (C,)
+    eps,
+    affine,  # out (3, C): shift, scale and offset
+    mean,  # out (C,)
+    var,  # out (C,) float64, biased
+    rstd,  # out (C,)
+):
+    """Put the chunks together; False where a variance is no number."""
+    shift, delta = affine[0], np.empty(gamma.size)
+    combine_moments_nc(partials[0], partials[1], partials[2], n, shift, delta, var)
+    for j in range(gamma.size):
+        if not var[j] < math.inf:
+            return False
+    derive_affine_nc(gamma, beta, delta, var, eps, affine[1], affine[2], rstd)
+    for j in range(gamma.size):
+        mean[j] = shift[j] + delta[j]
+    return True
+
+
+# -- over all chunks: compiled serial, and once more on several threads ----------------------------
 
 
 @njit
 def moments_nc(x, shifts, totals, squares):
-    """Run `chunk_moments_nc` over all chunks."""
-    for k in range(shifts.shape[0]):
-        chunk_moments_nc(x, k, shifts[k], totals[k], squares[k])
-
-
-@njit_parallel
-def moments_nc_parallel(x, shifts, totals, squares):
     """Run `chunk_moments_nc` over all chunks."""
     for k in prange(shifts.shape[0]):
         chunk_moments_nc(x, k, shifts[k], totals[k], squares[k])
@@ -286,13 +303,6 @@ def moments_nc_parallel(x, shifts, totals, squares):
 
 @njit
 def affine_activation_nc(x, shift, scale, offset, slope, y):
-    """Run `chunk_affine_activation_nc` over all chunks."""
-    for k in range(count_chunks(x)):
-        chunk_affine_activation_nc(x, k, shift, scale, offset, slope, y)
-
-
-@njit_parallel
-def affine_activation_nc_parallel(x, shift, scale, offset, slope, y):
     """Run `chunk_affine_activation_nc` over all chunks."""
     for k in prange(count_chunks(x)):
         chunk_affine_activation_nc(x, k, shift, scale, offset, slope, y)
@@ -312,57 +322,13 @@ def batch_norm_forward_nc(
 ):
     """y = act(gamma * xhat + beta); False, and y as it was, where squares overflow."""
     partials = np.empty((3, count_chunks(x), x.shape[1]), x.dtype)
-    moments_nc(x, partials[0], partials[1], partials[2])
-    affine = np.empty((2, x.shape[1]), x.dtype)
-    if not prepare_affine_nc(partials, x.shape[0], gamma, beta, eps, affine, mean, var, rstd):
-        return False
-    shift = partials[0, 0]
-    affine_activation_nc(x, shift, affine[0], affine[1], slope, y)
-    for j in range(mean.size):
-        mean[j] += shift[j]
-    return True
-
-
-@njit_parallel
-def batch_norm_forward_nc_parallel(x, gamma, beta, eps, slope, y, mean, var, rstd):
-    """Run `batch_norm_forward_nc` on several threads."""
-    partials = np.empty((3, count_chunks(x), x.shape[1]), x.dtype)
+    affine = np.empty((3, x.shape[1]), x.dtype)
     for k in prange(partials.shape[1]):
         chunk_moments_nc(x, k, partials[0, k], partials[1, k], partials[2, k])
-    affine = np.empty((2, x.shape[1]), x.dtype)
     done = prepare_affine_nc(partials, x.shape[0], gamma, beta, eps, affine, mean, var, rstd)
-    shift = partials[0, 0]
     for k in prange(partials.shape[1] if done else 0):
-        chunk_affine_activation_nc(x, k, shift, affine[0], affine[1], slope, y)
-    for j in range(mean.size):
-        mean[j] += shift[j]
+        chunk_affine_activation_nc(x, k, affine[0], affine[1], affine[2], slope, y)
     return done
-
-
-@njit
-def prepare_affine_nc(
-    partials,  # (3, K, C) of `chunk_moments_nc`; partials[0, 0] becomes the shift
-    n,  # samples
-    gamma,  # (C,)
-    beta,  # (C,)
-    eps,
-    affine,  # out (2, C): scale and offset
-    delta,  # out (C,): mean - shift
-    var,  # out (C,) float64
-    rstd,  # out (C,)
-):
-    """Put the chunks together; False where a variance is no number."""
-    work = np.empty(gamma.size)
-    shift = np.empty_like(gamma)
-    combine_moments_nc(partials[0], partials[1], partials[2], n, shift, work, var)
-    for j in range(gamma.size):
-        if not var[j] < math.inf:
-            return False
-    derive_affine_nc(gamma, beta, work, var, eps, affine[0], affine[1], rstd)
-    for j in range(gamma.size):
-        partials[0, 0, j] = shift[j]
-        delta[j] = work[j]
-    return True
 
 
 @njit
@@ -383,25 +349,6 @@ def batch_norm_backward_nc(
     chunks, features = count_chunks(x), x.shape[1]
     partials, work = np.empty((2, chunks, features), x.dtype), np.empty((2, features))
     means = np.empty((2, features), x.dtype)
-    for k in range(chunks):
-        chunk_gradient_sums_nc(
-            dy, x, gamma, beta, mean, rstd, slope, k, partials[0, k], partials[1, k]
-        )
-    combine_gradient_sums_nc(
-        partials[0], partials[1], x.shape[0], exact, work, means[0], means[1], dgamma, dbeta
-    )
-    for k in range(chunks):
-        chunk_gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, k, means[0], means[1], dx)
-
-
-@njit_parallel
-def batch_norm_backward_nc_parallel(
-    dy, x, gamma, beta, mean, rstd, slope, exact, dx, dgamma, dbeta
-):
-    """Run `batch_norm_backward_nc` on several threads."""
-    chunks, features = count_chunks(x), x.shape[1]
-    partials, work = np.empty((2, chunks, features), x.dtype), np.empty((2, features))
-    means = np.empty((2, features), x.dtype)
     for k in prange(chunks):
         chunk_gradient_sums_nc(
             dy, x, gamma, beta, mean, rstd, slope, k, partials[0, k], partials[1, k]
@@ -411,3 +358,9 @@ def batch_norm_backward_nc_parallel(
     )
     for k in prange(chunks):
         chunk_gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, k, means[0], means[1], dx)
+
+
+moments_nc_parallel = parallel_twin(moments_nc)
+affine_activation_nc_parallel = parallel_twin(affine_activation_nc)
+batch_norm_forward_nc_parallel = parallel_twin(batch_norm_forward_nc)
+batch_norm_backward_nc_parallel = parallel_twin(batch_norm_backward_nc)

@@ -99,8 +99,8 @@ class Workspace(NamedTuple):
     mean: np.ndarray  # (units,)
     var: np.ndarray  # (units,)
     rstd: np.ndarray  # (units,)
-    partial: np.ndarray  # (parts,) float64: sums of some samples or parameters
-    hits: np.ndarray  # (parts,) int64
+    partial: np.ndarray  # (parts,) float64: losses of PART_ROWS samples each
+    hits: np.ndarray  # (parts,) int64: their correctly classified ones
 
 
 class Samples(NamedTuple):
@@ -115,6 +115,9 @@ class Samples(NamedTuple):
 
 # Samples of the loss that one member takes at a time.
 PART_ROWS = 512
+
+# Parameters are shared out in whole cache lines, of float32.
+LINE = 16
 
 
 @njit
@@ -157,9 +160,15 @@ def layer_slope(network, recipe, index):
 
 
 @njit
+def whole(n, size):
+    """Pieces of `size` that n takes, the last one perhaps smaller."""
+    return (n + size - 1) // size
+
+
+@njit
 def share_rows(n, member):
     """Rows of n that are this member's: whole tiles, but for the last."""
-    first, last = share((n + TILE_ROWS - 1) // TILE_ROWS, member)
+    first, last = share(whole(n, TILE_ROWS), member)
     return first * TILE_ROWS, min(last * TILE_ROWS, n)
 
 
@@ -168,13 +177,21 @@ def share_tasks(rows, columns, width, member):
     """Cut a product of the data into tasks, a group of rows by a panel of columns each.
 
     Rows are cut only where there are few panels. The result is this member's first and last task,
-    and how many groups the rows are cut into: task t is panel t // groups, group t % groups.
+    and how many groups the rows are cut into.
     """
-    panels = (columns + width - 1) // width
-    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+    panels = whole(columns, width)
+    tiles = whole(rows, TILE_ROWS)
     groups = 1 if panels % member.size == 0 else min(tiles, 1 + 4 * member.size // panels)
     first, last = share(panels * groups, member)
     return first, last, groups
+
+
+@njit
+def task_place(task, groups, rows):
+    """Panel, first row and last row of a task of `share_tasks`."""
+    tiles, group = whole(rows, TILE_ROWS), task % groups
+    first, last = tiles * group // groups, tiles * (group + 1) // groups
+    return task // groups, first * TILE_ROWS, min(last * TILE_ROWS, rows)
 
 
 @njit
@@ -187,13 +204,12 @@ def multiply_data(network, work, samples, order, member):
     rows, inputs = order.size, layer[N_IN]
     width = panel_width(work.z)
     z, weight = units(work.z, layer, rows), matrix(network.params, layer)
-    tiles = (layer[N_OUT] + TILE_ROWS - 1) // TILE_ROWS
     gathered = work.x[member.rank, : width * inputs]
     panel = work.x[member.rank, width * inputs : 2 * width * inputs]
     present = -1
     first, last, groups = share_tasks(layer[N_OUT], rows, width, member)
     for task in range(first, last):
-        p, group = task // groups, task % groups
+        p, i, stop = task_place(task, groups, layer[N_OUT])
         j = p * width
         count = min(width, rows - j)
         if p != present:
@@ -201,8 +217,6 @@ def multiply_data(network, work, samples, order, member):
             gather_rows(samples.x, order, j, j + count, samples.center, samples.scale, x)
             pack_columns(x, panel, 0, count)
             present = p
-        i = tiles * group // groups * TILE_ROWS
-        stop = min(tiles * (group + 1) // groups * TILE_ROWS, layer[N_OUT])
         for k in range(0, inputs, DEPTH):
             part, add = min(DEPTH, inputs - k), 1 if k > 0 else 0
             multiply_panel(weight, k, part, panel, k * width, z, i, stop, j, add)
@@ -216,7 +230,6 @@ def multiply_by_data(network, work, samples, order, member):
     width = panel_width(work.z)
     dz = work.dz[: layer[N_OUT] * rows].reshape(layer[N_OUT], rows)
     dweight = matrix(network.grads, layer)
-    tiles = (layer[N_OUT] + TILE_ROWS - 1) // TILE_ROWS
     first, last, groups = share_tasks(layer[N_OUT], inputs, width, member)
     panels = work.x[member.rank]
     j_first = first // groups * width
@@ -227,9 +240,7 @@ def multiply_by_data(network, work, samples, order, member):
             samples.x, order, k, k + part, samples.center, samples.scale, j_first, j_last, panels
         )
         for task in range(first, last):
-            p, group = task // groups, task % groups
-            i = tiles * group // groups * TILE_ROWS
-            stop = min(tiles * (group + 1) // groups * TILE_ROWS, layer[N_OUT])
+            p, i, stop = task_place(task, groups, layer[N_OUT])
             start = (p * width - j_first) * part
             multiply_panel(dz, k, part, panels, start, dweight, i, stop, p * width, add)
 
@@ -238,7 +249,8 @@ def multiply_by_data(network, work, samples, order, member):
 def forward(network, recipe, work, samples, order, step, member):
     """Activations of all layers, in training, and the statistics of the batch."""
     rows = order.size
-    padded = (rows + panel_width(work.z) - 1) // panel_width(work.z) * panel_width(work.z)
+    width = panel_width(work.z)
+    padded = whole(rows, width) * width
     multiply_data(network, work, samples, order, member)
     barrier(member)
     for index in range(network.layers.shape[0]):
@@ -322,13 +334,12 @@ def backward(network, recipe, work, samples, order, step, member):
 
 
 @njit
-def update(network, recipe, work, lr, step, member):
+def update(network, recipe, lr, step, member):
     """One step of the optimizer over all parameters; `step` counts from 1."""
     params, grads, m, v = network.params, network.grads, network.m, network.v
     clip = clip_factor(grads, recipe.max_norm)
-    lines = (params.size + 15) // 16
-    first, last = share(lines, member)
-    first, last = first * 16, min(last * 16, params.size)
+    first, last = share(whole(params.size, LINE), member)
+    first, last = first * LINE, min(last * LINE, params.size)
     if recipe.optimizer == SGD:
         sgd(params, grads, m, clip, lr, recipe.beta1, False, recipe.weight_decay, first, last)
     elif recipe.optimizer == RMSPROP:
@@ -366,7 +377,7 @@ def loss_gradient(network, work, samples, order, member):
     logits = work.a[: layer[N_OUT] * rows].reshape(layer[N_OUT], rows)
     dlogits = work.da[: logits.size].reshape(logits.shape)
     scratch = work.loss[: 3 * rows].reshape(3, rows)
-    parts = (rows + PART_ROWS - 1) // PART_ROWS
+    parts = whole(rows, PART_ROWS)
     first, last = share(parts, member)
     gather_labels(samples, order, work, first * PART_ROWS, min(last * PART_ROWS, rows))
     for part in range(first, last):
@@ -407,7 +418,7 @@ def train_steps(
             losses[s] = loss
             correct[s] = hits
         backward(network, recipe, work, samples, batch, step, member)
-        update(network, recipe, work, lrs[s], step, member)
+        update(network, recipe, lrs[s], step, member)
 
 
 @njit
@@ -423,12 +434,12 @@ def infer_logits(
     """Logits of this member's share of the samples, with the running statistics."""
     layers = network.layers
     one = alone_in(member)
-    first_part, last_part = share((samples.x.shape[0] + rows - 1) // rows, member)
+    first_part, last_part = share(whole(samples.x.shape[0], rows), member)
     for part in range(first_part, last_part):
         first = part * rows
         count = min(rows, samples.x.shape[0] - first)
         width = panel_width(work.z)
-        padded = (count + width - 1) // width * width
+        padded = whole(count, width) * width
         for r in range(count):
             work.labels[r] = first + r
         multiply_data(network, work, samples, work.labels[:count], one)
