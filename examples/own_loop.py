@@ -1,7 +1,7 @@
 """Kernels inside your own compiled code: one hidden layer, trained in a loop of yours.
 
-Everything in `train` is compiled together, calls of kernels included. Run it with
-``python examples/own_loop.py``.
+Everything in `train` is compiled together, calls of kernels included; its `np.dot` wants scipy. Run
+it with ``python examples/own_loop.py``.
 """
 
 import numba

@@ -1,0 +1,80 @@
+"""Measure what docs/design.md says of matrix products and of copies, on one thread.
+
+The rate of a register tile alone; the products of training steps, each packed by itself, beside
+NumPy's BLAS; and a copy past the caches beside an ordinary one. Medians of nine, in turns, in both
+orders. Run it as ``python scripts/product_rates.py`` on a machine that does nothing else.
+"""
+
+import numpy as np
+
+from fastbn._buffers import aligned_zeros, rounded_up
+from fastbn._intrinsics import TILE_ROWS
+from fastbn._jit import njit
+from fastbn.bench._fastbn import BareGemms
+from fastbn.bench._step_work import STEPS
+from fastbn.bench._timing import interleave
+from fastbn.kernels.gemm import multiply, pack_columns, pack_rows
+from fastbn.kernels.streams import stream
+
+FLOAT = np.dtype(np.float32)
+
+
+@njit
+def repeat_multiply(count, a, panels, out):
+    """Multiply `count` times."""
+    for _ in range(count):
+        multiply(a, panels, a.shape[1], out, 0, out.shape[0])
+
+
+@njit
+def copy(source, target):
+    """Copy in the ordinary way."""
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+def tile_rate(depth):
+    """Return the GFLOP/s of one register tile."""
+    a, out = np.ones((TILE_ROWS, depth), FLOAT), np.empty((TILE_ROWS, 32), FLOAT)
+    panels = aligned_zeros(depth * 32, FLOAT)
+    timing = interleave({"": lambda n: repeat_multiply(n * 1000, a, panels, out)})[""]
+    return 2.0 * TILE_ROWS * 32 * depth * 1000 / timing.median / 1e9
+
+
+def packed_products(products):
+    """Return a function that computes the products, each packed by itself."""
+    places = [aligned_zeros(b.shape[0] * rounded_up(b.shape[1]), FLOAT) for _, b, _ in products]
+
+    def run(count):
+        for _ in range(count):
+            for (a, b, out), panels in zip(products, places, strict=True):
+                if b.flags.c_contiguous:
+                    pack_rows(b, panels, 0, b.shape[0])
+                else:
+                    pack_columns(b.T, panels, 0, b.shape[1])
+                multiply(a, panels, b.shape[0], out, 0, out.shape[0])
+
+    return run
+
+
+def main():
+    """Print everything."""
+    for depth in (20, 64, 256):
+        print(f"tile, depth {depth}: {tile_rate(depth):.0f} GFLOP/s", flush=True)
+    for work in STEPS:
+        bare = BareGemms(work, 1)
+        flops = sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b, _ in bare.products)
+        times = interleave({"fastbn": packed_products(bare.products), "BLAS": bare.run})
+        ours, blas = (flops / times[name].median / 1e9 for name in ("fastbn", "BLAS"))
+        print(f"{work.name}: {ours:.0f} GFLOP/s, BLAS {blas:.0f}", flush=True)
+    source, target = np.ones(1 << 24, FLOAT), np.ones(1 << 24, FLOAT)
+    runs = {
+        "past the caches": lambda n: [stream(source, target) for _ in range(n)],
+        "ordinary": lambda n: [copy(source, target) for _ in range(n)],
+    }
+    for name, timing in interleave(runs).items():
+        print(f"copy of 64 MB, {name}: {2 * source.nbytes / timing.median / 1e9:.0f} GB/s")
+
+
+if __name__ == "__main__":
+    main()
