@@ -14,7 +14,9 @@ from typing import Any
 import numba
 from llvmlite import binding, ir
 from numba.core import cgutils, types
+from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic as _intrinsic
+from numba.np.arrayobj import populate_array
 
 from fastbn._jit import DISABLED
 from fastbn._plain import PANEL_BYTES
@@ -79,6 +81,45 @@ class _Array:
         for index, stride in zip(indices, self.strides, strict=True):
             offset = self.builder.add(offset, self.builder.mul(index, stride))
         return self.builder.gep(self.data, [offset])
+
+
+@intrinsic
+def strided(typingctx: Any, x: Any) -> Any:
+    """Return the same array, its layout unknown to the compiler: one version of code for all."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return impl_ret_borrowed(context, builder, signature.return_type, args[0])
+
+    return x.copy(layout="A")(x), codegen
+
+
+@intrinsic
+def view(typingctx: Any, buffer: Any, start: Any, shape: Any) -> Any:
+    """An array of this shape, a tuple, on the numbers of a contiguous buffer from `start` on.
+
+    It owns nothing and checks nothing: a fraction of the code of a slice that is reshaped.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args[2]
+        extents = [
+            context.cast(builder, extent, kind, types.intp)
+            for extent, kind in zip(cgutils.unpack_tuple(builder, args[2]), kinds, strict=True)
+        ]
+        source = context.make_array(signature.args[0])(context, builder, args[0])
+        size = context.get_abi_sizeof(source.data.type.pointee)
+        strides = [I64(size)]
+        for extent in extents[:0:-1]:
+            strides.insert(0, builder.mul(strides[0], extent))
+        result = context.make_array(signature.return_type)(context, builder)
+        populate_array(
+            result, data=builder.gep(source.data, [args[1]]), shape=extents, strides=strides,
+            itemsize=size, meminfo=None,
+        )  # fmt: skip
+        return result._getvalue()
+
+    result = types.Array(buffer.dtype, len(shape), "C")
+    return result(buffer, types.intp, shape), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -166,38 +207,26 @@ def multiply_tile(
             )
             for v in range(n_vectors)
         ]
-        is_whole = builder.icmp_signed(">=", columns, word(n_vectors * lanes))
-        adds = builder.icmp_signed("!=", accumulate, accumulate.type(0))
+        zero = ir.Constant(vector, None)
 
-        def store_all(store: Any, fetch: Any) -> None:
-            def pointer(r: int, v: int) -> Any:
+        def leave(store: Any) -> None:
+            for r, v in tile:
                 place = out.pointer(builder.add(i, word(r)), builder.add(j, word(v * lanes)))
-                return builder.bitcast(place, vector.as_pointer())
+                place = builder.bitcast(place, vector.as_pointer())
+                old = builder.call(masked_load, [place, I32(size), wanted[v], zero])
+                store(builder.fadd(old, totals[r, v]), place, v)
 
-            with builder.if_else(adds) as (then, otherwise):
-                with then:
-                    for r, v in tile:
-                        old = fetch(pointer(r, v), v)
-                        store(builder.fadd(old, totals[r, v]), pointer(r, v), v)
-                with otherwise:
-                    for r, v in tile:
-                        store(totals[r, v], pointer(r, v), v)
-
+        adds = _splat(builder, builder.icmp_signed("!=", accumulate, accumulate.type(0)), lanes)
+        wanted = [builder.and_(mask, adds) for mask in masks]
+        is_whole = builder.icmp_signed(">=", columns, word(n_vectors * lanes))
         with builder.if_else(is_whole, likely=True) as (then, otherwise):
             with then:
-                store_all(
-                    lambda value, pointer, v: builder.store(value, pointer, align=size),
-                    lambda pointer, v: load(pointer),
-                )
+                leave(lambda value, place, v: builder.store(value, place, align=size))
             with otherwise:
-                store_all(
-                    lambda value, pointer, v: builder.call(
-                        masked_store, [value, pointer, I32(size), masks[v]]
-                    ),
-                    lambda pointer, v: builder.call(
-                        masked_load,
-                        [pointer, I32(size), masks[v], ir.Constant(vector, None)],
-                    ),
+                leave(
+                    lambda value, place, v: builder.call(
+                        masked_store, [value, place, I32(size), masks[v]]
+                    )
                 )
         return context.get_dummy_value()
 
@@ -376,5 +405,7 @@ if DISABLED:
         multiply_tile,
         prefetch,
         stream_line,
+        strided,
         transpose_tile,
+        view,
     )

@@ -12,12 +12,12 @@ import hashlib
 import os
 import pathlib
 import threading
-import types
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numba
-from numba.core import caching
+from numba.core import caching, types
 
 # Sums may be reordered and products contracted, which is what vectorizing needs. Not `nnan` and not
 # `ninf`: a NaN or an infinity in the data comes out as one, or as an error, never as a number.
@@ -29,27 +29,55 @@ _compile_listeners: list[Callable[[], None]] = []
 
 
 def njit(function: Any) -> Any:
-    """Compile a serial kernel (nogil, cached)."""
-    return _compile(function, parallel=False)
+    """Compile a serial kernel (nogil, cached).
+
+    Kernels that call it share a version of their own, without what unpacks Python's arguments: that
+    takes long to compile, and few kernels are called from Python.
+    """
+    kernel = _dispatcher(function)
+    if not DISABLED:
+        inner = _dispatcher(_renamed(function, "inner"), no_cpython_wrapper=True)
+        template_for = inner.get_call_template
+
+        def get_call_template(args: Any, kws: Any) -> Any:
+            # one version for all constants, not one for each
+            kws = {name: types.unliteral(kind) for name, kind in kws.items()}
+            return template_for([types.unliteral(kind) for kind in args], kws)
+
+        kernel.get_call_template, kernel.get_overload = get_call_template, inner.get_overload
+    return kernel
+
+
+def njit_inlined(function: Any) -> Any:
+    """Compile as a part of whatever calls it: for long functions that are called once.
+
+    A function by itself is optimized again with every caller that it is linked into.
+    """
+    return _dispatcher(function, inline="always")
 
 
 def njit_parallel(function: Any) -> Any:
     """Compile a driver that runs ``prange`` over serial kernels; call it through `run`."""
-    return _compile(function, parallel=True)
+    return _dispatcher(function, parallel=True)
 
 
 def parallel_twin(kernel: Any) -> Any:
     """Compile the same source once more, its ``prange`` loops now on several threads."""
-    source = getattr(kernel, "py_func", kernel)
-    twin = types.FunctionType(source.__code__, source.__globals__, f"{source.__name__}_parallel")
-    # the name tells the two apart in the cache
-    twin.__qualname__, twin.__doc__ = twin.__name__, source.__doc__
-    return njit_parallel(twin)
+    return njit_parallel(_renamed(getattr(kernel, "py_func", kernel), "parallel"))
 
 
-def _compile(function: Any, *, parallel: bool) -> Any:
-    dispatcher: Any = numba.njit(
-        fastmath=FASTMATH, nogil=True, error_model="numpy", parallel=parallel
+def _renamed(function: Any, suffix: str) -> Any:
+    """Return the same function under another name, which tells the two apart in the cache."""
+    name = f"{function.__name__}_{suffix}"
+    twin = FunctionType(function.__code__, function.__globals__, name)
+    twin.__qualname__, twin.__doc__ = name, function.__doc__
+    return twin
+
+
+def _dispatcher(function: Any, **options: Any) -> Any:
+    compiler: Any = numba.njit
+    dispatcher = compiler(
+        fastmath=FASTMATH, nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options
     )(function)
     if not DISABLED:
         # where no folder can be written, every process compiles for itself

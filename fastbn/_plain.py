@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 # Bytes of a row of a panel (kernels/gemm.py): two registers of AVX-512, four of AVX.
 PANEL_BYTES = 128
+
+
+def strided(x: np.ndarray) -> np.ndarray:
+    """Return the array."""
+    return x
+
+
+def view(buffer: np.ndarray, start: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array on the numbers of a contiguous buffer from `start` on."""
+    return buffer.reshape(-1)[start : start + math.prod(shape)].reshape(shape)
 
 
 def multiply_tile(

@@ -128,12 +128,6 @@ def costs() -> Costs:
 
 
 @njit
-def _products(count: int, a: np.ndarray, panels: np.ndarray, out: np.ndarray) -> None:
-    for _ in range(count):
-        multiply(a, panels, a.shape[1], out, 0, out.shape[0])
-
-
-@njit
 def _barriers(count: int, member: Member) -> None:
     for _ in range(count):
         barrier(member)
@@ -141,13 +135,15 @@ def _barriers(count: int, member: Member) -> None:
 
 def calibrate() -> Costs:
     """Measure the figures, medians of a few short samples each."""
-    a, panels, out = (np.ones(shape, np.float32) for shape in [(64, 64), 64 * 64, (64, 64)])
-    multiplying = _median(lambda: _products(100, a, panels, out)) / 100
+    n = 256
+    a = np.ones((n, 2 * n), np.float32)[:, ::2]  # not contiguous: the kernel that a step compiles
+    panels, out = np.ones(n * n, np.float32), np.empty((n, n), np.float32)
+    multiplying = _median(lambda: multiply(a, panels, n, out, 0, n))
     # two threads tell: a barrier of more costs little more, if there is a core for each
     meeting = _median(lambda: run_team(_barriers, 2, lambda member: (4000, member)))
     starting = _median(lambda: run_team(_barriers, 2, lambda member: (1, member)))
     return Costs(
-        speed=2.0 * 64**3 / multiplying,
+        speed=2.0 * n**3 / multiplying,
         barrier=max(meeting - starting, 0.0) / 4000,
         start=starting,
     )

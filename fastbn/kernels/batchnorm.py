@@ -78,7 +78,7 @@ def careful_moments(x, c, mean):
     """Shift, mean - shift and variance around the mean itself, which is known but for its end."""
     inverse = 1.0 / (x.shape[0] * x.shape[2])
     if not abs(mean) < math.inf:  # math.isfinite(x) asks for x - x, which fast-math takes for 0
-        total, _ = feature_sums_wide(x, c, 0.0)
+        total, _ = feature_sums_wide(x, c, x.dtype.type(0))
         mean = total * inverse
     shift = x.dtype.type(mean)
     total, square = feature_sums(x, c, shift)

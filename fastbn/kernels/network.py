@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastbn._intrinsics import TILE_ROWS
-from fastbn._jit import njit
+from fastbn._intrinsics import TILE_ROWS, strided, view
+from fastbn._jit import njit, njit_inlined
 from fastbn._team import alone_in, barrier, share
 from fastbn.kernels.activations import (
     bias_activation_backward_cn,
@@ -123,36 +123,34 @@ LINE = 16
 @njit
 def tensor(buffer, layer, column):
     """View of a layer's vector (gamma, beta or bias) in a flat buffer."""
-    return buffer[layer[column] : layer[column] + layer[N_OUT]]
+    return view(buffer, layer[column], (layer[N_OUT],))
 
 
 @njit
 def matrix(buffer, layer):
     """View (outputs, inputs) of a layer's weight in a flat buffer."""
-    size = layer[N_OUT] * layer[N_IN]
-    return buffer[layer[WEIGHT] : layer[WEIGHT] + size].reshape(layer[N_OUT], layer[N_IN])
+    return view(buffer, layer[WEIGHT], (layer[N_OUT], layer[N_IN]))
 
 
 @njit
 def units(buffer, layer, rows):
     """View (outputs, rows) of a layer's activations in a flat buffer."""
-    first = layer[UNIT] * rows
-    return buffer[first : first + layer[N_OUT] * rows].reshape(layer[N_OUT], rows)
+    return view(buffer, layer[UNIT] * rows, (layer[N_OUT], rows))
 
 
 @njit
 def features(buffer, layer):
     """View (outputs,) of a layer's statistics in a flat buffer."""
-    return buffer[layer[UNIT] : layer[UNIT] + layer[N_OUT]]
+    return view(buffer, layer[UNIT], (layer[N_OUT],))
 
 
 @njit
 def as_batch(x):
     """View (1, C, N) of a feature-major matrix: the shape that the batch norm kernels take."""
-    return x.reshape(1, x.shape[0], x.shape[1])
+    return view(x, 0, (1, x.shape[0], x.shape[1]))
 
 
-@njit
+@njit_inlined
 def layer_slope(network, recipe, index):
     """The activation's slope: the last layer has none, which is slope 1."""
     one = network.params.dtype.type(1)
@@ -172,7 +170,7 @@ def share_rows(n, member):
     return first * TILE_ROWS, min(last * TILE_ROWS, n)
 
 
-@njit
+@njit_inlined
 def share_tasks(rows, columns, width, member):
     """Cut a product of the data into tasks, a group of rows by a panel of columns each.
 
@@ -194,7 +192,7 @@ def task_place(task, groups, rows):
     return task // groups, first * TILE_ROWS, min(last * TILE_ROWS, rows)
 
 
-@njit
+@njit_inlined
 def multiply_data(network, work, samples, order, member):
     """z of the first layer: its weight times the minibatch transposed.
 
@@ -203,7 +201,8 @@ def multiply_data(network, work, samples, order, member):
     layer = network.layers[0]
     rows, inputs = order.size, layer[N_IN]
     width = panel_width(work.z)
-    z, weight = units(work.z, layer, rows), matrix(network.params, layer)
+    z = units(work.z, layer, rows)
+    weight = strided(matrix(network.params, layer))
     gathered = work.x[member.rank, : width * inputs]
     panel = work.x[member.rank, width * inputs : 2 * width * inputs]
     present = -1
@@ -213,7 +212,7 @@ def multiply_data(network, work, samples, order, member):
         j = p * width
         count = min(width, rows - j)
         if p != present:
-            x = gathered[: count * inputs].reshape(count, inputs)
+            x = view(gathered, 0, (count, inputs))
             gather_rows(samples.x, order, j, j + count, samples.center, samples.scale, x)
             pack_columns(x, panel, 0, count)
             present = p
@@ -222,13 +221,13 @@ def multiply_data(network, work, samples, order, member):
             multiply_panel(weight, k, part, panel, k * width, z, i, stop, j, add)
 
 
-@njit
+@njit_inlined
 def multiply_by_data(network, work, samples, order, member):
     """Gradient of the first layer's weight: dz times the minibatch, gathered once more."""
     layer = network.layers[0]
     rows, inputs = order.size, layer[N_IN]
     width = panel_width(work.z)
-    dz = work.dz[: layer[N_OUT] * rows].reshape(layer[N_OUT], rows)
+    dz = strided(view(work.dz, 0, (layer[N_OUT], rows)))
     dweight = matrix(network.grads, layer)
     first, last, groups = share_tasks(layer[N_OUT], inputs, width, member)
     panels = work.x[member.rank]
@@ -245,7 +244,7 @@ def multiply_by_data(network, work, samples, order, member):
             multiply_panel(dz, k, part, panels, start, dweight, i, stop, p * width, add)
 
 
-@njit
+@njit_inlined
 def forward(network, recipe, work, samples, order, step, member):
     """Activations of all layers, in training, and the statistics of the batch."""
     rows = order.size
@@ -257,23 +256,24 @@ def forward(network, recipe, work, samples, order, step, member):
         layer = network.layers[index]
         first, last = share_rows(layer[N_OUT], member)
         z = units(work.z, layer, rows)
-        a = work.a[: z.size].reshape(z.shape)
+        a = view(work.a, 0, z.shape)
         if index > 0:
             previous = network.layers[index - 1]
             panels = work.a_panels[previous[UNIT] * padded :]
-            multiply(matrix(network.params, layer), panels, layer[N_IN], z, first, last)
+            weight = strided(matrix(network.params, layer))
+            multiply(weight, panels, layer[N_IN], z, first, last)
         activate(network, recipe, work, index, z, first, last, a)
         if index < network.layers.shape[0] - 1:
             if recipe.dropout > 0:
                 key = dropout_key(recipe.seed, step, index)
-                values = a[first:last].reshape((last - first) * rows)
+                values = view(a, first * rows, ((last - first) * rows,))
                 dropout(values, first * rows, recipe.dropout, key)
             pack_rows(a, work.a_panels[layer[UNIT] * padded :], first, last)
             pack_columns(a, work.at_panels[layer[PADDED_UNIT] * rows :], first, last)
         barrier(member)
 
 
-@njit
+@njit_inlined
 def activate(network, recipe, work, index, z, first, last, a):
     """Features first to last of a layer: statistics, normalization, activation."""
     layer = network.layers[index]
@@ -294,7 +294,7 @@ def activate(network, recipe, work, index, z, first, last, a):
     )  # fmt: skip
 
 
-@njit
+@njit_inlined
 def backward(network, recipe, work, samples, order, step, member):
     """All gradients, from the gradient of the last layer's output in work.da."""
     rows = order.size
@@ -302,16 +302,16 @@ def backward(network, recipe, work, samples, order, step, member):
         layer = network.layers[index]
         first, last = share_rows(layer[N_OUT], member)
         z = units(work.z, layer, rows)
-        da = work.da[: z.size].reshape(z.shape)
-        dz = work.dz[: z.size].reshape(z.shape)
+        da = view(work.da, 0, z.shape)
+        dz = view(work.dz, 0, z.shape)
         if index < network.layers.shape[0] - 1:
             following = network.layers[index + 1]
             panels = work.dz_panels[(index + 1) % 2]
             weight = matrix(network.params, following)
-            multiply(weight.T, panels, following[N_OUT], da, first, last)
+            multiply(strided(weight.T), panels, following[N_OUT], da, first, last)
             if recipe.dropout > 0:
                 key = dropout_key(recipe.seed, step, index)
-                values = da[first:last].reshape((last - first) * rows)
+                values = view(da, first * rows, ((last - first) * rows,))
                 dropout(values, first * rows, recipe.dropout, key)
         beta, dbeta = tensor(network.params, layer, BETA), tensor(network.grads, layer, BETA)
         slope = layer_slope(network, recipe, index)
@@ -327,13 +327,14 @@ def backward(network, recipe, work, samples, order, step, member):
             previous = network.layers[index - 1]
             pack_rows(dz, work.dz_panels[index % 2], first, last)
             panels = work.at_panels[previous[PADDED_UNIT] * rows :]
-            multiply(dz, panels, rows, matrix(network.grads, layer), first, last)
+            dweight = matrix(network.grads, layer)
+            multiply(strided(dz), panels, rows, dweight, first, last)
         barrier(member)
     multiply_by_data(network, work, samples, order, member)
     barrier(member)
 
 
-@njit
+@njit_inlined
 def update(network, recipe, lr, step, member):
     """One step of the optimizer over all parameters; `step` counts from 1."""
     params, grads, m, v = network.params, network.grads, network.m, network.v
@@ -356,7 +357,7 @@ def update(network, recipe, lr, step, member):
     barrier(member)
 
 
-@njit
+@njit_inlined
 def gather_labels(samples, order, work, first, last):
     """Copy labels and weights of the minibatch; the weights of all of it add up to 1."""
     number = work.weight.dtype.type
@@ -369,14 +370,14 @@ def gather_labels(samples, order, work, first, last):
         work.weight[r] = number(weight / total) if total > 0 else number(0.0)
 
 
-@njit
+@njit_inlined
 def loss_gradient(network, work, samples, order, member):
     """Mean loss of the minibatch and its hits; the gradient of the logits goes to work.da."""
     rows = order.size
     layer = network.layers[-1]
-    logits = work.a[: layer[N_OUT] * rows].reshape(layer[N_OUT], rows)
-    dlogits = work.da[: logits.size].reshape(logits.shape)
-    scratch = work.loss[: 3 * rows].reshape(3, rows)
+    logits = view(work.a, 0, (layer[N_OUT], rows))
+    dlogits = view(work.da, 0, logits.shape)
+    scratch = view(work.loss, 0, (3, rows))
     parts = whole(rows, PART_ROWS)
     first, last = share(parts, member)
     gather_labels(samples, order, work, first * PART_ROWS, min(last * PART_ROWS, rows))
@@ -446,12 +447,13 @@ def infer_logits(
         for index in range(layers.shape[0]):
             layer = layers[index]
             z = units(work.z, layer, count)
-            a = work.a[: z.size].reshape(z.shape)
+            a = view(work.a, 0, z.shape)
             beta = tensor(network.params, layer, BETA)
             slope = layer_slope(network, recipe, index)
             if index > 0:
                 panels = work.a_panels[layers[index - 1][UNIT] * padded :]
-                multiply(matrix(network.params, layer), panels, layer[N_IN], z, 0, layer[N_OUT])
+                weight = strided(matrix(network.params, layer))
+                multiply(weight, panels, layer[N_IN], z, 0, layer[N_OUT])
             if layer[NORMALIZED]:
                 batch_norm_inference_cn(
                     as_batch(z), features(network.running_mean, layer),
@@ -462,7 +464,7 @@ def infer_logits(
                 bias_activation_forward_cn(z, beta, slope, 0, layer[N_OUT], a)
             if index < layers.shape[0] - 1:
                 pack_rows(a, work.a_panels[layer[UNIT] * padded :], 0, layer[N_OUT])
-        result = work.a[: layers[-1][N_OUT] * count].reshape(layers[-1][N_OUT], count)
+        result = view(work.a, 0, (layers[-1][N_OUT], count))
         for i in range(count):
             for k in range(result.shape[0]):
                 logits[first + i, k] = result[k, i]
