@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+FLOAT32 = np.dtype(np.float32)
+FLOAT_DTYPES = (FLOAT32, np.dtype(np.float64))
 SLOPES = {None: 1.0, "identity": 1.0, "relu": 0.0, "leaky_relu": None}
 ACTIVATIONS = tuple(SLOPES)
 
@@ -17,7 +18,7 @@ ACTIVATIONS = tuple(SLOPES)
 def float_array(name: str, value: Any) -> np.ndarray:
     """Return `value` as an array of native float32 or float64; refuse every other dtype."""
     array = np.asarray(value)
-    if array.dtype in FLOAT_DTYPES:
+    if array.dtype is FLOAT32 or array.dtype in FLOAT_DTYPES:
         return array
     native = array.dtype.newbyteorder("=")
     if native not in FLOAT_DTYPES:
@@ -55,7 +56,7 @@ def float_vector(
     array = float_array(name, value)
     if array.shape != (size,):
         raise ValueError(f"{name}: expected shape ({size},), got {array.shape}")
-    return kernel_input(array if array.dtype == dtype else array.astype(dtype))
+    return kernel_input(array if array.dtype is dtype else array.astype(dtype, copy=False))
 
 
 def same_shape(name: str, array: np.ndarray, other_name: str, other: np.ndarray) -> None:
@@ -64,6 +65,13 @@ def same_shape(name: str, array: np.ndarray, other_name: str, other: np.ndarray)
         raise ValueError(
             f"{name}: expected the shape of {other_name}, {other.shape}, got {array.shape}"
         )
+
+
+def share_memory(array: np.ndarray, other: np.ndarray) -> bool:
+    """Tell whether two arrays may overlap in memory."""
+    if array is not other and array.flags.owndata and other.flags.owndata:
+        return False
+    return np.may_share_memory(array, other)
 
 
 def labels_array(name: str, value: Any, shape: tuple[int, ...], n_classes: int) -> np.ndarray:
@@ -106,6 +114,8 @@ def number(
     open_high: bool = False,
 ) -> float:
     """Return `value` as a float in [low, high]; an end may be open. NaN is always refused."""
+    if type(value) is float and low < value < high:  # as most are
+        return value
     if type(value) is not float and (
         isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real)
     ):
@@ -126,6 +136,8 @@ def number(
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Return `value` as an int of at least `low`, and at most `high`."""
+    if type(value) is int and low <= value and high is None:  # as most are
+        return value
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     result = int(value)

@@ -1,13 +1,20 @@
-"""fastbn's contestant, and the bare matrix products of the step."""
+"""fastbn's contestants, and what limits them: the bare matrix products of a step, and a copy."""
 
 from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+import fastbn
 from fastbn import BatchNormMLP
 from fastbn.bench import _step_work as steps
+from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
 from fastbn.bench._step_work import Stepper, StepWork
+from fastbn.kernels.streams import stream
 
 
 class FastbnStepper(Stepper):
@@ -65,3 +72,95 @@ class BareGemms(Stepper):
                 for a, b, out in self.products:
                     np.dot(a, b, out)
         return np.empty(0)
+
+
+class BatchNorm(Runner):
+    """`batch_norm` and `batch_norm_backward`, with ``out=`` or allocating."""
+
+    def __init__(self, work: BatchNormWork, layout: str, out: bool) -> None:
+        x, dy, self.gamma, self.beta = work.data()
+        self.layout = layout
+        if layout == "CN":
+            x, dy = x.T.copy(), dy.T.copy()
+        self.x, self.dy = x, dy
+        self.y = np.empty_like(x) if out else None
+        self.dx = np.empty_like(x) if out else None
+        self.last: list[np.ndarray] = []
+
+    def run(self, times: int) -> None:
+        settings: dict[str, Any] = {
+            "layout": self.layout, "activation": "leaky_relu", "negative_slope": steps.SLOPE
+        }  # fmt: skip
+        for _ in range(times):
+            y, mean, rstd = fastbn.batch_norm(
+                self.x, self.gamma, self.beta, eps=steps.EPS, out=self.y, **settings
+            )
+            dx, dgamma, dbeta = fastbn.batch_norm_backward(
+                self.dy, self.x, self.gamma, self.beta, mean, rstd, out=self.dx, **settings
+            )
+        self.last = [y, dx, dgamma, dbeta]
+
+    def results(self) -> list[np.ndarray]:
+        return [array.T if self.layout == "CN" else array for array in self.last]
+
+
+class Adam(Runner):
+    """`adam_step` on the flat buffers of a net's tensors, as the model keeps them."""
+
+    def __init__(self, work: AdamWork) -> None:
+        self.params, self.grads = work.data()
+        self.m, self.v = np.zeros_like(self.params), np.zeros_like(self.params)
+        self.step = 0
+
+    def run(self, times: int) -> None:
+        for _ in range(times):
+            self.step += 1
+            fastbn.adam_step(
+                self.params, self.grads, self.m, self.v, step=self.step, lr=steps.LR,
+                betas=(steps.BETA1, steps.BETA2), eps=steps.ADAM_EPS,
+            )  # fmt: skip
+
+    def results(self) -> list[np.ndarray]:
+        return [self.params.copy()]
+
+
+class Scale(Runner):
+    """`standardize`, fitted and applied."""
+
+    def __init__(self, work: ScaleWork) -> None:
+        self.x = work.data()
+        self.last = self.x
+
+    def run(self, times: int) -> None:
+        for _ in range(times):
+            self.last, _, _ = fastbn.standardize(self.x)
+
+    def results(self) -> list[np.ndarray]:
+        return [self.last]
+
+
+class Copy(Runner):
+    """A copy, NumPy's or past the caches, by one thread or more: the bandwidth."""
+
+    def __init__(self, size: int, threads: int, past_the_caches: bool) -> None:
+        self.source = np.ones(size // 4, np.float32)
+        self.target = np.ones_like(self.source)
+        cuts = [self.source.size * part // threads for part in range(threads + 1)]
+        self.parts = [slice(*cut) for cut in itertools.pairwise(cuts)]
+        self.copy: Any = stream if past_the_caches else self._copy
+        self.pool = ThreadPoolExecutor(threads)
+
+    @staticmethod
+    def _copy(source: np.ndarray, target: np.ndarray) -> None:
+        np.copyto(target, source)
+
+    def run(self, times: int) -> None:
+        for _ in range(times):
+            if len(self.parts) == 1:
+                self.copy(self.source, self.target)
+                continue
+            list(
+                self.pool.map(
+                    lambda part: self.copy(self.source[part], self.target[part]), self.parts
+                )
+            )

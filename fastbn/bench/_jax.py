@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from fastbn.bench import _step_work as steps
+from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
 from fastbn.bench._step_work import Stepper, StepWork
 
 
@@ -84,3 +86,87 @@ class JaxStepper(Stepper):
             losses.append(loss)
             done += steps.BATCHES
         return np.concatenate([np.asarray(part) for part in losses])
+
+
+def batch_norm(x: Any, gamma: Any, beta: Any) -> Any:
+    """Batch norm and LeakyReLU."""
+    mean = x.mean(axis=0)
+    var = jnp.square(x - mean).mean(axis=0)
+    y = (x - mean) * jax.lax.rsqrt(var + steps.EPS) * gamma + beta
+    return jnp.where(y > 0, y, steps.SLOPE * y)
+
+
+@jax.jit
+def batch_norm_and_gradients(x: Any, gamma: Any, beta: Any, dy: Any) -> Any:
+    """y, dx, dgamma, dbeta."""
+    y, backward = jax.vjp(batch_norm, x, gamma, beta)
+    return y, *backward(dy)
+
+
+class JaxRunner(Runner):
+    """Something that a jitted function does."""
+
+    last: Any
+
+    def run(self, times: int) -> None:
+        for _ in range(times):
+            self.last = self.once()
+        jax.block_until_ready(self.last)
+
+    def once(self) -> Any:
+        """Do the work once."""
+        raise NotImplementedError
+
+    def results(self) -> list[np.ndarray]:
+        return [np.array(part) for part in self.last]
+
+
+class BatchNorm(JaxRunner):
+    """Jitted, the gradients with it."""
+
+    def __init__(self, work: BatchNormWork) -> None:
+        self.x, self.dy, self.gamma, self.beta = map(jnp.asarray, work.data())
+
+    def once(self) -> Any:
+        return batch_norm_and_gradients(self.x, self.gamma, self.beta, self.dy)
+
+
+class Adam(JaxRunner):
+    """optax.adam on a net's tensors, jitted, its state donated."""
+
+    def __init__(self, work: AdamWork) -> None:
+        params, grads = work.data()
+        adam = optax.adam(steps.LR, b1=steps.BETA1, b2=steps.BETA2, eps=steps.ADAM_EPS)
+        self.grads = list(map(jnp.asarray, work.split(grads)))
+        self.params = list(map(jnp.asarray, work.split(params)))
+        self.state = adam.init(self.params)
+
+        def update(params: Any, state: Any, grads: Any) -> Any:
+            updates, state = adam.update(grads, state)
+            return optax.apply_updates(params, updates), state
+
+        self.update = jax.jit(update, donate_argnums=(0, 1))
+
+    def once(self) -> Any:
+        self.params, self.state = self.update(self.params, self.state, self.grads)
+        return self.params
+
+    def results(self) -> list[np.ndarray]:
+        return [np.concatenate([np.array(part).ravel() for part in self.params])]
+
+
+@jax.jit
+def scaled(x: Any) -> Any:
+    """Scale to mean 0 and standard deviation 1 per feature."""
+    mean = x.mean(axis=0)
+    return ((x - mean) / jnp.sqrt(jnp.square(x - mean).mean(axis=0)),)
+
+
+class Scale(JaxRunner):
+    """Jitted."""
+
+    def __init__(self, work: ScaleWork) -> None:
+        self.x = jnp.asarray(work.data())
+
+    def once(self) -> Any:
+        return scaled(self.x)

@@ -6,6 +6,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fastbn.bench import _step_work as steps
+from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
 from fastbn.bench._step_work import Stepper, StepWork
 
 
@@ -71,20 +72,84 @@ class NumpyStepper(Stepper):
             if index > 0:
                 da = dz @ weight
             for place, grad in enumerate((dweight, dgamma, dbeta)):
-                self._adam(
-                    self.params[index][place], grad, self.m[index][place], self.v[index][place]
-                )
+                m, v = self.m[index][place], self.v[index][place]
+                adam_step(self.params[index][place], grad, m, v, self.t)
         return loss
 
-    def _adam(self, p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray) -> None:
-        m += np.float32(1 - steps.BETA1) * (g - m)
-        v *= np.float32(steps.BETA2)
-        g *= g
-        g *= np.float32(1 - steps.BETA2)
-        v += g
-        root = np.sqrt(v)
-        root *= np.float32(1 / np.sqrt(1 - steps.BETA2**self.t))
-        root += np.float32(steps.ADAM_EPS)
-        np.divide(m, root, out=root)
-        root *= np.float32(steps.LR / (1 - steps.BETA1**self.t))
-        p -= root
+
+def adam_step(p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, step: int) -> None:
+    """One step of Adam, in place; g is overwritten."""
+    m += np.float32(1 - steps.BETA1) * (g - m)
+    v *= np.float32(steps.BETA2)
+    g *= g
+    g *= np.float32(1 - steps.BETA2)
+    v += g
+    root = np.sqrt(v)
+    root *= np.float32(1 / np.sqrt(1 - steps.BETA2**step))
+    root += np.float32(steps.ADAM_EPS)
+    np.divide(m, root, out=root)
+    root *= np.float32(steps.LR / (1 - steps.BETA1**step))
+    p -= root
+
+
+class BatchNorm(Runner):
+    """Sample-major, in place where that is easy."""
+
+    def __init__(self, work: BatchNormWork) -> None:
+        self.x, self.dy, self.gamma, self.beta = work.data()
+        self.last: list[np.ndarray] = []
+
+    def run(self, times: int) -> None:
+        n = np.float32(len(self.x))
+        slope, one = np.float32(steps.SLOPE), np.float32(1)
+        for _ in range(times):
+            xhat = self.x - self.x.mean(axis=0)
+            rstd = 1 / np.sqrt(np.einsum("ij,ij->j", xhat, xhat) / n + np.float32(steps.EPS))
+            xhat *= rstd
+            y = xhat * self.gamma
+            y += self.beta
+            is_positive = y > 0
+            np.multiply(y, slope, out=y, where=~is_positive)
+            g = self.dy * np.where(is_positive, one, slope)
+            dbeta, dgamma = g.sum(axis=0), np.einsum("ij,ij->j", g, xhat)
+            xhat *= dgamma / n
+            g -= dbeta / n
+            g -= xhat
+            g *= self.gamma * rstd
+            self.last = [y, g, dgamma, dbeta]
+
+    def results(self) -> list[np.ndarray]:
+        return self.last
+
+
+class Adam(Runner):
+    """In place, on the flat buffers of a net's tensors."""
+
+    def __init__(self, work: AdamWork) -> None:
+        self.params, self.grads = work.data()
+        self.m, self.v = np.zeros_like(self.params), np.zeros_like(self.params)
+        self.step = 0
+
+    def run(self, times: int) -> None:
+        for _ in range(times):
+            self.step += 1
+            adam_step(self.params, self.grads.copy(), self.m, self.v, self.step)
+
+    def results(self) -> list[np.ndarray]:
+        return [self.params.copy()]
+
+
+class Scale(Runner):
+    """Mean and standard deviation per feature, and the scaled array."""
+
+    def __init__(self, work: ScaleWork) -> None:
+        self.x = self.last = work.data()
+
+    def run(self, times: int) -> None:
+        for _ in range(times):
+            y = self.x - self.x.mean(axis=0)
+            y /= np.sqrt(np.einsum("ij,ij->j", y, y) / np.float32(len(y)))
+            self.last = y
+
+    def results(self) -> list[np.ndarray]:
+        return [self.last]

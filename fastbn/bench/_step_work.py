@@ -29,6 +29,12 @@ class StepWork:
         """Inputs and outputs of each layer."""
         return list(itertools.pairwise(self.sizes))
 
+    @property
+    def flops(self) -> float:
+        """Of the matrix products: three for each layer, but no gradient of the inputs."""
+        products = [2.0 * n_in * n_out * self.batch for n_in, n_out in self.layers]
+        return 3 * sum(products) - products[0]
+
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """Return X (samples, inputs) float32 and y (samples,) int64, of BATCHES minibatches."""
         generator = np.random.default_rng(1)
@@ -60,6 +66,34 @@ STEPS = [
     StepWork((784, 1024, 1024, 10), 256),
     StepWork((256, 512, 512, 512, 10), 1024),
 ]
+
+
+def _scaled(kind: str) -> list[StepWork]:
+    """Return a net, and it with its features, batch or depth doubled three times."""
+    factors = [1, 2, 4, 8]
+    if kind == "features":
+        return [StepWork((128 * f,) * 3 + (10,), 128) for f in factors]
+    if kind == "batch":
+        return [StepWork((128,) * 3 + (10,), 128 * f) for f in factors]
+    return [StepWork((128,) * (1 + 2 * f) + (10,), 128) for f in factors]
+
+
+SCALING = {kind: _scaled(kind) for kind in ("features", "batch", "depth")}
+
+
+def random_works(count: int, seed: int = 0) -> list[StepWork]:
+    """Draw nets as they are found in the wild: widths, depths and batches of no round numbers."""
+    generator = np.random.default_rng(seed)
+
+    def draw(low: int, high: int) -> int:
+        return int(np.exp(generator.uniform(np.log(low), np.log(high + 1))))
+
+    works = []
+    for _ in range(count):
+        hidden = [draw(8, 1024) for _ in range(draw(1, 5))]
+        batch = int(generator.choice([37, 1000, draw(16, 4096)]))
+        works.append(StepWork((draw(4, 1024), *hidden, draw(2, 100)), batch))
+    return works
 
 
 class Stepper:

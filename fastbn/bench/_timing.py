@@ -6,7 +6,8 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import TypeVar
 
 REPEATS = 9
 SECONDS = 0.05  # that one sample is to take, at least
@@ -47,16 +48,19 @@ def calls_per_sample(run: Callable[[int], object]) -> int:
         count *= 2
 
 
+Name = TypeVar("Name", bound=Hashable)
+
+
 def interleave(
-    runs: dict[str, Callable[[int], object]], repeats: int = REPEATS
-) -> dict[str, Timing]:
+    runs: Mapping[Name, Callable[[int], object]], repeats: int | None = None
+) -> dict[Name, Timing]:
     """Time ``run(n)``, which does its work n times, of all contestants: seconds per time.
 
     Every round measures all of them once, in the other order than the round before.
     """
     counts = {name: calls_per_sample(run) for name, run in runs.items()}
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats):
+    samples: dict[Name, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats or REPEATS):
         for name in list(runs)[:: -1 if repeat % 2 else 1]:
             time.sleep(PAUSE)
             start = time.perf_counter()

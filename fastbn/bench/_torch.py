@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fastbn.bench import _step_work as steps
+from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
 from fastbn.bench._step_work import Stepper, StepWork
 
 
@@ -60,3 +61,85 @@ class TorchStepper(Stepper):
         finally:
             torch.set_num_threads(before)
         return torch.stack(losses).numpy()
+
+
+class TorchRunner(Runner):
+    """Something that PyTorch does with a number of threads."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def run(self, times: int) -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            for _ in range(times):
+                self.once()
+        finally:
+            torch.set_num_threads(before)
+
+    def once(self) -> None:
+        """Do the work once."""
+        raise NotImplementedError
+
+
+class BatchNorm(TorchRunner):
+    """BatchNorm1d and LeakyReLU, sample-major as PyTorch has them; eager or compiled."""
+
+    def __init__(self, work: BatchNormWork, threads: int, compiled: bool) -> None:
+        super().__init__(threads)
+        x, dy, gamma, beta = map(torch.from_numpy, work.data())
+        self.x, self.dy = x.requires_grad_(), dy
+        self.norm = torch.nn.BatchNorm1d(work.features, eps=steps.EPS, momentum=steps.MOMENTUM)
+        with torch.no_grad():
+            self.norm.weight.copy_(gamma)
+            self.norm.bias.copy_(beta)
+        module = torch.nn.Sequential(self.norm, torch.nn.LeakyReLU(steps.SLOPE))
+        self.module: Any = torch.compile(module) if compiled else module
+        self.y = self.x
+
+    def once(self) -> None:
+        self.x.grad = self.norm.weight.grad = self.norm.bias.grad = None
+        self.y = self.module(self.x)
+        self.y.backward(self.dy)
+
+    def results(self) -> list[np.ndarray]:
+        tensors: list[Any] = [self.y, self.x.grad, self.norm.weight.grad, self.norm.bias.grad]
+        return [tensor.detach().numpy() for tensor in tensors]
+
+
+class Adam(TorchRunner):
+    """torch.optim.Adam(fused=True) on a net's tensors."""
+
+    def __init__(self, work: AdamWork, threads: int) -> None:
+        super().__init__(threads)
+        params, grads = work.data()
+        self.tensors = [torch.nn.Parameter(torch.from_numpy(part)) for part in work.split(params)]
+        for tensor, grad in zip(self.tensors, work.split(grads), strict=True):
+            tensor.grad = torch.from_numpy(grad)
+        self.adam = torch.optim.Adam(
+            self.tensors, lr=steps.LR, betas=(steps.BETA1, steps.BETA2), eps=steps.ADAM_EPS,
+            fused=True,
+        )  # fmt: skip
+
+    def once(self) -> None:
+        self.adam.step()
+
+    def results(self) -> list[np.ndarray]:
+        return [np.concatenate([tensor.detach().numpy().ravel() for tensor in self.tensors])]
+
+
+class Scale(TorchRunner):
+    """Mean and standard deviation per feature, and the scaled tensor."""
+
+    def __init__(self, work: ScaleWork, threads: int) -> None:
+        super().__init__(threads)
+        self.x = torch.from_numpy(work.data())
+        self.last = self.x
+
+    def once(self) -> None:
+        std, mean = torch.std_mean(self.x, dim=0, correction=0)
+        self.last = (self.x - mean).div_(std)
+
+    def results(self) -> list[np.ndarray]:
+        return [self.last.numpy()]

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import fastbn
-from fastbn.cli import _doctor, _train, _use
+from fastbn.cli import _bench, _doctor, _train, _use
 from fastbn.cli._output import complain
 from fastbn.errors import MissingExtraError
 
@@ -67,4 +67,5 @@ app.command()(_train.train)
 app.command()(_use.evaluate)
 app.command()(_use.predict)
 app.command()(_use.info)
+app.command()(_bench.bench)
 app.command()(_doctor.doctor)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import choice, float_array, kernel_input
+from fastbn._checks import choice, float_array, kernel_input, share_memory
 
 
 def layout_input(name: str, value: Any, layout: Any) -> np.ndarray:
@@ -55,7 +55,10 @@ class Output:
             raise ValueError(f"out: expected a {x.dtype} array of shape {x.shape}, got {got}")
         if not out.flags.writeable:
             raise ValueError("out: expected a writeable array, got a read-only one")
-        direct = out.flags.c_contiguous and not any(_overlaps_partly(out, i) for i in inputs)
+        direct = out.flags.c_contiguous
+        for other in inputs:
+            if other is not out and share_memory(out, other) and not _are_the_same(out, other):
+                direct = False
         self.array = out if direct else np.empty_like(x)
 
     def finish(self) -> np.ndarray:
@@ -67,12 +70,9 @@ class Output:
         return self._out
 
 
-def _overlaps_partly(out: np.ndarray, other: np.ndarray) -> bool:
-    if not np.may_share_memory(out, other):
-        return False
-    same = (
+def _are_the_same(out: np.ndarray, other: np.ndarray) -> bool:
+    return (
         out.__array_interface__["data"][0] == other.__array_interface__["data"][0]
         and out.shape == other.shape
         and out.strides == other.strides
     )
-    return not same

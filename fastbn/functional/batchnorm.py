@@ -219,7 +219,7 @@ def batch_norm_backward(
     x = _training_input("x", x, layout)
     dy = float_array("dy", dy)
     same_shape("dy", dy, "x", x)
-    dy = kernel_input(dy.astype(x.dtype, copy=False))
+    dy = kernel_input(dy if dy.dtype is x.dtype else dy.astype(x.dtype, copy=False))
     features = n_features(x, layout)
     gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
     beta = float_vector("beta", beta, features, x.dtype, 0.0)

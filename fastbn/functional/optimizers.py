@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import flag, float_array, integer, number, pair, same_shape
+from fastbn._checks import (
+    flag,
+    float_array,
+    integer,
+    number,
+    pair,
+    same_shape,
+    share_memory,
+)
 from fastbn._jit import run
 from fastbn.kernels import optimizers as kernels
 
@@ -18,32 +26,31 @@ def _state(name: str, value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array to update, got {type(value).__name__}")
     array = float_array(name, value)
-    if array.dtype != value.dtype:
+    if array is not value:
         raise TypeError(f"{name}: expected native byte order, got dtype {value.dtype}")
-    if not value.flags.writeable:
+    if not array.flags.writeable:
         raise ValueError(f"{name}: expected a writeable array, got a read-only one")
     return array
 
 
 def _update_in_place(kernel: Callable[..., None], states: dict[str, np.ndarray], grad: Any) -> None:
     """Check the arrays and call ``kernel(grad, *states)`` on them as flat contiguous buffers."""
-    arrays = {name: _state(name, value) for name, value in states.items()}
-    param = arrays["param"]
-    grad = float_array("grad", grad)
-    for name, array in {**arrays, "grad": grad}.items():
+    param = _state("param", states["param"])
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in [*states.items(), ("grad", grad)]:
+        array = float_array(name, value) if name == "grad" else _state(name, value)
         same_shape(name, array, "param", param)
         if array.dtype != param.dtype:
             raise TypeError(f"{name}: expected dtype {param.dtype} as param has, got {array.dtype}")
-    named = [*arrays.items(), ("grad", grad)]
-    for position, (name, array) in enumerate(named):
-        for other_name, other in named[:position]:
-            if np.may_share_memory(array, other):
+        for other_name, other in arrays.items():
+            if share_memory(array, other):
                 raise ValueError(f"{name}: expected memory of its own, got that of {other_name}")
-    buffers = [np.ascontiguousarray(array).reshape(-1) for array in arrays.values()]
-    kernel(np.ascontiguousarray(grad).reshape(-1), *buffers)
-    for array, buffer in zip(arrays.values(), buffers, strict=True):
-        if not np.may_share_memory(array, buffer):
-            array[...] = buffer.reshape(array.shape)
+        arrays[name] = array
+    buffers = {name: np.ascontiguousarray(array).reshape(-1) for name, array in arrays.items()}
+    kernel(buffers.pop("grad"), *buffers.values())
+    for name, buffer in buffers.items():
+        if not arrays[name].flags.c_contiguous:
+            arrays[name][...] = buffer.reshape(param.shape)
 
 
 def _max_norm(value: float | None) -> float:

@@ -1,0 +1,174 @@
+"""The peers: which there are, which are installed, and what each has for a piece of work."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fastbn._threads import available_threads
+from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
+from fastbn.bench._step_work import Stepper, StepWork
+
+# Each peer, and the packages that it needs.
+PACKAGES = {
+    "torch": ["torch"],
+    "torch-compile": ["torch"],
+    "jax": ["jax", "optax"],
+    "sklearn": ["sklearn"],
+    "numpy": ["numpy"],
+}
+
+NO_BATCH_NORM = "has no batch norm"
+
+# A contestant's side and setting, and what makes it; None and why the side cannot take part.
+Makers = dict[tuple[str, str], Callable[[], Any]]
+
+
+def is_installed(peer: str) -> bool:
+    """Tell whether a peer can take part."""
+    return all(importlib.util.find_spec(package) for package in PACKAGES[peer])
+
+
+def choose(names: str | None) -> list[str]:
+    """Return the peers of a list with commas; None takes all that are installed."""
+    if names is None:
+        return [peer for peer in PACKAGES if is_installed(peer)]
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    for name in chosen:
+        if name not in PACKAGES:
+            raise ValueError(f"against: expected some of {', '.join(PACKAGES)}, got {name!r}")
+        if not is_installed(name):
+            needed = " ".join("scikit-learn" if p == "sklearn" else p for p in PACKAGES[name])
+            raise ValueError(f"against: {name} is not installed: pip install {needed}")
+    return chosen
+
+
+def thread_counts() -> list[int]:
+    """Return one thread and all of them."""
+    return sorted({1, available_threads()})
+
+
+def threads_of(count: int) -> str:
+    """Return "1 thread" or "2 threads"."""
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def steppers(peers: Iterable[str], work: StepWork) -> Makers:
+    """Return those that take training steps."""
+    from fastbn.bench._fastbn import FastbnStepper
+
+    found: Makers = {("fastbn", ""): lambda: FastbnStepper(work)}
+    for count in thread_counts():
+        setting = threads_of(count)
+        if "numpy" in peers:
+            from fastbn.bench._numpy import NumpyStepper
+
+            found["numpy", setting] = functools.partial(NumpyStepper, work, count)
+        if "torch" in peers or "torch-compile" in peers:
+            from fastbn.bench._torch import TorchStepper
+        if "torch" in peers:
+            found["torch", setting] = functools.partial(TorchStepper, work, count, False)
+        if "torch-compile" in peers:
+            found["torch-compile", setting] = functools.partial(TorchStepper, work, count, True)
+    if "jax" in peers:
+        from fastbn.bench._jax import JaxStepper
+
+        found["jax", "jit"] = lambda: JaxStepper(work, False)
+        found["jax", "scan"] = lambda: JaxStepper(work, True)
+    return found
+
+
+def batch_norms(peers: Iterable[str], work: BatchNormWork, layout: str) -> Makers:
+    """Return those that have batch norm. The peers' arrays are sample-major, as they like them."""
+    from fastbn.bench import _fastbn
+
+    found: Makers = {
+        ("fastbn", "out="): lambda: _fastbn.BatchNorm(work, layout, True),
+        ("fastbn", "allocating"): lambda: _fastbn.BatchNorm(work, layout, False),
+    }
+    if "numpy" in peers:
+        from fastbn.bench import _numpy
+
+        found["numpy", ""] = lambda: _numpy.BatchNorm(work)
+    if "torch" in peers or "torch-compile" in peers:
+        from fastbn.bench import _torch
+
+        for count in thread_counts():
+            for side in ("torch", "torch-compile"):
+                if side in peers:
+                    found[side, threads_of(count)] = functools.partial(
+                        _torch.BatchNorm, work, count, side == "torch-compile"
+                    )
+    if "jax" in peers:
+        from fastbn.bench import _jax
+
+        found["jax", "jit"] = lambda: _jax.BatchNorm(work)
+    return found
+
+
+def adams(peers: Iterable[str], work: AdamWork) -> Makers:
+    """Return those that have Adam."""
+    from fastbn.bench import _fastbn
+
+    found: Makers = {("fastbn", ""): lambda: _fastbn.Adam(work)}
+    if "numpy" in peers:
+        from fastbn.bench import _numpy
+
+        found["numpy", ""] = lambda: _numpy.Adam(work)
+    if "torch" in peers:
+        from fastbn.bench import _torch
+
+        for count in thread_counts():
+            found["torch", threads_of(count)] = functools.partial(_torch.Adam, work, count)
+    if "jax" in peers:
+        from fastbn.bench import _jax
+
+        found["jax", "jit"] = lambda: _jax.Adam(work)
+    return found
+
+
+def scales(peers: Iterable[str], work: ScaleWork) -> Makers:
+    """Return those that scale inputs."""
+    from fastbn.bench import _fastbn
+
+    found: Makers = {("fastbn", ""): lambda: _fastbn.Scale(work)}
+    if "numpy" in peers:
+        from fastbn.bench import _numpy
+
+        found["numpy", ""] = lambda: _numpy.Scale(work)
+    if "sklearn" in peers:
+        from fastbn.bench import _sklearn
+
+        found["sklearn", ""] = lambda: _sklearn.Scale(work)
+    if "torch" in peers:
+        from fastbn.bench import _torch
+
+        for count in thread_counts():
+            found["torch", threads_of(count)] = functools.partial(_torch.Scale, work, count)
+    if "jax" in peers:
+        from fastbn.bench import _jax
+
+        found["jax", "jit"] = lambda: _jax.Scale(work)
+    return found
+
+
+def copies(size: int) -> dict[str, Runner]:
+    """Return ways to copy so many bytes, by name."""
+    from fastbn.bench._fastbn import Copy
+
+    return {
+        f"copy{', past the caches' if past else ''}, {threads_of(count)}": Copy(size, count, past)
+        for count in thread_counts()
+        for past in (False, True)
+    }
+
+
+def bare_products(work: StepWork) -> dict[str, Stepper]:
+    """Return the bare matrix products of a step, by name."""
+    from fastbn.bench._fastbn import BareGemms
+
+    return {
+        f"bare products, {threads_of(count)}": BareGemms(work, count) for count in thread_counts()
+    }

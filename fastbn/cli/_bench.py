@@ -1,0 +1,144 @@
+"""`fastbn bench`: fastbn and its peers on the same work."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fastbn.cli._output import check_writable, compile_notice, complain
+from fastbn.errors import missing_extra
+
+if TYPE_CHECKING:
+    from fastbn.bench._row import Row
+
+SUITES = ("kernels", "step", "startup", "all")
+
+
+def bench(
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Peers, with commas: torch, torch-compile, jax, sklearn, numpy (default: all "
+            "that are installed).",
+            metavar="PEER,...",
+        ),
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            help="What to measure (default: all, or with --random those nets alone).",
+            metavar="|".join(SUITES),
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Cores that every side may use (default: all).", min=1)
+    ] = None,
+    random: Annotated[
+        int, typer.Option(help="Measure so many nets of random shapes, too.", min=0, metavar="N")
+    ] = 0,
+    as_json: Annotated[
+        pathlib.Path | None, typer.Option("--json", help="Write all figures there.", metavar="FILE")
+    ] = None,
+    plot: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Draw the ratios there (.png, .svg, .pdf).", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Measure fastbn beside PyTorch, JAX, scikit-learn and NumPy, on the same work in one run.
+
+    All sides take turns, in both orders, at their best settings; medians and quartiles of nine. A
+    peer's figure is its time as a multiple of fastbn's: above 1, fastbn is faster. A suite takes
+    some minutes; close other programs. End-to-end training needs FASTBN_DATA, a folder with
+    Fashion-MNIST.
+    """
+    if suite is not None and suite not in SUITES:
+        raise typer.BadParameter(
+            f"expected one of {', '.join(SUITES)}, got {suite!r}", param_hint="'--suite'"
+        )
+    for path, option in ((as_json, "--json"), (plot, "--plot")):
+        if path is not None:
+            check_writable(path, option)
+    _limit_cores(threads)
+    try:
+        import threadpoolctl  # noqa: F401
+    except ImportError:
+        raise missing_extra("fastbn bench", "threadpoolctl", "bench") from None
+    if plot is not None:
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError:
+            raise missing_extra("--plot", "matplotlib", "plot") from None
+
+    from fastbn.bench import _peers, _report, _suites
+
+    peers = _peers.choose(against)
+    chosen = suite or ("none" if random else "all")
+    suites = _suites.SUITES if chosen == "all" else (chosen,)
+    rows: list[Row] = []
+    facts = _report.machine(peers)
+    interrupted = False
+    try:
+        with compile_notice():
+            for row in _suites.rows(suites, peers, random):
+                rows.append(row)
+                typer.echo(f"measured {row.suite}: {row.work}", err=True)
+    except KeyboardInterrupt:
+        interrupted = True
+    if not rows:
+        complain("interrupted before the first row was measured")
+        raise typer.Exit(1)
+    _print(rows, _report.machine_line(facts))
+    if as_json is not None:
+        from fastbn.persistence import whole_file
+
+        with whole_file(as_json, "w") as file:
+            json.dump({"machine": facts, "rows": [row.to_dict() for row in rows]}, file, indent=1)
+    if plot is not None:
+        _report.plot(rows, plot, _report.machine_line(facts))
+    if interrupted:
+        complain(f"interrupted after {len(rows)} rows")
+        raise typer.Exit(1)
+
+
+def _limit_cores(threads: int | None) -> None:
+    """Give this process and all its pools so many cores, before a pool begins."""
+    if threads is None:
+        return
+    if hasattr(os, "sched_setaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+        if threads > len(allowed):
+            raise typer.BadParameter(
+                f"expected at most {len(allowed)}, the cores of this process, got {threads}",
+                param_hint="'--threads'",
+            )
+        os.sched_setaffinity(0, allowed[:threads])
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+def _print(rows: list[Row], title: str) -> None:
+    """Print tables: drawn on a terminal, else in Markdown."""
+    from fastbn.bench._report import summary, tables
+
+    terminal = sys.stdout.isatty()
+    console = Console() if terminal else Console(width=1000)
+    typer.echo(title)
+    for suite, columns, lines in tables(rows):
+        table = Table(box=box.SIMPLE_HEAD if terminal else box.MARKDOWN)
+        for position, column in enumerate(columns):
+            table.add_column(column, justify="left" if position == 0 else "right")
+        for line in lines:
+            table.add_row(*line)
+        typer.echo(f"\n{suite}")
+        console.print(table)
+    typer.echo("\nA peer's figure is its time as a multiple of fastbn's best.")
+    for sentence in summary(rows):
+        typer.echo(sentence)
