@@ -8,6 +8,7 @@ and all of it can be cached on disk. Where the compiler is off (NUMBA_DISABLE_JI
 from __future__ import annotations
 
 import math
+import platform
 import sys
 from typing import Any
 
@@ -35,6 +36,8 @@ def _has_avx512() -> bool:
 TILE_ROWS = 8 if _has_avx512() else 2
 
 intrinsic: Any = _intrinsic  # what it makes is called without the typing context
+
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
@@ -351,6 +354,50 @@ def exp_of_nonpositive(typingctx: Any, x: Any) -> Any:
     return x(x), codegen
 
 
+# Of the control word of x86's vector unit: take denormal operands for zero, and make none.
+DENORMALS_ARE_ZERO, FLUSH_TO_ZERO = 1 << 6, 1 << 15
+
+
+@intrinsic
+def flush_denormals(typingctx: Any) -> Any:
+    """Compute without denormals in this thread from here on; the result is the mode before.
+
+    On x86, where an operation on one may take a hundred cycles. ARM's cores need no help.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if not IS_X86:
+            return I32(0)
+        place = cgutils.alloca_once(builder, I32)
+        pointer = builder.bitcast(place, ir.IntType(8).as_pointer())
+        store = _declare(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), [pointer.type])
+        builder.call(store, [pointer])
+        before = builder.load(place)
+        _set_mode(builder, builder.or_(before, I32(DENORMALS_ARE_ZERO | FLUSH_TO_ZERO)))
+        return before
+
+    return types.int32(), codegen
+
+
+@intrinsic
+def restore_denormals(typingctx: Any, mode: Any) -> Any:
+    """Go back to the mode that `flush_denormals` found."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if IS_X86:
+            _set_mode(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int32), codegen
+
+
+def _set_mode(builder: Any, mode: Any) -> None:
+    place = cgutils.alloca_once_value(builder, mode)
+    pointer = builder.bitcast(place, ir.IntType(8).as_pointer())
+    load = _declare(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), [pointer.type])
+    builder.call(load, [pointer])
+
+
 def _at(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     return _Array(context, builder, signature.args[0], args[0]).pointer(args[1])
 
@@ -402,8 +449,10 @@ if DISABLED:
     from fastbn._plain import (  # noqa: F401
         exp_of_nonpositive,
         fence,
+        flush_denormals,
         multiply_tile,
         prefetch,
+        restore_denormals,
         stream_line,
         strided,
         transpose_tile,

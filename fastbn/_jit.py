@@ -127,7 +127,12 @@ class _KernelCache(caching.FunctionCache):
     _impl_class = _KernelCacheImpl
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        result = super().load_overload(sig, target_context)
+        try:
+            result = super().load_overload(sig, target_context)
+        except Exception:  # a damaged file is as good as none
+            result = None
+            with contextlib.suppress(OSError):
+                self.flush()
         if result is None:
             for listener in list(_compile_listeners):
                 listener()

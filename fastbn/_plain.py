@@ -61,3 +61,12 @@ def fence() -> None:
 def exp_of_nonpositive(x: np.floating) -> np.floating:
     """e**x."""
     return np.exp(x)
+
+
+def flush_denormals() -> int:
+    """Do nothing: Python has no say in the processor's modes."""
+    return 0
+
+
+def restore_denormals(mode: int) -> None:
+    """Do nothing."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -57,6 +58,83 @@ def test_a_change_in_any_kernel_file_outdates_all(tmp_path):
     helper = package / "kernels" / "activations.py"
     helper.write_text(helper.read_text().replace("* scale + offset", "* scale + offset + 5"))
     assert run_python(code, tmp_path, **environment).strip() == "7.0"
+
+
+def test_a_damaged_cache_is_compiled_again(tmp_path):
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    run_python(ANNOUNCED, **cache)
+    for ending in ("nbc", "nbi"):
+        files = list(tmp_path.rglob(f"*.{ending}"))
+        assert files
+        for file in files:
+            file.write_bytes(file.read_bytes()[:40])
+        assert run_python(ANNOUNCED, **cache).strip() == "1"
+        assert run_python(ANNOUNCED, **cache).strip() == "0", "it was not mended"
+
+
+def test_an_installation_that_cannot_be_written_caches_in_the_users_folder(tmp_path):
+    package = tmp_path / "installed" / "fastbn"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(os.path.dirname(fastbn.__file__), package, ignore=ignored)
+    for folder in (package, package / "kernels"):
+        (folder / "__pycache__").write_text("a file, where a folder would have to be made")
+    home = tmp_path / "home"
+    environment = {"PYTHONPATH": str(package.parent), "XDG_CACHE_HOME": str(home)}
+    environment |= {"HOME": str(home), "LOCALAPPDATA": str(home), "NUMBA_CACHE_DIR": ""}
+    assert run_python(ANNOUNCED, tmp_path, **environment).strip() == "1"
+    assert run_python(ANNOUNCED, tmp_path, **environment).strip() == "0"
+    assert list(home.rglob("*.nbc"))
+
+
+TRAINED = """
+    import numpy as np
+    from fastbn import BatchNormMLP
+    model = BatchNormMLP((5, 7, 3), seed=1)
+    X = np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32)
+    model.fit(X, np.arange(40) % 3, epochs=2, batch_size=8)
+    print(model.predict_proba(X).tobytes().hex())
+"""
+
+# What warm_up has to have compiled, on other data than its own.
+EVERYTHING = """
+    import numpy as np, fastbn
+    from fastbn import _jit
+    calls = []
+    with _jit.on_compile(lambda: calls.append(1)):
+        rng = np.random.default_rng(0)
+        X, y = rng.standard_normal((70_000, 3)), rng.integers(0, 4, 70_000)
+        for options in ({}, {"batch_norm": False, "optimizer": "sgd", "dropout": 0.5}):
+            for scaling in (None, "zscore", "minmax"):
+                model = fastbn.BatchNormMLP((3, 9, 4), input_normalization=scaling, **options)
+                model.fit(
+                    X[:500], y[:500], epochs=2, batch_size=64, sample_weight=rng.random(500)
+                )
+                model.partial_fit(X[:37], y[:37])
+                model.predict(X.astype(np.float32))
+        for x, layout in ((X, "NC"), (X.T, "CN"), (X.reshape(-1, 3, 7, 1), "NC")):
+            x = x.astype(np.float32)
+            mean, var = fastbn.batch_statistics(x, layout=layout)
+            a, mean, rstd = fastbn.batch_norm(x, layout=layout, activation="relu", out=x)
+            fastbn.batch_norm_backward(a, x, None, None, mean, rstd, layout=layout)
+            fastbn.batch_norm_inference(x, mean, var, layout=layout)
+        fastbn.softmax_cross_entropy(X.astype(np.float32), y % 3, label_smoothing=0.1)
+        param, grad, m, v = np.ones((4, 700_000), np.float32)
+        fastbn.adam_step(param, grad, m, v, step=3, decoupled=True, max_norm=1.0)
+        fastbn.min_max_scale(X.astype(np.float32))
+        fastbn.standardize(X.astype(np.float32), mean=[0.0] * 3, std=[1.0] * 3)
+    print(len(calls))
+"""
+
+
+def test_processes_that_compile_at_once_and_warming_up(tmp_path):
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: run_python(TRAINED, **cache), range(2)))
+    assert results[0] == results[1]
+    warm_up = "from fastbn.warmup import warm_up; print(*warm_up('float32'), sep=chr(10))"
+    assert "batch norm, float32" in run_python(warm_up, **cache)
+    assert run_python(TRAINED, **cache) == results[0]
+    assert run_python(EVERYTHING, **cache).strip() == "0", "something was left to compile"
 
 
 def test_no_folder_for_the_cache(tmp_path):

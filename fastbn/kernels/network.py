@@ -16,7 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastbn._intrinsics import TILE_ROWS, strided, view
+from fastbn._intrinsics import (
+    TILE_ROWS,
+    flush_denormals,
+    restore_denormals,
+    strided,
+    view,
+)
 from fastbn._jit import njit, njit_inlined
 from fastbn._team import alone_in, barrier, share
 from fastbn.kernels.activations import (
@@ -410,6 +416,7 @@ def train_steps(
     correct,  # out (S,) its correctly classified samples
 ):
     """Train S steps: forward, loss, backward, update."""
+    mode = flush_denormals()
     for s in range(lrs.size):
         batch = order[bounds[s] : bounds[s + 1]]
         step = first_step + s + 1
@@ -420,6 +427,7 @@ def train_steps(
             correct[s] = hits
         backward(network, recipe, work, samples, batch, step, member)
         update(network, recipe, lrs[s], step, member)
+    restore_denormals(mode)
 
 
 @njit
@@ -433,6 +441,7 @@ def infer_logits(
     logits,  # out (N, classes)
 ):
     """Logits of this member's share of the samples, with the running statistics."""
+    mode = flush_denormals()
     layers = network.layers
     one = alone_in(member)
     first_part, last_part = share(whole(samples.x.shape[0], rows), member)
@@ -468,3 +477,4 @@ def infer_logits(
         for i in range(count):
             for k in range(result.shape[0]):
                 logits[first + i, k] = result[k, i]
+    restore_denormals(mode)

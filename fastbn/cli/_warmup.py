@@ -1,0 +1,44 @@
+"""`fastbn warmup`: compile everything now."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from fastbn.cli._output import compile_notice, complain
+
+DTYPES = {"float32": ["float32"], "float64": ["float64"], "both": ["float32", "float64"]}
+
+
+def warmup(
+    dtype: Annotated[
+        str, typer.Option(help="Of the data to compile for.", metavar="|".join(DTYPES))
+    ] = "float32",
+) -> None:
+    """Compile all kernels ahead, so that no later program waits for the compiler.
+
+    What is compiled stays on disk, for this processor, this Python and these versions. A second
+    call takes a second or two.
+    """
+    if dtype not in DTYPES:
+        raise typer.BadParameter(
+            f"expected one of {', '.join(DTYPES)}, got {dtype!r}", param_hint="'--dtype'"
+        )
+    from fastbn._jit import cache_folder
+    from fastbn.kernels.network import train_steps
+    from fastbn.warmup import warm_up
+
+    folder = cache_folder(train_steps)
+    if folder is None:
+        complain("the compiler is off or no cache folder can be written: nothing would be kept")
+        raise typer.Exit(1)
+    start = time.perf_counter()
+    with compile_notice(silent=True) as compiled:
+        for name in DTYPES[dtype]:
+            for part in warm_up(name):
+                typer.echo(part)
+    seconds = time.perf_counter() - start
+    what = "compiled, and loaded what was there" if compiled else "all was there"
+    typer.echo(f"{what}: {seconds:.1f} s; machine code in {folder}")

@@ -1,0 +1,88 @@
+"""Compile ahead all that fastbn will ever call, so that no program waits for the compiler.
+
+The kernels are called, on few numbers, through the functions and the model that call them: what is
+compiled here is what they ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fastbn import _jit, functional
+from fastbn.model import BatchNormMLP
+
+# Enough for every kernel to have something to do.
+SAMPLES, FEATURES, CLASSES = 16, 8, 3
+
+
+def warm_up(dtype: Any) -> Iterator[str]:
+    """Compile everything for one dtype, serial and parallel; yields what it is about to do."""
+    dtype = np.dtype(dtype)
+    yield f"training and prediction, {dtype}"
+    _train_and_predict(dtype)
+    for name, calls in (
+        ("batch norm", _batch_norm),
+        ("input scaling", _scaling),
+        ("optimizers and loss", _optimizers),
+    ):
+        yield f"{name}, {dtype}"
+        _serial_and_parallel(lambda calls=calls: calls(dtype))
+
+
+def _data(dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((SAMPLES, FEATURES)).astype(dtype)
+    return x, np.arange(SAMPLES) % CLASSES
+
+
+def _train_and_predict(dtype: np.dtype) -> None:
+    x, labels = _data(dtype)
+    for scaling in ("zscore", "minmax"):
+        model = BatchNormMLP(
+            (FEATURES, FEATURES, CLASSES), dtype=dtype.name, input_normalization=scaling
+        )
+        model.fit(x, labels, epochs=1, batch_size=SAMPLES, sample_weight=np.ones(SAMPLES))
+        model.evaluate(x, labels)
+        model.predict_proba(x)
+
+
+def _serial_and_parallel(calls: Callable[[], None]) -> None:
+    threshold = _jit.PARALLEL_ELEMENTS
+    try:
+        for elements in (1 << 62, 0):
+            _jit.PARALLEL_ELEMENTS = elements
+            calls()
+    finally:
+        _jit.PARALLEL_ELEMENTS = threshold
+
+
+def _batch_norm(dtype: np.dtype) -> None:
+    x, _ = _data(dtype)
+    gamma, beta = np.ones((2, FEATURES), dtype)
+    for layout, array in (("NC", x), ("CN", np.ascontiguousarray(x.T)), ("NC", x[:, :, None])):
+        mean, var = functional.batch_statistics(array, layout=layout)
+        y, mean, rstd = functional.batch_norm(array, gamma, beta, layout=layout)
+        functional.batch_norm_backward(y, array, gamma, beta, mean, rstd, layout=layout)
+        functional.batch_norm_inference(array, mean, var, gamma, beta, layout=layout)
+    functional.update_running_statistics(*np.ones((2, FEATURES), dtype), mean, var, SAMPLES)
+    functional.fold_batch_norm(x, np.ones(SAMPLES, dtype), None, *np.ones((2, SAMPLES), dtype))
+
+
+def _scaling(dtype: np.dtype) -> None:
+    x, _ = _data(dtype)
+    for array, layout in ((x, "NC"), (np.ascontiguousarray(x.T), "CN")):
+        functional.min_max_scale(array, layout=layout)
+        functional.standardize(array, layout=layout)
+
+
+def _optimizers(dtype: np.dtype) -> None:
+    x, labels = _data(dtype)
+    for layout, array in (("NC", x), ("CN", np.ascontiguousarray(x.T))):
+        functional.softmax_cross_entropy(array, labels, layout=layout)
+    param, grad, m, v = np.ones((4, FEATURES), dtype)
+    functional.adam_step(param, grad, m, v, step=1)
+    functional.sgd_step(param, grad, m, lr=0.1)
+    functional.rmsprop_step(param, grad, v)
