@@ -1,0 +1,284 @@
+"""`fastbn bench`: who does the same work, what is called a winner, and what is printed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from cases import JIT_DISABLED
+
+pytest.importorskip("threadpoolctl")
+
+from fastbn.bench import _fastbn, _numpy, _peers, _report, _suites, _timing
+from fastbn.bench._kernel_work import AdamWork, BatchNormWork, ScaleWork
+from fastbn.bench._row import Contestant, Row
+from fastbn.bench._step_work import SCALING, StepWork, random_works
+from fastbn.bench._timing import Timing, interleave
+
+pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="Python loops are not measured")
+
+PEERS = ["torch", "jax", "sklearn", "numpy"]  # torch-compile needs a C++ compiler, and time
+TINY = StepWork((5, 7, 3), 16)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(_timing, "REPEATS", 2)
+    monkeypatch.setattr(_timing, "SECONDS", 1e-4)
+    monkeypatch.setattr(_timing, "PAUSE", 0.0)
+
+
+def row(work="w", apart=0.0, suite="s", limit=None, **seconds):
+    """A row of sides that take so many seconds."""
+    contestants = [
+        Contestant(side.replace("_", "-"), "", Timing(time, time * 0.9, time * 1.1))
+        for side, time in seconds.items()
+    ]
+    limits = {} if limit is None else {"bare products, 1 thread": Timing(limit, limit, limit)}
+    peers = [one.side for one in contestants if one.side != "fastbn"]
+    return Row(suite, work, contestants, limits, dict.fromkeys(peers, apart))
+
+
+# -- the same work on all sides --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_peers_do_the_same_work(peer):
+    if not _peers.is_installed(peer):
+        pytest.skip(f"{peer} is not installed")
+    makers = [
+        _peers.scales([peer], ScaleWork(50, 7)),
+        _peers.adams([peer], AdamWork("small", 9)),
+        *[_peers.batch_norms([peer], BatchNormWork(31, 5), layout) for layout in ("CN", "NC")],
+    ]
+    compared = 0
+    for contestants in makers:
+        runners = {key: make() for key, make in contestants.items()}
+        for runner in runners.values():
+            runner.run(3)
+        ours = next(iter(runners.values())).results()
+        for runner in list(runners.values())[1:]:
+            for expected, actual in zip(ours, runner.results(), strict=True):
+                np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5)
+            compared += 1
+    assert compared >= (1 if peer == "sklearn" else 6)
+
+
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if peer != "sklearn"])
+def test_peers_take_the_same_training_steps(peer):
+    if not _peers.is_installed(peer):
+        pytest.skip(f"{peer} is not installed")
+    found = _suites.step_row("training step", TINY, [peer])
+    assert found.missing == {}
+    assert 0 <= found.apart[peer] < 1e-5
+    assert found.wrong == []
+    assert {one.side for one in found.contestants} == {"fastbn", peer}
+    assert all(one.timing.median > 0 for one in found.contestants)
+    assert any(name.startswith("bare products") for name in found.limits)
+
+
+def test_other_work_is_marked_wrong(monkeypatch):
+    monkeypatch.setattr(_numpy.steps, "ADAM_EPS", 1e-2)  # as the stepper's formula reads it
+    ours = _fastbn.FastbnStepper(TINY)
+    monkeypatch.undo()
+    makers = {("fastbn", ""): lambda: ours, ("numpy", ""): lambda: _numpy.NumpyStepper(TINY, 1)}
+    monkeypatch.setattr(_timing, "SECONDS", 1e-4)
+    monkeypatch.setattr(_peers, "steppers", lambda peers, work: makers)
+    found = _suites.step_row("training step", TINY, ["numpy"])
+    assert found.apart["numpy"] > 1e-3
+    assert found.wrong == ["numpy"]
+    assert "WRONG" in str(_report.tables([found]))
+    assert "numpy in training step" in _report.summary([found])[-1]
+
+
+def test_a_nan_is_wrong():
+    assert row(fastbn=1.0, numpy=2.0, apart=float("nan")).wrong == ["numpy"]
+
+
+def test_a_peer_that_fails_is_missing_and_the_others_are_measured(monkeypatch):
+    def fail():
+        raise RuntimeError("no compiler\nat all")
+
+    monkeypatch.setattr(
+        _peers, "steppers",
+        lambda peers, work: {
+            ("fastbn", ""): lambda: _fastbn.FastbnStepper(work), ("torch-compile", ""): fail,
+            ("numpy", ""): lambda: _numpy.NumpyStepper(work, 1),
+        },
+    )  # fmt: skip
+    found = _suites.step_row("training step", TINY, ["torch-compile", "numpy", "sklearn"])
+    assert found.missing["torch-compile"] == "failed: no compiler"
+    assert found.missing["sklearn"] == "has no batch norm"
+    assert found.ratio("numpy") is not None
+
+
+def test_a_failure_of_our_own_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(_peers, "steppers", lambda *_: {("fastbn", ""): lambda: 1 / 0})
+    with pytest.raises(ZeroDivisionError):
+        _suites.step_row("training step", TINY, [])
+
+
+# -- timing ----------------------------------------------------------------------------------------
+
+
+def test_every_round_measures_all_in_the_other_order(monkeypatch):
+    monkeypatch.setattr(_timing, "SECONDS", 0.0)
+    calls = []
+    times = interleave({name: lambda n, name=name: calls.append(name) for name in "abc"}, 4)
+    assert "".join(calls[-12:]) == "abccbaabccba"
+    assert set(times) == set("abc")
+
+
+def test_a_timing_is_the_median_and_its_quartiles():
+    timing = Timing.of([5.0, 1.0, 2.0, 3.0, 4.0])
+    assert (timing.low, timing.median, timing.high) == (2.0, 3.0, 4.0)
+    assert timing.spread == pytest.approx(1 / 3)
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def test_a_row_names_the_winner_wherever_it_is():
+    slow = row(fastbn=2.0, numpy=1.0, torch=6.0, limit=0.5)
+    assert slow.winner == "numpy"
+    assert slow.best_peer_ratio == 0.5
+    assert slow.ratio("torch") == 3.0
+    assert slow.ratio("jax") is None
+    assert slow.over_limit == 4.0
+    assert row(fastbn=1.0, numpy=2.0).winner == "fastbn"
+
+
+def test_each_side_counts_at_its_best_setting():
+    best = row(fastbn=2.0, numpy=4.0)
+    best.contestants += [
+        Contestant("numpy", "2 threads", Timing(3.0, 3.0, 3.0)),
+        Contestant("fastbn", "out=", Timing(1.0, 1.0, 1.0)),
+    ]
+    assert best.ratio("numpy") == 3.0
+    assert best.best("numpy").setting == "2 threads"
+    ((_, columns, (line,)),) = _report.tables([best])
+    assert columns[:4] == ["work", "fastbn", "fastbn out=", "numpy"]
+    assert line[3].startswith("3.00 ±0%, 2 threads")
+
+
+def test_tables_and_summary():
+    rows = [
+        row("a", fastbn=1e-6, numpy=4e-6, suite="one"),
+        row("b", fastbn=1e-3, numpy=1e-3, suite="one"),
+        row("c", fastbn=1.0, suite="two", limit=0.8),
+    ]
+    rows[1].missing["sklearn"] = "has no batch norm"
+    (one, columns, lines), (two, other_columns, _) = _report.tables(rows)
+    assert (one, two) == ("one", "two")
+    assert columns == ["work", "fastbn", "numpy", "winner"]
+    assert lines[0] == ["a", "1 us ±10%", "4.00 ±10%", "fastbn"]
+    assert other_columns == ["work", "fastbn", "over bare products"]
+    sentences = _report.summary(rows)
+    assert "2.00 times" in sentences[0]
+    assert "at worst 1.00 (b)" in sentences[0]
+    assert sentences[1] == "sklearn is missing in 1 row: has no batch norm"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(4.61e-5, "46.1 us"), (0.01578, "15.8 ms"), (1.239, "1.24 s"), (0.9999e-3, "1 ms")],
+)
+def test_seconds(value, text):
+    assert _report.seconds(value) == text
+
+
+def test_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "ratios.png"
+    figure = _report.plot([row("a", fastbn=1.0, numpy=3.0), row("b", fastbn=1.0)], path, "title")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    (line, _) = figure.axes[0].get_lines()
+    assert list(line.get_xdata()) == [3.0]
+    with pytest.raises(ValueError, match="plot: expected rows with peers"):
+        _report.plot([row(fastbn=1.0)], path, "title")
+
+
+def test_the_grid():
+    assert [len(works) for works in SCALING.values()] == [4, 4, 4]
+    for works in SCALING.values():
+        flops = [work.flops for work in works]
+        assert flops == sorted(flops)
+        assert flops[-1] > 6 * flops[0]
+    drawn = random_works(20)
+    assert drawn == random_works(20)
+    assert len({work.sizes for work in drawn}) == 20
+    assert {37, 1000} <= {work.batch for work in drawn}
+    assert StepWork((3, 5, 2), 7).flops == 2 * 7 * (2 * 15 + 3 * 10)
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_grid(monkeypatch):
+    monkeypatch.setattr(_suites, "STEPS", [TINY])
+    monkeypatch.setattr(_suites, "SCALING", {})
+
+
+def test_command(small_grid, tmp_path, monkeypatch):
+    commands = pytest.importorskip("commands")
+    pytest.importorskip("matplotlib")
+    files = {"--json": tmp_path / "rows.json", "--plot": tmp_path / "rows.png"}
+    options = [part for option in files.items() for part in option]
+    output = commands.succeed("bench", "--suite", "step", "--against", "numpy", *options)
+    assert "| 5-7-3 @ 16 |" in output
+    assert "training step: the best peer takes" in output
+    found = json.loads(files["--json"].read_text())
+    assert found["machine"]["versions"]["numpy"] == np.__version__
+    (only,) = found["rows"]
+    assert only["work"] == "5-7-3 @ 16"
+    assert only["ratios"]["numpy"] > 0
+    assert len(only["contestants"]) >= 2
+    assert files["--plot"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_random_nets_alone(monkeypatch):
+    commands = pytest.importorskip("commands")
+    monkeypatch.setattr(_suites, "random_works", lambda count: [TINY] * count)
+    output = commands.succeed("bench", "--random", "2", "--against", "numpy")
+    assert output.count("| 5-7-3 @ 16 |") == 2
+    assert "training step" not in output
+
+
+def test_ctrl_c_keeps_what_was_measured(small_grid, tmp_path, monkeypatch):
+    commands = pytest.importorskip("commands")
+
+    def rows(*_):
+        yield row("a", fastbn=1.0, numpy=3.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_suites, "rows", rows)
+    path = tmp_path / "rows.json"
+    result = commands.run("bench", "--against", "numpy", "--json", path)
+    assert result.exit_code == 1
+    assert "interrupted after 1 rows" in result.output
+    assert json.loads(path.read_text())["rows"][0]["ratios"] == {"numpy": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--suite", "all of it"], "expected one of kernels, step, startup, all"),
+        (["--against", "tensorflow"], "against: expected some of torch"),
+        (["--threads", "10000"], "expected at most"),
+        (["--json", "no/such/folder.json"], "does not exist"),
+    ],
+)
+def test_mistakes(arguments, words):
+    commands = pytest.importorskip("commands")
+    result = commands.run("bench", *arguments)
+    assert result.exit_code in (1, 2)
+    assert words in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_peer_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(_peers, "is_installed", lambda peer: False)
+    with pytest.raises(ValueError, match="sklearn is not installed: pip install scikit-learn"):
+        _peers.choose("sklearn")
+    assert _peers.choose(None) == []
