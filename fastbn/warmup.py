@@ -6,6 +6,7 @@ compiled here is what they ask for.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,7 +30,7 @@ def warm_up(dtype: Any) -> Iterator[str]:
         ("optimizers and loss", _optimizers),
     ):
         yield f"{name}, {dtype}"
-        _serial_and_parallel(lambda calls=calls: calls(dtype))
+        _serial_and_parallel(functools.partial(calls, dtype))
 
 
 def _data(dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -67,8 +68,10 @@ def _batch_norm(dtype: np.dtype) -> None:
         y, mean, rstd = functional.batch_norm(array, gamma, beta, layout=layout)
         functional.batch_norm_backward(y, array, gamma, beta, mean, rstd, layout=layout)
         functional.batch_norm_inference(array, mean, var, gamma, beta, layout=layout)
-    functional.update_running_statistics(*np.ones((2, FEATURES), dtype), mean, var, SAMPLES)
-    functional.fold_batch_norm(x, np.ones(SAMPLES, dtype), None, *np.ones((2, SAMPLES), dtype))
+    running_mean, running_var = np.ones((2, FEATURES), dtype)
+    functional.update_running_statistics(running_mean, running_var, mean, var, SAMPLES)
+    mean, var = np.ones((2, SAMPLES), dtype)
+    functional.fold_batch_norm(x, None, None, mean, var)
 
 
 def _scaling(dtype: np.dtype) -> None:

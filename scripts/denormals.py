@@ -1,57 +1,73 @@
 """Measure what numbers below the normal ones cost, and that training does not pay.
 
-Adam's moments of dead units decay until they are denormal, and stay so: 0.9 times the smallest
-denormal rounds to itself. Times a step of Adam alone, which takes numbers as they come, and a
-training step, which computes without denormals, each with moments of ordinary size and with
-denormal ones. Medians of nine, in turns, in both orders: ``python scripts/denormals.py``.
+A step of Adam alone, which takes numbers as they come, with gradients and moments of ordinary size,
+with zeros, and with denormal moments; and a training step, which computes without denormals, from
+moments of zero and from denormal ones. One thread, medians of nine, in turns, in both orders. Run
+it as ``python scripts/denormals.py`` on a machine that does nothing else.
 """
+
+import os
+
+os.environ["FASTBN_NUM_THREADS"] = "1"
 
 import numpy as np
 
 import fastbn
 from fastbn.bench._timing import interleave
 
+FLOAT = np.dtype(np.float32)
 DENORMAL = 1e-40
-SIZE = 1 << 16
+PARAMETERS = 1 << 16
+INPUTS, LIVE, BATCH = 784, 28, 128
 
 
-def adam(moment):
-    """Return a function that takes Adam steps from moments of that size."""
-    params, grads = np.ones(SIZE, np.float32), np.zeros(SIZE, np.float32)
-    m, v = (np.full(SIZE, moment, np.float32) for _ in range(2))
+def adam(gradient, m, v):
+    """Return a function that takes steps of Adam; the moments keep their kind."""
+    arrays = [np.full(PARAMETERS, value, FLOAT) for value in (1, gradient, m, v)]
 
     def run(count):
         for _ in range(count):
-            m[:], v[:] = moment, moment
-            fastbn.adam_step(params, grads, m, v, step=1000)
+            fastbn.adam_step(*arrays, step=1000)
 
     return run
 
 
 def training(moment):
-    """Return a function that takes training steps from moments of that size."""
-    model = fastbn.BatchNormMLP((256, 256, 10))
-    rng = np.random.default_rng(0)
-    X, y = np.zeros((64, 256), np.float32), rng.integers(0, 10, 64)
-    X[:, 0] = rng.standard_normal(64)  # all other columns are dead
+    """Return a function that trains from such moments, on data whose inputs are zero but for some.
+
+    The weights of the others have no gradient: their moments decay, from denormal to denormal.
+    """
+    model = fastbn.BatchNormMLP((INPUTS, 256, 128, 10))
+    rng = np.random.default_rng(1)
+    x, y = np.zeros((BATCH, INPUTS), FLOAT), rng.integers(0, 10, BATCH)
+    x[:, :LIVE] = rng.standard_normal((BATCH, LIVE))
+    samples = model._training_samples(x, y, None)
 
     def run(count):
-        for _ in range(count):
-            model.m[:], model.v[:] = moment, moment
-            model.train_step(X, y)
+        model.m[:], model.v[:] = moment, moment
+        order, bounds = np.tile(np.arange(BATCH), count), np.arange(count + 1) * BATCH
+        model.run_steps(samples, order, bounds, np.full(count, 1e-3))
 
     return run
 
 
 def main():
-    """Print the times, and how often each kind takes the ordinary one's."""
-    for name, make in (("Adam, 65,536 parameters", adam), ("training step", training)):
-        times = interleave({"ordinary": make(1e-3), "denormal": make(DENORMAL)})
-        ordinary, denormal = (times[kind].median * 1e6 for kind in ("ordinary", "denormal"))
-        print(
-            f"{name}: {ordinary:.0f} us with ordinary moments, "
-            f"{denormal:.0f} us with denormal ones, {denormal / ordinary:.2f} times as much"
-        )
+    """Print the times of each kind of step."""
+    kinds = {
+        f"Adam, {PARAMETERS:,} parameters": {
+            "ordinary": adam(1e-3, 1e-3, 1e-6),
+            "zero": adam(0, 0, 0),
+            "denormal": adam(0, DENORMAL, DENORMAL),
+        },
+        f"training step, {INPUTS}-256-128-10 @ {BATCH}": {
+            "zero": training(0),
+            "denormal": training(DENORMAL),
+        },
+    }
+    for name, runs in kinds.items():
+        for moments, timing in interleave(runs).items():
+            micros = f"{timing.median * 1e6:,.0f} us +- {timing.spread:.0%}"
+            print(f"{name}, {moments} moments: {micros}", flush=True)
 
 
 if __name__ == "__main__":
