@@ -1,0 +1,232 @@
+"""Starting up: whole processes of fastbn and its peers, from their start to their exit."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from fastbn.bench import _timing
+from fastbn.bench._peers import NO_BATCH_NORM, thread_counts, threads_of
+from fastbn.bench._row import Contestant, Row
+from fastbn.bench._timing import Timing
+
+SUITE = "startup"
+SCRIPTS = pathlib.Path(__file__).with_name("scripts")
+ENOUGH = 0.9  # training accuracy, on Fashion-MNIST
+LINES = 5  # of stderr, that the error about a failed process has
+
+ABSENT = {"torch-compile": "compiles for longer than it trains", "sklearn": NO_BATCH_NORM}
+JAX_CACHE = "JAX_COMPILATION_CACHE_DIR"
+JAX = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """The interpreter with these arguments, in this environment.
+
+    `empty` names a variable of the environment that holds another new, empty folder in every run.
+    """
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    empty: str | None = None
+
+    def run(self) -> tuple[float, str]:
+        """Return the seconds from start to exit, and what was printed."""
+        environment = {**os.environ, **self.environment}
+        with contextlib.ExitStack() as stack:
+            if self.empty is not None:
+                folder = tempfile.TemporaryDirectory(prefix="fastbn-bench-")
+                environment[self.empty] = stack.enter_context(folder)
+            command = [sys.executable, *self.arguments]
+            start = time.perf_counter()
+            done = subprocess.run(
+                command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            )
+            seconds = time.perf_counter() - start
+        if done.returncode != 0:
+            last = "\n".join(done.stderr.strip().splitlines()[-LINES:])
+            raise RuntimeError(f"{shlex.join(command)}: exit code {done.returncode}\n{last}")
+        return seconds, done.stdout
+
+
+# A contestant's side and setting; a limit has a name alone.
+Processes = dict[Any, Process]
+
+
+def take_turns(
+    processes: Processes, *, warm_up: bool = True
+) -> tuple[dict[Any, Timing], dict[Any, str]]:
+    """Run all processes in every round, in the other order than the round before.
+
+    Returns their times, and what each printed at last. Warming up is a round that is not measured.
+    """
+    samples: dict[Any, list[float]] = {name: [] for name in processes}
+    outputs = {}
+    if warm_up:
+        for process in processes.values():
+            process.run()
+    for repeat in range(_timing.REPEATS):
+        for name in list(processes)[:: -1 if repeat % 2 else 1]:
+            seconds, outputs[name] = processes[name].run()
+            samples[name].append(seconds)
+    return {name: Timing.of(values) for name, values in samples.items()}, outputs
+
+
+def startup_rows(against: Collection[str], data: str | None) -> Iterator[Row]:
+    """Measure imports, first steps and a whole training.
+
+    Parameters
+    ----------
+    against : collection of str
+        Peers, all of them installed.
+    data : str, optional
+        Folder of Fashion-MNIST's IDX files, without which nothing is trained on them.
+
+    Raises
+    ------
+    RuntimeError
+        A process failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="fastbn-bench-") as folder:
+        warm = {**JAX, JAX_CACHE: os.path.join(folder, "jax")}
+        yield import_row(against)
+        yield first_step_row(against, warm)
+        yield empty_cache_row(against)
+        if data is not None:
+            yield training_row(against, data, folder, warm)
+
+
+def import_row(against: Collection[str]) -> Row:
+    """`import fastbn` and those of its peers, all with NumPy, whose import alone is the limit."""
+    processes: Processes = {
+        "import numpy": Process(("-c", "import numpy")),
+        ("fastbn", ""): Process(("-c", "import numpy, fastbn")),
+    }
+    for peer in ("torch", "jax"):
+        if peer in against:
+            processes[peer, ""] = Process(("-c", f"import numpy, {peer}"))
+    reasons = {"torch-compile": "is torch's import", "numpy": "is the limit"}
+    return _row("import", processes, against, None, reasons=reasons)
+
+
+def first_step_row(against: Collection[str], warm: Mapping[str, str]) -> Row:
+    """A step on 64-128-10 with batches of 64, where all has been compiled by an earlier process."""
+    processes = {("fastbn", ""): _script("fastbn", "first-step")}
+    if "numpy" in against:
+        processes["numpy", ""] = _script("numpy", "first-step")
+    if "torch" in against:
+        processes["torch", ""] = _script("torch", "first-step")
+    if "jax" in against:
+        processes["jax", "jit"] = _script("jax", "first-step", environment=warm)
+    return _row("first training step, warm cache", processes, against, printed_loss)
+
+
+def empty_cache_row(against: Collection[str]) -> Row:
+    """The same step, with all the compiling that it takes."""
+    processes = {("fastbn", ""): _script("fastbn", "first-step", empty="NUMBA_CACHE_DIR")}
+    if "jax" in against:
+        processes["jax", "jit"] = _script("jax", "first-step", environment=JAX, empty=JAX_CACHE)
+    reasons = dict.fromkeys(("torch", "numpy"), "compiles nothing")
+    return _row(
+        "first training step, empty cache", processes, against, printed_loss,
+        warm_up=False, reasons=reasons,
+    )  # fmt: skip
+
+
+def training_row(against: Collection[str], data: str, folder: str, warm: Mapping[str, str]) -> Row:
+    """784-32-10 until the training accuracy is above ENOUGH: data in, a tested model's file out."""
+    out = os.path.join(folder, "model")
+    command = (
+        "-m", "fastbn", "train", "fashion-mnist", "--preset", "notes", "--until-accuracy",
+        str(ENOUGH), "--no-validation", "--no-plot", "--out", f"{out}.safetensors",
+    )  # fmt: skip
+    processes = {("fastbn", ""): Process(command, {"FASTBN_DATA": data})}
+    job = ("fashion-mnist", data)
+    if "numpy" in against:
+        processes["numpy", ""] = _script("numpy", *job, f"{out}.npz")
+    if "torch" in against:
+        for count in thread_counts():
+            environment = {"OMP_NUM_THREADS": str(count)}
+            processes["torch", threads_of(count)] = _script(
+                "torch", *job, f"{out}.pt", environment=environment
+            )
+    if "jax" in against:
+        processes["jax", "scan"] = _script("jax", *job, f"{out}.npz", environment=warm)
+    return _row("90 % on Fashion-MNIST", processes, against, printed_accuracy)
+
+
+def _script(
+    side: str,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    empty: str | None = None,
+) -> Process:
+    return Process((str(SCRIPTS / f"{side}_net.py"), *arguments), environment or {}, empty)
+
+
+def _row(
+    work: str,
+    processes: Processes,
+    against: Collection[str],
+    result: Callable[[str], float] | None,
+    *,
+    warm_up: bool = True,
+    reasons: Mapping[str, str] | None = None,
+) -> Row:
+    """Measure the processes, and compare the results that they print."""
+    times, outputs = take_turns(processes, warm_up=warm_up)
+    contestants = [
+        Contestant(name[0], name[1], timing)
+        for name, timing in times.items()
+        if isinstance(name, tuple)
+    ]
+    limits = {name: timing for name, timing in times.items() if isinstance(name, str)}
+    apart = {}
+    if result is not None:
+        apart = _apart([(side, result(outputs[side, setting])) for side, setting in processes])
+    missing = {side: why for side, why in {**ABSENT, **(reasons or {})}.items() if side in against}
+    return Row(SUITE, work, contestants, limits, apart, missing)
+
+
+def _apart(results: list[tuple[str, float]]) -> dict[str, float]:
+    """Return each peer's largest relative distance from fastbn's result; NaN is no result."""
+    ours = dict(results)["fastbn"]
+    apart: dict[str, float] = {}
+    for side, result in results:
+        if math.isnan(result):
+            apart[side] = math.inf
+        elif side != "fastbn" and not math.isnan(ours):
+            apart[side] = max(apart.get(side, 0.0), abs(result - ours) / ours)
+    return apart
+
+
+def printed_loss(output: str) -> float:
+    """Return the loss that a script printed."""
+    return float(json.loads(output)["loss"])
+
+
+def printed_accuracy(output: str) -> float:
+    """Return the training accuracy that a script or `fastbn train` printed; NaN if not enough."""
+    if output.startswith("{"):
+        accuracy = float(json.loads(output)["accuracy"])
+        return accuracy if accuracy > ENOUGH else math.nan
+    found = re.search(r"^training +accuracy ([\d.]+) %", output, re.MULTILINE)
+    reached = re.search(r"^stopped +training accuracy is above", output, re.MULTILINE)
+    return float(found[1]) / 100 if found and reached else math.nan
