@@ -17,12 +17,17 @@ from fastbn.functional.preprocessing import (
 
 
 def feature_matrix(name: str, value: Any, n_features: int, dtype: np.dtype) -> np.ndarray:
-    """Return `value` as a contiguous matrix (samples, n_features) of `dtype`, all of it finite."""
+    """Return `value` as a contiguous matrix (samples, n_features) of `dtype`, all of it finite.
+
+    Bytes stay bytes, a quarter of what would have to be read: the kernels convert what they gather.
+    """
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != n_features:
         raise ValueError(f"{name}: expected shape (samples, {n_features}), got {array.shape}")
+    if array.dtype == np.uint8:
+        return kernel_input(array)
     with np.errstate(over="ignore"):  # what does not fit the dtype is refused below
         matrix = kernel_input(array.astype(dtype, copy=False))
     if not np.isfinite(matrix).all():
@@ -49,12 +54,16 @@ class InputScaling:
         """Return the scaling measured on x (samples, features); a fitted one is left as it is."""
         if self.is_fitted:
             return self
+        dtype = self.center.dtype
         if self.mode == "minmax":
-            minimum, maximum = fit_min_max(x)
+            if x.dtype == dtype:
+                minimum, maximum = fit_min_max(x)
+            else:
+                minimum, maximum = x.min(axis=0).astype(dtype), x.max(axis=0).astype(dtype)
             return InputScaling(
                 self.mode, minimum, min_max_scales(minimum, maximum, 0.0, 1.0), True
             )
-        mean, std = fit_standard(x)
+        mean, std = fit_standard(x.astype(dtype, copy=False))
         return InputScaling(self.mode, mean, standard_scales(std), True)
 
     def adopt(self, center: np.ndarray, scale: np.ndarray) -> InputScaling:

@@ -41,13 +41,12 @@ def _data(dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
 
 def _train_and_predict(dtype: np.dtype) -> None:
     x, labels = _data(dtype)
-    for scaling in ("zscore", "minmax"):
+    for scaling, data in (("zscore", x), ("minmax", x), ("minmax", x.astype(np.uint8))):
         model = BatchNormMLP(
             (FEATURES, FEATURES, CLASSES), dtype=dtype.name, input_normalization=scaling
         )
-        model.fit(x, labels, epochs=1, batch_size=SAMPLES, sample_weight=np.ones(SAMPLES))
-        model.evaluate(x, labels)
-        model.predict_proba(x)
+        model.fit(data, labels, epochs=1, batch_size=SAMPLES, sample_weight=np.ones(SAMPLES))
+        model.evaluate(data, labels)
 
 
 def _serial_and_parallel(calls: Callable[[], None]) -> None:

@@ -321,3 +321,19 @@ def test_only_ratios_of_weights_count(data, size):
 
 def test_repr_tells_what_it_is():
     assert repr(fastbn.BatchNormMLP(SIZES)) == "BatchNormMLP(6-9-4, 116 parameters, 0 steps)"
+
+
+@pytest.mark.parametrize("scaling", [None, "zscore", "minmax"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bytes_give_the_bits_that_numbers_give(rng, scaling, dtype):
+    X = rng.integers(0, 256, (70, 5), np.uint8)
+    X[:, 2] = 7
+    y = rng.integers(0, 3, 70)
+    models = []
+    for data in (X, X.astype(dtype), np.asfortranarray(X)):
+        model = fastbn.BatchNormMLP((5, 9, 3), input_normalization=scaling, dtype=dtype, seed=3)
+        model.fit(data, y, epochs=2, batch_size=33, validation_data=(data[::2], y[::2]))
+        models.append((model.params, model.running_var, model.predict_proba(data[1:])))
+    for others in models[1:]:
+        for expected, actual in zip(models[0], others, strict=True):
+            assert np.array_equal(actual, expected)

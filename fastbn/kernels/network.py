@@ -112,7 +112,7 @@ class Workspace(NamedTuple):
 class Samples(NamedTuple):
     """The data, and the scaling that is applied when a minibatch is gathered."""
 
-    x: np.ndarray  # (N, inputs)
+    x: np.ndarray  # (N, inputs), of the parameters' dtype or bytes
     labels: np.ndarray  # (N,) int64
     weight: np.ndarray  # (N,), or (0,) for equal weights
     center: np.ndarray  # (inputs,)
@@ -121,9 +121,6 @@ class Samples(NamedTuple):
 
 # Samples of the loss that one member takes at a time.
 PART_ROWS = 512
-
-# Parameters are shared out in whole cache lines, of float32.
-LINE = 16
 
 
 @njit
@@ -342,11 +339,26 @@ def backward(network, recipe, work, samples, order, step, member):
 
 @njit_inlined
 def update(network, recipe, lr, step, member):
-    """One step of the optimizer over all parameters; `step` counts from 1."""
+    """One step of the optimizer over all parameters; `step` counts from 1.
+
+    A layer's rows belong to the members whose products gave their gradients.
+    """
+    clip = clip_factor(network.grads, recipe.max_norm)
+    for index in range(network.layers.shape[0]):
+        layer = network.layers[index]
+        first, last = share_rows(layer[N_OUT], member)
+        for column in (WEIGHT, GAMMA, BETA):
+            width = layer[N_IN] if column == WEIGHT else 1
+            if column != GAMMA or layer[NORMALIZED]:
+                start, stop = layer[column] + first * width, layer[column] + last * width
+                update_part(network, recipe, clip, lr, step, start, stop)
+    barrier(member)
+
+
+@njit
+def update_part(network, recipe, clip, lr, step, first, last):
+    """One step of the optimizer on parameters first to last of the flat buffers."""
     params, grads, m, v = network.params, network.grads, network.m, network.v
-    clip = clip_factor(grads, recipe.max_norm)
-    first, last = share(whole(params.size, LINE), member)
-    first, last = first * LINE, min(last * LINE, params.size)
     if recipe.optimizer == SGD:
         sgd(params, grads, m, clip, lr, recipe.beta1, False, recipe.weight_decay, first, last)
     elif recipe.optimizer == RMSPROP:
@@ -360,7 +372,6 @@ def update(network, recipe, lr, step, member):
             1.0 - recipe.beta1**step, 1.0 - recipe.beta2**step,
             recipe.weight_decay, recipe.optimizer == ADAMW, first, last,
         )  # fmt: skip
-    barrier(member)
 
 
 @njit_inlined

@@ -129,7 +129,7 @@ def prefetch_row(x, order, r, j_first, j_last):
 
 @njit
 def gather_rows(
-    x,  # (N, C)
+    x,  # (N, C), or bytes
     order,  # row numbers
     first,  # of them, first to last
     last,
@@ -138,16 +138,17 @@ def gather_rows(
     y,  # out (last - first, C)
 ):
     """y = (x[order[first:last]] - center) * scale: shuffled rows, scaled on the way."""
+    number = y.dtype.type
     for r in range(first, last):
         prefetch_row(x, order, r + AHEAD, 0, x.shape[1])
         x_row, y_row = x[order[r]], y[r - first]
         for j in range(x_row.size):
-            y_row[j] = (x_row[j] - center[j]) * scale[j]
+            y_row[j] = (number(x_row[j]) - center[j]) * scale[j]
 
 
 @njit
 def gather_panels(
-    x,  # (N, C)
+    x,  # (N, C), or bytes
     order,  # row numbers
     first,  # of them, first to last
     last,
@@ -158,7 +159,8 @@ def gather_panels(
     panels,  # out, flat: the panels of those columns, last - first rows each
 ):
     """The same for some columns, to panels (kernels/gemm.py)."""
-    width = panel_width(x)
+    number = panels.dtype.type
+    width = panel_width(panels)
     depth = last - first
     for r in range(first, last):
         prefetch_row(x, order, r + AHEAD, j_first, j_last)
@@ -169,4 +171,4 @@ def gather_panels(
             c, s = center[j : j + part.size], scale[j : j + part.size]
             target = panels[start : start + part.size]
             for i in range(part.size):
-                target[i] = (part[i] - c[i]) * s[i]
+                target[i] = (number(part[i]) - c[i]) * s[i]
