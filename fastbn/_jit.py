@@ -18,6 +18,7 @@ from typing import Any
 
 import numba
 from numba.core import caching, types
+from numba.core.runtime import rtsys
 
 # Sums may be reordered and products contracted, which is what vectorizing needs. Not `nnan` and not
 # `ninf`: a NaN or an infinity in the data comes out as one, or as an error, never as a number.
@@ -128,12 +129,15 @@ class _KernelCache(caching.FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            result = super().load_overload(sig, target_context)
+            # numba would first import all that it can compile, which takes longer than to load
+            rtsys.initialize(target_context)
+            result = self._load_overload(sig, target_context)
         except Exception:  # a damaged file is as good as none
             result = None
             with contextlib.suppress(OSError):
                 self.flush()
         if result is None:
+            target_context.refresh()
             for listener in list(_compile_listeners):
                 listener()
         return result
