@@ -227,6 +227,7 @@ def in_a_child(x):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX's, where a test has loaded it
 def test_a_forked_child_computes_after_the_parent_has(rng):
     """GNU OpenMP would end a child that enters a parallel region after a fork."""
     x = rng.standard_normal((700, 300)).astype(np.float32)
