@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-FLOAT32 = np.dtype(np.float32)
-FLOAT_DTYPES = (FLOAT32, np.dtype(np.float64))
+FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 SLOPES = {None: 1.0, "identity": 1.0, "relu": 0.0, "leaky_relu": None}
 ACTIVATIONS = tuple(SLOPES)
 
@@ -18,7 +17,7 @@ ACTIVATIONS = tuple(SLOPES)
 def float_array(name: str, value: Any) -> np.ndarray:
     """Return `value` as an array of native float32 or float64; refuse every other dtype."""
     array = np.asarray(value)
-    if array.dtype is FLOAT32 or array.dtype in FLOAT_DTYPES:
+    if array.dtype in FLOAT_DTYPES:
         return array
     native = array.dtype.newbyteorder("=")
     if native not in FLOAT_DTYPES:

@@ -210,6 +210,8 @@ def multiply_tile(
             )
             for v in range(n_vectors)
         ]
+        adds = _splat(builder, builder.icmp_signed("!=", accumulate, accumulate.type(0)), lanes)
+        wanted = [builder.and_(mask, adds) for mask in masks]
         zero = ir.Constant(vector, None)
 
         def leave(store: Any) -> None:
@@ -219,8 +221,6 @@ def multiply_tile(
                 old = builder.call(masked_load, [place, I32(size), wanted[v], zero])
                 store(builder.fadd(old, totals[r, v]), place, v)
 
-        adds = _splat(builder, builder.icmp_signed("!=", accumulate, accumulate.type(0)), lanes)
-        wanted = [builder.and_(mask, adds) for mask in masks]
         is_whole = builder.icmp_signed(">=", columns, word(n_vectors * lanes))
         with builder.if_else(is_whole, likely=True) as (then, otherwise):
             with then:

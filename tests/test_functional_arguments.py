@@ -146,6 +146,19 @@ def test_states_that_share_memory_are_refused(first, second):
         adam(**{first: memory[:4], second: memory[1:]})
 
 
+def test_one_array_for_two_states_is_refused():
+    memory = np.ones(4)
+    with pytest.raises(ValueError, match="v: expected memory of its own, got that of m"):
+        adam(m=memory, v=memory)
+
+
+def test_a_state_may_be_a_file_mapped_to_memory(tmp_path):
+    param = np.memmap(tmp_path / "param", np.float32, "w+", shape=(5,))
+    grad, m, v = np.ones(5, np.float32), *np.zeros((2, 5), np.float32)
+    fastbn.adam_step(param, grad, m, v, step=1, lr=0.5)
+    np.testing.assert_allclose(param, -0.5, rtol=1e-6)
+
+
 RUNNING_REFUSED = [
     ({"running_mean": [0.0] * 3}, TypeError, "running_mean"),
     ({"running_var": np.ones(4)}, ValueError, "running_var"),

@@ -26,7 +26,7 @@ def _state(name: str, value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array to update, got {type(value).__name__}")
     array = float_array(name, value)
-    if array is not value:
+    if array.dtype != value.dtype:
         raise TypeError(f"{name}: expected native byte order, got dtype {value.dtype}")
     if not array.flags.writeable:
         raise ValueError(f"{name}: expected a writeable array, got a read-only one")
@@ -35,10 +35,10 @@ def _state(name: str, value: Any) -> np.ndarray:
 
 def _update_in_place(kernel: Callable[..., None], states: dict[str, np.ndarray], grad: Any) -> None:
     """Check the arrays and call ``kernel(grad, *states)`` on them as flat contiguous buffers."""
-    param = _state("param", states["param"])
     arrays: dict[str, np.ndarray] = {}
     for name, value in [*states.items(), ("grad", grad)]:
         array = float_array(name, value) if name == "grad" else _state(name, value)
+        param = arrays.get("param", array)
         same_shape(name, array, "param", param)
         if array.dtype != param.dtype:
             raise TypeError(f"{name}: expected dtype {param.dtype} as param has, got {array.dtype}")

@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import flag, float_array, float_vector, integer, kernel_input, number
+from fastbn._checks import (
+    flag,
+    float_array,
+    float_vector,
+    integer,
+    kernel_input,
+    number,
+    share_memory,
+)
 from fastbn.functional.batchnorm import nonnegative_vector
 from fastbn.kernels import batchnorm as kernels
 
@@ -56,7 +64,7 @@ def update_running_statistics(
             f"running_var: expected {running_mean.dtype} {running_mean.shape} as running_mean, "
             f"got {running_var.dtype} {running_var.shape}"
         )
-    if np.may_share_memory(running_mean, running_var):
+    if share_memory(running_mean, running_var):
         raise ValueError("running_var: expected memory of its own, got that of running_mean")
     size, dtype = running_mean.size, running_mean.dtype
     mean = float_vector("mean", mean, size, dtype)
