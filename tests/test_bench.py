@@ -10,7 +10,7 @@ from cases import JIT_DISABLED
 
 pytest.importorskip("threadpoolctl")
 
-from fastbn.bench import _fastbn, _numpy, _peers, _report, _suites, _timing
+from fastbn.bench import _fastbn, _kernel_work, _numpy, _peers, _report, _suites, _timing
 from fastbn.bench._kernel_work import AdamWork, BatchNormWork, ScaleWork
 from fastbn.bench._row import Contestant, Row
 from fastbn.bench._step_work import SCALING, StepWork, random_works
@@ -90,6 +90,35 @@ def test_other_work_is_marked_wrong(monkeypatch):
     assert found.wrong == ["numpy"]
     assert "WRONG" in str(_report.tables([found]))
     assert "numpy in training step" in _report.summary([found])[-1]
+
+
+class Fixed(_kernel_work.Runner):
+    """A contestant with these results."""
+
+    def __init__(self, *results):
+        self.fixed = [np.array(result) for result in results]
+
+    def once(self):
+        pass
+
+    def results(self):
+        return self.fixed
+
+
+@pytest.mark.parametrize("bad", [1.1, np.nan])
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_every_setting_and_every_result_is_compared(bad, place):
+    numbers = np.ones((2, 2))
+    numbers[place] = bad
+    makers = {("fastbn", ""): lambda: Fixed([1.0], [1.0])}
+    makers |= {
+        ("numpy", f"{at}"): lambda pair=pair: Fixed([pair[0]], [pair[1]])
+        for at, pair in enumerate(numbers)
+    }
+    found = _suites._kernel_row("s", "w", makers, {}, 0)
+    assert found.wrong == ["numpy"]
+    makers["fastbn", "2"] = lambda: Fixed([2.0], [1.0])
+    assert _suites._kernel_row("s", "w", makers, {}, 0).wrong == ["numpy", "fastbn"]
 
 
 def test_a_nan_is_wrong():
@@ -268,6 +297,7 @@ def test_ctrl_c_keeps_what_was_measured(small_grid, tmp_path, monkeypatch):
         (["--against", "tensorflow"], "against: expected some of torch"),
         (["--threads", "10000"], "expected at most"),
         (["--json", "no/such/folder.json"], "does not exist"),
+        (["--plot", "ratios.gnu"], "expected an ending out of"),
     ],
 )
 def test_mistakes(arguments, words):

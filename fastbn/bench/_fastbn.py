@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 import fastbn
 from fastbn import BatchNormMLP
 from fastbn.bench import _step_work as steps
-from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
+from fastbn.bench._kernel_work import BatchNormWork, FlatAdam, Runner, ScaleWork
 from fastbn.bench._step_work import Stepper, StepWork
 from fastbn.kernels.streams import stream
 
@@ -85,55 +85,43 @@ class BatchNorm(Runner):
         self.x, self.dy = x, dy
         self.y = np.empty_like(x) if out else None
         self.dx = np.empty_like(x) if out else None
+        self.settings: dict[str, Any] = {
+            "layout": layout, "activation": "leaky_relu", "negative_slope": steps.SLOPE
+        }  # fmt: skip
         self.last: list[np.ndarray] = []
 
-    def run(self, times: int) -> None:
-        settings: dict[str, Any] = {
-            "layout": self.layout, "activation": "leaky_relu", "negative_slope": steps.SLOPE
-        }  # fmt: skip
-        for _ in range(times):
-            y, mean, rstd = fastbn.batch_norm(
-                self.x, self.gamma, self.beta, eps=steps.EPS, out=self.y, **settings
-            )
-            dx, dgamma, dbeta = fastbn.batch_norm_backward(
-                self.dy, self.x, self.gamma, self.beta, mean, rstd, out=self.dx, **settings
-            )
+    def once(self) -> None:
+        y, mean, rstd = fastbn.batch_norm(
+            self.x, self.gamma, self.beta, eps=steps.EPS, out=self.y, **self.settings
+        )
+        dx, dgamma, dbeta = fastbn.batch_norm_backward(
+            self.dy, self.x, self.gamma, self.beta, mean, rstd, out=self.dx, **self.settings
+        )
         self.last = [y, dx, dgamma, dbeta]
 
     def results(self) -> list[np.ndarray]:
         return [array.T if self.layout == "CN" else array for array in self.last]
 
 
-class Adam(Runner):
+class Adam(FlatAdam):
     """`adam_step` on the flat buffers of a net's tensors, as the model keeps them."""
 
-    def __init__(self, work: AdamWork) -> None:
-        self.params, self.grads = work.data()
-        self.m, self.v = np.zeros_like(self.params), np.zeros_like(self.params)
-        self.step = 0
-
-    def run(self, times: int) -> None:
-        for _ in range(times):
-            self.step += 1
-            fastbn.adam_step(
-                self.params, self.grads, self.m, self.v, step=self.step, lr=steps.LR,
-                betas=(steps.BETA1, steps.BETA2), eps=steps.ADAM_EPS,
-            )  # fmt: skip
-
-    def results(self) -> list[np.ndarray]:
-        return [self.params.copy()]
+    def once(self) -> None:
+        self.step += 1
+        fastbn.adam_step(
+            self.params, self.grads, self.m, self.v, step=self.step, lr=steps.LR,
+            betas=(steps.BETA1, steps.BETA2), eps=steps.ADAM_EPS,
+        )  # fmt: skip
 
 
 class Scale(Runner):
     """`standardize`, fitted and applied."""
 
     def __init__(self, work: ScaleWork) -> None:
-        self.x = work.data()
-        self.last = self.x
+        self.x = self.last = work.data()
 
-    def run(self, times: int) -> None:
-        for _ in range(times):
-            self.last, _, _ = fastbn.standardize(self.x)
+    def once(self) -> None:
+        self.last, _, _ = fastbn.standardize(self.x)
 
     def results(self) -> list[np.ndarray]:
         return [self.last]
@@ -154,13 +142,8 @@ class Copy(Runner):
     def _copy(source: np.ndarray, target: np.ndarray) -> None:
         np.copyto(target, source)
 
-    def run(self, times: int) -> None:
-        for _ in range(times):
-            if len(self.parts) == 1:
-                self.copy(self.source, self.target)
-                continue
-            list(
-                self.pool.map(
-                    lambda part: self.copy(self.source[part], self.target[part]), self.parts
-                )
-            )
+    def once(self) -> None:
+        list(self.pool.map(self._copy_part, self.parts))
+
+    def _copy_part(self, part: slice) -> None:
+        self.copy(self.source[part], self.target[part])

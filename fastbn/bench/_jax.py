@@ -109,13 +109,8 @@ class JaxRunner(Runner):
     last: Any
 
     def run(self, times: int) -> None:
-        for _ in range(times):
-            self.last = self.once()
+        super().run(times)
         jax.block_until_ready(self.last)
-
-    def once(self) -> Any:
-        """Do the work once."""
-        raise NotImplementedError
 
     def results(self) -> list[np.ndarray]:
         return [np.array(part) for part in self.last]
@@ -127,8 +122,8 @@ class BatchNorm(JaxRunner):
     def __init__(self, work: BatchNormWork) -> None:
         self.x, self.dy, self.gamma, self.beta = map(jnp.asarray, work.data())
 
-    def once(self) -> Any:
-        return batch_norm_and_gradients(self.x, self.gamma, self.beta, self.dy)
+    def once(self) -> None:
+        self.last = batch_norm_and_gradients(self.x, self.gamma, self.beta, self.dy)
 
 
 class Adam(JaxRunner):
@@ -147,9 +142,9 @@ class Adam(JaxRunner):
 
         self.update = jax.jit(update, donate_argnums=(0, 1))
 
-    def once(self) -> Any:
+    def once(self) -> None:
         self.params, self.state = self.update(self.params, self.state, self.grads)
-        return self.params
+        self.last = self.params
 
     def results(self) -> list[np.ndarray]:
         return [np.concatenate([np.array(part).ravel() for part in self.params])]
@@ -168,5 +163,5 @@ class Scale(JaxRunner):
     def __init__(self, work: ScaleWork) -> None:
         self.x = jnp.asarray(work.data())
 
-    def once(self) -> Any:
-        return scaled(self.x)
+    def once(self) -> None:
+        self.last = scaled(self.x)

@@ -7,15 +7,16 @@ import math
 
 import numpy as np
 
-from fastbn.bench._step_work import ADAM_EPS, BETA1, BETA2, EPS, LR, SLOPE
-
-FORMULA = {"slope": SLOPE, "eps": EPS, "lr": LR, "betas": (BETA1, BETA2), "adam_eps": ADAM_EPS}
-
 
 class Runner:
-    """A contestant: does its work n times, and shows the results of the last time."""
+    """A contestant: does its work, and shows the results of the last time."""
 
     def run(self, times: int) -> None:
+        """Do the work so many times."""
+        for _ in range(times):
+            self.once()
+
+    def once(self) -> None:
         """Do the work."""
         raise NotImplementedError
 
@@ -25,8 +26,8 @@ class Runner:
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchNormWork:
-    """Forward and backward of batch norm with LeakyReLU: ``samples`` by ``features`` of float32."""
+class MatrixWork:
+    """Work on a matrix: ``samples`` by ``features`` of float32."""
 
     samples: int
     features: int
@@ -35,6 +36,11 @@ class BatchNormWork:
     def name(self) -> str:
         """Return "1024x512"."""
         return f"{self.samples}x{self.features}"
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNormWork(MatrixWork):
+    """Forward and backward of batch norm with LeakyReLU."""
 
     @property
     def bytes_moved(self) -> int:
@@ -93,6 +99,18 @@ class AdamWork:
         return [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
 
+class FlatAdam(Runner):
+    """Adam on the flat buffers of a net's tensors."""
+
+    def __init__(self, work: AdamWork) -> None:
+        self.params, self.grads = work.data()
+        self.m, self.v = np.zeros_like(self.params), np.zeros_like(self.params)
+        self.step = 0
+
+    def results(self) -> list[np.ndarray]:
+        return [self.params.copy()]
+
+
 ADAMS = [
     AdamWork("1 k", 18),
     AdamWork("100 k", 182),
@@ -102,16 +120,8 @@ ADAMS = [
 
 
 @dataclasses.dataclass(frozen=True)
-class ScaleWork:
-    """Fit the z-score of ``samples`` by ``features`` of float32, and apply it."""
-
-    samples: int
-    features: int
-
-    @property
-    def name(self) -> str:
-        """Return "6000x784"."""
-        return f"{self.samples}x{self.features}"
+class ScaleWork(MatrixWork):
+    """Fit the z-score of each feature, and apply it."""
 
     def data(self) -> np.ndarray:
         """Return x (samples, features)."""

@@ -6,7 +6,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fastbn.bench import _step_work as steps
-from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
+from fastbn.bench._kernel_work import BatchNormWork, FlatAdam, Runner, ScaleWork
 from fastbn.bench._step_work import Stepper, StepWork
 
 
@@ -99,44 +99,34 @@ class BatchNorm(Runner):
         self.x, self.dy, self.gamma, self.beta = work.data()
         self.last: list[np.ndarray] = []
 
-    def run(self, times: int) -> None:
+    def once(self) -> None:
         n = np.float32(len(self.x))
         slope, one = np.float32(steps.SLOPE), np.float32(1)
-        for _ in range(times):
-            xhat = self.x - self.x.mean(axis=0)
-            rstd = 1 / np.sqrt(np.einsum("ij,ij->j", xhat, xhat) / n + np.float32(steps.EPS))
-            xhat *= rstd
-            y = xhat * self.gamma
-            y += self.beta
-            is_positive = y > 0
-            np.multiply(y, slope, out=y, where=~is_positive)
-            g = self.dy * np.where(is_positive, one, slope)
-            dbeta, dgamma = g.sum(axis=0), np.einsum("ij,ij->j", g, xhat)
-            xhat *= dgamma / n
-            g -= dbeta / n
-            g -= xhat
-            g *= self.gamma * rstd
-            self.last = [y, g, dgamma, dbeta]
+        xhat = self.x - self.x.mean(axis=0)
+        rstd = 1 / np.sqrt(np.einsum("ij,ij->j", xhat, xhat) / n + np.float32(steps.EPS))
+        xhat *= rstd
+        y = xhat * self.gamma
+        y += self.beta
+        is_positive = y > 0
+        np.multiply(y, slope, out=y, where=~is_positive)
+        g = self.dy * np.where(is_positive, one, slope)
+        dbeta, dgamma = g.sum(axis=0), np.einsum("ij,ij->j", g, xhat)
+        xhat *= dgamma / n
+        g -= dbeta / n
+        g -= xhat
+        g *= self.gamma * rstd
+        self.last = [y, g, dgamma, dbeta]
 
     def results(self) -> list[np.ndarray]:
         return self.last
 
 
-class Adam(Runner):
+class Adam(FlatAdam):
     """In place, on the flat buffers of a net's tensors."""
 
-    def __init__(self, work: AdamWork) -> None:
-        self.params, self.grads = work.data()
-        self.m, self.v = np.zeros_like(self.params), np.zeros_like(self.params)
-        self.step = 0
-
-    def run(self, times: int) -> None:
-        for _ in range(times):
-            self.step += 1
-            adam_step(self.params, self.grads.copy(), self.m, self.v, self.step)
-
-    def results(self) -> list[np.ndarray]:
-        return [self.params.copy()]
+    def once(self) -> None:
+        self.step += 1
+        adam_step(self.params, self.grads.copy(), self.m, self.v, self.step)
 
 
 class Scale(Runner):
@@ -145,11 +135,10 @@ class Scale(Runner):
     def __init__(self, work: ScaleWork) -> None:
         self.x = self.last = work.data()
 
-    def run(self, times: int) -> None:
-        for _ in range(times):
-            y = self.x - self.x.mean(axis=0)
-            y /= np.sqrt(np.einsum("ij,ij->j", y, y) / np.float32(len(y)))
-            self.last = y
+    def once(self) -> None:
+        y = self.x - self.x.mean(axis=0)
+        y /= np.sqrt(np.einsum("ij,ij->j", y, y) / np.float32(len(y)))
+        self.last = y
 
     def results(self) -> list[np.ndarray]:
         return [self.last]

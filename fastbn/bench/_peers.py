@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-from collections.abc import Callable, Iterable
+import importlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastbn._threads import available_threads
 from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
 from fastbn.bench._step_work import Stepper, StepWork
+from fastbn.doctor import DISTRIBUTIONS, installed_version
 
 # Each peer, and the packages that it needs.
 PACKAGES = {
@@ -22,13 +23,13 @@ PACKAGES = {
 
 NO_BATCH_NORM = "has no batch norm"
 
-# A contestant's side and setting, and what makes it; None and why the side cannot take part.
+# A contestant's side and setting, and what makes it.
 Makers = dict[tuple[str, str], Callable[[], Any]]
 
 
 def is_installed(peer: str) -> bool:
     """Tell whether a peer can take part."""
-    return all(importlib.util.find_spec(package) for package in PACKAGES[peer])
+    return all(installed_version(package) for package in PACKAGES[peer])
 
 
 def choose(names: str | None) -> list[str]:
@@ -40,9 +41,14 @@ def choose(names: str | None) -> list[str]:
         if name not in PACKAGES:
             raise ValueError(f"against: expected some of {', '.join(PACKAGES)}, got {name!r}")
         if not is_installed(name):
-            needed = " ".join("scikit-learn" if p == "sklearn" else p for p in PACKAGES[name])
+            needed = " ".join(DISTRIBUTIONS.get(package, package) for package in PACKAGES[name])
             raise ValueError(f"against: {name} is not installed: pip install {needed}")
     return chosen
+
+
+def absent(peers: Iterable[str], reasons: Mapping[str, str]) -> dict[str, str]:
+    """Return why some of the peers do not take part."""
+    return {peer: why for peer, why in reasons.items() if peer in peers}
 
 
 def thread_counts() -> list[int]:
@@ -80,78 +86,53 @@ def steppers(peers: Iterable[str], work: StepWork) -> Makers:
     return found
 
 
+def kernels(peers: Iterable[str], kind: str, work: Any) -> Makers:
+    """Return the peers that do the work of one kernel: the class `kind` of each one's module."""
+
+    def maker(module: str, *arguments: Any) -> Callable[[], Runner]:
+        contestants = importlib.import_module(f"fastbn.bench.{module}")
+        return functools.partial(getattr(contestants, kind), work, *arguments)
+
+    found: Makers = {}
+    if "numpy" in peers:
+        found["numpy", ""] = maker("_numpy")
+    if "sklearn" in peers and kind == "Scale":
+        found["sklearn", ""] = maker("_sklearn")
+    for count in thread_counts():
+        if "torch" in peers:
+            found["torch", threads_of(count)] = maker("_torch", count)
+        if "torch-compile" in peers and kind == "BatchNorm":
+            found["torch-compile", threads_of(count)] = maker("_torch", count, True)
+    if "jax" in peers:
+        found["jax", "jit"] = maker("_jax")
+    return found
+
+
 def batch_norms(peers: Iterable[str], work: BatchNormWork, layout: str) -> Makers:
     """Return those that have batch norm. The peers' arrays are sample-major, as they like them."""
     from fastbn.bench import _fastbn
 
-    found: Makers = {
+    ours: Makers = {
         ("fastbn", "out="): lambda: _fastbn.BatchNorm(work, layout, True),
         ("fastbn", "allocating"): lambda: _fastbn.BatchNorm(work, layout, False),
     }
-    if "numpy" in peers:
-        from fastbn.bench import _numpy
-
-        found["numpy", ""] = lambda: _numpy.BatchNorm(work)
-    if "torch" in peers or "torch-compile" in peers:
-        from fastbn.bench import _torch
-
-        for count in thread_counts():
-            for side in ("torch", "torch-compile"):
-                if side in peers:
-                    found[side, threads_of(count)] = functools.partial(
-                        _torch.BatchNorm, work, count, side == "torch-compile"
-                    )
-    if "jax" in peers:
-        from fastbn.bench import _jax
-
-        found["jax", "jit"] = lambda: _jax.BatchNorm(work)
-    return found
+    return ours | kernels(peers, "BatchNorm", work)
 
 
 def adams(peers: Iterable[str], work: AdamWork) -> Makers:
     """Return those that have Adam."""
     from fastbn.bench import _fastbn
 
-    found: Makers = {("fastbn", ""): lambda: _fastbn.Adam(work)}
-    if "numpy" in peers:
-        from fastbn.bench import _numpy
-
-        found["numpy", ""] = lambda: _numpy.Adam(work)
-    if "torch" in peers:
-        from fastbn.bench import _torch
-
-        for count in thread_counts():
-            found["torch", threads_of(count)] = functools.partial(_torch.Adam, work, count)
-    if "jax" in peers:
-        from fastbn.bench import _jax
-
-        found["jax", "jit"] = lambda: _jax.Adam(work)
-    return found
+    ours: Makers = {("fastbn", ""): lambda: _fastbn.Adam(work)}
+    return ours | kernels(peers, "Adam", work)
 
 
 def scales(peers: Iterable[str], work: ScaleWork) -> Makers:
     """Return those that scale inputs."""
     from fastbn.bench import _fastbn
 
-    found: Makers = {("fastbn", ""): lambda: _fastbn.Scale(work)}
-    if "numpy" in peers:
-        from fastbn.bench import _numpy
-
-        found["numpy", ""] = lambda: _numpy.Scale(work)
-    if "sklearn" in peers:
-        from fastbn.bench import _sklearn
-
-        found["sklearn", ""] = lambda: _sklearn.Scale(work)
-    if "torch" in peers:
-        from fastbn.bench import _torch
-
-        for count in thread_counts():
-            found["torch", threads_of(count)] = functools.partial(_torch.Scale, work, count)
-    if "jax" in peers:
-        from fastbn.bench import _jax
-
-        found["jax", "jit"] = lambda: _jax.Scale(work)
-    return found
+    ours: Makers = {("fastbn", ""): lambda: _fastbn.Scale(work)}
+    return ours | kernels(peers, "Scale", work)
 
 
 def copies(size: int) -> dict[str, Runner]:

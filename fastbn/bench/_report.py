@@ -8,43 +8,31 @@ import math
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from fastbn._threads import allowed_cores, available_threads
+from fastbn.bench._peers import PACKAGES
 from fastbn.bench._row import Row
+from fastbn.doctor import installed_version, report
 from fastbn.errors import missing_extra
+from fastbn.plotting import INK, PALE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PACKAGES = {
-    "torch": "torch", "torch-compile": "torch", "jax": "jax", "sklearn": "scikit-learn",
-    "numpy": "numpy",
-}  # fmt: skip
-
 
 def machine(peers: Sequence[str]) -> dict[str, Any]:
     """Return what the figures are of: date, processor, cores, threads and versions."""
-    from fastbn.doctor import report
-
     facts = report().facts
-    versions = {"fastbn": facts.fastbn, "Python": facts.python, "numba": _version("numba")}
-    versions |= {PACKAGES[peer]: _version(PACKAGES[peer]) for peer in peers}
+    packages = ["numba", *[package for peer in peers for package in PACKAGES[peer]]]
+    versions = {name: installed_version(name) for name in packages}
     return {
         "date": datetime.date.today().isoformat(),
         "processor": facts.cpu.name,
         "cores": allowed_cores(),
         "threads": available_threads(),
-        "versions": versions,
+        "versions": {"fastbn": facts.fastbn, "Python": facts.python, **versions},
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def machine_line(facts: dict[str, Any]) -> str:
@@ -167,11 +155,11 @@ def plot(rows: Sequence[Row], path: str | os.PathLike[str], title: str) -> Figur
         points = [(row.ratio(side), place) for place, row in zip(places, compared, strict=True)]
         found = [(ratio, place) for ratio, place in points if ratio is not None]
         axes.plot(*zip(*found, strict=True), marker, color=colour, label=side, alpha=0.85)
-    axes.axvline(1.0, color="#404040", linewidth=1)
+    axes.axvline(1.0, color=INK, linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks(list(places), [f"{row.suite}: {row.work}" for row in compared], fontsize=7)
     axes.invert_yaxis()
-    axes.grid(axis="x", which="both", color="#DADADA", linewidth=0.5)
+    axes.grid(axis="x", which="both", color=PALE, linewidth=0.5)
     axes.set_xlabel("time as a multiple of fastbn's (right of 1: fastbn is faster)")
     axes.set_title(title, fontsize=9)
     figure.legend(loc="outside lower center", ncols=len(sides), frameon=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from fastbn.bench._timing import Timing
@@ -26,8 +27,8 @@ class Row:
     """What was measured of one piece of work.
 
     `limits` are times that the work cannot well fall below: its bare matrix products, or moving its
-    bytes at the speed of a copy. `apart` is the largest relative distance of a side's results from
-    fastbn's, None where there are none to compare. `missing` says why a side is not there.
+    bytes at the speed of a copy. `apart` is the largest relative distance of each side's results
+    from fastbn's, where there are results to compare. `missing` says why a side is not there.
     """
 
     suite: str
@@ -37,6 +38,15 @@ class Row:
     apart: dict[str, float] = dataclasses.field(default_factory=dict)
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
     flops: float | None = None
+
+    @classmethod
+    def of(cls, suite: str, work: str, times: Mapping[Any, Timing], **more: Any) -> Row:
+        """Return the row of these times: those of a (side, setting), and limits by their names."""
+        contestants = [
+            Contestant(key[0], key[1], one) for key, one in times.items() if isinstance(key, tuple)
+        ]
+        limits = {key: one for key, one in times.items() if isinstance(key, str)}
+        return cls(suite, work, contestants, limits, **more)
 
     def best(self, side: str) -> Contestant | None:
         """Return a side at its best setting."""

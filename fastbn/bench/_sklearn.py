@@ -14,9 +14,8 @@ class Scale(Runner):
     def __init__(self, work: ScaleWork) -> None:
         self.x = self.last = work.data()
 
-    def run(self, times: int) -> None:
-        for _ in range(times):
-            self.last = StandardScaler().fit_transform(self.x)
+    def once(self) -> None:
+        self.last = StandardScaler().fit_transform(self.x)
 
     def results(self) -> list[np.ndarray]:
         return [self.last]

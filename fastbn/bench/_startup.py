@@ -17,10 +17,9 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from fastbn.bench import _timing
-from fastbn.bench._peers import NO_BATCH_NORM, thread_counts, threads_of
-from fastbn.bench._row import Contestant, Row
-from fastbn.bench._timing import Timing
+from fastbn.bench._peers import NO_BATCH_NORM, absent, thread_counts, threads_of
+from fastbn.bench._row import Row
+from fastbn.bench._timing import Timing, turns
 
 SUITE = "startup"
 SCRIPTS = pathlib.Path(__file__).with_name("scripts")
@@ -82,10 +81,9 @@ def take_turns(
     if warm_up:
         for process in processes.values():
             process.run()
-    for repeat in range(_timing.REPEATS):
-        for name in list(processes)[:: -1 if repeat % 2 else 1]:
-            seconds, outputs[name] = processes[name].run()
-            samples[name].append(seconds)
+    for name in turns(processes):
+        seconds, outputs[name] = processes[name].run()
+        samples[name].append(seconds)
     return {name: Timing.of(values) for name, values in samples.items()}, outputs
 
 
@@ -192,17 +190,11 @@ def _row(
 ) -> Row:
     """Measure the processes, and compare the results that they print."""
     times, outputs = take_turns(processes, warm_up=warm_up)
-    contestants = [
-        Contestant(name[0], name[1], timing)
-        for name, timing in times.items()
-        if isinstance(name, tuple)
-    ]
-    limits = {name: timing for name, timing in times.items() if isinstance(name, str)}
     apart = {}
     if result is not None:
         apart = _apart([(side, result(outputs[side, setting])) for side, setting in processes])
-    missing = {side: why for side, why in {**ABSENT, **(reasons or {})}.items() if side in against}
-    return Row(SUITE, work, contestants, limits, apart, missing)
+    missing = absent(against, {**ABSENT, **(reasons or {})})
+    return Row.of(SUITE, work, times, apart=apart, missing=missing)
 
 
 def _apart(results: list[tuple[str, float]]) -> dict[str, float]:

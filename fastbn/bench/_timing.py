@@ -6,7 +6,7 @@ import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 REPEATS = 9
@@ -51,19 +51,22 @@ def calls_per_sample(run: Callable[[int], object]) -> int:
 Name = TypeVar("Name", bound=Hashable)
 
 
+def turns(names: Iterable[Name], repeats: int | None = None) -> Iterator[Name]:
+    """Yield all names in every round, in the other order than the round before."""
+    names = list(names)
+    for repeat in range(repeats or REPEATS):
+        yield from names[:: -1 if repeat % 2 else 1]
+
+
 def interleave(
     runs: Mapping[Name, Callable[[int], object]], repeats: int | None = None
 ) -> dict[Name, Timing]:
-    """Time ``run(n)``, which does its work n times, of all contestants: seconds per time.
-
-    Every round measures all of them once, in the other order than the round before.
-    """
+    """Time ``run(n)``, which does its work n times, of all contestants: seconds per time."""
     counts = {name: calls_per_sample(run) for name, run in runs.items()}
     samples: dict[Name, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats or REPEATS):
-        for name in list(runs)[:: -1 if repeat % 2 else 1]:
-            time.sleep(PAUSE)
-            start = time.perf_counter()
-            runs[name](counts[name])
-            samples[name].append((time.perf_counter() - start) / counts[name])
+    for name in turns(runs, repeats):
+        time.sleep(PAUSE)
+        start = time.perf_counter()
+        runs[name](counts[name])
+        samples[name].append((time.perf_counter() - start) / counts[name])
     return {name: Timing.of(values) for name, values in samples.items()}

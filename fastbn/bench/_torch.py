@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,17 @@ import torch
 from fastbn.bench import _step_work as steps
 from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
 from fastbn.bench._step_work import Stepper, StepWork
+
+
+@contextlib.contextmanager
+def threads_at(count: int) -> Iterator[None]:
+    """Context in which PyTorch has so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def build_net(work: StepWork) -> torch.nn.Sequential:
@@ -47,10 +60,8 @@ class TorchStepper(Stepper):
         return torch.nn.functional.cross_entropy(self.net(x), y)
 
     def run(self, steps: int) -> np.ndarray:
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
         losses = []
-        try:
+        with threads_at(self.threads):
             for batch in self.batches(steps):
                 rows = self.order[batch]
                 loss = self.loss(self.x[rows], self.y[rows])
@@ -58,8 +69,6 @@ class TorchStepper(Stepper):
                 loss.backward()
                 self.adam.step()
                 losses.append(loss.detach())
-        finally:
-            torch.set_num_threads(before)
         return torch.stack(losses).numpy()
 
 
@@ -70,23 +79,14 @@ class TorchRunner(Runner):
         self.threads = threads
 
     def run(self, times: int) -> None:
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            for _ in range(times):
-                self.once()
-        finally:
-            torch.set_num_threads(before)
-
-    def once(self) -> None:
-        """Do the work once."""
-        raise NotImplementedError
+        with threads_at(self.threads):
+            super().run(times)
 
 
 class BatchNorm(TorchRunner):
     """BatchNorm1d and LeakyReLU, sample-major as PyTorch has them; eager or compiled."""
 
-    def __init__(self, work: BatchNormWork, threads: int, compiled: bool) -> None:
+    def __init__(self, work: BatchNormWork, threads: int, compiled: bool = False) -> None:
         super().__init__(threads)
         x, dy, gamma, beta = map(torch.from_numpy, work.data())
         self.x, self.dy = x.requires_grad_(), dy

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastbn.cli._output import check_writable, compile_notice, complain
+from fastbn.cli._output import check_picture_ending, check_writable, compile_notice, complain
 from fastbn.errors import missing_extra
 
 if TYPE_CHECKING:
@@ -66,16 +66,13 @@ def bench(
     for path, option in ((as_json, "--json"), (plot, "--plot")):
         if path is not None:
             check_writable(path, option)
+    if plot is not None:
+        check_picture_ending(plot)
     _limit_cores(threads)
     try:
         import threadpoolctl  # noqa: F401
     except ImportError:
         raise missing_extra("fastbn bench", "threadpoolctl", "bench") from None
-    if plot is not None:
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError:
-            raise missing_extra("--plot", "matplotlib", "plot") from None
 
     from fastbn.bench import _peers, _report, _suites
 

@@ -83,3 +83,15 @@ def check_writable(path: pathlib.Path, option: str, *, inputs: Iterable[str] = (
         raise typer.BadParameter(
             f"cannot write in the folder {folder} ({error.strerror})", param_hint=hint
         ) from None
+
+
+def check_picture_ending(path: pathlib.Path) -> None:
+    """Refuse a picture of a kind that matplotlib does not write."""
+    from fastbn.plotting import picture_formats
+
+    formats = picture_formats()
+    if path.suffix.lower().removeprefix(".") not in formats:
+        raise typer.BadParameter(
+            f"expected an ending out of {', '.join(sorted(formats))}, got {path.name!r}",
+            param_hint="'--plot'",
+        )

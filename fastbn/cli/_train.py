@@ -11,7 +11,14 @@ import typer
 import fastbn
 from fastbn.cli import _options as options
 from fastbn.cli import _recipes as recipes
-from fastbn.cli._output import check_writable, compile_notice, complain, percent, print_rows
+from fastbn.cli._output import (
+    check_picture_ending,
+    check_writable,
+    compile_notice,
+    complain,
+    percent,
+    print_rows,
+)
 from fastbn.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -136,15 +143,8 @@ def _check_picture(picture: pathlib.Path, out: pathlib.Path, data: str, *, expli
     if picture == out:
         raise typer.BadParameter(f"{out} is the model's file", param_hint="'--plot'")
     if explicit:
-        from fastbn.plotting import picture_formats
-
         with contextlib.suppress(MissingExtraError):  # said where it would have been drawn
-            formats = picture_formats()
-            if picture.suffix.lower().removeprefix(".") not in formats:
-                raise typer.BadParameter(
-                    f"expected an ending out of {', '.join(sorted(formats))}, got {picture.name!r}",
-                    param_hint="'--plot'",
-                )
+            check_picture_ending(picture)
 
 
 def _draw(history: History, picture: pathlib.Path, name: str, model: BatchNormMLP) -> bool:

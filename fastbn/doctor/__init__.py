@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any
 
 from fastbn.doctor import _advice
-from fastbn.doctor._facts import Facts, gather
+from fastbn.doctor._facts import DISTRIBUTIONS, Facts, gather, installed_version
 
-__all__ = ["Facts", "Report", "report"]
+__all__ = ["DISTRIBUTIONS", "Facts", "Report", "installed_version", "report"]
 
 
 @dataclasses.dataclass(frozen=True)

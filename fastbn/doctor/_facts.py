@@ -94,7 +94,7 @@ def gather() -> Facts:
         fastbn=fastbn.__version__,
         python=f"{platform.python_implementation()} {platform.python_version()}",
         platform=platform.platform(),
-        packages={name: _version(name) for name in PACKAGES},
+        packages={name: installed_version(name) for name in PACKAGES},
         cpu=_cpu(),
         threading=threading_layers(),
         numba_threads=int(config.NUMBA_NUM_THREADS),
@@ -102,13 +102,13 @@ def gather() -> Facts:
         tile_rows=TILE_ROWS,
         jit_disabled=bool(config.DISABLE_JIT),
         cache=_cache(),
-        extras={extra: {n: _version(n) for n in names} for extra, names in EXTRAS.items()},
+        extras={extra: {n: installed_version(n) for n in names} for extra, names in EXTRAS.items()},
         environment=environment,
         loaded=loaded,
     )
 
 
-def _version(module: str) -> str | None:
+def installed_version(module: str) -> str | None:
     """Return the installed version of a package, by the name that is imported."""
     try:
         return importlib.metadata.version(DISTRIBUTIONS.get(module, module))
