@@ -278,13 +278,16 @@ def transpose_tile(
 
 @intrinsic
 def prefetch(typingctx: Any, x: Any, row: Any, column: Any) -> Any:
-    """Ask for the cache line of x[row, column], which will be read soon."""
+    """Ask for the cache line of x[row, column], which will be read soon, in the second-level cache.
+
+    Many more lines can be on their way to it than to the first level.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _Array(context, builder, signature.args[0], args[0]).pointer(args[1], args[2])
         void = cgutils.voidptr_t
         function = _declare(builder, "llvm.prefetch.p0", ir.VoidType(), [void, I32, I32, I32])
-        builder.call(function, [builder.bitcast(pointer, void), I32(0), I32(3), I32(1)])
+        builder.call(function, [builder.bitcast(pointer, void), I32(0), I32(2), I32(1)])
         return context.get_dummy_value()
 
     return types.void(x, types.intp, types.intp), codegen
