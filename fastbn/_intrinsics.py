@@ -20,7 +20,7 @@ from numba.extending import intrinsic as _intrinsic
 from numba.np.arrayobj import populate_array
 
 from fastbn._jit import DISABLED
-from fastbn._plain import PANEL_BYTES
+from fastbn._plain import LINE_BYTES, PANEL_BYTES
 
 
 def _has_avx512() -> bool:
@@ -123,6 +123,27 @@ def view(typingctx: Any, buffer: Any, start: Any, shape: Any) -> Any:
 
     result = types.Array(buffer.dtype, len(shape), "C")
     return result(buffer, types.intp, shape), codegen
+
+
+@intrinsic(prefer_literal=True)
+def scratch_like(typingctx: Any, x: Any, size: Any) -> Any:
+    """Memory for `size` numbers, a literal, of x's dtype: on the stack of this kernel."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = context.get_data_type(signature.return_type.dtype)
+        data = cgutils.alloca_once(builder, number, size=size.literal_value)
+        word = context.get_value_type(types.intp)
+        itemsize = word(context.get_abi_sizeof(number))
+        result = context.make_array(signature.return_type)(context, builder)
+        populate_array(
+            result, data=data, shape=[word(size.literal_value)], strides=[itemsize],
+            itemsize=itemsize, meminfo=None,
+        )  # fmt: skip
+        return result._getvalue()
+
+    return types.Array(x.dtype, 1, "C")(x, size), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -293,24 +314,30 @@ def prefetch(typingctx: Any, x: Any, row: Any, column: Any) -> Any:
     return types.void(x, types.intp, types.intp), codegen
 
 
-@intrinsic
-def stream_line(typingctx: Any, source: Any, i: Any, target: Any, j: Any) -> Any:
-    """target[j : j + n] = source[i : i + n], past the caches: n numbers fill a line of 64 bytes.
+@intrinsic(prefer_literal=True)
+def stream_piece(typingctx: Any, size: Any, piece: Any, target: Any, j: Any) -> Any:
+    """target[j : j + size] = piece[:size], past the caches; `size` is a literal of whole lines.
 
     target[j] must begin a line. A `fence` has to follow before another thread reads the target.
     """
+    if not isinstance(size, types.IntegerLiteral):
+        return None
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source = _Array(context, builder, signature.args[0], args[0])
+        source = _Array(context, builder, signature.args[1], args[1])
         target = _Array(context, builder, signature.args[2], args[2])
-        line = ir.VectorType(source.data.type.pointee, 64 // source.size).as_pointer()
-        value = builder.load(builder.bitcast(source.pointer(args[1]), line))
-        value.align = source.size
-        store = builder.store(value, builder.bitcast(target.pointer(args[3]), line), align=64)
-        store.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        lanes = LINE_BYTES // source.size
+        line = ir.VectorType(source.data.type.pointee, lanes).as_pointer()
+        for start in range(0, size.literal_value, lanes):
+            place = builder.gep(source.data, [I64(start)])
+            value = builder.load(builder.bitcast(place, line))
+            value.align = source.size
+            place = target.pointer(builder.add(args[3], I64(start)))
+            store = builder.store(value, builder.bitcast(place, line), align=LINE_BYTES)
+            store.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
         return context.get_dummy_value()
 
-    return types.void(source, types.intp, target, types.intp), codegen
+    return types.void(size, piece, target, types.intp), codegen
 
 
 @intrinsic
@@ -456,7 +483,8 @@ if DISABLED:
         multiply_tile,
         prefetch,
         restore_denormals,
-        stream_line,
+        scratch_like,
+        stream_piece,
         strided,
         transpose_tile,
         view,

@@ -29,15 +29,19 @@ DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))
 _compile_listeners: list[Callable[[], None]] = []
 
 
-def njit(function: Any) -> Any:
+def njit(function: Any, *, counted: bool = False) -> Any:
     """Compile a serial kernel (nogil, cached).
 
     Kernels that call it share a version of their own, without what unpacks Python's arguments: that
     takes long to compile, and few kernels are called from Python.
+
+    The kernel does not count references to its arrays: whoever calls it holds them. Counting takes
+    an atomic instruction for every slice, on a line that all threads share, and stores that go past
+    the caches have to arrive before it. So it can neither make an array nor return one.
     """
-    kernel = _dispatcher(function)
+    kernel = _dispatcher(function, _nrt=counted)
     if not DISABLED:
-        inner = _dispatcher(_renamed(function, "inner"), no_cpython_wrapper=True)
+        inner = _dispatcher(_renamed(function, "inner"), no_cpython_wrapper=True, _nrt=counted)
         template_for = inner.get_call_template
 
         def get_call_template(args: Any, kws: Any) -> Any:
@@ -47,6 +51,11 @@ def njit(function: Any) -> Any:
 
         kernel.get_call_template, kernel.get_overload = get_call_template, inner.get_overload
     return kernel
+
+
+def njit_allocating(function: Any) -> Any:
+    """Compile a serial kernel that makes arrays."""
+    return njit(function, counted=True)
 
 
 def njit_inlined(function: Any) -> Any:

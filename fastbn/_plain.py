@@ -9,6 +9,9 @@ import numpy as np
 # Bytes of a row of a panel (kernels/gemm.py): two registers of AVX-512, four of AVX.
 PANEL_BYTES = 128
 
+# Bytes of a cache line.
+LINE_BYTES = 64
+
 
 def strided(x: np.ndarray) -> np.ndarray:
     """Return the array."""
@@ -18,6 +21,11 @@ def strided(x: np.ndarray) -> np.ndarray:
 def view(buffer: np.ndarray, start: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return an array on the numbers of a contiguous buffer from `start` on."""
     return buffer.reshape(-1)[start : start + math.prod(shape)].reshape(shape)
+
+
+def scratch_like(x: np.ndarray, size: int) -> np.ndarray:
+    """Return memory for `size` numbers of x's dtype."""
+    return np.empty(size, x.dtype)
 
 
 def multiply_tile(
@@ -48,10 +56,9 @@ def prefetch(x: np.ndarray, row: int, column: int) -> None:
     """Do nothing: Python has no say in caches."""
 
 
-def stream_line(source: np.ndarray, i: int, target: np.ndarray, j: int) -> None:
-    """target[j : j + n] = source[i : i + n], with n numbers of 64 bytes."""
-    n = 64 // source.itemsize
-    target[j : j + n] = source[i : i + n]
+def stream_piece(size: int, piece: np.ndarray, target: np.ndarray, j: int) -> None:
+    """target[j : j + size] = piece[:size]."""
+    target[j : j + size] = piece[:size]
 
 
 def fence() -> None:

@@ -40,6 +40,7 @@ PACKED = {
     "divide": (r"v?divp[sd]|v?rcp\d*p[sd]", r"fdiv\s+v"),
     "root": (r"v?r?sqrt\d*p[sd]", r"frsqrt[es]\s+v|fsqrt\s+v"),
     "compare": (r"v?(?:cmp\w*|max|min)p[sd]", r"f(?:cm|max|min)\w*\s+v"),
+    "stream": (r"v?movnt(?:p[sd]|dq)", r"stnp"),
 }
 
 f, i8 = np.float32, np.int64
@@ -73,9 +74,19 @@ def arrays(dtype):
             (x, x.copy(), np.ones(64, dtype), s, 0, 64, x.copy(), np.ones(64, dtype)),
             select,
         ),
+        (
+            activations.stream_affine_activation,
+            (row, s, s, s, s, row.copy()),
+            fma | select | {"stream"},
+        ),
         (activations.dropout, (row, 0, 0.5, key), {"multiply"}),
         (bn.block_gradient_sums, (row, row.copy(), s, s, s, s, s), fma | select),
         (bn.row_gradient_input, (row, row.copy(), *[s] * 7, row.copy()), fma | select),
+        (
+            bn.stream_gradient_input,
+            (row, row.copy(), *[s] * 7, row.copy()),
+            fma | select | {"stream"},
+        ),
         (bn.statistics_cn, (batch, 0, 8, vec, vec.copy(), vec.copy()), fma),
         (
             bn.batch_norm_forward_cn,
@@ -94,6 +105,24 @@ def arrays(dtype):
         (nc.add_moments, (x, 0, 64, vec, vec.copy(), vec.copy()), fma),
         (nc.combine_moments_nc, (x[:1], x[1:2], x[2:3], 64, vec, f64, f64.copy()), fma),
         (nc.derive_affine_nc, (vec, vec, f64, f64, s, vec, vec, vec), {"root", "multiply"}),
+        (nc.row_affine_activation, (row, *flat[:3], s, row.copy()), fma | select),
+        (nc.put_affine_activation, (x, 0, vec, vec, vec, s, row[:500].copy()), fma | select),
+        (
+            nc.stream_affine_activation_nc,
+            (x, 0, 64, vec, vec, vec, s, x.copy()),
+            fma | select | {"stream"},
+        ),
+        (nc.row_gradient_input, (row, row, *flat, s, row, row, row.copy()), fma | select),
+        (
+            nc.put_gradient_input,
+            (x, x, 0, *[vec] * 4, s, vec, vec, row[:500].copy()),
+            fma | select,
+        ),
+        (
+            nc.stream_gradient_input_nc,
+            (x, x, 0, 64, *[vec] * 4, s, vec, vec, x.copy()),
+            fma | select | {"stream"},
+        ),
         (nc.chunk_affine_activation_nc, (x, 0, vec, vec, vec, s, x.copy()), fma | select),
         (
             nc.chunk_gradient_sums_nc,

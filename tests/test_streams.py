@@ -23,13 +23,17 @@ def test_every_start_and_length(rng, dtype, size):
         assert (np.delete(memory, slice(start, start + size)) == 7).all()
 
 
+# More than STREAM_BYTES, in rows that begin anywhere in a line; and less, for plain Python.
+LARGE = [(3001, 2801), (131101, 67), (280001, 31)]
+if JIT_DISABLED:
+    LARGE = [(170, 101), (90, 67), (50, 31)]
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("layout", ["NC", "CN"])
-def test_large_results(rng, monkeypatch, layout, in_place):
-    """More than STREAM_BYTES, in rows that begin anywhere in a line."""
-    shape = (3001, 2801)
+@pytest.mark.parametrize("shape", LARGE)
+def test_large_results(rng, monkeypatch, shape, layout, in_place):
     if JIT_DISABLED:
-        shape = (31, 21)
         monkeypatch.setattr(streams, "STREAM_BYTES", 0)
     shape = shape if layout == "NC" else shape[::-1]
     x = rng.standard_normal(shape).astype(np.float32)
@@ -47,4 +51,6 @@ def test_large_results(rng, monkeypatch, layout, in_place):
     out = dy if in_place else np.empty_like(dy)
     dx, *_ = fastbn.batch_norm_backward(dy, x, None, None, mean, rstd, **options, out=out)
     assert dx is out
-    assert_close(dx, expected_dx, tolerance=2e-6 * max(1.0, float(rstd.max())))
+    clear = np.abs(expected) > 1e-6  # elsewhere rounding decides the sign, and dx jumps with it
+    assert np.count_nonzero(~clear) < 200
+    assert_close(dx[clear], expected_dx[clear], tolerance=2e-6 * max(1.0, float(rstd.max())))

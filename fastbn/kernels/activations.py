@@ -13,16 +13,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbn._jit import njit
+from fastbn._intrinsics import scratch_like, stream_piece, view
+from fastbn._jit import njit, njit_inlined
 from fastbn.kernels.reductions import row_sum
+from fastbn.kernels.streams import PIECE, whole_pieces
 
 
-@njit
+@njit_inlined
 def affine_activation(x, shift, scale, offset, slope, y):
     """y = act((x - shift) * scale + offset) for one row; y is overwritten."""
     for i in range(x.size):
         t = (x[i] - shift) * scale + offset
         y[i] = t if t > 0 else slope * t
+
+
+@njit
+def stream_affine_activation(x, shift, scale, offset, slope, y):
+    """The same, past the caches; a `fence` has to follow."""
+    first, last = whole_pieces(y)
+    piece = scratch_like(y, PIECE)
+    affine_activation(x[:first], shift, scale, offset, slope, y[:first])
+    for i in range(first, last, PIECE):
+        affine_activation(view(x, i, (PIECE,)), shift, scale, offset, slope, piece)
+        stream_piece(PIECE, piece, y, i)
+    affine_activation(x[last:], shift, scale, offset, slope, y[last:])
 
 
 @njit

@@ -24,11 +24,11 @@ import math
 import numpy as np
 from numba import prange
 
-from fastbn._intrinsics import fence
-from fastbn._jit import njit, njit_parallel
-from fastbn.kernels.activations import affine_activation
+from fastbn._intrinsics import fence, scratch_like, stream_piece, view
+from fastbn._jit import njit, njit_inlined, njit_parallel
+from fastbn.kernels.activations import affine_activation, stream_affine_activation
 from fastbn.kernels.reductions import BLOCK, row_moments, row_moments_wide
-from fastbn.kernels.streams import is_streamed, stream
+from fastbn.kernels.streams import PIECE, is_streamed, whole_pieces
 
 
 @njit
@@ -150,7 +150,7 @@ def batch_norm_forward_cn(
 ):
     """y = act(gamma * xhat + beta) with the statistics of this batch."""
     number = x.dtype.type
-    scratch = np.empty(BLOCK if is_streamed(x) else 0, x.dtype)
+    streamed = is_streamed(x)
     for first in range(start, stop, rows_per_group(x)):
         last = min(first + rows_per_group(x), stop)
         # phase 1: moments; mean - shift waits in rstd
@@ -161,19 +161,15 @@ def batch_norm_forward_cn(
             if not var_c < math.inf:  # it may be no number of this dtype, and y is one all the same
                 shift, delta, var_c = careful_moments(x, c, shift + delta)
             rstd_c = 1.0 / math.sqrt(var_c + eps)
-            scale = gamma[c] * rstd_c
-            offset = number(beta[c] - delta * scale)
+            scale = number(gamma[c] * rstd_c)
+            offset = number(beta[c] - delta * (gamma[c] * rstd_c))
             mean[c] = shift + delta
             rstd[c] = rstd_c
             for b in range(x.shape[0]):
-                if scratch.size == 0:
-                    affine_activation(x[b, c], shift, number(scale), offset, slope, y[b, c])
-                    continue
-                for i in range(0, x.shape[2], BLOCK):
-                    x_block, y_block = x[b, c, i : i + BLOCK], y[b, c, i : i + BLOCK]
-                    block = scratch[: x_block.size]
-                    affine_activation(x_block, shift, number(scale), offset, slope, block)
-                    stream(block, y_block)
+                if streamed:
+                    stream_affine_activation(x[b, c], shift, scale, offset, slope, y[b, c])
+                else:
+                    affine_activation(x[b, c], shift, scale, offset, slope, y[b, c])
     fence()
 
 
@@ -190,7 +186,7 @@ def block_gradient_sums(dy, x, mean, rstd, gamma, beta, slope):
     return total, total_x
 
 
-@njit
+@njit_inlined
 def row_gradient_input(dy, x, mean, rstd, gamma, beta, slope, constant, linear, dx):
     """dx = gamma * rstd * g - constant - linear * xhat for one row; dx is overwritten."""
     scale = gamma * rstd
@@ -198,6 +194,25 @@ def row_gradient_input(dy, x, mean, rstd, gamma, beta, slope, constant, linear, 
         xhat = (x[i] - mean) * rstd
         g = dy[i] if xhat * gamma + beta > 0 else slope * dy[i]
         dx[i] = scale * g - (linear * xhat + constant)
+
+
+@njit
+def stream_gradient_input(dy, x, mean, rstd, gamma, beta, slope, constant, linear, dx):
+    """The same, past the caches; a `fence` has to follow."""
+    first, last = whole_pieces(dx)
+    piece = scratch_like(dx, PIECE)
+    row_gradient_input(
+        dy[:first], x[:first], mean, rstd, gamma, beta, slope, constant, linear, dx[:first]
+    )
+    for i in range(first, last, PIECE):
+        row_gradient_input(
+            view(dy, i, (PIECE,)), view(x, i, (PIECE,)), mean, rstd, gamma, beta, slope, constant,
+            linear, piece,
+        )  # fmt: skip
+        stream_piece(PIECE, piece, dx, i)
+    row_gradient_input(
+        dy[last:], x[last:], mean, rstd, gamma, beta, slope, constant, linear, dx[last:]
+    )
 
 
 @njit
@@ -219,7 +234,7 @@ def batch_norm_backward_cn(
     """Gradients of x, gamma and beta."""
     number = x.dtype.type
     inverse = 1.0 / (x.shape[0] * x.shape[2])
-    scratch = np.empty(BLOCK if is_streamed(x) else 0, x.dtype)
+    streamed = is_streamed(x)
     for first in range(start, stop, rows_per_group(x)):
         last = min(first + rows_per_group(x), stop)
         # phase 1: dbeta = sum g, dgamma = sum g * xhat
@@ -242,20 +257,16 @@ def batch_norm_backward_cn(
             share = gamma[c] * rstd[c] * inverse if exact else 0.0
             constant, linear = number(share * dbeta[c]), number(share * dgamma[c])
             for b in range(x.shape[0]):
-                if scratch.size == 0:
+                if streamed:
+                    stream_gradient_input(
+                        dy[b, c], x[b, c], mean[c], rstd[c], gamma[c], beta[c], slope,
+                        constant, linear, dx[b, c],
+                    )  # fmt: skip
+                else:
                     row_gradient_input(
                         dy[b, c], x[b, c], mean[c], rstd[c], gamma[c], beta[c], slope,
                         constant, linear, dx[b, c],
                     )  # fmt: skip
-                    continue
-                for i in range(0, x.shape[2], BLOCK):
-                    x_block, dx_block = x[b, c, i : i + BLOCK], dx[b, c, i : i + BLOCK]
-                    block = scratch[: x_block.size]
-                    row_gradient_input(
-                        dy[b, c, i : i + BLOCK], x_block, mean[c], rstd[c], gamma[c], beta[c],
-                        slope, constant, linear, block,
-                    )  # fmt: skip
-                    stream(block, dx_block)
     fence()
 
 
@@ -274,7 +285,7 @@ def batch_norm_inference_cn(
 ):
     """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
     for c in range(start, stop):
-        scale = x.dtype.type(gamma[c] / math.sqrt(running_var[c] + eps))
+        scale = x.dtype.type(gamma[c] / math.sqrt(np.float64(running_var[c]) + eps))
         for b in range(x.shape[0]):
             affine_activation(x[b, c], running_mean[c], scale, beta[c], slope, y[b, c])
 
@@ -309,7 +320,7 @@ def fold(
 ):
     """W' = W * gamma * rstd, b' = beta - running_mean * gamma * rstd: W'x + b' = BN(Wx)."""
     for c in range(weight.shape[0]):
-        scale = gamma[c] / math.sqrt(running_var[c] + eps)
+        scale = gamma[c] / math.sqrt(np.float64(running_var[c]) + eps)
         folded_bias[c] = beta[c] - running_mean[c] * scale
         row, out = weight[c], folded_weight[c]
         scale = weight.dtype.type(scale)

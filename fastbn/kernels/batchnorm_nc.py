@@ -13,9 +13,9 @@ import math
 import numpy as np
 from numba import prange
 
-from fastbn._intrinsics import fence
-from fastbn._jit import njit, parallel_twin
-from fastbn.kernels.streams import is_streamed, stream
+from fastbn._intrinsics import fence, scratch_like, stream_piece, view
+from fastbn._jit import njit, njit_allocating, njit_inlined, parallel_twin
+from fastbn.kernels.streams import PIECE, is_streamed, whole_pieces
 
 CHUNK_ELEMENTS = 65536
 
@@ -153,6 +153,51 @@ def derive_affine_nc(
         offset[j] = beta[j] - delta[j] * (gamma[j] * rstd_j)
 
 
+@njit_inlined
+def row_affine_activation(x, shift, scale, offset, slope, y):
+    """y = act((x - shift) * scale + offset) for a part of one row; y is overwritten."""
+    for j in range(x.size):
+        t = (x[j] - shift[j]) * scale[j] + offset[j]
+        y[j] = t if t > 0 else slope * t
+
+
+@njit
+def put_affine_activation(x, k, shift, scale, offset, slope, out):
+    """Numbers k, k + 1, ... of y, counted row after row, to all of `out`."""
+    features, done = shift.size, 0
+    while done < out.size:
+        i, j = (k + done) // features, (k + done) % features
+        last = min(j + out.size - done, features)
+        row_affine_activation(
+            x[i, j:last], shift[j:last], scale[j:last], offset[j:last], slope,
+            out[done : done + last - j],
+        )  # fmt: skip
+        done += last - j
+
+
+@njit
+def stream_affine_activation_nc(x, first, last, shift, scale, offset, slope, y):
+    """Rows first to last of y, past the caches; a `fence` has to follow."""
+    features = shift.size
+    start = first * features
+    flat = view(y, start, ((last - first) * features,))
+    head, tail = whole_pieces(flat)
+    piece, across = scratch_like(y, PIECE), scratch_like(y, PIECE)
+    put_affine_activation(x, start, shift, scale, offset, slope, flat[:head])
+    for k in range(head, tail, PIECE):
+        i, j = (start + k) // features, (start + k) % features
+        if j + PIECE <= features:
+            row_affine_activation(
+                view(x[i], j, (PIECE,)), view(shift, j, (PIECE,)), view(scale, j, (PIECE,)),
+                view(offset, j, (PIECE,)), slope, piece,
+            )  # fmt: skip
+            stream_piece(PIECE, piece, flat, k)
+        else:
+            put_affine_activation(x, start + k, shift, scale, offset, slope, across)
+            stream_piece(PIECE, across, flat, k)
+    put_affine_activation(x, start + tail, shift, scale, offset, slope, flat[tail:])
+
+
 @njit
 def chunk_affine_activation_nc(
     x,  # (N, C)
@@ -165,15 +210,13 @@ def chunk_affine_activation_nc(
 ):
     """y = act((x - shift) * scale + offset) for the rows of one chunk."""
     rows = rows_per_chunk(x.shape[1])
-    scratch = np.empty(x.shape[1] if is_streamed(x) else 0, x.dtype)
-    for i in range(chunk * rows, min((chunk + 1) * rows, x.shape[0])):
-        x_row, y_row = x[i], scratch if scratch.size else y[i]
-        for j in range(x_row.size):
-            t = (x_row[j] - shift[j]) * scale[j] + offset[j]
-            y_row[j] = t if t > 0 else slope * t
-        if scratch.size:
-            stream(scratch, y[i])
-    fence()
+    first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
+    if is_streamed(x) and x.shape[1] >= PIECE:
+        stream_affine_activation_nc(x, first, last, shift, scale, offset, slope, y)
+        fence()
+        return
+    for i in range(first, last):
+        row_affine_activation(x[i], shift, scale, offset, slope, y[i])
 
 
 @njit
@@ -239,6 +282,59 @@ def combine_gradient_sums_nc(
         mean_gx[j] = work[1, j] * inverse
 
 
+@njit_inlined
+def row_gradient_input(dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx):
+    """dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for a part of one row."""
+    for j in range(x.size):
+        xhat = (x[j] - mean[j]) * rstd[j]
+        g = dy[j] if xhat * gamma[j] + beta[j] > 0 else slope * dy[j]
+        dx[j] = gamma[j] * rstd[j] * (g - mean_g[j] - xhat * mean_gx[j])
+
+
+@njit
+def put_gradient_input(dy, x, k, gamma, beta, mean, rstd, slope, mean_g, mean_gx, out):
+    """Numbers k, k + 1, ... of dx, counted row after row, to all of `out`."""
+    features, done = gamma.size, 0
+    while done < out.size:
+        i, j = (k + done) // features, (k + done) % features
+        last = min(j + out.size - done, features)
+        row_gradient_input(
+            dy[i, j:last], x[i, j:last], gamma[j:last], beta[j:last], mean[j:last], rstd[j:last],
+            slope, mean_g[j:last], mean_gx[j:last], out[done : done + last - j],
+        )  # fmt: skip
+        done += last - j
+
+
+@njit
+def stream_gradient_input_nc(
+    dy, x, first, last, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx
+):
+    """Rows first to last of dx, past the caches; a `fence` has to follow."""
+    features = gamma.size
+    start = first * features
+    flat = view(dx, start, ((last - first) * features,))
+    head, tail = whole_pieces(flat)
+    piece, across = scratch_like(dx, PIECE), scratch_like(dx, PIECE)
+    put_gradient_input(dy, x, start, gamma, beta, mean, rstd, slope, mean_g, mean_gx, flat[:head])
+    for k in range(head, tail, PIECE):
+        i, j = (start + k) // features, (start + k) % features
+        if j + PIECE <= features:
+            row_gradient_input(
+                view(dy[i], j, (PIECE,)), view(x[i], j, (PIECE,)), view(gamma, j, (PIECE,)),
+                view(beta, j, (PIECE,)), view(mean, j, (PIECE,)), view(rstd, j, (PIECE,)), slope,
+                view(mean_g, j, (PIECE,)), view(mean_gx, j, (PIECE,)), piece,
+            )  # fmt: skip
+            stream_piece(PIECE, piece, flat, k)
+        else:
+            put_gradient_input(
+                dy, x, start + k, gamma, beta, mean, rstd, slope, mean_g, mean_gx, across
+            )
+            stream_piece(PIECE, across, flat, k)
+    put_gradient_input(
+        dy, x, start + tail, gamma, beta, mean, rstd, slope, mean_g, mean_gx, flat[tail:]
+    )
+
+
 @njit
 def chunk_gradient_input_nc(
     dy,  # (N, C)
@@ -255,19 +351,18 @@ def chunk_gradient_input_nc(
 ):
     """dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for the rows of one chunk."""
     rows = rows_per_chunk(x.shape[1])
-    scratch = np.empty(x.shape[1] if is_streamed(x) else 0, x.dtype)
-    for i in range(chunk * rows, min((chunk + 1) * rows, x.shape[0])):
-        x_row, dy_row, dx_row = x[i], dy[i], scratch if scratch.size else dx[i]
-        for j in range(x_row.size):
-            xhat = (x_row[j] - mean[j]) * rstd[j]
-            g = dy_row[j] if xhat * gamma[j] + beta[j] > 0 else slope * dy_row[j]
-            dx_row[j] = gamma[j] * rstd[j] * (g - mean_g[j] - xhat * mean_gx[j])
-        if scratch.size:
-            stream(scratch, dx[i])
-    fence()
+    first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
+    if is_streamed(x) and x.shape[1] >= PIECE:
+        stream_gradient_input_nc(
+            dy, x, first, last, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx
+        )
+        fence()
+        return
+    for i in range(first, last):
+        row_gradient_input(dy[i], x[i], gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx[i])
 
 
-@njit
+@njit_allocating
 def prepare_affine_nc(
     partials,  # (3, K, C) of `chunk_moments_nc`
     n,  # samples
@@ -308,7 +403,7 @@ def affine_activation_nc(x, shift, scale, offset, slope, y):
         chunk_affine_activation_nc(x, k, shift, scale, offset, slope, y)
 
 
-@njit
+@njit_allocating
 def batch_norm_forward_nc(
     x,  # (N, C)
     gamma,  # (C,)
@@ -331,7 +426,7 @@ def batch_norm_forward_nc(
     return done
 
 
-@njit
+@njit_allocating
 def batch_norm_backward_nc(
     dy,  # (N, C) gradient of the activated output
     x,  # (N, C)

@@ -123,31 +123,31 @@ class Samples(NamedTuple):
 PART_ROWS = 512
 
 
-@njit
+@njit_inlined
 def tensor(buffer, layer, column):
     """View of a layer's vector (gamma, beta or bias) in a flat buffer."""
     return view(buffer, layer[column], (layer[N_OUT],))
 
 
-@njit
+@njit_inlined
 def matrix(buffer, layer):
     """View (outputs, inputs) of a layer's weight in a flat buffer."""
     return view(buffer, layer[WEIGHT], (layer[N_OUT], layer[N_IN]))
 
 
-@njit
+@njit_inlined
 def units(buffer, layer, rows):
     """View (outputs, rows) of a layer's activations in a flat buffer."""
     return view(buffer, layer[UNIT] * rows, (layer[N_OUT], rows))
 
 
-@njit
+@njit_inlined
 def features(buffer, layer):
     """View (outputs,) of a layer's statistics in a flat buffer."""
     return view(buffer, layer[UNIT], (layer[N_OUT],))
 
 
-@njit
+@njit_inlined
 def as_batch(x):
     """View (1, C, N) of a feature-major matrix: the shape that the batch norm kernels take."""
     return view(x, 0, (1, x.shape[0], x.shape[1]))

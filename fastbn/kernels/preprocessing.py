@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from fastbn._intrinsics import prefetch
-from fastbn._jit import njit
+from fastbn._jit import njit, njit_allocating
 from fastbn.kernels.batchnorm_nc import combine_moments_nc, count_chunks, moments_nc
 from fastbn.kernels.gemm import panel_width
 
@@ -35,7 +35,7 @@ def min_max_fit(
             maximum[j] = maximum[j] if maximum[j] >= value or maximum[j] != maximum[j] else value
 
 
-@njit
+@njit_allocating
 def standard_fit(
     x,  # (N, C)
     mean,  # out (C,)

@@ -1,13 +1,18 @@
-"""Results too large for the caches go past them: the lines they fill need not be read first."""
+"""Results too large for the caches go past them: the lines they fill need not be read first.
+
+Such a store waits for memory, and an atomic instruction waits for the store: no references may be
+counted between them (`fastbn._jit.njit`). A result is made piece by piece in memory of the stack
+that never leaves the registers, since its size is known to the compiler.
+"""
 
 from __future__ import annotations
 
-from fastbn._intrinsics import stream_line
+from fastbn._intrinsics import LINE_BYTES, stream_piece, view
 from fastbn._jit import njit
 
 # Bytes of a result from which it is written past the caches, which would keep little of it
 # (scripts/product_rates.py shows what that saves).
-STREAM_BYTES = 1 << 25
+STREAM_BYTES = 1 << 24
 
 
 @njit
@@ -16,15 +21,24 @@ def is_streamed(x):
     return x.size * x.itemsize >= STREAM_BYTES
 
 
+# Numbers of a result that are made in registers and written from there: some whole lines.
+PIECE = 64
+
+
+@njit
+def whole_pieces(row):
+    """Where the first whole line of a row begins, and where the last whole piece after it ends."""
+    first = min((-row.ctypes.data % LINE_BYTES) // row.itemsize, row.size)
+    return first, first + (row.size - first) // PIECE * PIECE
+
+
 @njit
 def stream(source, target):
     """Copy a contiguous row past the caches; a `fence` has to follow."""
-    line = 64 // target.itemsize
-    first = min((-target.ctypes.data % 64) // target.itemsize, target.size)
+    first, last = whole_pieces(target)
     for i in range(first):
         target[i] = source[i]
-    last = first + (target.size - first) // line * line
-    for i in range(first, last, line):
-        stream_line(source, i, target, i)
+    for i in range(first, last, PIECE):
+        stream_piece(PIECE, view(source, i, (PIECE,)), target, i)
     for i in range(last, target.size):
         target[i] = source[i]
