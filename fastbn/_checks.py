@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,19 @@ def float_array(name: str, value: Any) -> np.ndarray:
     return array.astype(native, copy=False)
 
 
+def is_plain(value: Any) -> bool:
+    """Tell whether `value` is an array as most are: C-contiguous, aligned and writeable."""
+    return type(value) is np.ndarray and value.flags.carray
+
+
 def kernel_input(array: np.ndarray) -> np.ndarray:
     """Return `array` C-contiguous, as kernels read it, copied only where it has to be.
 
     Numba compiles a second version of a kernel for read-only arrays. Kernels do not write their
     inputs, so a read-only array is handed over as a view without the flag.
     """
+    if is_plain(array):
+        return array
     flags = array.flags
     if not flags.c_contiguous:
         return np.ascontiguousarray(array)
@@ -50,6 +58,8 @@ def float_vector(
     name: str, value: Any, size: int, dtype: np.dtype, default: float | None = None
 ) -> np.ndarray:
     """Return `value` as (size,) of `dtype`; None gives `default` everywhere."""
+    if is_plain(value) and value.dtype is dtype and value.shape == (size,):
+        return value
     if value is None and default is not None:
         return np.full(size, default, dtype)
     array = float_array(name, value)
@@ -66,11 +76,14 @@ def same_shape(name: str, array: np.ndarray, other_name: str, other: np.ndarray)
         )
 
 
-def share_memory(array: np.ndarray, other: np.ndarray) -> bool:
-    """Tell whether two arrays may overlap in memory."""
-    if array is not other and array.flags.owndata and other.flags.owndata:
-        return False
-    return np.may_share_memory(array, other)
+def overlapping(array: np.ndarray, others: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Return those of `others` that are `array`, or may overlap it in memory."""
+    owns, found = array.flags.owndata, []
+    for other in others:
+        apart = owns and other.flags.owndata  # memory of its own, each
+        if other is array or (not apart and np.may_share_memory(array, other)):
+            found.append(other)
+    return found
 
 
 def labels_array(name: str, value: Any, shape: tuple[int, ...], n_classes: int) -> np.ndarray:
@@ -169,8 +182,16 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
     return first, second
 
 
-def slope_of(activation: Any, negative_slope: Any) -> float:
-    """Return LeakyReLU's slope for `activation`: 0 is ReLU, 1 is no activation."""
+def slope_of(activation: Any, negative_slope: Any, dtype: np.dtype) -> np.floating:
+    """Return LeakyReLU's slope for `activation`, of `dtype`: 0 is ReLU, 1 is no activation."""
+    try:
+        return _slope_of(activation, negative_slope, dtype)
+    except TypeError:  # of what cannot be looked up, among others
+        return _slope_of.__wrapped__(activation, negative_slope, dtype)
+
+
+@functools.lru_cache(typed=True)
+def _slope_of(activation: Any, negative_slope: Any, dtype: np.dtype) -> np.floating:
     slope = SLOPES[choice("activation", activation, ACTIVATIONS)]
     negative_slope = number("negative_slope", negative_slope)
-    return negative_slope if slope is None else slope
+    return dtype.type(negative_slope if slope is None else slope)

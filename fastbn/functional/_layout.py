@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import choice, float_array, kernel_input, share_memory
+from fastbn._checks import choice, float_array, kernel_input, overlapping
 
 
 def layout_input(name: str, value: Any, layout: Any) -> np.ndarray:
@@ -34,40 +34,35 @@ def is_sample_major(x: np.ndarray, layout: str) -> bool:
 def as_feature_rows(x: np.ndarray, layout: str) -> np.ndarray:
     """View x as (B, C, L), the shape that the feature-major kernels take."""
     if layout == "CN":
-        return x.reshape(1, *x.shape)
+        return x[None]
     return x.reshape(x.shape[0], x.shape[1], -1)
 
 
-class Output:
-    """A result of the shape and dtype of x: fresh, or written to the caller's ``out=``.
+def output_for(out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Return what a kernel shall write: an array of the shape and dtype of x.
 
-    `array` is what the kernel writes. Where the caller's array is not contiguous, or overlaps an
-    input without being that very input, the kernel writes a temporary and `finish` copies it.
+    The caller's ``out=``, or a fresh one where there is none, or where it is not contiguous or
+    overlaps an input without being that very input: `delivered` then copies the result.
     """
+    if out is None:
+        return np.empty_like(x)
+    if not isinstance(out, np.ndarray) or out.dtype != x.dtype or out.shape != x.shape:
+        got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else repr(type(out))
+        raise ValueError(f"out: expected a {x.dtype} array of shape {x.shape}, got {got}")
+    if not out.flags.writeable:
+        raise ValueError("out: expected a writeable array, got a read-only one")
+    direct = out.flags.c_contiguous and all(
+        other is out or _are_the_same(out, other) for other in overlapping(out, inputs)
+    )
+    return out if direct else np.empty_like(x)
 
-    def __init__(self, out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> None:
-        self._out = out
-        if out is None:
-            self.array = np.empty_like(x)
-            return
-        if not isinstance(out, np.ndarray) or out.dtype != x.dtype or out.shape != x.shape:
-            got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else repr(type(out))
-            raise ValueError(f"out: expected a {x.dtype} array of shape {x.shape}, got {got}")
-        if not out.flags.writeable:
-            raise ValueError("out: expected a writeable array, got a read-only one")
-        direct = out.flags.c_contiguous
-        for other in inputs:
-            if other is not out and share_memory(out, other) and not _are_the_same(out, other):
-                direct = False
-        self.array = out if direct else np.empty_like(x)
 
-    def finish(self) -> np.ndarray:
-        """Return the result, copied to the caller's array where a temporary was written."""
-        if self._out is None:
-            return self.array
-        if self._out is not self.array:
-            self._out[...] = self.array
-        return self._out
+def delivered(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """Return the result: where the caller gave an array, in that one."""
+    if out is None or out is result:
+        return result
+    out[...] = result
+    return out
 
 
 def _are_the_same(out: np.ndarray, other: np.ndarray) -> bool:

@@ -17,11 +17,12 @@ from fastbn._checks import (
 )
 from fastbn._jit import run
 from fastbn.functional._layout import (
-    Output,
     as_feature_rows,
+    delivered,
     is_sample_major,
     layout_input,
     n_features,
+    output_for,
 )
 from fastbn.kernels import batchnorm as cn
 from fastbn.kernels import batchnorm_nc as nc
@@ -143,28 +144,29 @@ def batch_norm(
     gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
     beta = float_vector("beta", beta, features, x.dtype, 0.0)
     eps = number("eps", eps, 0.0)
-    slope = x.dtype.type(slope_of(activation, negative_slope))
-    y = Output(out, x, (source, gamma, beta))
-    mean, rstd, var = np.empty((3, features), x.dtype)
+    slope = slope_of(activation, negative_slope, x.dtype)
+    y = output_for(out, x, (source, gamma, beta))
+    mean, rstd = np.empty(features, x.dtype), np.empty(features, x.dtype)
     if is_sample_major(x, layout):
         var = np.empty(features)
         done = run(
             nc.batch_norm_forward_nc, nc.batch_norm_forward_nc_parallel, x.size,
-            x, gamma, beta, eps, slope, y.array, mean, var, rstd,
+            x, gamma, beta, eps, slope, y, mean, var, rstd,
         )  # fmt: skip
         if not done:  # squares overflow float32, or there are NaNs
             shift, delta, var = _moments_nc(x)
             mean[:] = shift + delta
             scale, offset = np.empty((2, features), x.dtype)
             nc.derive_affine_nc(gamma, beta, delta, var, eps, scale, offset, rstd)
-            nc.affine_activation_nc(x, shift, scale, offset, slope, y.array)
+            nc.affine_activation_nc(x, shift, scale, offset, slope, y)
     else:
+        var = np.empty(features, x.dtype)
         run(
             cn.batch_norm_forward_cn, cn.batch_norm_forward_cn_parallel, x.size,
             as_feature_rows(x, layout), gamma, beta, eps, slope, 0, features,
-            as_feature_rows(y.array, layout), mean, var, rstd,
+            as_feature_rows(y, layout), mean, var, rstd,
         )  # fmt: skip
-    return y.finish(), mean, rstd
+    return delivered(y, out), mean, rstd
 
 
 def batch_norm_backward(
@@ -225,23 +227,23 @@ def batch_norm_backward(
     beta = float_vector("beta", beta, features, x.dtype, 0.0)
     mean = float_vector("mean", mean, features, x.dtype)
     rstd = float_vector("rstd", rstd, features, x.dtype)
-    slope = x.dtype.type(slope_of(activation, negative_slope))
+    slope = slope_of(activation, negative_slope, x.dtype)
     exact = choice("gradient", gradient, ["exact", "detached"]) == "exact"
-    dx = Output(out, x, (*sources, gamma, beta, mean, rstd))
-    dgamma, dbeta = np.empty((2, features), x.dtype)
+    dx = output_for(out, x, (*sources, gamma, beta, mean, rstd))
+    dgamma, dbeta = np.empty(features, x.dtype), np.empty(features, x.dtype)
     if is_sample_major(x, layout):
         run(
             nc.batch_norm_backward_nc, nc.batch_norm_backward_nc_parallel, x.size,
-            dy, x, gamma, beta, mean, rstd, slope, exact, dx.array, dgamma, dbeta,
+            dy, x, gamma, beta, mean, rstd, slope, exact, dx, dgamma, dbeta,
         )  # fmt: skip
     else:
         run(
             cn.batch_norm_backward_cn, cn.batch_norm_backward_cn_parallel, x.size,
             as_feature_rows(dy, layout), as_feature_rows(x, layout),
             gamma, beta, mean, rstd, slope, exact, 0, features,
-            as_feature_rows(dx.array, layout), dgamma, dbeta,
+            as_feature_rows(dx, layout), dgamma, dbeta,
         )  # fmt: skip
-    return dx.finish(), dgamma, dbeta
+    return delivered(dx, out), dgamma, dbeta
 
 
 def nonnegative_vector(name: str, value: Any, features: int, dtype: np.dtype) -> np.ndarray:
@@ -296,22 +298,22 @@ def batch_norm_inference(
     gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
     beta = float_vector("beta", beta, features, x.dtype, 0.0)
     eps = number("eps", eps, 0.0)
-    slope = x.dtype.type(slope_of(activation, negative_slope))
-    y = Output(out, x, (source, running_mean, running_var, gamma, beta))
+    slope = slope_of(activation, negative_slope, x.dtype)
+    y = output_for(out, x, (source, running_mean, running_var, gamma, beta))
     if x.size == 0:
-        return y.finish()
+        return delivered(y, out)
     if is_sample_major(x, layout):
         scale, offset, rstd = np.empty((3, features), x.dtype)
         zero, var = np.zeros(features), running_var.astype(np.float64)
         nc.derive_affine_nc(gamma, beta, zero, var, eps, scale, offset, rstd)
         run(
             nc.affine_activation_nc, nc.affine_activation_nc_parallel, x.size,
-            x, running_mean, scale, offset, slope, y.array,
+            x, running_mean, scale, offset, slope, y,
         )  # fmt: skip
     else:
         run(
             cn.batch_norm_inference_cn, cn.batch_norm_inference_cn_parallel, x.size,
             as_feature_rows(x, layout), running_mean, running_var, gamma, beta, eps, slope,
-            0, features, as_feature_rows(y.array, layout),
+            0, features, as_feature_rows(y, layout),
         )  # fmt: skip
-    return y.finish()
+    return delivered(y, out)

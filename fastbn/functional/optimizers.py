@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from fastbn._checks import (
+    FLOAT_DTYPES,
     flag,
     float_array,
     integer,
+    is_plain,
+    kernel_input,
     number,
+    overlapping,
     pair,
     same_shape,
-    share_memory,
 )
 from fastbn._jit import run
 from fastbn.kernels import optimizers as kernels
@@ -23,6 +26,8 @@ from fastbn.kernels import optimizers as kernels
 
 def _state(name: str, value: Any) -> np.ndarray:
     """Check an array that is updated in place."""
+    if is_plain(value) and value.dtype in FLOAT_DTYPES:
+        return value
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a NumPy array to update, got {type(value).__name__}")
     array = float_array(name, value)
@@ -42,12 +47,13 @@ def _update_in_place(kernel: Callable[..., None], states: dict[str, np.ndarray],
         same_shape(name, array, "param", param)
         if array.dtype != param.dtype:
             raise TypeError(f"{name}: expected dtype {param.dtype} as param has, got {array.dtype}")
-        for other_name, other in arrays.items():
-            if share_memory(array, other):
-                raise ValueError(f"{name}: expected memory of its own, got that of {other_name}")
+        for shared in overlapping(array, arrays.values()):
+            owner = next(owner for owner, other in arrays.items() if other is shared)
+            raise ValueError(f"{name}: expected memory of its own, got that of {owner}")
         arrays[name] = array
-    buffers = {name: np.ascontiguousarray(array).reshape(-1) for name, array in arrays.items()}
-    kernel(buffers.pop("grad"), *buffers.values())
+    grad = kernel_input(arrays.pop("grad")).ravel()
+    buffers = {name: array.ravel() for name, array in arrays.items()}
+    kernel(grad, *buffers.values())
     for name, buffer in buffers.items():
         if not arrays[name].flags.c_contiguous:
             arrays[name][...] = buffer.reshape(param.shape)
@@ -55,6 +61,10 @@ def _update_in_place(kernel: Callable[..., None], states: dict[str, np.ndarray],
 
 def _max_norm(value: float | None) -> float:
     return math.inf if value is None else number("max_norm", value, 0.0, open_low=True)
+
+
+def _clip(grad: np.ndarray, max_norm: float) -> float:
+    return 1.0 if max_norm == math.inf else kernels.clip_factor(grad, max_norm)
 
 
 def adam_step(
@@ -110,7 +120,7 @@ def adam_step(
     def kernel(grad: np.ndarray, param: np.ndarray, m: np.ndarray, v: np.ndarray) -> None:
         run(
             kernels.adam, kernels.adam_parallel, param.size,
-            param, grad, m, v, kernels.clip_factor(grad, norm), lr, beta1, beta2, eps,
+            param, grad, m, v, _clip(grad, norm), lr, beta1, beta2, eps,
             1.0 - beta1**t, 1.0 - beta2**t, decay, decoupled, 0, param.size,
         )  # fmt: skip
 
@@ -155,7 +165,7 @@ def sgd_step(
     norm = _max_norm(max_norm)
 
     def kernel(grad: np.ndarray, param: np.ndarray, m: np.ndarray) -> None:
-        clip = kernels.clip_factor(grad, norm)
+        clip = _clip(grad, norm)
         kernels.sgd(param, grad, m, clip, lr, momentum, nesterov, decay, 0, param.size)
 
     _update_in_place(kernel, {"param": param, "m": m}, grad)
@@ -198,7 +208,7 @@ def rmsprop_step(
     decay, norm = number("weight_decay", weight_decay, 0.0), _max_norm(max_norm)
 
     def kernel(grad: np.ndarray, param: np.ndarray, v: np.ndarray) -> None:
-        clip = kernels.clip_factor(grad, norm)
+        clip = _clip(grad, norm)
         kernels.rmsprop(param, grad, v, clip, lr, alpha, eps, decay, 0, param.size)
 
     _update_in_place(kernel, {"param": param, "v": v}, grad)

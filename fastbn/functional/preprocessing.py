@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastbn._checks import choice, float_array, float_vector, kernel_input, number, pair
-from fastbn.functional._layout import Output
+from fastbn.functional._layout import delivered, output_for
 from fastbn.kernels import preprocessing as kernels
 
 _Arrays3 = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -68,12 +68,12 @@ def _apply(
     out: np.ndarray | None,
     layout: str,
 ) -> np.ndarray:
-    y = Output(out, x, (x, center, scale))
-    target = y.array if layout == "NC" else np.empty_like(rows)
+    y = output_for(out, x, (x, center, scale))
+    target = y if layout == "NC" else np.empty_like(rows)
     kernels.scale_rows(rows, center, scale, x.dtype.type(low), target)
     if layout == "CN":
-        y.array[...] = target.T
-    return y.finish()
+        y[...] = target.T
+    return delivered(y, out)
 
 
 def min_max_scale(

@@ -13,7 +13,7 @@ from fastbn._checks import (
     integer,
     kernel_input,
     number,
-    share_memory,
+    overlapping,
 )
 from fastbn.functional.batchnorm import nonnegative_vector
 from fastbn.kernels import batchnorm as kernels
@@ -64,7 +64,7 @@ def update_running_statistics(
             f"running_var: expected {running_mean.dtype} {running_mean.shape} as running_mean, "
             f"got {running_var.dtype} {running_var.shape}"
         )
-    if share_memory(running_mean, running_var):
+    if overlapping(running_mean, [running_var]):
         raise ValueError("running_var: expected memory of its own, got that of running_mean")
     size, dtype = running_mean.size, running_mean.dtype
     mean = float_vector("mean", mean, size, dtype)
