@@ -5,6 +5,8 @@ fast one thread multiplies, what a barrier costs, and what it costs to start a t
 `flops` with `barriers` barriers, `steps` of them in one call, takes about
 
     flops / (speed * threads) + barriers * barrier + (threads - 1) * start / steps
+
+What the model leaves out is found by trial (`TrainingTeam`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import platform
@@ -53,12 +56,72 @@ class Costs:
 
 def team_size(flops: float, barriers: int, steps: int) -> int:
     """Return how many threads shall take `steps` steps of so much work."""
-    most = available_threads()
-    if DISABLED or most == 1:
-        return 1
-    if os.environ.get("FASTBN_NUM_THREADS"):
-        return most
-    return costs().best_size(flops, barriers, steps, most)
+    most = 1 if DISABLED else available_threads()
+    return costs().best_size(flops, barriers, steps, most) if _is_free() else most
+
+
+class TrainingTeam:
+    """How many threads take the steps of a net: by the cost model, and for small nets by trial.
+
+    The model does not know how long a cache line takes from one core to another. On a virtual
+    machine that changes from minute to minute, by so much that two threads take a small net's step
+    in less time than one, or in more than twice as much. So now and then calls are taken with one
+    thread and with the model's team in turns, and the faster of the two is kept for a while.
+    """
+
+    def __init__(self, flops: float, barriers: int) -> None:
+        self._work = flops, barriers
+        self._alone = False  # the last trial's result
+        self._wait, self._pause = 0, FIRST_PAUSE  # calls until the next trial, and after it
+        self._trial: list[tuple[int, float]] = []  # threads, and seconds a step
+
+    def size(self, steps: int) -> int:
+        """Return how many threads shall take the next call, of so many steps."""
+        team = team_size(*self._work, steps)
+        if team == 1 or not self._is_tried():
+            return team
+        alone = self._alone if self._wait > 0 else len(self._trial) % 2 == 1
+        return 1 if alone else team
+
+    def learn(self, size: int, steps: int, seconds: float) -> None:
+        """Take note of how long a call took that `size` threads have taken."""
+        if seconds < MEASURABLE_SECONDS or not self._is_tried():
+            return
+        if self._wait > 0:
+            self._wait -= 1
+            return
+        self._trial.append((size, seconds / steps))
+        if len(self._trial) >= TRIAL_CALLS:
+            alone = min((time for size, time in self._trial if size == 1), default=math.inf)
+            team = min((time for size, time in self._trial if size > 1), default=math.inf)
+            self._alone = alone < team
+            self._trial = []
+            self._wait, self._pause = self._pause, min(2 * self._pause, LAST_PAUSE)
+
+    def _is_tried(self) -> bool:
+        return _is_free() and self._work[0] < TRIED_SECONDS * costs().speed
+
+
+# A step that takes one thread longer is a team's, wherever the cores are.
+TRIED_SECONDS = 3e-3
+
+# Calls shorter than this tell nothing; a trial is so many others, each size in turn.
+MEASURABLE_SECONDS = 2e-3
+TRIAL_CALLS = 4
+
+# Calls between the first two trials, and between the later ones: 50 ms each when a model is fitted.
+FIRST_PAUSE, LAST_PAUSE = 32, 512
+
+
+@functools.lru_cache(maxsize=256)
+def training_team(flops: float, barriers: int) -> TrainingTeam:
+    """Return what is known of steps of this size, in this process."""
+    return TrainingTeam(flops, barriers)
+
+
+def _is_free() -> bool:
+    """Tell whether the number of threads is for this module to choose."""
+    return not (DISABLED or available_threads() == 1 or os.environ.get("FASTBN_NUM_THREADS"))
 
 
 def available_threads() -> int:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from fastbn._checks import flag, integer, labels_array, number, pair, weights_ar
 from fastbn._inputs import InputScaling, feature_matrix
 from fastbn._state import Header, check_tensors, state_views
 from fastbn._team import run_team
-from fastbn._threads import team_size
+from fastbn._threads import team_size, training_team
 from fastbn.config import OPTIMIZERS, ModelConfig
 from fastbn.functional import softmax_cross_entropy
 from fastbn.kernels import network as kernels
@@ -268,12 +269,14 @@ class BatchNormMLP:
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each."""
         losses, correct = np.zeros(lrs.size), np.zeros(lrs.size, np.int64)
         rows = int(np.diff(bounds).max())
-        size = team_size(self.layout.gemm_flops(rows), self.layout.barriers, lrs.size)
+        team = training_team(self.layout.gemm_flops(rows), self.layout.barriers)
+        size = team.size(lrs.size)
         if not self._training.acquire(blocking=False):
             raise RuntimeError("this model is being trained by another thread")
         with _releasing(self._training), self._workspace(rows, size) as work:
             self.scaling = self.scaling.adopt(samples.center, samples.scale)
             network, recipe, steps = self._network(), self._recipe(), self.steps
+            start = time.perf_counter()
             run_team(
                 kernels.train_steps, size,
                 lambda member: (
@@ -281,6 +284,7 @@ class BatchNormMLP:
                     correct,
                 ),
             )  # fmt: skip
+            team.learn(size, lrs.size, time.perf_counter() - start)
             self.steps += lrs.size
         return losses, correct
 

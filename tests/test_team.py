@@ -185,6 +185,40 @@ def test_the_cost_model(free, flops, barriers, steps, expected):
     assert _threads.team_size(flops, barriers, steps) == expected
 
 
+def takes(team, seconds_of, calls, steps=1000):
+    """Let a team take calls that need ``seconds_of[threads]`` a step; the threads of each."""
+    sizes = []
+    for _ in range(calls):
+        sizes.append(team.size(steps))
+        team.learn(sizes[-1], steps, steps * seconds_of[sizes[-1]])
+    return sizes
+
+
+def test_small_nets_are_tried_with_one_thread_and_more(free):
+    free.setattr(_threads, "costs", lambda: COSTS)
+    team = _threads.TrainingTeam(1e7, 8)
+    near, far = {1: 1e-4, 8: 2e-5}, {1: 1e-4, 8: 3e-4}
+    assert takes(team, near, 4) == [8, 1, 8, 1]
+    assert takes(team, near, _threads.FIRST_PAUSE) == [8] * _threads.FIRST_PAUSE
+    assert takes(team, far, 4) == [8, 1, 8, 1]  # the cores have moved apart
+    assert takes(team, far, 2 * _threads.FIRST_PAUSE) == [1] * 2 * _threads.FIRST_PAUSE
+    late = takes(team, near, 5000)  # and together again: trials go on, and become rare
+    assert late[:5] == [8, 1, 8, 1, 8]
+    assert 4 < late.count(1) < 5000 / 100
+
+
+def test_what_is_never_tried(free):
+    free.setattr(_threads, "costs", lambda: COSTS)
+    slow = {1: 1.0, 3: 2.0, 8: 2.0}
+    assert takes(_threads.TrainingTeam(1e9, 8), slow, 40) == [8] * 40  # a large net
+    assert takes(_threads.TrainingTeam(1e4, 8), slow, 40) == [1] * 40  # a tiny one
+    team = _threads.TrainingTeam(1e7, 8)
+    short = {size: 1e-9 for size in slow}
+    assert takes(team, short, 40) == [8] * 40  # calls too short to be measured
+    free.setenv("FASTBN_NUM_THREADS", "3")
+    assert takes(team, slow, 40) == [3] * 40
+
+
 def test_more_threads_are_taken_only_where_the_model_sees_a_gain(free):
     for flops in np.geomspace(1e3, 1e10, 30):
         for steps in (1, 10, 1000):

@@ -25,6 +25,11 @@ def threads_at(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def forget_compiled() -> None:
+    """Let torch.compile begin anew: of one function it compiles few versions, then none."""
+    torch.compiler.reset()
+
+
 def build_net(work: StepWork) -> torch.nn.Sequential:
     """Linear (no bias), BatchNorm1d and, but for the last layer, LeakyReLU."""
     modules: list[torch.nn.Module] = []
@@ -54,7 +59,7 @@ class TorchStepper(Stepper):
         )  # fmt: skip
         self.loss: Any = self._loss
         if compiled:
-            self.loss = torch.compile(self._loss)
+            self.loss = torch.compile(self._loss, dynamic=False)
 
     def _loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(self.net(x), y)
@@ -95,7 +100,7 @@ class BatchNorm(TorchRunner):
             self.norm.weight.copy_(gamma)
             self.norm.bias.copy_(beta)
         module = torch.nn.Sequential(self.norm, torch.nn.LeakyReLU(steps.SLOPE))
-        self.module: Any = torch.compile(module) if compiled else module
+        self.module: Any = torch.compile(module, dynamic=False) if compiled else module
         self.y = self.x
 
     def once(self) -> None:
