@@ -24,6 +24,7 @@ EXTRAS = {
     "data": ("pooch",),
     "sklearn": ("sklearn",),
     "torch": ("torch",),
+    "bench": ("threadpoolctl",),
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
