@@ -6,7 +6,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fastbn.bench import _step_work as steps
-from fastbn.bench._kernel_work import BatchNormWork, FlatAdam, Runner, ScaleWork
+from fastbn.bench._kernel_work import AdamWork, BatchNormWork, FlatAdam, Runner, ScaleWork
 from fastbn.bench._step_work import Stepper, StepWork
 
 
@@ -22,6 +22,7 @@ class NumpyStepper(Stepper):
         self.params = [[w, np.full(len(w), one), np.full(len(w), zero)] for w in work.weights()]
         self.m = [[np.zeros_like(p) for p in layer] for layer in self.params]
         self.v = [[np.zeros_like(p) for p in layer] for layer in self.params]
+        self.work_of = [[np.empty_like(p) for p in layer] for layer in self.params]
         self.running = [
             [np.zeros(len(w), np.float32), np.ones(len(w), np.float32)] for w in work.weights()
         ]
@@ -73,18 +74,22 @@ class NumpyStepper(Stepper):
                 da = dz @ weight
             for place, grad in enumerate((dweight, dgamma, dbeta)):
                 m, v = self.m[index][place], self.v[index][place]
-                adam_step(self.params[index][place], grad, m, v, self.t)
+                adam_step(self.params[index][place], grad, m, v, self.t, self.work_of[index][place])
         return loss
 
 
-def adam_step(p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, step: int) -> None:
-    """One step of Adam, in place; g is overwritten."""
-    m += np.float32(1 - steps.BETA1) * (g - m)
+def adam_step(
+    p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, step: int, root: np.ndarray
+) -> None:
+    """One step of Adam, in place; root is overwritten."""
+    np.subtract(g, m, out=root)
+    root *= np.float32(1 - steps.BETA1)
+    m += root
+    np.multiply(g, g, out=root)
+    root *= np.float32(1 - steps.BETA2)
     v *= np.float32(steps.BETA2)
-    g *= g
-    g *= np.float32(1 - steps.BETA2)
-    v += g
-    root = np.sqrt(v)
+    v += root
+    np.sqrt(v, out=root)
     root *= np.float32(1 / np.sqrt(1 - steps.BETA2**step))
     root += np.float32(steps.ADAM_EPS)
     np.divide(m, root, out=root)
@@ -107,9 +112,9 @@ class BatchNorm(Runner):
         xhat *= rstd
         y = xhat * self.gamma
         y += self.beta
-        is_positive = y > 0
-        np.multiply(y, slope, out=y, where=~is_positive)
-        g = self.dy * np.where(is_positive, one, slope)
+        slopes = np.where(y > 0, one, slope)
+        y *= slopes
+        g = np.multiply(self.dy, slopes, out=slopes)
         dbeta, dgamma = g.sum(axis=0), np.einsum("ij,ij->j", g, xhat)
         xhat *= dgamma / n
         g -= dbeta / n
@@ -124,9 +129,13 @@ class BatchNorm(Runner):
 class Adam(FlatAdam):
     """In place, on the flat buffers of a net's tensors."""
 
+    def __init__(self, work: AdamWork) -> None:
+        super().__init__(work)
+        self.root = np.empty_like(self.params)
+
     def once(self) -> None:
         self.step += 1
-        adam_step(self.params, self.grads.copy(), self.m, self.v, self.step)
+        adam_step(self.params, self.grads, self.m, self.v, self.step, self.root)
 
 
 class Scale(Runner):

@@ -39,7 +39,7 @@ def build_net(work: StepWork) -> torch.nn.Sequential:
             linear.weight.copy_(torch.from_numpy(weight))
         modules += [linear, torch.nn.BatchNorm1d(n_out, eps=steps.EPS, momentum=steps.MOMENTUM)]
         if index < len(work.layers) - 1:
-            modules.append(torch.nn.LeakyReLU(steps.SLOPE))
+            modules.append(torch.nn.LeakyReLU(steps.SLOPE, inplace=True))
     return torch.nn.Sequential(*modules)
 
 
@@ -95,11 +95,12 @@ class BatchNorm(TorchRunner):
         super().__init__(threads)
         x, dy, gamma, beta = map(torch.from_numpy, work.data())
         self.x, self.dy = x.requires_grad_(), dy
-        self.norm = torch.nn.BatchNorm1d(work.features, eps=steps.EPS, momentum=steps.MOMENTUM)
+        # no running statistics: the functions of the other sides keep none
+        self.norm = torch.nn.BatchNorm1d(work.features, steps.EPS, track_running_stats=False)
         with torch.no_grad():
             self.norm.weight.copy_(gamma)
             self.norm.bias.copy_(beta)
-        module = torch.nn.Sequential(self.norm, torch.nn.LeakyReLU(steps.SLOPE))
+        module = torch.nn.Sequential(self.norm, torch.nn.LeakyReLU(steps.SLOPE, inplace=True))
         self.module: Any = torch.compile(module, dynamic=False) if compiled else module
         self.y = self.x
 
