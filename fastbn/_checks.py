@@ -32,7 +32,7 @@ def is_plain(value: Any) -> bool:
 
 
 def kernel_input(array: np.ndarray) -> np.ndarray:
-    """Return `array` C-contiguous, as kernels read it, copied only where it has to be.
+    """Return `array` C-contiguous and aligned, as kernels read it, copied only where it has to be.
 
     Numba compiles a second version of a kernel for read-only arrays. Kernels do not write their
     inputs, so a read-only array is handed over as a view without the flag.
@@ -40,9 +40,9 @@ def kernel_input(array: np.ndarray) -> np.ndarray:
     if is_plain(array):
         return array
     flags = array.flags
-    if not flags.c_contiguous:
-        return np.ascontiguousarray(array)
-    return array if flags.writeable else np.asarray(_Unflagged(array))
+    if not (flags.c_contiguous and flags.aligned):
+        return np.array(array, order="C")
+    return np.asarray(_Unflagged(array))
 
 
 class _Unflagged:

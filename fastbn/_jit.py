@@ -131,10 +131,57 @@ class _KernelCacheImpl(caching.CompileResultCacheImpl):
     _locator_classes = [_UserProvided, _InTree, _UserWide]  # noqa: RUF012 (numba's own name)
 
 
+class _KernelFiles(caching.IndexDataCacheFile):
+    """The files of one kernel: an index, and a file of machine code for each entry.
+
+    Numba numbers the latter: processes that write at once would take each other's numbers, and one
+    that dies between index and code would leave the code of former sources under a new stamp. Here
+    a file is named after all that decides what is in it.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        name = self._name_of(key)
+        self._save_data(name, data)
+        overloads = self._load_index()
+        if not overloads:
+            self._remove_all_but(name)
+        if key not in overloads:
+            self._save_index({**overloads, key: name})
+
+    def _load_index(self) -> Any:
+        try:
+            return super()._load_index()
+        except Exception:  # a damaged index is as good as none
+            return {}
+
+    def _name_of(self, key: Any) -> str:
+        digest = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()
+        return f"{self._index_name.removesuffix('nbi')}{digest[:16]}.nbc"
+
+    def _remove_all_but(self, name: str) -> None:
+        """Remove the machine code of former sources."""
+        pattern = f"{self._index_name.removesuffix('nbi')}*.nbc"
+        for path in pathlib.Path(self._cache_path).glob(pattern):
+            if path.name != name:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
 class _KernelCache(caching.FunctionCache):
     """Numba's cache, stamped by all kernel sources together, which tells when it has to compile."""
 
     _impl_class = _KernelCacheImpl
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        files = self._cache_file
+        self._cache_file = _KernelFiles(
+            files._cache_path, self._impl.filename_base, files._source_stamp
+        )
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):  # a full disk: other processes compile for themselves
+            self._save_overload(sig, data)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -143,8 +190,6 @@ class _KernelCache(caching.FunctionCache):
             result = self._load_overload(sig, target_context)
         except Exception:  # a damaged file is as good as none
             result = None
-            with contextlib.suppress(OSError):
-                self.flush()
         if result is None:
             target_context.refresh()
             for listener in list(_compile_listeners):
@@ -179,7 +224,7 @@ def cache_folder(kernel: Any) -> pathlib.Path | None:
 
 # -- threads -------------------------------------------------------------------------------------
 
-# Below this many elements a parallel region costs more than it saves.
+# Below this many elements a parallel region costs more than it saves; 0 has it on one core, too.
 PARALLEL_ELEMENTS = 1 << 17
 
 # One parallel region at a time: numba's workqueue layer aborts the process when a second thread
@@ -207,7 +252,7 @@ def run(serial: Any, parallel: Any, n_elements: int, *args: Any) -> Any:
     if (
         n_elements < PARALLEL_ELEMENTS
         or _forked
-        or numba.get_num_threads() == 1
+        or (PARALLEL_ELEMENTS > 0 and numba.get_num_threads() == 1)
         or not _region.acquire(blocking=False)
     ):
         return serial(*args)

@@ -111,6 +111,7 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
                 function(*calls[rank])
         except BaseException as error:  # of the compiler: raised before anything is computed
             errors.append(error)
+            decide(counters, CANCELLED)
 
     # The caller only waits: a signal that Python handles there cannot cost the team a member.
     threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(size)]

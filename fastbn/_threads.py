@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from llvmlite import binding
 
 from fastbn._jit import DISABLED, cache_folder, njit
 from fastbn._team import Member, barrier, run_team
@@ -57,7 +58,9 @@ class Costs:
 def team_size(flops: float, barriers: int, steps: int) -> int:
     """Return how many threads shall take `steps` steps of so much work."""
     most = 1 if DISABLED else available_threads()
-    return costs().best_size(flops, barriers, steps, most) if _is_free() else most
+    if most == 1 or os.environ.get("FASTBN_NUM_THREADS"):
+        return most
+    return costs().best_size(flops, barriers, steps, most)
 
 
 class TrainingTeam:
@@ -99,7 +102,9 @@ class TrainingTeam:
             self._wait, self._pause = self._pause, min(2 * self._pause, LAST_PAUSE)
 
     def _is_tried(self) -> bool:
-        return _is_free() and self._work[0] < TRIED_SECONDS * costs().speed
+        if DISABLED or os.environ.get("FASTBN_NUM_THREADS"):
+            return False
+        return self._work[0] < TRIED_SECONDS * costs().speed
 
 
 # A step that takes one thread longer is a team's, wherever the cores are.
@@ -117,11 +122,6 @@ FIRST_PAUSE, LAST_PAUSE = 32, 512
 def training_team(flops: float, barriers: int) -> TrainingTeam:
     """Return what is known of steps of this size, in this process."""
     return TrainingTeam(flops, barriers)
-
-
-def _is_free() -> bool:
-    """Tell whether the number of threads is for this module to choose."""
-    return not (DISABLED or available_threads() == 1 or os.environ.get("FASTBN_NUM_THREADS"))
 
 
 def available_threads() -> int:
@@ -175,12 +175,15 @@ def costs() -> Costs:
     """Return the figures of this machine: from the file beside the kernels, or measured now."""
     folder = cache_folder(multiply)
     path = folder / "costs.json" if folder else None
-    machine = f"{platform.machine()} {platform.processor()} {allowed_cores()}"
+    machine = f"{platform.machine()} {binding.get_host_cpu_name()} {allowed_cores()}"
     if path is not None:
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             values = json.loads(path.read_text())
             if values.pop("machine") == machine:
-                return Costs(**{name: float(value) for name, value in values.items()})
+                found = Costs(**{name: float(value) for name, value in values.items()})
+                figures = dataclasses.astuple(found)
+                if all(map(math.isfinite, figures)) and min(figures) >= 0 and found.speed > 0:
+                    return found
     measured = calibrate()
     if path is not None:
         with contextlib.suppress(OSError):

@@ -267,7 +267,7 @@ class BatchNormMLP:
         self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each."""
-        losses, correct = np.zeros(lrs.size), np.zeros(lrs.size, np.int64)
+        losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
         rows = int(np.diff(bounds).max())
         team = training_team(self.layout.gemm_flops(rows), self.layout.barriers)
         size = team.size(lrs.size)
@@ -277,15 +277,19 @@ class BatchNormMLP:
             self.scaling = self.scaling.adopt(samples.center, samples.scale)
             network, recipe, steps = self._network(), self._recipe(), self.steps
             start = time.perf_counter()
-            run_team(
-                kernels.train_steps, size,
-                lambda member: (
-                    network, recipe, work, samples, order, bounds, lrs, steps, member, losses,
-                    correct,
-                ),
-            )  # fmt: skip
+            try:
+                run_team(
+                    kernels.train_steps, size,
+                    lambda member: (
+                        network, recipe, work, samples, order, bounds, lrs, steps, member, losses,
+                        correct,
+                    ),
+                )  # fmt: skip
+            finally:
+                # Ctrl-C comes before the call or after it, and then all steps have been taken
+                if (correct >= 0).all():
+                    self.steps += lrs.size
             team.learn(size, lrs.size, time.perf_counter() - start)
-            self.steps += lrs.size
         return losses, correct
 
     def next_order(self, n_samples: int, shuffle: bool) -> np.ndarray:

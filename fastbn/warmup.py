@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastbn import _jit, functional
+from fastbn._threads import calibrate
 from fastbn.model import BatchNormMLP
 
 # Enough for every kernel to have something to do.
@@ -22,6 +23,8 @@ SAMPLES, FEATURES, CLASSES = 16, 8, 3
 def warm_up(dtype: Any) -> Iterator[str]:
     """Compile everything for one dtype, serial and parallel; yields what it is about to do."""
     dtype = np.dtype(dtype)
+    yield "teams of threads"
+    calibrate()
     yield f"training and prediction, {dtype}"
     _train_and_predict(dtype)
     for name, calls in (
@@ -85,6 +88,6 @@ def _optimizers(dtype: np.dtype) -> None:
     for layout, array in (("NC", x), ("CN", np.ascontiguousarray(x.T))):
         functional.softmax_cross_entropy(array, labels, layout=layout)
     param, grad, m, v = np.ones((4, FEATURES), dtype)
-    functional.adam_step(param, grad, m, v, step=1)
+    functional.adam_step(param, grad, m, v, step=1, max_norm=1.0)
     functional.sgd_step(param, grad, m, lr=0.1)
     functional.rmsprop_step(param, grad, v)

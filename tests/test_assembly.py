@@ -43,6 +43,9 @@ PACKED = {
     "stream": (r"v?movnt(?:p[sd]|dq)", r"stnp"),
 }
 
+# Calls of numba's for the references to arrays.
+COUNTING = re.compile(r"NRT_(?:incref|decref|\w*[Aa]lloc)")
+
 f, i8 = np.float32, np.int64
 
 
@@ -189,6 +192,8 @@ def assembly(kernel, arguments):
 def test_packed_instructions(dtype, position):
     kernel, arguments, operations = arrays(dtype)[position]
     text = assembly(kernel, arguments)
+    if "inline" not in kernel.targetoptions:  # what is inlined is read in its callers
+        assert not COUNTING.search(text), f"{kernel.__name__} counts references"
     for operation in sorted(operations):
         pattern = PACKED[operation][0 if X86 else 1]
         if X86:  # packed in the dtype of the arrays: "ps" or "pd"
@@ -211,6 +216,9 @@ def test_the_reading_can_fail():
     text = recurrence.inspect_asm(recurrence.signatures[0])
     pattern = PACKED["multiply"][0 if X86 else 1]
     assert not re.findall(rf"^\s*(?:{pattern})\b", text, flags=re.MULTILINE)
+    vec, matrix = np.ones(8, f), np.ones((64, 8), f)
+    allocating = (matrix, vec, vec, f(0), f(0), matrix.copy(), vec.copy(), np.ones(8), vec.copy())
+    assert COUNTING.search(assembly(batchnorm_nc.batch_norm_forward_nc, allocating))
 
 
 def test_every_kernel_with_a_loop_is_read():

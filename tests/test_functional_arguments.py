@@ -220,3 +220,33 @@ def test_out_takes_the_result(rng, layout):
         )
         assert y is out
         assert np.allclose(out, x / np.sqrt(1 + 1e-5))
+
+
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+@pytest.mark.parametrize("shape", [(6, 5), (2048, 2100)])
+def test_arrays_that_begin_at_an_odd_byte(rng, layout, shape):
+    def moved(array):
+        memory = np.empty(array.nbytes + 1, np.uint8)
+        there = memory[1:].view(array.dtype).reshape(array.shape)
+        there[...] = array
+        assert not there.flags.aligned
+        return there
+
+    x, dy = rng.standard_normal((2, *shape)).astype(np.float32)
+    y, mean, rstd = fastbn.batch_norm(x, layout=layout)
+    out = moved(np.zeros_like(x))
+    assert fastbn.batch_norm(moved(x), layout=layout, out=out)[0] is out
+    assert np.array_equal(out, y)
+    dx, *_ = fastbn.batch_norm_backward(dy, x, None, None, mean, rstd, layout=layout)
+    arguments = moved(dy), moved(x), None, None, moved(mean), moved(rstd)
+    assert fastbn.batch_norm_backward(*arguments, layout=layout, out=out)[0] is out
+    assert np.array_equal(out, dx)
+
+
+def test_states_that_begin_at_an_odd_byte():
+    memory = np.zeros((4, 5 * 4 + 1), np.uint8)
+    param, grad, m, v = (row[1:].view(np.float32) for row in memory)
+    grad[:] = 1
+    fastbn.adam_step(param, grad, m, v, step=1, lr=0.5)
+    assert np.allclose(param, -0.5)
+    assert np.allclose(m, 0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 
@@ -25,6 +26,8 @@ NETS = [
     ((784, 32, 10), 600, {"input_normalization": "zscore"}),
     ((300, 130, 10), 33, {"batch_norm": False, "optimizer": "sgd"}),
     ((40, 24, 5), 129, {"dtype": "float64", "optimizer": "rmsprop"}),
+    ((13, 41, 29, 7), 67, {"dtype": "float64"}),
+    ((37, 190, 11), 33, {"dtype": "float64", "optimizer": "adamw", "weight_decay": 0.1}),
 ]
 
 
@@ -41,7 +44,7 @@ def test_the_same_bits_for_any_number_of_threads_and_any_chunks(
         model = fastbn.BatchNormMLP(sizes, **options)
         samples = model._training_samples(x, y, weight)
         losses = []
-        for order in np.split(np.tile(np.arange(n)[::-1], 2), chunks):
+        for order in np.split(np.tile(np.arange(n)[::-1], 4), chunks):
             bounds = np.arange(0, order.size + 1, batch)
             steps = bounds.size - 1
             losses.append(model.run_steps(samples, order, bounds, np.full(steps, 0.01))[0])
@@ -194,6 +197,28 @@ def takes(team, seconds_of, calls, steps=1000):
     return sizes
 
 
+def test_steps_count_when_ctrl_c_comes_at_the_end_of_a_call(rng, monkeypatch):
+    def interrupted(function, size, arguments):
+        run_team(function, size, arguments)
+        raise KeyboardInterrupt
+
+    run_team = _team.run_team
+    net = fastbn.BatchNormMLP((3, 2))
+    x, y = rng.standard_normal((8, 3)), np.arange(8) % 2
+    monkeypatch.setattr(fastbn.model, "run_team", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        net.partial_fit(x, y, batch_size=4)
+    assert net.steps == 2
+
+    def never(function, size, arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fastbn.model, "run_team", never)
+    with pytest.raises(KeyboardInterrupt):
+        net.partial_fit(x, y, batch_size=4)
+    assert net.steps == 2
+
+
 def test_small_nets_are_tried_with_one_thread_and_more(free):
     free.setattr(_threads, "costs", lambda: COSTS)
     team = _threads.TrainingTeam(1e7, 8)
@@ -274,7 +299,9 @@ def test_the_machine_is_measured_once(free, tmp_path):
     free.setattr(_threads, "calibrate", lambda: COSTS)
     assert _threads.costs.__wrapped__() == measured
     path = tmp_path / "cache" / "costs.json"
-    for text in ("", "[]", "{}", json.dumps({**json.loads(path.read_text()), "machine": "other"})):
+    kept = json.loads(path.read_text())
+    wrong = [{"machine": "other"}, {"speed": 0}, {"barrier": -1}, {"start": math.nan}]
+    for text in ("", "[]", "{}", "3", *(json.dumps({**kept, **change}) for change in wrong)):
         path.write_text(text)
         assert _threads.costs.__wrapped__() == COSTS
     assert sorted(p.name for p in path.parent.iterdir()) == ["costs.json"]

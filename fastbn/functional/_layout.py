@@ -41,8 +41,8 @@ def as_feature_rows(x: np.ndarray, layout: str) -> np.ndarray:
 def output_for(out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
     """Return what a kernel shall write: an array of the shape and dtype of x.
 
-    The caller's ``out=``, or a fresh one where there is none, or where it is not contiguous or
-    overlaps an input without being that very input: `delivered` then copies the result.
+    The caller's ``out=``, or a fresh one where there is none, or where it is not contiguous, not
+    aligned, or overlaps an input without being that very input: `delivered` then copies the result.
     """
     if out is None:
         return np.empty_like(x)
@@ -51,7 +51,7 @@ def output_for(out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> np.nd
         raise ValueError(f"out: expected a {x.dtype} array of shape {x.shape}, got {got}")
     if not out.flags.writeable:
         raise ValueError("out: expected a writeable array, got a read-only one")
-    direct = out.flags.c_contiguous and all(
+    direct = out.flags.carray and all(
         other is out or _are_the_same(out, other) for other in overlapping(out, inputs)
     )
     return out if direct else np.empty_like(x)

@@ -52,10 +52,10 @@ def _update_in_place(kernel: Callable[..., None], states: dict[str, np.ndarray],
             raise ValueError(f"{name}: expected memory of its own, got that of {owner}")
         arrays[name] = array
     grad = kernel_input(arrays.pop("grad")).ravel()
-    buffers = {name: array.ravel() for name, array in arrays.items()}
+    buffers = {name: kernel_input(array).ravel() for name, array in arrays.items()}
     kernel(grad, *buffers.values())
     for name, buffer in buffers.items():
-        if not arrays[name].flags.c_contiguous:
+        if not arrays[name].flags.carray:
             arrays[name][...] = buffer.reshape(param.shape)
 
 

@@ -122,6 +122,9 @@ class Samples(NamedTuple):
 # Samples of the loss that one member takes at a time.
 PART_ROWS = 512
 
+# Parameters of some whole vectors, as loops are unrolled.
+VECTORS = 128
+
 
 @njit_inlined
 def tensor(buffer, layer, column):
@@ -341,17 +344,19 @@ def backward(network, recipe, work, samples, order, step, member):
 def update(network, recipe, lr, step, member):
     """One step of the optimizer over all parameters; `step` counts from 1.
 
-    A layer's rows belong to the members whose products gave their gradients.
+    Every tensor is cut like its rows, that what a member has written last is still in its cache;
+    and between whole vectors, since the last numbers of a loop may be rounded in another way.
     """
     clip = clip_factor(network.grads, recipe.max_norm)
     for index in range(network.layers.shape[0]):
         layer = network.layers[index]
-        first, last = share_rows(layer[N_OUT], member)
         for column in (WEIGHT, GAMMA, BETA):
-            width = layer[N_IN] if column == WEIGHT else 1
+            size = layer[N_OUT] * (layer[N_IN] if column == WEIGHT else 1)
+            first, last = share(whole(size, VECTORS), member)
             if column != GAMMA or layer[NORMALIZED]:
-                start, stop = layer[column] + first * width, layer[column] + last * width
-                update_part(network, recipe, clip, lr, step, start, stop)
+                start = layer[column]
+                stop = start + min(last * VECTORS, size)
+                update_part(network, recipe, clip, lr, step, start + first * VECTORS, stop)
     barrier(member)
 
 
