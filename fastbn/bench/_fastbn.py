@@ -136,14 +136,15 @@ class Copy(Runner):
         cuts = [self.source.size * part // threads for part in range(threads + 1)]
         self.parts = [slice(*cut) for cut in itertools.pairwise(cuts)]
         self.copy: Any = stream if past_the_caches else self._copy
-        self.pool = ThreadPoolExecutor(threads)
 
     @staticmethod
     def _copy(source: np.ndarray, target: np.ndarray) -> None:
         np.copyto(target, source)
 
-    def once(self) -> None:
-        list(self.pool.map(self._copy_part, self.parts))
+    def run(self, times: int) -> None:
+        with ThreadPoolExecutor(len(self.parts)) as pool:
+            for _ in range(times):
+                list(pool.map(self._copy_part, self.parts))
 
     def _copy_part(self, part: slice) -> None:
         self.copy(self.source[part], self.target[part])

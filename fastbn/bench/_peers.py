@@ -85,8 +85,11 @@ def steppers(peers: Iterable[str], work: StepWork) -> Makers:
     if "jax" in peers:
         from fastbn.bench._jax import JaxStepper
 
-        found["jax", "jit"] = lambda: JaxStepper(work, False)
-        found["jax", "scan"] = lambda: JaxStepper(work, True)
+        for layout in ("NC", "CN"):
+            for way in ("jit", "scan"):
+                found["jax", f"{way} {layout}"] = functools.partial(
+                    JaxStepper, work, way == "scan", layout == "CN"
+                )
     return found
 
 

@@ -30,7 +30,7 @@ def forget_compiled() -> None:
     torch.compiler.reset()
 
 
-def build_net(work: StepWork) -> torch.nn.Sequential:
+def build_net(work: StepWork, inplace: bool) -> torch.nn.Sequential:
     """Linear (no bias), BatchNorm1d and, but for the last layer, LeakyReLU."""
     modules: list[torch.nn.Module] = []
     for index, ((n_in, n_out), weight) in enumerate(zip(work.layers, work.weights(), strict=True)):
@@ -39,7 +39,7 @@ def build_net(work: StepWork) -> torch.nn.Sequential:
             linear.weight.copy_(torch.from_numpy(weight))
         modules += [linear, torch.nn.BatchNorm1d(n_out, eps=steps.EPS, momentum=steps.MOMENTUM)]
         if index < len(work.layers) - 1:
-            modules.append(torch.nn.LeakyReLU(steps.SLOPE, inplace=True))
+            modules.append(torch.nn.LeakyReLU(steps.SLOPE, inplace))
     return torch.nn.Sequential(*modules)
 
 
@@ -52,7 +52,7 @@ class TorchStepper(Stepper):
         x, y = work.data()
         self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
         self.order = torch.from_numpy(work.order())
-        self.net = build_net(work)
+        self.net = build_net(work, inplace=not compiled)  # which slows compiled code
         self.adam = torch.optim.Adam(
             self.net.parameters(), lr=steps.LR, betas=(steps.BETA1, steps.BETA2),
             eps=steps.ADAM_EPS, fused=True,
@@ -100,7 +100,7 @@ class BatchNorm(TorchRunner):
         with torch.no_grad():
             self.norm.weight.copy_(gamma)
             self.norm.bias.copy_(beta)
-        module = torch.nn.Sequential(self.norm, torch.nn.LeakyReLU(steps.SLOPE, inplace=True))
+        module = torch.nn.Sequential(self.norm, torch.nn.LeakyReLU(steps.SLOPE, not compiled))
         self.module: Any = torch.compile(module, dynamic=False) if compiled else module
         self.y = self.x
 

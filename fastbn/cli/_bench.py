@@ -106,7 +106,7 @@ def bench(
 
 
 def _limit_cores(threads: int | None) -> None:
-    """Give this process and all its pools so many cores, before a pool begins."""
+    """Give this process so many cores, and its pools so many threads."""
     if threads is None:
         return
     if hasattr(os, "sched_setaffinity"):
@@ -117,8 +117,9 @@ def _limit_cores(threads: int | None) -> None:
                 param_hint="'--threads'",
             )
         os.sched_setaffinity(0, allowed[:threads])
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    for pool in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+        os.environ[f"{pool}_NUM_THREADS"] = str(threads)
+    os.environ.pop("FASTBN_NUM_THREADS", None)  # would be more than a limit
 
 
 def _print(rows: list[Row], title: str) -> None:
