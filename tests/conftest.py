@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import numpy as np
 import pytest
 from cases import JIT_DISABLED, WORST
+
+# A shell's background job ignores Ctrl-C, which is what some tests press.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if JIT_DISABLED:
     # compiled loops raise no floating-point warnings; as Python they need not either
