@@ -184,14 +184,15 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
 
 def slope_of(activation: Any, negative_slope: Any, dtype: np.dtype) -> np.floating:
     """Return LeakyReLU's slope for `activation`, of `dtype`: 0 is ReLU, 1 is no activation."""
-    try:
-        return _slope_of(activation, negative_slope, dtype)
-    except TypeError:  # of what cannot be looked up, among others
-        return _slope_of.__wrapped__(activation, negative_slope, dtype)
+    if type(negative_slope) is float and (activation is None or type(activation) is str):
+        return _usual_slope(activation, negative_slope, dtype)
+    return _slope(activation, negative_slope, dtype)
 
 
-@functools.lru_cache(typed=True)
-def _slope_of(activation: Any, negative_slope: Any, dtype: np.dtype) -> np.floating:
+def _slope(activation: Any, negative_slope: Any, dtype: np.dtype) -> np.floating:
     slope = SLOPES[choice("activation", activation, ACTIVATIONS)]
     negative_slope = number("negative_slope", negative_slope)
     return dtype.type(negative_slope if slope is None else slope)
+
+
+_usual_slope = functools.lru_cache(_slope)

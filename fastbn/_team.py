@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastbn._intrinsics import atomic_add, atomic_load, atomic_store, yield_core
-from fastbn._jit import njit
+from fastbn._jit import njit, njit_inlined
 
 # Places of the counters, two cache lines apart.
 ARRIVED, GENERATION, PRESENT, DECIDERS, DECISION, N_COUNTERS = range(0, 96, 16)
@@ -34,7 +34,7 @@ class Member(NamedTuple):
     size: int
 
 
-@njit
+@njit_inlined
 def alone_in(member: Member) -> Member:
     """A team of one, for work that a member does by itself."""
     return Member(member.counters, 0, 1)

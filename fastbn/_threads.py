@@ -64,7 +64,7 @@ def team_size(flops: float, barriers: int, steps: int) -> int:
 
 
 class TrainingTeam:
-    """How many threads take the steps of a net: by the cost model, and for small nets by trial.
+    """How many threads take a model's steps: by the cost model, and for small nets by trial.
 
     The model does not know how long a cache line takes from one core to another. On a virtual
     machine that changes from minute to minute, by so much that two threads take a small net's step
@@ -76,35 +76,40 @@ class TrainingTeam:
         self._work = flops, barriers
         self._alone = False  # the last trial's result
         self._wait, self._pause = 0, FIRST_PAUSE  # calls until the next trial, and after it
-        self._trial: list[tuple[int, float]] = []  # threads, and seconds a step
+        self._trial: list[tuple[int, float]] = []  # threads, and seconds a sample
+        self._is_open = False  # whether there was something to choose for the last call
 
     def size(self, steps: int) -> int:
         """Return how many threads shall take the next call, of so many steps."""
         team = team_size(*self._work, steps)
-        if team == 1 or not self._is_tried():
+        self._is_open = team > 1 and self._is_tried()
+        if not self._is_open:
             return team
         alone = self._alone if self._wait > 0 else len(self._trial) % 2 == 1
         return 1 if alone else team
 
-    def learn(self, size: int, steps: int, seconds: float) -> None:
-        """Take note of how long a call took that `size` threads have taken."""
-        if seconds < MEASURABLE_SECONDS or not self._is_tried():
+    def learn(self, size: int, samples: int, seconds: float) -> None:
+        """Take note of how long the call took, on so many samples, that `size` threads have taken.
+
+        A call where there was nothing to choose says nothing, nor does one too short.
+        """
+        if not self._is_open or seconds < MEASURABLE_SECONDS:
             return
         if self._wait > 0:
             self._wait -= 1
             return
-        self._trial.append((size, seconds / steps))
-        if len(self._trial) >= TRIAL_CALLS:
-            alone = min((time for size, time in self._trial if size == 1), default=math.inf)
-            team = min((time for size, time in self._trial if size > 1), default=math.inf)
-            self._alone = alone < team
+        self._trial.append((size, seconds / samples))
+        if len(self._trial) == TRIAL_CALLS:
+            alone = min(time for size, time in self._trial if size == 1)
+            self._alone = alone < min(time for size, time in self._trial if size > 1)
             self._trial = []
             self._wait, self._pause = self._pause, min(2 * self._pause, LAST_PAUSE)
 
     def _is_tried(self) -> bool:
-        if DISABLED or os.environ.get("FASTBN_NUM_THREADS"):
-            return False
-        return self._work[0] < TRIED_SECONDS * costs().speed
+        return (
+            not os.environ.get("FASTBN_NUM_THREADS")
+            and self._work[0] < TRIED_SECONDS * costs().speed
+        )
 
 
 # A step that takes one thread longer is a team's, wherever the cores are.
@@ -116,12 +121,6 @@ TRIAL_CALLS = 4
 
 # Calls between the first two trials, and between the later ones: 50 ms each when a model is fitted.
 FIRST_PAUSE, LAST_PAUSE = 32, 512
-
-
-@functools.lru_cache(maxsize=256)
-def training_team(flops: float, barriers: int) -> TrainingTeam:
-    """Return what is known of steps of this size, in this process."""
-    return TrainingTeam(flops, barriers)
 
 
 def available_threads() -> int:

@@ -19,7 +19,7 @@ from fastbn._checks import flag, integer, labels_array, number, pair, weights_ar
 from fastbn._inputs import InputScaling, feature_matrix
 from fastbn._state import Header, check_tensors, state_views
 from fastbn._team import run_team
-from fastbn._threads import team_size, training_team
+from fastbn._threads import TrainingTeam, team_size
 from fastbn.config import OPTIMIZERS, ModelConfig
 from fastbn.functional import softmax_cross_entropy
 from fastbn.kernels import network as kernels
@@ -130,6 +130,7 @@ class BatchNormMLP:
     def _reset_scratch(self) -> None:
         self._free: list[kernels.Workspace] = []  # scratch memory that no call is using
         self._training = threading.Lock()
+        self._teams: dict[int, TrainingTeam] = {}  # by rows of the minibatch
 
     def _initialize(self) -> None:
         """Draw the weights; gamma becomes 1."""
@@ -147,7 +148,7 @@ class BatchNormMLP:
         return f"BatchNormMLP({sizes}, {self.layout.n_parameters:,} parameters, {self.steps} steps)"
 
     def __getstate__(self) -> dict[str, Any]:
-        scratch = ("_free", "_training")
+        scratch = ("_free", "_training", "_teams")
         return {name: value for name, value in vars(self).items() if name not in scratch}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -269,11 +270,13 @@ class BatchNormMLP:
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each."""
         losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
         rows = int(np.diff(bounds).max())
-        team = training_team(self.layout.gemm_flops(rows), self.layout.barriers)
-        size = team.size(lrs.size)
         if not self._training.acquire(blocking=False):
             raise RuntimeError("this model is being trained by another thread")
-        with _releasing(self._training), self._workspace(rows, size) as work:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_releasing(self._training))
+            team = self._team_for(rows)
+            size = team.size(lrs.size)
+            work = stack.enter_context(self._workspace(rows, size))
             self.scaling = self.scaling.adopt(samples.center, samples.scale)
             network, recipe, steps = self._network(), self._recipe(), self.steps
             start = time.perf_counter()
@@ -289,8 +292,13 @@ class BatchNormMLP:
                 # Ctrl-C comes before the call or after it, and then all steps have been taken
                 if (correct >= 0).all():
                     self.steps += lrs.size
-            team.learn(size, lrs.size, time.perf_counter() - start)
+            team.learn(size, int(bounds[-1] - bounds[0]), time.perf_counter() - start)
         return losses, correct
+
+    def _team_for(self, rows: int) -> TrainingTeam:
+        if rows not in self._teams:
+            self._teams[rows] = TrainingTeam(self.layout.gemm_flops(rows), self.layout.barriers)
+        return self._teams[rows]
 
     def next_order(self, n_samples: int, shuffle: bool) -> np.ndarray:
         """Return the order of the samples in the next epoch; it depends on seed and epoch alone."""

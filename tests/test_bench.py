@@ -312,3 +312,21 @@ def test_a_peer_that_is_not_installed(monkeypatch):
     with pytest.raises(ValueError, match="sklearn is not installed: pip install scikit-learn"):
         _peers.choose("sklearn")
     assert _peers.choose(None) == []
+
+
+def test_what_is_compiled_for_a_count_is_not_timed(monkeypatch):
+    """The first call with 32 or more takes long, and a sample is as long as it shall be."""
+    clock = [0.0]
+    compiled = set()
+
+    def run(count):
+        clock[0] += 1.0 if count >= 32 and not compiled else 0.0
+        compiled.update([count] if count >= 32 else [])
+        clock[0] += count * 1e-3
+
+    monkeypatch.setattr(_timing.time, "perf_counter", lambda: clock[0])
+    for seconds in (0.05, 0.2):
+        monkeypatch.setattr(_timing, "SECONDS", seconds)
+        compiled.clear()
+        assert _timing.calls_per_sample(run) == pytest.approx(seconds / 1e-3, abs=1)
+        assert compiled

@@ -250,3 +250,11 @@ def test_states_that_begin_at_an_odd_byte():
     fastbn.adam_step(param, grad, m, v, step=1, lr=0.5)
     assert np.allclose(param, -0.5)
     assert np.allclose(m, 0.1)
+
+
+def test_a_state_whose_mask_would_be_ignored_is_refused():
+    param, grad, m, v = np.ones((4, 3))
+    masked = np.ma.MaskedArray(param, mask=[True, False, False])
+    with pytest.raises(TypeError, match="param: expected a NumPy array to update, got MaskedArray"):
+        fastbn.adam_step(masked, grad, m, v, step=1)
+    assert (masked.data == 1).all()

@@ -193,7 +193,7 @@ def takes(team, seconds_of, calls, steps=1000):
     sizes = []
     for _ in range(calls):
         sizes.append(team.size(steps))
-        team.learn(sizes[-1], steps, steps * seconds_of[sizes[-1]])
+        team.learn(sizes[-1], 64 * steps, steps * seconds_of[sizes[-1]])
     return sizes
 
 
@@ -230,6 +230,22 @@ def test_small_nets_are_tried_with_one_thread_and_more(free):
     late = takes(team, near, 5000)  # and together again: trials go on, and become rare
     assert late[:5] == [8, 1, 8, 1, 8]
     assert 4 < late.count(1) < 5000 / 100
+
+
+def test_a_trial_is_of_calls_that_had_a_choice(free):
+    free.setattr(_threads, "costs", lambda: COSTS)
+    slow_alone = {1: 5e-3, 8: 2e-3}
+    team = _threads.TrainingTeam(1e7, 8)
+    assert takes(team, slow_alone, 20, steps=1) == [1] * 20  # starting threads would not pay
+    assert takes(team, slow_alone, 4) == [8, 1, 8, 1]
+    assert takes(team, slow_alone, 20) == [8] * 20
+
+
+def test_one_core_is_not_measured(free, rng):
+    free.setattr(_threads, "allowed_cores", lambda: 1)
+    free.setattr(_threads, "costs", lambda: pytest.fail("measured"))
+    x, y = rng.standard_normal((5000, 30)), np.arange(5000) % 2
+    fastbn.BatchNormMLP((30, 64, 2)).partial_fit(x, y, batch_size=50)
 
 
 def test_what_is_never_tried(free):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 import fastbn
 from fastbn import BatchNormMLP
@@ -45,6 +45,7 @@ class BareGemms(Stepper):
     def __init__(self, work: StepWork, threads: int) -> None:
         super().__init__(work)
         self.threads = threads
+        self.pools = ThreadpoolController()  # looks for them at all libraries: not within a sample
         generator = np.random.default_rng(0)
 
         def normal(*shape: int) -> np.ndarray:
@@ -67,7 +68,7 @@ class BareGemms(Stepper):
         self.products += backward[::-1]
 
     def run(self, steps_: int) -> np.ndarray:
-        with threadpool_limits(self.threads, "blas"):
+        with self.pools.limit(limits=self.threads, user_api="blas"):
             for _ in range(steps_):
                 for a, b, out in self.products:
                     np.dot(a, b, out)

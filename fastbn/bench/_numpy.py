@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from fastbn.bench import _step_work as steps
 from fastbn.bench._kernel_work import AdamWork, BatchNormWork, FlatAdam, Runner, ScaleWork
@@ -16,20 +16,21 @@ class NumpyStepper(Stepper):
     def __init__(self, work: StepWork, threads: int) -> None:
         super().__init__(work)
         self.threads = threads
+        self.pools = ThreadpoolController()  # looks for them at all libraries: not within a sample
         self.x, self.y = work.data()
         self.order = work.order()
         one, zero = np.float32(1), np.float32(0)
         self.params = [[w, np.full(len(w), one), np.full(len(w), zero)] for w in work.weights()]
         self.m = [[np.zeros_like(p) for p in layer] for layer in self.params]
         self.v = [[np.zeros_like(p) for p in layer] for layer in self.params]
-        self.work_of = [[np.empty_like(p) for p in layer] for layer in self.params]
+        self.scratch = [[np.empty_like(p) for p in layer] for layer in self.params]
         self.running = [
             [np.zeros(len(w), np.float32), np.ones(len(w), np.float32)] for w in work.weights()
         ]
         self.t = 0
 
     def run(self, steps_: int) -> np.ndarray:
-        with threadpool_limits(self.threads, "blas"):
+        with self.pools.limit(limits=self.threads, user_api="blas"):
             return np.array([self._step(self.order[batch]) for batch in self.batches(steps_)])
 
     def _step(self, rows: np.ndarray) -> float:
@@ -74,7 +75,7 @@ class NumpyStepper(Stepper):
                 da = dz @ weight
             for place, grad in enumerate((dweight, dgamma, dbeta)):
                 m, v = self.m[index][place], self.v[index][place]
-                adam_step(self.params[index][place], grad, m, v, self.t, self.work_of[index][place])
+                adam_step(self.params[index][place], grad, m, v, self.t, self.scratch[index][place])
         return loss
 
 

@@ -66,10 +66,6 @@ def steppers(peers: Iterable[str], work: StepWork) -> Makers:
     from fastbn.bench._fastbn import FastbnStepper
 
     found: Makers = {("fastbn", ""): lambda: FastbnStepper(work)}
-    if "torch-compile" in peers:
-        from fastbn.bench._torch import forget_compiled
-
-        forget_compiled()
     for count in thread_counts():
         setting = threads_of(count)
         if "numpy" in peers:
@@ -100,10 +96,6 @@ def kernels(peers: Iterable[str], kind: str, work: Any) -> Makers:
         contestants = importlib.import_module(f"fastbn.bench.{module}")
         return functools.partial(getattr(contestants, kind), work, *arguments)
 
-    if "torch-compile" in peers:
-        from fastbn.bench._torch import forget_compiled
-
-        forget_compiled()
     found: Makers = {}
     if "numpy" in peers:
         found["numpy", ""] = maker("_numpy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -112,6 +113,9 @@ def _prepare(
     A peer that cannot is missing. Returns the contestants, and how far each side is apart.
     """
     gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None:  # of one function it compiles few versions, and then no more
+        torch.compiler.reset()
     made: dict[tuple[str, str], Any] = {}
     distances: dict[str, list[float]] = {}
     ours: list[np.ndarray] = []

@@ -36,16 +36,23 @@ class Timing:
 
 
 def calls_per_sample(run: Callable[[int], object]) -> int:
-    """Return how often to call so that one sample takes SECONDS; it warms up on the way."""
+    """Return how often to call so that one sample takes SECONDS; it warms up on the way.
+
+    Every count is run before it is timed, and the last one before it is returned: what a peer
+    compiles for it is compiled then.
+    """
     count = 1
-    run(count)
     while True:
+        run(count)
         start = time.perf_counter()
         run(count)
         seconds = time.perf_counter() - start
         if seconds >= SECONDS / 2:
-            return max(1, math.ceil(count * SECONDS / seconds))
+            break
         count *= 2
+    count = max(1, math.ceil(count * SECONDS / seconds))
+    run(count)
+    return count
 
 
 Name = TypeVar("Name", bound=Hashable)

@@ -25,11 +25,6 @@ def threads_at(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def forget_compiled() -> None:
-    """Let torch.compile begin anew: of one function it compiles few versions, then none."""
-    torch.compiler.reset()
-
-
 def build_net(work: StepWork, inplace: bool) -> torch.nn.Sequential:
     """Linear (no bias), BatchNorm1d and, but for the last layer, LeakyReLU."""
     modules: list[torch.nn.Module] = []

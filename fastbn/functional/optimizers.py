@@ -28,7 +28,7 @@ def _state(name: str, value: Any) -> np.ndarray:
     """Check an array that is updated in place."""
     if is_plain(value) and value.dtype in FLOAT_DTYPES:
         return value
-    if not isinstance(value, np.ndarray):
+    if type(value) not in (np.ndarray, np.memmap):
         raise TypeError(f"{name}: expected a NumPy array to update, got {type(value).__name__}")
     array = float_array(name, value)
     if array.dtype != value.dtype:
