@@ -72,8 +72,9 @@ class Layout:
 
     @property
     def barriers(self) -> int:
-        """Barriers of a training step (kernels/network.py)."""
-        return 2 * len(self.table) + 4
+        """Barriers of a training step of two threads (kernels/network.py)."""
+        kept = self.table[0, kernels.N_OUT] >= kernels.KEPT_ROWS
+        return 2 * len(self.table) + (1 if kept else 4)
 
     def gemm_flops(self, rows: int) -> float:
         """Floating point operations of a step's matrix products; the first layer has no dX."""

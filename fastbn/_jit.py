@@ -29,7 +29,7 @@ DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))
 _compile_listeners: list[Callable[[], None]] = []
 
 
-def njit(function: Any, *, counted: bool = False) -> Any:
+def njit(function: Any, **options: Any) -> Any:
     """Compile a serial kernel (nogil, cached).
 
     Kernels that call it share a version of their own, without what unpacks Python's arguments: that
@@ -39,9 +39,10 @@ def njit(function: Any, *, counted: bool = False) -> Any:
     an atomic instruction for every slice, on a line that all threads share, and stores that go past
     the caches have to arrive before it. So it can neither make an array nor return one.
     """
-    kernel = _dispatcher(function, _nrt=counted)
+    options = {"_nrt": False, **options}
+    kernel = _dispatcher(function, **options)
     if not DISABLED:
-        inner = _dispatcher(_renamed(function, "inner"), no_cpython_wrapper=True, _nrt=counted)
+        inner = _dispatcher(_renamed(function, "inner"), no_cpython_wrapper=True, **options)
         template_for = inner.get_call_template
 
         def get_call_template(args: Any, kws: Any) -> Any:
@@ -55,7 +56,16 @@ def njit(function: Any, *, counted: bool = False) -> Any:
 
 def njit_allocating(function: Any) -> Any:
     """Compile a serial kernel that makes arrays."""
-    return njit(function, counted=True)
+    return njit(function, _nrt=True)
+
+
+def njit_strict(function: Any) -> Any:
+    """Compile a serial kernel whose every operation is rounded as it is written.
+
+    A loop over elements vectorizes without fast-math too, and gives the same bits wherever it is
+    cut: where its last numbers are computed one by one, nothing is contracted in another way.
+    """
+    return njit(function, fastmath=False)
 
 
 def njit_inlined(function: Any) -> Any:
@@ -86,9 +96,10 @@ def _renamed(function: Any, suffix: str) -> Any:
 
 def _dispatcher(function: Any, **options: Any) -> Any:
     compiler: Any = numba.njit
-    dispatcher = compiler(
-        fastmath=FASTMATH, nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options
-    )(function)
+    options = {"fastmath": FASTMATH, **options}
+    dispatcher = compiler(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)(
+        function
+    )
     if not DISABLED:
         # where no folder can be written, every process compiles for itself
         with contextlib.suppress(RuntimeError):

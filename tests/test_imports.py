@@ -75,7 +75,7 @@ def test_kernels_import_only_each_other_and_the_compiler():
         assert set(imports_of(path)) <= {"kernels", "_jit", "_intrinsics", "_team"}, path.name
 
 
-DECORATORS = {"njit", "njit_allocating", "njit_inlined", "njit_parallel"}
+DECORATORS = {"njit", "njit_allocating", "njit_inlined", "njit_parallel", "njit_strict"}
 
 
 def test_no_kernel_sets_its_own_compiler_options():

@@ -28,6 +28,10 @@ NETS = [
     ((40, 24, 5), 129, {"dtype": "float64", "optimizer": "rmsprop"}),
     ((13, 41, 29, 7), 67, {"dtype": "float64"}),
     ((37, 190, 11), 33, {"dtype": "float64", "optimizer": "adamw", "weight_decay": 0.1}),
+    # features of the first layer that stay with 2, 4 or 8 threads
+    ((19, 70), 33, {"dtype": "float64", "optimizer": "sgd", "momentum": 0.9}),
+    ((23, 131, 37, 3), 67, {"dropout": 0.3, "max_norm": 0.1}),
+    ((30, 451, 70, 9), 41, {"dtype": "float64"}),
 ]
 
 

@@ -122,8 +122,9 @@ class Samples(NamedTuple):
 # Samples of the loss that one member takes at a time.
 PART_ROWS = 512
 
-# Parameters of some whole vectors, as loops are unrolled.
-VECTORS = 128
+# Features of the first layer, for each member but one, from which gathering all of the minibatch
+# is less than half of the time of its product.
+KEPT_ROWS = 64
 
 
 @njit_inlined
@@ -176,25 +177,36 @@ def share_rows(n, member):
     return first * TILE_ROWS, min(last * TILE_ROWS, n)
 
 
+@njit
+def keeps_rows(rows, member):
+    """Whether the products of the data are shared by rows, of which there are so many.
+
+    Every member then gathers all of the minibatch, and its features are its own from the data to
+    the update: nothing of the first layer goes from one to another. Otherwise each gathers a part.
+    """
+    return member.size > 1 and rows >= KEPT_ROWS * (member.size - 1)
+
+
 @njit_inlined
 def share_tasks(rows, columns, width, member):
     """Cut a product of the data into tasks, a group of rows by a panel of columns each.
 
-    Rows are cut only where there are few panels. The result is this member's first and last task,
-    and how many groups the rows are cut into.
+    Where the member does not keep its rows, they are cut only if there are few panels. The result
+    is this member's first and last task, and how many groups the rows are cut into.
     """
     panels = whole(columns, width)
     tiles = whole(rows, TILE_ROWS)
     groups = 1 if panels % member.size == 0 else min(tiles, 1 + 4 * member.size // panels)
     first, last = share(panels * groups, member)
-    return first, last, groups
+    return (0, panels, 1) if keeps_rows(rows, member) else (first, last, groups)
 
 
 @njit
-def task_place(task, groups, rows):
+def task_place(task, groups, rows, member):
     """Panel, first row and last row of a task of `share_tasks`."""
-    tiles, group = whole(rows, TILE_ROWS), task % groups
-    first, last = tiles * group // groups, tiles * (group + 1) // groups
+    kept, tiles = keeps_rows(rows, member), whole(rows, TILE_ROWS)
+    part, parts = (member.rank, member.size) if kept else (task % groups, groups)
+    first, last = tiles * part // parts, tiles * (part + 1) // parts
     return task // groups, first * TILE_ROWS, min(last * TILE_ROWS, rows)
 
 
@@ -214,7 +226,7 @@ def multiply_data(network, work, samples, order, member):
     present = -1
     first, last, groups = share_tasks(layer[N_OUT], rows, width, member)
     for task in range(first, last):
-        p, i, stop = task_place(task, groups, layer[N_OUT])
+        p, i, stop = task_place(task, groups, layer[N_OUT], member)
         j = p * width
         count = min(width, rows - j)
         if p != present:
@@ -245,7 +257,7 @@ def multiply_by_data(network, work, samples, order, member):
             samples.x, order, k, k + part, samples.center, samples.scale, j_first, j_last, panels
         )
         for task in range(first, last):
-            p, i, stop = task_place(task, groups, layer[N_OUT])
+            p, i, stop = task_place(task, groups, layer[N_OUT], member)
             start = (p * width - j_first) * part
             multiply_panel(dz, k, part, panels, start, dweight, i, stop, p * width, add)
 
@@ -257,7 +269,8 @@ def forward(network, recipe, work, samples, order, step, member):
     width = panel_width(work.z)
     padded = whole(rows, width) * width
     multiply_data(network, work, samples, order, member)
-    barrier(member)
+    if not keeps_rows(network.layers[0, N_OUT], member):
+        barrier(member)
     for index in range(network.layers.shape[0]):
         layer = network.layers[index]
         first, last = share_rows(layer[N_OUT], member)
@@ -335,7 +348,8 @@ def backward(network, recipe, work, samples, order, step, member):
             panels = work.at_panels[previous[PADDED_UNIT] * rows :]
             dweight = matrix(network.grads, layer)
             multiply(strided(dz), panels, rows, dweight, first, last)
-        barrier(member)
+        if index > 0 or not keeps_rows(layer[N_OUT], member):
+            barrier(member)
     multiply_by_data(network, work, samples, order, member)
     barrier(member)
 
@@ -344,20 +358,21 @@ def backward(network, recipe, work, samples, order, step, member):
 def update(network, recipe, lr, step, member):
     """One step of the optimizer over all parameters; `step` counts from 1.
 
-    Every tensor is cut like its rows, that what a member has written last is still in its cache;
-    and between whole vectors, since the last numbers of a loop may be rounded in another way.
+    A member updates what belongs to its features, and goes on to the next step if it keeps those of
+    the first layer, too: other weights are not looked at by others before another barrier.
     """
     clip = clip_factor(network.grads, recipe.max_norm)
     for index in range(network.layers.shape[0]):
         layer = network.layers[index]
+        first, last = share_rows(layer[N_OUT], member)
         for column in (WEIGHT, GAMMA, BETA):
-            size = layer[N_OUT] * (layer[N_IN] if column == WEIGHT else 1)
-            first, last = share(whole(size, VECTORS), member)
             if column != GAMMA or layer[NORMALIZED]:
-                start = layer[column]
-                stop = start + min(last * VECTORS, size)
-                update_part(network, recipe, clip, lr, step, start + first * VECTORS, stop)
-    barrier(member)
+                start, size = layer[column], layer[N_IN] if column == WEIGHT else 1
+                update_part(
+                    network, recipe, clip, lr, step, start + first * size, start + last * size
+                )
+    if not keeps_rows(network.layers[0, N_OUT], member):
+        barrier(member)
 
 
 @njit

@@ -1,6 +1,6 @@
 """Adam, AdamW, SGD with momentum and RMSprop, in place over flat buffers.
 
-    Adam     m += (1 - beta1) * (g - m)          v = beta2 * v + (1 - beta2) * g^2
+    Adam     m = beta1 * m + (1 - beta1) * g     v = beta2 * v + (1 - beta2) * g^2
              param -= lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
              Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1
     AdamW    param *= 1 - lr * weight_decay, then Adam; Loshchilov & Hutter 2019 (arXiv 1711.05101)
@@ -19,7 +19,7 @@ import math
 
 from numba import prange
 
-from fastbn._jit import njit, njit_parallel
+from fastbn._jit import njit, njit_parallel, njit_strict
 from fastbn.kernels.reductions import row_moments_wide, row_square_sum
 
 PART = 16384
@@ -40,7 +40,7 @@ def clip_factor(
     return 1.0 if factor > 1.0 else factor  # a NaN stays one
 
 
-@njit
+@njit_strict
 def adam(
     param,  # (K,) in and out
     grad,  # (K,)
@@ -64,18 +64,19 @@ def adam(
     keep = number(1.0 - lr * weight_decay) if decoupled else number(1.0)
     coupled = number(0.0) if decoupled else number(weight_decay)
     clip, rate = number(clip), number(lr / bias1)
-    new1, old2, new2 = number(1.0 - beta1), number(beta2), number(1.0 - beta2)
+    old1, new1 = number(beta1), number(1.0 - beta1)
+    old2, new2 = number(beta2), number(1.0 - beta2)
     root_scale, eps = number(1.0 / math.sqrt(bias2)), number(eps)
     for i in range(p.size):
         g_i = g[i] * clip + coupled * p[i]
-        m_i = m[i] + new1 * (g_i - m[i])
+        m_i = old1 * m[i] + new1 * g_i
         v_i = old2 * v[i] + new2 * g_i * g_i
         m[i] = m_i
         v[i] = v_i
         p[i] = p[i] * keep - rate * m_i / (math.sqrt(v_i) * root_scale + eps)
 
 
-@njit
+@njit_strict
 def sgd(
     param,  # (K,) in and out
     grad,  # (K,)
@@ -102,7 +103,7 @@ def sgd(
         p[i] -= lr * (ahead * g_i + along * m_i)
 
 
-@njit
+@njit_strict
 def rmsprop(
     param,  # (K,) in and out
     grad,  # (K,)
