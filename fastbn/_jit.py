@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import pathlib
 import threading
@@ -25,6 +26,8 @@ from numba.core.runtime import rtsys
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))
+
+logger = logging.getLogger("fastbn")
 
 _compile_listeners: list[Callable[[], None]] = []
 
@@ -202,6 +205,7 @@ class _KernelCache(caching.FunctionCache):
         except Exception:  # a damaged file is as good as none
             result = None
         if result is None:
+            logger.info("compiling %s for %s", self._py_func.__qualname__, sig)
             target_context.refresh()
             for listener in list(_compile_listeners):
                 listener()

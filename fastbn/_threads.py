@@ -172,24 +172,39 @@ def core_quota() -> float | None:
 @functools.cache
 def costs() -> Costs:
     """Return the figures of this machine: from the file beside the kernels, or measured now."""
-    folder = cache_folder(multiply)
-    path = folder / "costs.json" if folder else None
-    machine = f"{platform.machine()} {binding.get_host_cpu_name()} {allowed_cores()}"
-    if path is not None:
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            values = json.loads(path.read_text())
-            if values.pop("machine") == machine:
-                found = Costs(**{name: float(value) for name, value in values.items()})
-                figures = dataclasses.astuple(found)
-                if all(map(math.isfinite, figures)) and min(figures) >= 0 and found.speed > 0:
-                    return found
-    measured = calibrate()
+    kept = kept_costs()
+    if kept is not None:
+        return kept
+    measured, path = calibrate(), _costs_file()
     if path is not None:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path, "w") as file:
-                json.dump({"machine": machine, **dataclasses.asdict(measured)}, file)
+                json.dump({"machine": _machine(), **dataclasses.asdict(measured)}, file)
     return measured
+
+
+def kept_costs() -> Costs | None:
+    """Return the figures that were measured before; None where there are none of this machine."""
+    path = _costs_file()
+    if path is not None:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            values = json.loads(path.read_text())
+            if values.pop("machine") == _machine():
+                found = Costs(**{name: float(value) for name, value in values.items()})
+                figures = dataclasses.astuple(found)
+                if all(map(math.isfinite, figures)) and min(figures) >= 0 and found.speed > 0:
+                    return found
+    return None
+
+
+def _costs_file() -> pathlib.Path | None:
+    folder = cache_folder(multiply)
+    return folder / "costs.json" if folder else None
+
+
+def _machine() -> str:
+    return f"{platform.machine()} {binding.get_host_cpu_name()} {allowed_cores()}"
 
 
 @njit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -140,6 +141,52 @@ def test_a_peer_that_fails_is_missing_and_the_others_are_measured(monkeypatch):
     assert found.missing["torch-compile"] == "failed: no compiler"
     assert found.missing["sklearn"] == "has no batch norm"
     assert found.ratio("numpy") is not None
+
+
+def test_a_setting_that_fails_is_told_of_too(monkeypatch):
+    def fail():
+        raise RuntimeError("no second thread")
+
+    makers = {
+        ("fastbn", ""): lambda: Fixed([1.0]),
+        ("torch", "1 thread"): lambda: Fixed([1.0]),
+        ("torch", "2 threads"): fail,
+    }
+    found = _suites._kernel_row("s", "w", makers, {}, 0)
+    assert found.missing == {"torch, 2 threads,": "failed: no second thread"}
+    assert found.ratio("torch") is not None
+
+
+@pytest.mark.parametrize(
+    "change", [{"BETA1": 0.8}, {"BETA2": 0.99}, {"ADAM_EPS": 0.5}, {"LR": 2e-3}]
+)
+def test_another_adam_is_marked_wrong(monkeypatch, change):
+    work = _kernel_work.ADAMS[0]
+    ours = _fastbn.Adam(work)
+    makers = {("fastbn", ""): lambda: ours, ("numpy", ""): lambda: _numpy.Adam(work)}
+    monkeypatch.setattr(_timing, "SECONDS", 1e-4)
+    assert _suites._kernel_row("Adam", "w", makers, {}, 0).wrong == []
+    ours = _fastbn.Adam(work)
+    ours.run(_suites.CALLS_COMPARED)  # with the right figures
+    expected = ours.results()
+    makers["fastbn", ""] = lambda: Fixed(*expected)
+    for name, value in change.items():
+        monkeypatch.setattr(_numpy.steps, name, value)
+    assert _suites._kernel_row("Adam", "w", makers, {}, 0).wrong == ["numpy"]
+
+
+def test_one_thread_stands_beside_the_choice(monkeypatch):
+    monkeypatch.setattr(_peers, "available_threads", lambda: 2)
+    monkeypatch.setattr(_timing, "SECONDS", 1e-4)
+    monkeypatch.delenv("FASTBN_NUM_THREADS", raising=False)
+    found = _suites.step_row("training step", TINY, [])
+    assert found.over_alone == found.best("fastbn").timing.median / found.alone.median
+    (_, columns, (line,)) = _report.tables([found])[0]
+    assert columns[-2] == "over one thread"
+    assert float(line[-2]) == pytest.approx(found.over_alone, abs=0.005)
+    assert "FASTBN_NUM_THREADS" not in os.environ
+    monkeypatch.setattr(_peers, "available_threads", lambda: 1)
+    assert _suites.step_row("training step", TINY, []).over_alone is None
 
 
 def test_a_failure_of_our_own_is_not_hidden(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import subprocess
@@ -273,3 +274,24 @@ def test_doctor_prints_a_table_and_the_same_as_json():
     found = json.loads(succeed("doctor", "--json"))
     assert found["packages"] == facts.packages
     assert found["threading"]["problems"] == facts.threading.problems
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"environment": {"FASTBN_NUM_THREADS": "3"}}, "FASTBN_NUM_THREADS is set"),
+        ({"team_threads": 1}, "nothing to choose"),
+        ({"jit_disabled": True}, "nothing to choose"),
+        ({"costs": None}, "measured at the first training"),
+        (
+            {"costs": {"speed": 9.8e10, "barrier": 4e-7, "start": 7e-5}},
+            "98 GFLOP/s, a barrier takes 0.4 us, a start 70 us",
+        ),
+    ],
+)
+def test_doctor_explains_the_choice_of_threads(change, text):
+    from fastbn.cli._doctor import _choice
+    from fastbn.doctor import report
+
+    usual = {"team_threads": 4, "jit_disabled": False, "environment": {}}
+    assert text in _choice(dataclasses.replace(report().facts, **{**usual, **change}))

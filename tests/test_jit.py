@@ -30,7 +30,8 @@ def run_python(code, cwd=None, **environment):
 
 
 ANNOUNCED = """
-    import numpy as np, fastbn
+    import logging, sys, numpy as np, fastbn
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     from fastbn import _jit
     calls = []
     with _jit.on_compile(lambda: calls.append(1)):
@@ -44,6 +45,15 @@ def test_compiling_is_announced_once_and_only_when_it_happens(tmp_path):
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
     assert run_python(ANNOUNCED, **cache).strip() == "1"
     assert run_python(ANNOUNCED, **cache).strip() == "0", "the second process compiled again"
+
+
+def test_the_logger_says_what_is_compiled(tmp_path):
+    code = textwrap.dedent(ANNOUNCED).replace("sys.stderr", "sys.stdout")
+    first = run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
+    assert "INFO:fastbn:compiling" in first
+    assert "float32" in first
+    assert "float64" in first
+    assert "INFO" not in run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
 
 
 def test_a_change_in_any_kernel_file_outdates_all(tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,8 +23,9 @@ from fastbn.kernels.streams import stream
 class FastbnStepper(Stepper):
     """What `BatchNormMLP.fit` calls: many steps in one compiled call."""
 
-    def __init__(self, work: StepWork) -> None:
+    def __init__(self, work: StepWork, threads: int | None = None) -> None:
         super().__init__(work)
+        self.threads = threads  # None: as many as fastbn thinks fit
         self.model = BatchNormMLP(
             work.sizes, negative_slope=steps.SLOPE, eps=steps.EPS, momentum=steps.MOMENTUM,
             lr=steps.LR, betas=(steps.BETA1, steps.BETA2), optimizer_eps=steps.ADAM_EPS,
@@ -35,8 +39,24 @@ class FastbnStepper(Stepper):
     def run(self, steps_: int) -> np.ndarray:
         order = self.order[self.batches(steps_)].reshape(-1)
         bounds = np.arange(steps_ + 1) * self.work.batch
-        losses, _ = self.model.run_steps(self.samples, order, bounds, np.full(steps_, steps.LR))
+        with limited(self.threads):
+            losses, _ = self.model.run_steps(self.samples, order, bounds, np.full(steps_, steps.LR))
         return losses
+
+
+@contextlib.contextmanager
+def limited(threads: int | None) -> Iterator[None]:
+    """Let fastbn's teams have so many threads; None changes nothing."""
+    before = os.environ.get("FASTBN_NUM_THREADS")
+    if threads is not None:
+        os.environ["FASTBN_NUM_THREADS"] = str(threads)
+    try:
+        yield
+    finally:
+        if threads is not None:
+            os.environ.pop("FASTBN_NUM_THREADS")
+            if before is not None:
+                os.environ["FASTBN_NUM_THREADS"] = before
 
 
 class BareGemms(Stepper):

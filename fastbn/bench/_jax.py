@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from fastbn.bench import _step_work as steps
-from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
+from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork, adam_results
 from fastbn.bench._step_work import Stepper, StepWork
 
 
@@ -155,6 +155,7 @@ class Adam(JaxRunner):
     """optax.adam on a net's tensors, jitted, its state donated."""
 
     def __init__(self, work: AdamWork) -> None:
+        self.work = work
         params, grads = work.data()
         adam = optax.adam(steps.LR, b1=steps.BETA1, b2=steps.BETA2, eps=steps.ADAM_EPS)
         self.grads = list(map(jnp.asarray, work.split(grads)))
@@ -172,7 +173,14 @@ class Adam(JaxRunner):
         self.last = self.params
 
     def results(self) -> list[np.ndarray]:
-        return [np.concatenate([np.array(part).ravel() for part in self.params])]
+        moments: Any = self.state[0]
+        return adam_results(
+            self.work,
+            *(
+                np.concatenate([np.array(part).ravel() for part in parts])
+                for parts in (self.params, moments.mu, moments.nu)
+            ),
+        )
 
 
 @jax.jit

@@ -103,12 +103,22 @@ class FlatAdam(Runner):
     """Adam on the flat buffers of a net's tensors."""
 
     def __init__(self, work: AdamWork) -> None:
+        self.work = work
         self.params, self.grads = work.data()
         self.m, self.v = np.zeros_like(self.params), np.zeros_like(self.params)
         self.step = 0
 
     def results(self) -> list[np.ndarray]:
-        return [self.params.copy()]
+        return adam_results(self.work, self.params, self.m, self.v)
+
+
+def adam_results(work: AdamWork, *state: np.ndarray) -> list[np.ndarray]:
+    """Return how far the parameters have come, and both moments: flat params, m and v are given.
+
+    The parameters themselves would hide a wrong step, which is small beside them.
+    """
+    params, m, v = state
+    return [params - work.data()[0], m.copy(), v.copy()]
 
 
 ADAMS = [

@@ -23,6 +23,9 @@ PACKAGES = {
 
 NO_BATCH_NORM = "has no batch norm"
 
+# What fastbn with one thread is called, which is no contestant.
+ALONE = "one thread"
+
 # A contestant's side and setting, and what makes it.
 Makers = dict[tuple[str, str], Callable[[], Any]]
 
@@ -147,6 +150,13 @@ def copies(size: int) -> dict[str, Runner]:
         for count in thread_counts()
         for past in (False, True)
     }
+
+
+def alone(work: StepWork) -> dict[str, Stepper]:
+    """Return fastbn with one thread, where it may take more."""
+    from fastbn.bench._fastbn import FastbnStepper
+
+    return {ALONE: FastbnStepper(work, threads=1)} if available_threads() > 1 else {}
 
 
 def bare_products(work: StepWork) -> dict[str, Stepper]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastbn._threads import allowed_cores, available_threads
-from fastbn.bench._peers import PACKAGES
+from fastbn.bench._peers import ALONE, PACKAGES
 from fastbn.bench._row import Row
 from fastbn.doctor import installed_version, report
 from fastbn.errors import missing_extra
@@ -66,6 +66,8 @@ def tables(rows: Iterable[Row]) -> list[tuple[str, list[str], list[list[str]]]]:
         columns += ["winner"] if peers else []
         limits = sorted({_limit_name(row) for row in members} - {""})
         columns += [f"over {limit}" for limit in limits]
+        shows_alone = any(row.alone for row in members)
+        columns += [f"over {ALONE}"] if shows_alone else []
         columns += ["GFLOP/s"] if any(row.flops for row in members) else []
         lines = []
         for row in members:
@@ -74,6 +76,8 @@ def tables(rows: Iterable[Row]) -> list[tuple[str, list[str], list[list[str]]]]:
             line += [_winner(row)] if peers else []
             for limit in limits:
                 line.append(f"{row.over_limit:.2f}" if _limit_name(row) == limit else "")
+            if shows_alone:
+                line.append(f"{row.over_alone:.2f}" if row.alone else "")
             best = row.best("fastbn")
             if row.flops and best is not None:
                 line.append(f"{row.flops / best.timing.median / 1e9:.0f}")

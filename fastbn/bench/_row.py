@@ -29,6 +29,7 @@ class Row:
     `limits` are times that the work cannot well fall below: its bare matrix products, or moving its
     bytes at the speed of a copy. `apart` is the largest relative distance of each side's results
     from fastbn's, where there are results to compare. `missing` says why a side is not there.
+    `alone` is fastbn with one thread, where it chooses how many it takes.
     """
 
     suite: str
@@ -38,6 +39,7 @@ class Row:
     apart: dict[str, float] = dataclasses.field(default_factory=dict)
     missing: dict[str, str] = dataclasses.field(default_factory=dict)
     flops: float | None = None
+    alone: Timing | None = None
 
     @classmethod
     def of(cls, suite: str, work: str, times: Mapping[Any, Timing], **more: Any) -> Row:
@@ -85,6 +87,12 @@ class Row:
         return ours.timing.median / min(limit.median for limit in self.limits.values())
 
     @property
+    def over_alone(self) -> float | None:
+        """Return fastbn's time as a multiple of what one thread takes."""
+        ours = self.best("fastbn")
+        return ours.timing.median / self.alone.median if ours and self.alone else None
+
+    @property
     def wrong(self) -> list[str]:
         """The sides whose results are not fastbn's."""
         return [side for side, apart in self.apart.items() if not apart < WRONG]
@@ -101,5 +109,6 @@ class Row:
             "ratios": ratios,
             "winner": self.winner,
             "over_limit": self.over_limit,
+            "over_alone": self.over_alone,
             "wrong": self.wrong,
         }

@@ -27,7 +27,7 @@ STEPS_COMPARED = 20
 CALLS_COMPARED = 20
 
 # From here on a batch norm or an Adam step is compared with a copy: bytes to move.
-BEYOND_CACHES = 100e6
+BEYOND_CACHES = 64e6
 COPY_BYTES = 1 << 26
 
 
@@ -56,10 +56,13 @@ def step_row(suite: str, work: StepWork, peers: Sequence[str]) -> Row:
         return [stepper.run(epochs * BATCHES)[:STEPS_COMPARED]]
 
     made, apart = _prepare(_peers.steppers(peers, work), missing, first_losses)
-    runs: dict[Any, Any] = {**made, **_peers.bare_products(work)}
+    runs: dict[Any, Any] = {**made, **_peers.bare_products(work), **_peers.alone(work)}
     epochs_of = {key: functools.partial(_run_epochs, one) for key, one in runs.items()}
     times = {key: _part(timing, BATCHES) for key, timing in interleave(epochs_of).items()}
-    return Row.of(suite, work.name, times, apart=apart, missing=missing, flops=work.flops)
+    alone = times.pop(_peers.ALONE, None)
+    return Row.of(
+        suite, work.name, times, apart=apart, missing=missing, flops=work.flops, alone=alone
+    )
 
 
 def _run_epochs(stepper: Stepper, count: int) -> None:
@@ -117,6 +120,7 @@ def _prepare(
     if torch is not None:  # of one function it compiles few versions, and then no more
         torch.compiler.reset()
     made: dict[tuple[str, str], Any] = {}
+    failures: dict[tuple[str, str], str] = {}
     distances: dict[str, list[float]] = {}
     ours: list[np.ndarray] = []
     for (side, setting), make in makers.items():
@@ -127,13 +131,16 @@ def _prepare(
             if side == "fastbn":
                 raise
             lines = str(error).strip().splitlines() or [repr(error)]
-            missing[side] = f"failed: {lines[0][:200]}"
+            failures[side, setting] = f"failed: {lines[0][:200]}"
             continue
         if made:
             distances.setdefault(side, []).append(distance(results, ours))
         else:
             ours = results
         made[side, setting] = contestant
+    sides = {side for side, _ in made}
+    for (side, setting), why in failures.items():
+        missing[f"{side}, {setting}," if side in sides else side] = why
     # NumPy's maximum of what has a NaN is one, unlike Python's
     return made, {side: float(np.max(values)) for side, values in distances.items()}
 

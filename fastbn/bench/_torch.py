@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fastbn.bench import _step_work as steps
-from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
+from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork, adam_results
 from fastbn.bench._step_work import Stepper, StepWork
 
 
@@ -114,6 +114,7 @@ class Adam(TorchRunner):
 
     def __init__(self, work: AdamWork, threads: int) -> None:
         super().__init__(threads)
+        self.work = work
         params, grads = work.data()
         self.tensors = [torch.nn.Parameter(torch.from_numpy(part)) for part in work.split(params)]
         for tensor, grad in zip(self.tensors, work.split(grads), strict=True):
@@ -127,7 +128,15 @@ class Adam(TorchRunner):
         self.adam.step()
 
     def results(self) -> list[np.ndarray]:
-        return [np.concatenate([tensor.detach().numpy().ravel() for tensor in self.tensors])]
+        states = [self.adam.state[tensor] for tensor in self.tensors]
+        moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
+        return adam_results(
+            self.work,
+            *(
+                np.concatenate([tensor.detach().numpy().ravel() for tensor in tensors])
+                for tensors in (self.tensors, *moments)
+            ),
+        )
 
 
 class Scale(TorchRunner):

@@ -35,6 +35,22 @@ def doctor(
         typer.echo("\nNothing to mend.")
 
 
+def _choice(facts: Facts) -> str:
+    """How the size of a team is chosen."""
+    if "FASTBN_NUM_THREADS" in facts.environment:
+        return "always so many, since FASTBN_NUM_THREADS is set"
+    if facts.team_threads == 1 or facts.jit_disabled:
+        return "there is nothing to choose"
+    if facts.costs is None:
+        return "how many pays is measured at the first training"
+    costs = facts.costs
+    return (
+        f"as many as pay: one multiplies at {costs['speed'] / 1e9:.0f} GFLOP/s, a barrier takes "
+        f"{costs['barrier'] * 1e6:.1f} us, a start {costs['start'] * 1e6:.0f} us; small nets are "
+        "tried with one, too"
+    )
+
+
 def _rows(facts: Facts) -> list[tuple[str, str]]:
     cpu, cache, layers = facts.cpu, facts.cache, facts.threading
     cores = f"{cpu.cores}, of which {cpu.cores_allowed} for this process"
@@ -50,6 +66,7 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
         ("instructions", ", ".join(cpu.vector_features) or "unknown"),
         ("cores", cores),
         ("training", f"teams of up to {facts.team_threads} threads"),
+        ("  of which", _choice(facts)),
         ("products", f"tiles of {facts.tile_rows} rows by 128 bytes"),
         ("numba threads", str(facts.numba_threads)),
         ("threading layer", f"{layers.chosen or 'none'} ({state}; {layers.requested} requested)"),

@@ -72,6 +72,7 @@ class Facts:
     threading: ThreadingLayers
     numba_threads: int
     team_threads: int  # the most that a training takes
+    costs: dict[str, float] | None  # of the model that chooses how many; None before it is asked
     tile_rows: int  # of a matrix product, kept in registers
     jit_disabled: bool
     cache: Cache
@@ -88,8 +89,9 @@ def gather() -> Facts:
     import numba
 
     from fastbn._intrinsics import TILE_ROWS
-    from fastbn._threads import available_threads
+    from fastbn._threads import available_threads, kept_costs
 
+    costs = kept_costs()
     config: Any = numba.config
     return Facts(
         fastbn=fastbn.__version__,
@@ -100,6 +102,7 @@ def gather() -> Facts:
         threading=threading_layers(),
         numba_threads=int(config.NUMBA_NUM_THREADS),
         team_threads=available_threads(),
+        costs=dataclasses.asdict(costs) if costs else None,
         tile_rows=TILE_ROWS,
         jit_disabled=bool(config.DISABLE_JIT),
         cache=_cache(),
