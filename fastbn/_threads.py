@@ -117,7 +117,7 @@ TRIED_SECONDS = 3e-3
 
 # Calls shorter than this tell nothing; a trial is so many others, each size in turn.
 MEASURABLE_SECONDS = 2e-3
-TRIAL_CALLS = 4
+TRIAL_CALLS = 6
 
 # Calls between the first two trials, and between the later ones: 50 ms each when a model is fitted.
 FIRST_PAUSE, LAST_PAUSE = 32, 512

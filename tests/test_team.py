@@ -227,9 +227,9 @@ def test_small_nets_are_tried_with_one_thread_and_more(free):
     free.setattr(_threads, "costs", lambda: COSTS)
     team = _threads.TrainingTeam(1e7, 8)
     near, far = {1: 1e-4, 8: 2e-5}, {1: 1e-4, 8: 3e-4}
-    assert takes(team, near, 4) == [8, 1, 8, 1]
+    assert takes(team, near, 6) == [8, 1] * 3
     assert takes(team, near, _threads.FIRST_PAUSE) == [8] * _threads.FIRST_PAUSE
-    assert takes(team, far, 4) == [8, 1, 8, 1]  # the cores have moved apart
+    assert takes(team, far, 6) == [8, 1] * 3  # the cores have moved apart
     assert takes(team, far, 2 * _threads.FIRST_PAUSE) == [1] * 2 * _threads.FIRST_PAUSE
     late = takes(team, near, 5000)  # and together again: trials go on, and become rare
     assert late[:5] == [8, 1, 8, 1, 8]
@@ -241,7 +241,7 @@ def test_a_trial_is_of_calls_that_had_a_choice(free):
     slow_alone = {1: 5e-3, 8: 2e-3}
     team = _threads.TrainingTeam(1e7, 8)
     assert takes(team, slow_alone, 20, steps=1) == [1] * 20  # starting threads would not pay
-    assert takes(team, slow_alone, 4) == [8, 1, 8, 1]
+    assert takes(team, slow_alone, 6) == [8, 1] * 3
     assert takes(team, slow_alone, 20) == [8] * 20
 
 

@@ -39,8 +39,10 @@ def calls_per_sample(run: Callable[[int], object]) -> int:
     """Return how often to call so that one sample takes SECONDS; it warms up on the way.
 
     Every count is run before it is timed, and the last one before it is returned: what a peer
-    compiles for it is compiled then.
+    compiles for it is compiled then. Before, there is a pause: fastbn tries on the way how many
+    threads it takes, and those of another contestant may still be spinning.
     """
+    time.sleep(PAUSE)
     count = 1
     while True:
         run(count)
