@@ -101,7 +101,8 @@ class TrainingTeam:
         self._trial.append((size, seconds / samples))
         if len(self._trial) == TRIAL_CALLS:
             alone = min(time for size, time in self._trial if size == 1)
-            self._alone = alone < min(time for size, time in self._trial if size > 1)
+            together = min(time for size, time in self._trial if size > 1)
+            self._alone = together > alone * (1.0 - MARGIN)
             self._trial = []
             self._wait, self._pause = self._pause, min(2 * self._pause, LAST_PAUSE)
 

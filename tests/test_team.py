@@ -231,6 +231,8 @@ def test_small_nets_are_tried_with_one_thread_and_more(free):
     assert takes(team, near, _threads.FIRST_PAUSE) == [8] * _threads.FIRST_PAUSE
     assert takes(team, far, 6) == [8, 1] * 3  # the cores have moved apart
     assert takes(team, far, 2 * _threads.FIRST_PAUSE) == [1] * 2 * _threads.FIRST_PAUSE
+    little = {1: 1e-4, 8: 9.5e-5}
+    assert takes(_threads.TrainingTeam(1e7, 8), little, 10) == [8, 1] * 3 + [1] * 4
     late = takes(team, near, 5000)  # and together again: trials go on, and become rare
     assert late[:5] == [8, 1, 8, 1, 8]
     assert 4 < late.count(1) < 5000 / 100
