@@ -1,0 +1,1 @@
+"""Benchmarks for airspeed velocity: docs/benchmarks.md tells how to run them."""

@@ -1,0 +1,52 @@
+"""What the benchmarks share: functions that a commit may not have yet, threads, data, peers."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+import numpy as np
+
+DTYPES = ["float32", "float64"]
+THREADS = [1, 2]
+
+
+def find(path: str) -> Any:
+    """Return ``fastbn.<path>``; where this commit does not have it, the benchmark is skipped."""
+    module, _, name = f"fastbn.{path}".rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise NotImplementedError(f"fastbn.{path} is not in this commit") from None
+
+
+def limit_threads(count: int) -> None:
+    """Let fastbn take so many threads; the benchmark is skipped where there are not so many cores.
+
+    Every benchmark runs in a process of its own, so nothing is put back.
+    """
+    import numba
+
+    if count > numba.config.NUMBA_NUM_THREADS:
+        raise NotImplementedError(f"{count} threads on fewer cores")
+    numba.set_num_threads(count)
+    os.environ["FASTBN_NUM_THREADS"] = str(count)
+
+
+def normal(*shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
+    """Return normally distributed numbers, the same for every commit."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+class Benchmark:
+    """Times one method; `setup` calls all that it will call, so that nothing compiles in a sample.
+
+    asv takes the median of `repeat` samples in each of `rounds` processes.
+    """
+
+    timeout = 300.0
+    sample_time = 0.02
+    warmup_time = 0.05
+    repeat = (3, 7, 1.0)
+    rounds = 2

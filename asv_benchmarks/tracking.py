@@ -1,0 +1,78 @@
+"""Figures that are not times: accuracy, and how far speed is from what limits it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .common import find, limit_threads, normal
+from .training import bare_products
+
+
+class Accuracy:
+    """Of a net on the embedded digits after so many epochs; the seed is fixed."""
+
+    timeout = 300.0
+    params: Any = ([1, 10],)
+    param_names = ("epochs",)
+    unit = "%"
+
+    def setup(self, epochs: int) -> None:
+        self.data = find("datasets.load_digits")()
+        self.model = find("BatchNormMLP")((64, 128, 10), seed=0)
+        self.model.fit(
+            self.data.X_train, self.data.y_train, epochs=epochs, batch_size=64, progress=False
+        )
+
+    def track_training(self, epochs: int) -> float:
+        return self.of(self.data.X_train, self.data.y_train)
+
+    def track_test(self, epochs: int) -> float:
+        return self.of(self.data.X_test, self.data.y_test)
+
+    def of(self, x: np.ndarray, y: np.ndarray) -> float:
+        return 100.0 * float(np.mean(self.model.predict(x) == y))
+
+
+class OverLimits:
+    """Our time as a multiple of the limit's, in turns in one process."""
+
+    timeout = 300.0
+    params: Any = ([1, 2],)
+    param_names = ("threads",)
+    unit = "ratio"
+
+    def setup(self, threads: int) -> None:
+        limit_threads(threads)
+
+    def track_batch_norm_over_copy(self, threads: int) -> float:
+        """Batch norm of 256 MB, feature-major, into an array that is there, over a copy of it."""
+        forward = find("batch_norm")
+        x = normal(1024, 1 << 16)
+        y = np.empty_like(x)
+        # x is read and y written, as by a copy
+        return ratio(lambda: forward(x, layout="CN", out=y), lambda: np.copyto(y, x))
+
+    def track_step_over_products(self, threads: int) -> float:
+        """A training step over its bare matrix products, by NumPy's BLAS."""
+        sizes, batch = (784, 1024, 1024, 10), 256
+        model = find("BatchNormMLP")(sizes)
+        x, y = normal(batch, sizes[0]), np.arange(batch) % 10
+        products = bare_products(sizes, batch)
+        return ratio(lambda: model.partial_fit(x, y), lambda: [np.dot(a, b) for a, b in products])
+
+
+def ratio(ours: Callable[[], Any], limit: Callable[[], Any], repeats: int = 9) -> float:
+    """Return the ratio of the medians, each called once before."""
+    samples: tuple[list[float], list[float]] = ([], [])
+    for repeat in range(repeats + 1):
+        for side, function in list(enumerate((ours, limit)))[:: -1 if repeat % 2 else 1]:
+            start = time.perf_counter()
+            function()
+            samples[side].append(time.perf_counter() - start)
+    medians = [statistics.median(values[1:]) for values in samples]
+    return medians[0] / medians[1]

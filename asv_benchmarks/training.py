@@ -1,0 +1,98 @@
+"""Training steps, an epoch, and inference of the model."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from .common import THREADS, Benchmark, find, limit_threads, normal
+
+NETS = [
+    ((20, 64, 64, 2), 64),
+    ((64, 128, 10), 128),
+    ((784, 256, 128, 10), 128),
+    ((784, 32, 10), 6000),
+    ((784, 1024, 1024, 10), 256),
+]
+BATCHES = 8
+
+
+class Steps(Benchmark):
+    """Eight training steps by `partial_fit`, on shuffled minibatches."""
+
+    params: Any = (NETS, THREADS)
+    param_names = ("layers_batch", "threads")
+
+    def setup(self, net: tuple[tuple[int, ...], int], threads: int) -> None:
+        limit_threads(threads)
+        sizes, self.batch = net
+        self.x = normal(BATCHES * self.batch, sizes[0])
+        self.y = np.random.default_rng(1).integers(0, sizes[-1], len(self.x))
+        self.model = find("BatchNormMLP")(sizes)
+        self.time_steps(net, threads)
+
+    def time_steps(self, *_: Any) -> None:
+        self.model.partial_fit(self.x, self.y, batch_size=self.batch)
+
+
+class BareProducts(Benchmark):
+    """The matrix products of the same eight steps, by NumPy: a control."""
+
+    params: Any = (NETS,)
+    param_names = ("layers_batch",)
+
+    def setup(self, net: tuple[tuple[int, ...], int]) -> None:
+        self.products = bare_products(*net)
+
+    def time_products(self, *_: Any) -> None:
+        for _ in range(BATCHES):
+            for a, b in self.products:
+                np.dot(a, b)
+
+
+def bare_products(sizes: tuple[int, ...], batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the operands of a step's products: z, the weight's gradient and, inside, da."""
+    products = []
+    for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        weight, a, dz = normal(n_out, n_in), normal(n_in, batch), normal(n_out, batch)
+        products += [(weight, a), (dz, a.T)]
+        if index > 0:
+            products.append((weight.T, dz))
+    return products
+
+
+class Epoch(Benchmark):
+    """An epoch of `fit` on the embedded digits."""
+
+    params: Any = ([16, 128],)
+    param_names = ("batch_size",)
+
+    def setup(self, batch_size: int) -> None:
+        self.data = find("datasets.load_digits")()
+        self.model = find("BatchNormMLP")((64, 128, 10))
+        self.time_fit(batch_size)
+
+    def time_fit(self, batch_size: int) -> None:
+        self.model.fit(
+            self.data.X_train, self.data.y_train, epochs=1, batch_size=batch_size, progress=False
+        )
+
+
+class Inference(Benchmark):
+    """`predict_proba` on so many samples."""
+
+    params: Any = ([1, 100, 10_000], THREADS)
+    param_names = ("samples", "threads")
+
+    def setup(self, samples: int, threads: int) -> None:
+        limit_threads(threads)
+        self.model = find("BatchNormMLP")((784, 256, 128, 10))
+        train = normal(256, 784)
+        self.model.partial_fit(train, np.arange(256) % 10, batch_size=128)
+        self.x = normal(samples, 784)
+        self.time_predict_proba(samples, threads)
+
+    def time_predict_proba(self, *_: Any) -> None:
+        self.model.predict_proba(self.x)
