@@ -17,6 +17,10 @@ from fastbn.kernels.gemm import DEPTH
 ALIGNMENT = 16
 LINE_BYTES = 64
 
+# Features of the first layer, for each member of a team but one, from which gathering all of a
+# minibatch takes less than half of the time of its product.
+KEPT_UNITS = 64
+
 
 # Whole panels are multiples of this many elements, in either dtype.
 PANEL = PANEL_BYTES // 4
@@ -70,11 +74,21 @@ class Layout:
         """Number of input features."""
         return int(self.table[0, kernels.N_IN])
 
-    @property
-    def barriers(self) -> int:
+    def keeps_rows(self, rows: int, members: int) -> bool:
+        """Tell whether each member of a team keeps its features of the first layer to itself.
+
+        It then gathers all of the minibatch, twice. That pays where a member has features enough to
+        multiply with it, and where the others' part of the data is less than what would go from
+        core to core instead: z, dz, the weight and its gradient.
+        """
+        inputs, units = map(int, self.table[0, [kernels.N_IN, kernels.N_OUT]])
+        others = members - 1
+        enough = units >= KEPT_UNITS * others
+        return others > 0 and enough and others * rows * inputs <= units * (rows + inputs)
+
+    def barriers(self, rows: int) -> int:
         """Barriers of a training step of two threads (kernels/network.py)."""
-        kept = self.table[0, kernels.N_OUT] >= kernels.KEPT_ROWS
-        return 2 * len(self.table) + (1 if kept else 4)
+        return 2 * len(self.table) + (1 if self.keeps_rows(rows, 2) else 4)
 
     def gemm_flops(self, rows: int) -> float:
         """Floating point operations of a step's matrix products; the first layer has no dX."""

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import pathlib
+import re
 import threading
 from collections.abc import Callable
 from types import FunctionType
@@ -205,7 +206,8 @@ class _KernelCache(caching.FunctionCache):
         except Exception:  # a damaged file is as good as none
             result = None
         if result is None:
-            logger.info("compiling %s for %s", self._py_func.__qualname__, sig)
+            dtypes = sorted(set(re.findall(r"float\d+", str(sig))))
+            logger.info("compiling %s for %s", self._py_func.__qualname__, ", ".join(dtypes))
             target_context.refresh()
             for listener in list(_compile_listeners):
                 listener()

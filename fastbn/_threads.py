@@ -58,7 +58,7 @@ class Costs:
 def team_size(flops: float, barriers: int, steps: int) -> int:
     """Return how many threads shall take `steps` steps of so much work."""
     most = 1 if DISABLED else available_threads()
-    if most == 1 or os.environ.get("FASTBN_NUM_THREADS"):
+    if most == 1 or _limit("FASTBN_NUM_THREADS") is not None:
         return most
     return costs().best_size(flops, barriers, steps, most)
 
@@ -108,8 +108,7 @@ class TrainingTeam:
 
     def _is_tried(self) -> bool:
         return (
-            not os.environ.get("FASTBN_NUM_THREADS")
-            and self._work[0] < TRIED_SECONDS * costs().speed
+            _limit("FASTBN_NUM_THREADS") is None and self._work[0] < TRIED_SECONDS * costs().speed
         )
 
 

@@ -130,7 +130,7 @@ class BatchNormMLP:
     def _reset_scratch(self) -> None:
         self._free: list[kernels.Workspace] = []  # scratch memory that no call is using
         self._training = threading.Lock()
-        self._teams: dict[int, TrainingTeam] = {}  # by rows of the minibatch
+        self._teams: dict[int, TrainingTeam] = {}  # by bits of the minibatch's rows
 
     def _initialize(self) -> None:
         """Draw the weights; gamma becomes 1."""
@@ -270,15 +270,15 @@ class BatchNormMLP:
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each."""
         losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
         rows = int(np.diff(bounds).max())
-        if not self._training.acquire(blocking=False):
-            raise RuntimeError("this model is being trained by another thread")
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_releasing(self._training))
+            if not self._training.acquire(blocking=False):
+                raise RuntimeError("this model is being trained by another thread")
+            stack.callback(self._training.release)
             team = self._team_for(rows)
             size = team.size(lrs.size)
             work = stack.enter_context(self._workspace(rows, size))
             self.scaling = self.scaling.adopt(samples.center, samples.scale)
-            network, recipe, steps = self._network(), self._recipe(), self.steps
+            network, recipe, steps = self._network(), self._recipe(rows, size), self.steps
             start = time.perf_counter()
             try:
                 run_team(
@@ -296,9 +296,12 @@ class BatchNormMLP:
         return losses, correct
 
     def _team_for(self, rows: int) -> TrainingTeam:
-        if rows not in self._teams:
-            self._teams[rows] = TrainingTeam(self.layout.gemm_flops(rows), self.layout.barriers)
-        return self._teams[rows]
+        """What is known of minibatches of about so many rows: up to the next power of two."""
+        size = rows.bit_length()
+        if size not in self._teams:
+            layout = self.layout
+            self._teams[size] = TrainingTeam(layout.gemm_flops(rows), layout.barriers(rows))
+        return self._teams[size]
 
     def next_order(self, n_samples: int, shuffle: bool) -> np.ndarray:
         """Return the order of the samples in the next epoch; it depends on seed and epoch alone."""
@@ -415,7 +418,7 @@ class BatchNormMLP:
         none = np.empty(0, np.int64), np.empty(0, self.dtype)
         samples = kernels.Samples(x, *none, self.scaling.center, self.scaling.scale)
         logits = np.empty((x.shape[0], self.config.layer_sizes[-1]), self.dtype)
-        network, recipe = self._network(), self._recipe()
+        network, recipe = self._network(), self._recipe(0, 1)
         size = team_size(self.layout.gemm_flops(x.shape[0]) / 3, 1, 1)
         size = max(1, min(size, x.shape[0] // INFERENCE_ROWS))
         with contextlib.ExitStack() as stack:
@@ -434,7 +437,7 @@ class BatchNormMLP:
             self.running_mean, self.running_var,
         )  # fmt: skip
 
-    def _recipe(self) -> kernels.Recipe:
+    def _recipe(self, rows: int, members: int) -> kernels.Recipe:
         config, number = self.config, self.dtype.type
         return kernels.Recipe(
             eps=number(config.eps),
@@ -449,6 +452,7 @@ class BatchNormMLP:
             optimizer_eps=config.optimizer_eps,
             weight_decay=config.weight_decay,
             max_norm=math.inf if config.max_norm is None else config.max_norm,
+            keeps_rows=self.layout.keeps_rows(rows, members),
         )
 
     @contextlib.contextmanager
@@ -461,11 +465,3 @@ class BatchNormMLP:
             yield work
         finally:
             self._free.append(work)
-
-
-@contextlib.contextmanager
-def _releasing(lock: threading.Lock) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        lock.release()

@@ -281,7 +281,8 @@ def test_doctor_prints_a_table_and_the_same_as_json():
     [
         ({"environment": {"FASTBN_NUM_THREADS": "3"}}, "FASTBN_NUM_THREADS is set"),
         ({"team_threads": 1}, "nothing to choose"),
-        ({"jit_disabled": True}, "nothing to choose"),
+        ({"environment": {"FASTBN_NUM_THREADS": " "}, "team_threads": 1}, "nothing to choose"),
+        ({"jit_disabled": True, "environment": {"FASTBN_NUM_THREADS": "3"}}, "compiler is off"),
         ({"costs": None}, "measured at the first training"),
         (
             {"costs": {"speed": 9.8e10, "barrier": 4e-7, "start": 7e-5}},

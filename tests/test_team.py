@@ -61,6 +61,32 @@ def test_the_same_bits_for_any_number_of_threads_and_any_chunks(
             assert np.array_equal(value, other[name]), name
 
 
+@pytest.mark.parametrize(
+    ("sizes", "rows", "members", "kept"),
+    [
+        ((20, 64, 2), 64, 1, False),  # nobody to share with
+        ((20, 64, 2), 64, 2, True),
+        ((20, 63, 2), 64, 2, False),  # too few features
+        ((20, 64, 2), 64, 3, False),
+        ((784, 256, 10), 128, 2, True),
+        ((784, 256, 10), 6000, 2, False),  # too much data
+        ((30, 451, 9), 41, 8, True),
+    ],
+)
+def test_who_keeps_features_of_the_first_layer(sizes, rows, members, kept):
+    layout = fastbn.BatchNormMLP(sizes).layout
+    assert layout.keeps_rows(rows, members) is kept
+    if members == 2:
+        assert layout.barriers(rows) == 2 * (len(sizes) - 1) + (1 if kept else 4)
+
+
+def test_minibatches_of_about_one_size_share_their_trials(rng):
+    model = fastbn.BatchNormMLP((3, 4, 2))
+    for rows in (65, 100, 127, 128):
+        model.train_step(rng.standard_normal((rows, 3)), np.arange(rows) % 2)
+    assert len(model._teams) == 2
+
+
 @njit
 def relay(rounds, cells, member):
     """Every member writes its cell, and after the barrier reads all: the sum is known."""

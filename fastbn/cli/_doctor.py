@@ -37,9 +37,11 @@ def doctor(
 
 def _choice(facts: Facts) -> str:
     """How the size of a team is chosen."""
-    if "FASTBN_NUM_THREADS" in facts.environment:
+    if facts.jit_disabled:
+        return "one, since the compiler is off"
+    if facts.environment.get("FASTBN_NUM_THREADS", "").split(",")[0].strip():
         return "always so many, since FASTBN_NUM_THREADS is set"
-    if facts.team_threads == 1 or facts.jit_disabled:
+    if facts.team_threads == 1:
         return "there is nothing to choose"
     if facts.costs is None:
         return "how many pays is measured at the first training"

@@ -25,7 +25,7 @@ import numpy as np
 from numba import prange
 
 from fastbn._intrinsics import fence, scratch_like, stream_piece, view
-from fastbn._jit import njit, njit_inlined, njit_parallel
+from fastbn._jit import njit, njit_inlined, njit_parallel, njit_strict
 from fastbn.kernels.activations import affine_activation, stream_affine_activation
 from fastbn.kernels.reductions import BLOCK, row_moments, row_moments_wide
 from fastbn.kernels.streams import PIECE, is_streamed, whole_pieces
@@ -290,7 +290,7 @@ def batch_norm_inference_cn(
             affine_activation(x[b, c], running_mean[c], scale, beta[c], slope, y[b, c])
 
 
-@njit
+@njit_strict
 def update_running_statistics(
     mean,  # (C,)
     var,  # (C,), biased

@@ -83,6 +83,7 @@ class Recipe(NamedTuple):
     optimizer_eps: float
     weight_decay: float
     max_norm: float
+    keeps_rows: bool  # whether a member's features of the first layer are its own all along
 
 
 class Workspace(NamedTuple):
@@ -121,10 +122,6 @@ class Samples(NamedTuple):
 
 # Samples of the loss that one member takes at a time.
 PART_ROWS = 512
-
-# Features of the first layer, for each member but one, from which gathering all of the minibatch
-# is less than half of the time of its product.
-KEPT_ROWS = 64
 
 
 @njit_inlined
@@ -177,41 +174,32 @@ def share_rows(n, member):
     return first * TILE_ROWS, min(last * TILE_ROWS, n)
 
 
-@njit
-def keeps_rows(rows, member):
-    """Whether the products of the data are shared by rows, of which there are so many.
-
-    Every member then gathers all of the minibatch, and its features are its own from the data to
-    the update: nothing of the first layer goes from one to another. Otherwise each gathers a part.
-    """
-    return member.size > 1 and rows >= KEPT_ROWS * (member.size - 1)
-
-
 @njit_inlined
-def share_tasks(rows, columns, width, member):
+def share_tasks(rows, columns, width, kept, member):
     """Cut a product of the data into tasks, a group of rows by a panel of columns each.
 
-    Where the member does not keep its rows, they are cut only if there are few panels. The result
-    is this member's first and last task, and how many groups the rows are cut into.
+    A member that keeps its rows does them for all panels. Otherwise it does some panels, and rows
+    are cut only where there are few. The result is this member's first and last task, and how many
+    groups the rows are cut into.
     """
     panels = whole(columns, width)
     tiles = whole(rows, TILE_ROWS)
     groups = 1 if panels % member.size == 0 else min(tiles, 1 + 4 * member.size // panels)
     first, last = share(panels * groups, member)
-    return (0, panels, 1) if keeps_rows(rows, member) else (first, last, groups)
+    return (0, panels, 1) if kept else (first, last, groups)
 
 
 @njit
-def task_place(task, groups, rows, member):
+def task_place(task, groups, rows, kept, member):
     """Panel, first row and last row of a task of `share_tasks`."""
-    kept, tiles = keeps_rows(rows, member), whole(rows, TILE_ROWS)
+    tiles = whole(rows, TILE_ROWS)
     part, parts = (member.rank, member.size) if kept else (task % groups, groups)
     first, last = tiles * part // parts, tiles * (part + 1) // parts
     return task // groups, first * TILE_ROWS, min(last * TILE_ROWS, rows)
 
 
 @njit_inlined
-def multiply_data(network, work, samples, order, member):
+def multiply_data(network, work, samples, order, kept, member):
     """z of the first layer: its weight times the minibatch transposed.
 
     A panel of samples is gathered, scaled, transposed and used while it is in cache.
@@ -224,9 +212,9 @@ def multiply_data(network, work, samples, order, member):
     gathered = work.x[member.rank, : width * inputs]
     panel = work.x[member.rank, width * inputs : 2 * width * inputs]
     present = -1
-    first, last, groups = share_tasks(layer[N_OUT], rows, width, member)
+    first, last, groups = share_tasks(layer[N_OUT], rows, width, kept, member)
     for task in range(first, last):
-        p, i, stop = task_place(task, groups, layer[N_OUT], member)
+        p, i, stop = task_place(task, groups, layer[N_OUT], kept, member)
         j = p * width
         count = min(width, rows - j)
         if p != present:
@@ -240,14 +228,14 @@ def multiply_data(network, work, samples, order, member):
 
 
 @njit_inlined
-def multiply_by_data(network, work, samples, order, member):
+def multiply_by_data(network, work, samples, order, kept, member):
     """Gradient of the first layer's weight: dz times the minibatch, gathered once more."""
     layer = network.layers[0]
     rows, inputs = order.size, layer[N_IN]
     width = panel_width(work.z)
     dz = strided(view(work.dz, 0, (layer[N_OUT], rows)))
     dweight = matrix(network.grads, layer)
-    first, last, groups = share_tasks(layer[N_OUT], inputs, width, member)
+    first, last, groups = share_tasks(layer[N_OUT], inputs, width, kept, member)
     panels = work.x[member.rank]
     j_first = first // groups * width
     j_last = min(((last - 1) // groups + 1) * width, inputs)
@@ -257,7 +245,7 @@ def multiply_by_data(network, work, samples, order, member):
             samples.x, order, k, k + part, samples.center, samples.scale, j_first, j_last, panels
         )
         for task in range(first, last):
-            p, i, stop = task_place(task, groups, layer[N_OUT], member)
+            p, i, stop = task_place(task, groups, layer[N_OUT], kept, member)
             start = (p * width - j_first) * part
             multiply_panel(dz, k, part, panels, start, dweight, i, stop, p * width, add)
 
@@ -268,8 +256,8 @@ def forward(network, recipe, work, samples, order, step, member):
     rows = order.size
     width = panel_width(work.z)
     padded = whole(rows, width) * width
-    multiply_data(network, work, samples, order, member)
-    if not keeps_rows(network.layers[0, N_OUT], member):
+    multiply_data(network, work, samples, order, recipe.keeps_rows, member)
+    if not recipe.keeps_rows:
         barrier(member)
     for index in range(network.layers.shape[0]):
         layer = network.layers[index]
@@ -348,9 +336,9 @@ def backward(network, recipe, work, samples, order, step, member):
             panels = work.at_panels[previous[PADDED_UNIT] * rows :]
             dweight = matrix(network.grads, layer)
             multiply(strided(dz), panels, rows, dweight, first, last)
-        if index > 0 or not keeps_rows(layer[N_OUT], member):
+        if index > 0 or not recipe.keeps_rows:
             barrier(member)
-    multiply_by_data(network, work, samples, order, member)
+    multiply_by_data(network, work, samples, order, recipe.keeps_rows, member)
     barrier(member)
 
 
@@ -371,7 +359,7 @@ def update(network, recipe, lr, step, member):
                 update_part(
                     network, recipe, clip, lr, step, start + first * size, start + last * size
                 )
-    if not keeps_rows(network.layers[0, N_OUT], member):
+    if not recipe.keeps_rows:
         barrier(member)
 
 
@@ -483,7 +471,7 @@ def infer_logits(
         padded = whole(count, width) * width
         for r in range(count):
             work.labels[r] = first + r
-        multiply_data(network, work, samples, work.labels[:count], one)
+        multiply_data(network, work, samples, work.labels[:count], False, one)
         for index in range(layers.shape[0]):
             layer = layers[index]
             z = units(work.z, layer, count)
