@@ -75,6 +75,8 @@ class TrainingTeam:
     def __init__(self, flops: float, barriers: int) -> None:
         self._work = flops, barriers
         self._alone = False  # the last trial's result
+        self._alone_seconds = math.inf  # what one thread took then for a sample
+        self._slow = 0  # calls in a row in which the team took longer than that
         self._wait, self._pause = 0, FIRST_PAUSE  # calls until the next trial, and after it
         self._trial: list[tuple[int, float]] = []  # threads, and seconds a sample
         self._is_open = False  # whether there was something to choose for the last call
@@ -96,14 +98,17 @@ class TrainingTeam:
         if not self._is_open or seconds < MEASURABLE_SECONDS:
             return
         if self._wait > 0:
-            self._wait -= 1
+            slow = size > 1 and seconds / samples > self._alone_seconds
+            self._slow = self._slow + 1 if slow else 0
+            # the cores have moved apart: the next trial begins
+            self._wait = self._wait - 1 if self._slow < SLOW_CALLS else 0
             return
         self._trial.append((size, seconds / samples))
         if len(self._trial) == TRIAL_CALLS:
             alone = min(time for size, time in self._trial if size == 1)
             together = min(time for size, time in self._trial if size > 1)
             self._alone = together > alone * (1.0 - MARGIN)
-            self._trial = []
+            self._alone_seconds, self._slow, self._trial = alone, 0, []
             self._wait, self._pause = self._pause, min(2 * self._pause, LAST_PAUSE)
 
     def _is_tried(self) -> bool:
@@ -118,6 +123,9 @@ TRIED_SECONDS = 3e-3
 # Calls shorter than this tell nothing; a trial is so many others, each size in turn.
 MEASURABLE_SECONDS = 2e-3
 TRIAL_CALLS = 6
+
+# Calls in a row that are slower than one thread was, until the choice is looked at again.
+SLOW_CALLS = 2
 
 # Calls between the first two trials, and between the later ones: 50 ms each when a model is fitted.
 FIRST_PAUSE, LAST_PAUSE = 32, 512

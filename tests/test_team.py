@@ -255,8 +255,12 @@ def test_small_nets_are_tried_with_one_thread_and_more(free):
     near, far = {1: 1e-4, 8: 2e-5}, {1: 1e-4, 8: 3e-4}
     assert takes(team, near, 6) == [8, 1] * 3
     assert takes(team, near, _threads.FIRST_PAUSE) == [8] * _threads.FIRST_PAUSE
-    assert takes(team, far, 6) == [8, 1] * 3  # the cores have moved apart
-    assert takes(team, far, 2 * _threads.FIRST_PAUSE) == [1] * 2 * _threads.FIRST_PAUSE
+    assert takes(team, near, 6) == [8, 1] * 3
+    assert takes(team, near, 5) == [8] * 5
+    assert takes(team, far, 1) + takes(team, near, 1) + takes(team, far, 1) == [8] * 3  # bursts
+    assert takes(team, far, 1) == [8]  # the cores have moved apart
+    assert takes(team, far, 6) == [8, 1] * 3
+    assert takes(team, far, 4 * _threads.FIRST_PAUSE) == [1] * 4 * _threads.FIRST_PAUSE
     little = {1: 1e-4, 8: 9.5e-5}
     assert takes(_threads.TrainingTeam(1e7, 8), little, 10) == [8, 1] * 3 + [1] * 4
     late = takes(team, near, 5000)  # and together again: trials go on, and become rare
