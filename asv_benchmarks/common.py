@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
+from numba.core.errors import NumbaError
+
+# asv forks a process for each benchmark from one that has imported this
+with contextlib.suppress(ImportError):
+    import fastbn.model  # noqa: F401
 
 DTYPES = ["float32", "float64"]
 THREADS = [1, 2]
@@ -26,12 +34,22 @@ def limit_threads(count: int) -> None:
 
     Every benchmark runs in a process of its own, so nothing is put back.
     """
-    import numba
-
     if count > numba.config.NUMBA_NUM_THREADS:
         raise NotImplementedError(f"{count} threads on fewer cores")
     numba.set_num_threads(count)
     os.environ["FASTBN_NUM_THREADS"] = str(count)
+
+
+def call_first(*methods: Callable[[], None]) -> None:
+    """Call the methods once, in `setup`, so that nothing compiles in a sample.
+
+    A commit whose functions take other arguments skips the benchmark.
+    """
+    for method in methods:
+        try:
+            method()
+        except (TypeError, NumbaError) as error:
+            raise NotImplementedError(f"this commit takes other arguments: {error}") from error
 
 
 def normal(*shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
@@ -40,10 +58,7 @@ def normal(*shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
 
 
 class Benchmark:
-    """Times one method; `setup` calls all that it will call, so that nothing compiles in a sample.
-
-    asv takes the median of `repeat` samples in each of `rounds` processes.
-    """
+    """Times its methods: asv takes the median of `repeat` samples in each of `rounds` processes."""
 
     timeout = 300.0
     sample_time = 0.02

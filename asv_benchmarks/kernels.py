@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .common import DTYPES, THREADS, Benchmark, find, limit_threads, normal
+from .common import DTYPES, THREADS, Benchmark, call_first, find, limit_threads, normal
 
 
 class BatchNorm(Benchmark):
@@ -28,10 +28,7 @@ class BatchNorm(Benchmark):
         self.settings = {"layout": layout, "activation": "leaky_relu"}
         _, self.mean, self.rstd = self.forward(self.x, self.gamma, self.beta, **self.settings)
         self.var = np.ones_like(self.mean)
-        self.time_statistics(shape, dtype, layout, threads)
-        self.time_forward(shape, dtype, layout, threads)
-        self.time_backward(shape, dtype, layout, threads)
-        self.time_inference(shape, dtype, layout, threads)
+        call_first(self.time_statistics, self.time_forward, self.time_backward, self.time_inference)
 
     def time_statistics(self, *_: Any) -> None:
         self.statistics(self.x, layout=self.settings["layout"])
@@ -62,8 +59,7 @@ class RunningStatistics(Benchmark):
         self.weight = normal(features, features, dtype=dtype)
         self.mean, self.running_mean, self.gamma, self.beta = normal(4, features, dtype=dtype)
         self.var, self.running_var = np.ones((2, features), dtype)
-        self.time_update(features, dtype)
-        self.time_fold(features, dtype)
+        call_first(self.time_update, self.time_fold)
 
     def time_update(self, *_: Any) -> None:
         self.update(self.running_mean, self.running_var, self.mean, self.var, 128)
@@ -82,7 +78,7 @@ class SoftmaxCrossEntropy(Benchmark):
         self.loss = find("softmax_cross_entropy")
         self.logits = normal(*shape, dtype=dtype)
         self.labels = np.random.default_rng(1).integers(0, shape[1], shape[0])
-        self.time_loss(shape, dtype)
+        call_first(self.time_loss)
 
     def time_loss(self, *_: Any) -> None:
         self.loss(self.logits, self.labels)
@@ -98,8 +94,7 @@ class InputScaling(Benchmark):
         limit_threads(threads)
         self.min_max_scale, self.standardize = find("min_max_scale"), find("standardize")
         self.x = normal(*shape, dtype=dtype)
-        self.time_min_max(shape, dtype, threads)
-        self.time_standardize(shape, dtype, threads)
+        call_first(self.time_min_max, self.time_standardize)
 
     def time_min_max(self, *_: Any) -> None:
         self.min_max_scale(self.x)

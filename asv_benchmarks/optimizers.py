@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .common import DTYPES, THREADS, Benchmark, find, limit_threads, normal
+from .common import DTYPES, THREADS, Benchmark, call_first, find, limit_threads, normal
 
 
 class Optimizers(Benchmark):
@@ -20,9 +20,7 @@ class Optimizers(Benchmark):
         self.adam, self.sgd, self.rmsprop = map(find, ("adam_step", "sgd_step", "rmsprop_step"))
         self.param, self.grad, self.m = normal(3, size, dtype=dtype)
         self.v = np.ones_like(self.m)
-        self.time_adam(size, dtype, threads)
-        self.time_sgd(size, dtype, threads)
-        self.time_rmsprop(size, dtype, threads)
+        call_first(self.time_adam, self.time_sgd, self.time_rmsprop)
 
     def time_adam(self, *_: Any) -> None:
         self.adam(self.param, self.grad, self.m, self.v, step=10)

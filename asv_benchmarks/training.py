@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .common import THREADS, Benchmark, find, limit_threads, normal
+from .common import THREADS, Benchmark, call_first, find, limit_threads, normal
 
 NETS = [
     ((20, 64, 64, 2), 64),
@@ -31,7 +31,7 @@ class Steps(Benchmark):
         self.x = normal(BATCHES * self.batch, sizes[0])
         self.y = np.random.default_rng(1).integers(0, sizes[-1], len(self.x))
         self.model = find("BatchNormMLP")(sizes)
-        self.time_steps(net, threads)
+        call_first(self.time_steps)
 
     def time_steps(self, *_: Any) -> None:
         self.model.partial_fit(self.x, self.y, batch_size=self.batch)
@@ -70,14 +70,15 @@ class Epoch(Benchmark):
     param_names = ("batch_size",)
 
     def setup(self, batch_size: int) -> None:
-        self.data = find("datasets.load_digits")()
+        self.data, self.batch_size = find("datasets.load_digits")(), batch_size
         self.model = find("BatchNormMLP")((64, 128, 10))
-        self.time_fit(batch_size)
+        call_first(self.time_fit)
 
-    def time_fit(self, batch_size: int) -> None:
+    def time_fit(self, *_: Any) -> None:
         self.model.fit(
-            self.data.X_train, self.data.y_train, epochs=1, batch_size=batch_size, progress=False
-        )
+            self.data.X_train, self.data.y_train, epochs=1, batch_size=self.batch_size,
+            progress=False,
+        )  # fmt: skip
 
 
 class Inference(Benchmark):
@@ -92,7 +93,7 @@ class Inference(Benchmark):
         train = normal(256, 784)
         self.model.partial_fit(train, np.arange(256) % 10, batch_size=128)
         self.x = normal(samples, 784)
-        self.time_predict_proba(samples, threads)
+        call_first(self.time_predict_proba)
 
     def time_predict_proba(self, *_: Any) -> None:
         self.model.predict_proba(self.x)

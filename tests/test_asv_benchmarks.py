@@ -15,7 +15,7 @@ from cases import JIT_DISABLED
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="Python loops are not measured")
 
 ROOT = pathlib.Path(__file__).parent.parent
-MODULES = ("kernels", "memory", "optimizers", "startup", "tracking", "training")
+MODULES = ("kernels", "loops", "memory", "optimizers", "startup", "tracking", "training")
 KINDS = ("time_", "timeraw_", "peakmem_", "track_")
 SLOW = {"FirstStepCold", "FirstStepWarm", "OverLimits"}  # whole processes, or large arrays
 
@@ -44,7 +44,7 @@ def methods(found):
 def test_every_class_has_something_to_measure():
     found = list(classes())
     assert len(found) > 10
-    bases = {"FirstStep"}
+    bases = {"FirstStep", "Loops"}
     assert [one.__name__ for one in found if not methods(one) and one.__name__ not in bases] == []
 
 

@@ -1,0 +1,113 @@
+"""The loops of a training step, one by one, as compiled code calls them: on one thread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .common import DTYPES, Benchmark, call_first, find, normal
+
+UNITS_ROWS = [(64, 64), (128, 128), (32, 6000), (1024, 256)]
+
+
+class Loops(Benchmark):
+    """A layer of so many units on a minibatch of so many rows."""
+
+    params: Any = (UNITS_ROWS, DTYPES)
+    param_names = ("units_rows", "dtype")
+
+
+class Products(Loops):
+    """out = a b, a square weight, and both ways of packing b's rows."""
+
+    def setup(self, shape: tuple[int, int], dtype: str) -> None:
+        self.multiply, self.pack_rows, self.pack_columns = (
+            find(f"kernels.gemm.{name}") for name in ("multiply", "pack_rows", "pack_columns")
+        )
+        units, rows = shape
+        self.weight, self.b = normal(units, units, dtype=dtype), normal(units, rows, dtype=dtype)
+        width = find("kernels.gemm.panel_width")(self.b)
+        self.panels = np.zeros(units * -(-rows // width) * width, dtype)
+        self.transposed = np.zeros(-(-units // width) * width * rows, dtype)
+        self.out = np.empty_like(self.b)
+        call_first(self.time_pack_rows, self.time_pack_columns, self.time_multiply)
+
+    def time_multiply(self, *_: Any) -> None:
+        units = self.out.shape[0]
+        self.multiply(self.weight, self.panels, units, self.out, 0, units)
+
+    def time_pack_rows(self, *_: Any) -> None:
+        self.pack_rows(self.b, self.panels, 0, self.b.shape[0])
+
+    def time_pack_columns(self, *_: Any) -> None:
+        self.pack_columns(self.b, self.transposed, 0, self.b.shape[0])
+
+
+class Gathering(Loops):
+    """Shuffled rows of a data set, scaled on the way: as many features as the layer has units."""
+
+    def setup(self, shape: tuple[int, int], dtype: str) -> None:
+        self.gather_rows = find("kernels.preprocessing.gather_rows")
+        units, rows = shape
+        self.x, self.center = normal(4 * rows, units, dtype=dtype), normal(units, dtype=dtype)
+        self.order = np.random.default_rng(1).permutation(4 * rows)[:rows]
+        self.y = np.empty((rows, units), dtype)
+        call_first(self.time_gather_rows)
+
+    def time_gather_rows(self, *_: Any) -> None:
+        self.gather_rows(self.x, self.order, 0, self.order.size, self.center, self.center, self.y)
+
+
+class BiasActivation(Loops):
+    """A layer without batch norm, and dropout."""
+
+    def setup(self, shape: tuple[int, int], dtype: str) -> None:
+        names = ("bias_activation_forward_cn", "bias_activation_backward_cn", "dropout")
+        self.forward, self.backward, self.drop = (
+            find(f"kernels.activations.{name}") for name in names
+        )
+        self.key = find("kernels.activations.dropout_key")(0, 1, 2)
+        self.z, self.da = normal(2, *shape, dtype=dtype)
+        self.bias, self.dbias = normal(2, shape[0], dtype=dtype)
+        self.out, self.slope = np.empty_like(self.z), self.z.dtype.type(0.01)
+        self.flat = self.out.reshape(-1)
+        call_first(self.time_forward, self.time_backward, self.time_dropout)
+
+    def time_forward(self, *_: Any) -> None:
+        self.forward(self.z, self.bias, self.slope, 0, len(self.bias), self.out)
+
+    def time_backward(self, *_: Any) -> None:
+        self.backward(
+            self.da, self.z, self.bias, self.slope, 0, len(self.bias), self.out, self.dbias
+        )
+
+    def time_dropout(self, *_: Any) -> None:
+        self.flat.fill(1)
+        self.drop(self.flat, 0, 0.1, self.key)
+
+
+class FeatureMajorLoss(Loops):
+    """Loss, gradient and hits of logits (classes, rows): as many classes as units."""
+
+    params: Any = ([(10, 64), (10, 6000), (1000, 256)], DTYPES)
+    param_names = ("classes_rows", "dtype")
+
+    def setup(self, shape: tuple[int, int], dtype: str) -> None:
+        self.loss = find("kernels.losses.softmax_cross_entropy_cn")
+        self.count = find("kernels.losses.count_correct_cn")
+        self.logits = normal(*shape, dtype=dtype)
+        rows = shape[1]
+        self.labels = np.random.default_rng(1).integers(0, shape[0], rows)
+        self.weight = np.full(rows, 1 / rows, dtype)
+        self.work, self.dlogits = np.empty((3, rows), dtype), np.empty_like(self.logits)
+        call_first(self.time_loss, self.time_count_correct)
+
+    def time_loss(self, *_: Any) -> None:
+        self.loss(
+            self.logits, self.labels, self.weight, 0.0, 0, self.labels.size, self.work,
+            self.dlogits,
+        )  # fmt: skip
+
+    def time_count_correct(self, *_: Any) -> None:
+        self.count(self.logits, self.labels, 0, self.labels.size, self.work)
