@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 
@@ -77,3 +78,16 @@ def flush_denormals() -> int:
 
 def restore_denormals(mode: int) -> None:
     """Do nothing."""
+
+
+def ticks() -> int:
+    """Time in nanoseconds."""
+    return time.perf_counter_ns()
+
+
+def mark(log: np.ndarray | None, place: int) -> None:
+    """Note in the log, if there is one, that `place` ends now."""
+    if log is not None:
+        log[0, 0] += 1
+        if log[0, 0] < log.shape[0]:
+            log[log[0, 0]] = ticks(), place

@@ -27,17 +27,21 @@ PATIENCE = 2000
 
 
 class Member(NamedTuple):
-    """One thread's place in its team."""
+    """One thread's place in its team.
+
+    With a log the compiled code is another one (`fastbn._intrinsics.mark`).
+    """
 
     counters: np.ndarray  # (N_COUNTERS,) int64, shared
     rank: int
     size: int
+    log: np.ndarray | None = None  # where it notes when it does what, for the profile
 
 
 @njit_inlined
 def alone_in(member: Member) -> Member:
     """A team of one, for work that a member does by itself."""
-    return Member(member.counters, 0, 1)
+    return Member(member.counters, 0, 1, member.log)
 
 
 @njit
@@ -95,10 +99,10 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
     `function` must be compiled code that cannot fail half-way. Either all members run it or, where
     a thread cannot be started, none. Ctrl-C is heard when they are done.
     """
-    members = [Member(np.zeros(0, np.int64), 0, 1)]
+    members = [Member(np.zeros(0, np.int64), 0, 1, None)]
     if size > 1:
         counters = np.zeros(N_COUNTERS, np.int64)
-        members = [Member(counters, rank, size) for rank in range(size)]
+        members = [Member(counters, rank, size, None) for rank in range(size)]
     calls = [arguments(member) for member in members]
     if size == 1:
         function(*calls[0])

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -226,7 +226,7 @@ class BatchNormMLP:
         if validation_data is not None:
             X_val, y_val = pair("validation_data", validation_data)
             evaluate = self._evaluator(X_val, y_val, "validation_data[0]", "validation_data[1]")
-        samples = self._training_samples(X, y, sample_weight)
+        samples = self.training_samples(X, y, sample_weight)
         return train(
             self,
             samples,
@@ -248,7 +248,7 @@ class BatchNormMLP:
         self, X: Any, y: Any, *, batch_size: int | None = None, sample_weight: Any = None
     ) -> BatchNormMLP:
         """Train one pass over (X, y) in the order given, in minibatches or all at once."""
-        samples = self._training_samples(X, y, sample_weight)
+        samples = self.training_samples(X, y, sample_weight)
         n = samples.x.shape[0]
         size = n if batch_size is None else self._batch_size(batch_size)
         bounds = minibatch_bounds(n, size)
@@ -257,7 +257,7 @@ class BatchNormMLP:
 
     def train_step(self, X: Any, y: Any, *, sample_weight: Any = None) -> float:
         """Take one optimizer step on the minibatch (X, y) and return its loss before the step."""
-        samples = self._training_samples(X, y, sample_weight)
+        samples = self.training_samples(X, y, sample_weight)
         n = samples.x.shape[0]
         losses, _ = self.run_steps(
             samples, np.arange(n), np.array([0, n]), np.array([self.config.lr])
@@ -265,9 +265,14 @@ class BatchNormMLP:
         return float(losses[0])
 
     def run_steps(
-        self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each."""
+        self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
+        *, logs: Sequence[np.ndarray | None] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each.
+
+        `logs` has an array for each thread to note when it does what (`fastbn.profiling`), or None,
+        and decides how many threads there are.
+        """
         losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
         rows = int(np.diff(bounds).max())
         with contextlib.ExitStack() as stack:
@@ -275,7 +280,7 @@ class BatchNormMLP:
                 raise RuntimeError("this model is being trained by another thread")
             stack.callback(self._training.release)
             team = self._team_for(rows)
-            size = team.size(lrs.size)
+            size = team.size(lrs.size) if logs is None else len(logs)
             work = stack.enter_context(self._workspace(rows, size))
             self.scaling = self.scaling.adopt(samples.center, samples.scale)
             network, recipe, steps = self._network(), self._recipe(rows, size), self.steps
@@ -284,15 +289,17 @@ class BatchNormMLP:
                 run_team(
                     kernels.train_steps, size,
                     lambda member: (
-                        network, recipe, work, samples, order, bounds, lrs, steps, member, losses,
-                        correct,
+                        network, recipe, work, samples, order, bounds, lrs, steps,
+                        member if logs is None else member._replace(log=logs[member.rank]),
+                        losses, correct,
                     ),
                 )  # fmt: skip
             finally:
                 # Ctrl-C comes before the call or after it, and then all steps have been taken
                 if (correct >= 0).all():
                     self.steps += lrs.size
-            team.learn(size, int(bounds[-1] - bounds[0]), time.perf_counter() - start)
+            if logs is None:
+                team.learn(size, int(bounds[-1] - bounds[0]), time.perf_counter() - start)
         return losses, correct
 
     def _team_for(self, rows: int) -> TrainingTeam:
@@ -381,7 +388,7 @@ class BatchNormMLP:
     def _features(self, name: str, X: Any) -> np.ndarray:
         return feature_matrix(name, X, self.config.layer_sizes[0], self.dtype)
 
-    def _training_samples(self, X: Any, y: Any, sample_weight: Any) -> kernels.Samples:
+    def training_samples(self, X: Any, y: Any, sample_weight: Any) -> kernels.Samples:
         """Check the data; the model is left as it is."""
         x = self._features("X", X)
         n = x.shape[0]

@@ -41,7 +41,7 @@ def training(moment):
     rng = np.random.default_rng(1)
     x, y = np.zeros((BATCH, INPUTS), FLOAT), rng.integers(0, 10, BATCH)
     x[:, :LIVE] = rng.standard_normal((BATCH, LIVE))
-    samples = model._training_samples(x, y, None)
+    samples = model.training_samples(x, y, None)
 
     def run(count):
         model.m[:], model.v[:] = moment, moment

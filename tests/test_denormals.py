@@ -42,7 +42,7 @@ def make_data(rng):
 
 
 def run_steps(model, x, y, steps):
-    samples = model._training_samples(x, y, None)
+    samples = model.training_samples(x, y, None)
     order, bounds = np.tile(np.arange(N), steps), np.arange(steps + 1) * N
     model.run_steps(samples, order, bounds, np.full(steps, model.config.lr))
 

@@ -46,7 +46,7 @@ def test_the_same_bits_for_any_number_of_threads_and_any_chunks(
     for threads, chunks in [(1, 1), (2, 1), (3, 4), (4, 1), (8, 2), (1, 4)]:
         monkeypatch.setenv("FASTBN_NUM_THREADS", str(threads))
         model = fastbn.BatchNormMLP(sizes, **options)
-        samples = model._training_samples(x, y, weight)
+        samples = model.training_samples(x, y, weight)
         losses = []
         for order in np.split(np.tile(np.arange(n)[::-1], 4), chunks):
             bounds = np.arange(0, order.size + 1, batch)

@@ -115,7 +115,7 @@ def test_float64(rng, variant, weighted):
     weight = rng.uniform(0, 2, 100) if weighted else None
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", seed=3, **({"lr": 0.01} | variant))
     oracle = Oracle(model)
-    samples = model._training_samples(x, labels, weight)
+    samples = model.training_samples(x, labels, weight)
     x_scaled = scaled(x, variant.get("input_normalization"))
     # minibatches of several sizes, in no particular order
     order = rng.permutation(100)
@@ -174,7 +174,7 @@ def test_hits_are_those_of_the_training_forward_pass(rng):
     model = fastbn.BatchNormMLP(SIZES, dtype="float64")
     params = {name: view.copy() for name, view in model.named_parameters()}
     logits, _ = reference_mlp.forward(params, x, slope=0.01)
-    samples = model._training_samples(x, labels, None)
+    samples = model.training_samples(x, labels, None)
     _, correct = model.run_steps(samples, np.arange(60), np.array([0, 60]), np.array([0.1]))
     assert correct[0] == (logits.argmax(axis=0) == labels).sum()
 
@@ -201,7 +201,7 @@ def test_a_minibatch_without_weight_moves_nothing_but_the_statistics(rng):
     model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", lr=0.1)
     before = model.params.copy()
     weight = np.r_[np.zeros(10), np.ones(10)]
-    samples = model._training_samples(x, labels, weight)
+    samples = model.training_samples(x, labels, weight)
     losses, _ = model.run_steps(samples, np.arange(20), np.array([0, 10]), np.array([0.1]))
     assert losses[0] == 0
     assert np.array_equal(model.params, before)

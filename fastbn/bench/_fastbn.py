@@ -33,7 +33,7 @@ class FastbnStepper(Stepper):
         parameters = dict(self.model.named_parameters())
         for index, weight in enumerate(work.weights()):
             parameters[f"layers.{index}.weight"][...] = weight
-        self.samples = self.model._training_samples(*work.data(), None)
+        self.samples = self.model.training_samples(*work.data(), None)
         self.order = work.order()
 
     def run(self, steps_: int) -> np.ndarray:

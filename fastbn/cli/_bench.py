@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from fastbn.cli._output import check_picture_ending, check_writable, compile_notice, complain
+from fastbn.cli._output import (
+    check_picture_ending,
+    check_writable,
+    compile_notice,
+    complain,
+    print_table,
+)
 from fastbn.errors import missing_extra
 
 if TYPE_CHECKING:
@@ -123,20 +125,13 @@ def _limit_cores(threads: int | None) -> None:
 
 
 def _print(rows: list[Row], title: str) -> None:
-    """Print tables: drawn on a terminal, else in Markdown."""
+    """Print a table for each suite, and what they say."""
     from fastbn.bench._report import summary, tables
 
-    terminal = sys.stdout.isatty()
-    console = Console() if terminal else Console(width=1000)
     typer.echo(title)
     for suite, columns, lines in tables(rows):
-        table = Table(box=box.SIMPLE_HEAD if terminal else box.MARKDOWN)
-        for position, column in enumerate(columns):
-            table.add_column(column, justify="left" if position == 0 else "right")
-        for line in lines:
-            table.add_row(*line)
         typer.echo(f"\n{suite}")
-        console.print(table)
+        print_table(columns, lines)
     typer.echo("\nA peer's figure is its time as a multiple of fastbn's best.")
     for sentence in summary(rows):
         typer.echo(sentence)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -32,6 +33,17 @@ def print_rows(rows: Iterable[tuple[str, str]]) -> None:
     for name, value in rows:
         table.add_row(Text(name, style="bold"), Text(value, overflow="fold"))
     Console().print(table)
+
+
+def print_table(columns: Iterable[str], lines: Iterable[Iterable[str]], *, left: int = 1) -> None:
+    """Print a table, drawn on a terminal and else in Markdown; `left` columns are left-aligned."""
+    terminal = sys.stdout.isatty()
+    table = Table(box=box.SIMPLE_HEAD if terminal else box.MARKDOWN)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position < left else "right")
+    for line in lines:
+        table.add_row(*line)
+    (Console() if terminal else Console(width=1000)).print(table)
 
 
 @contextlib.contextmanager

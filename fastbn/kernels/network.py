@@ -19,6 +19,7 @@ import numpy as np
 from fastbn._intrinsics import (
     TILE_ROWS,
     flush_denormals,
+    mark,
     restore_denormals,
     strided,
     view,
@@ -54,6 +55,12 @@ N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
 
 # codes of the optimizers
 ADAM, ADAMW, SGD, RMSPROP = range(4)
+
+# What a member has just done where it marks the time: kind + KINDS * layer.
+(
+    BEGIN, GATHER, PRODUCT, FORWARD, DROPOUT, PACK, LOSS, INPUT_GRADIENT, BACKWARD, PACK_GRADIENT,
+    GATHER_AGAIN, WEIGHT_GRADIENT, CLIP, UPDATE, WAIT, KINDS,
+) = range(16)  # fmt: skip
 
 
 class Network(NamedTuple):
@@ -222,9 +229,11 @@ def multiply_data(network, work, samples, order, kept, member):
             gather_rows(samples.x, order, j, j + count, samples.center, samples.scale, x)
             pack_columns(x, panel, 0, count)
             present = p
+            mark(member.log, GATHER)
         for k in range(0, inputs, DEPTH):
             part, add = min(DEPTH, inputs - k), 1 if k > 0 else 0
             multiply_panel(weight, k, part, panel, k * width, z, i, stop, j, add)
+        mark(member.log, PRODUCT)
 
 
 @njit_inlined
@@ -244,10 +253,12 @@ def multiply_by_data(network, work, samples, order, kept, member):
         gather_panels(
             samples.x, order, k, k + part, samples.center, samples.scale, j_first, j_last, panels
         )
+        mark(member.log, GATHER_AGAIN)
         for task in range(first, last):
             p, i, stop = task_place(task, groups, layer[N_OUT], kept, member)
             start = (p * width - j_first) * part
             multiply_panel(dz, k, part, panels, start, dweight, i, stop, p * width, add)
+        mark(member.log, WEIGHT_GRADIENT)
 
 
 @njit_inlined
@@ -259,8 +270,9 @@ def forward(network, recipe, work, samples, order, step, member):
     multiply_data(network, work, samples, order, recipe.keeps_rows, member)
     if not recipe.keeps_rows:
         barrier(member)
+        mark(member.log, WAIT)
     for index in range(network.layers.shape[0]):
-        layer = network.layers[index]
+        layer, place = network.layers[index], KINDS * index
         first, last = share_rows(layer[N_OUT], member)
         z = units(work.z, layer, rows)
         a = view(work.a, 0, z.shape)
@@ -269,15 +281,20 @@ def forward(network, recipe, work, samples, order, step, member):
             panels = work.a_panels[previous[UNIT] * padded :]
             weight = strided(matrix(network.params, layer))
             multiply(weight, panels, layer[N_IN], z, first, last)
+            mark(member.log, PRODUCT + place)
         activate(network, recipe, work, index, z, first, last, a)
+        mark(member.log, FORWARD + place)
         if index < network.layers.shape[0] - 1:
             if recipe.dropout > 0:
                 key = dropout_key(recipe.seed, step, index)
                 values = view(a, first * rows, ((last - first) * rows,))
                 dropout(values, first * rows, recipe.dropout, key)
+                mark(member.log, DROPOUT + place)
             pack_rows(a, work.a_panels[layer[UNIT] * padded :], first, last)
             pack_columns(a, work.at_panels[layer[PADDED_UNIT] * rows :], first, last)
+            mark(member.log, PACK + place)
         barrier(member)
+        mark(member.log, WAIT + place)
 
 
 @njit_inlined
@@ -306,7 +323,7 @@ def backward(network, recipe, work, samples, order, step, member):
     """All gradients, from the gradient of the last layer's output in work.da."""
     rows = order.size
     for index in range(network.layers.shape[0] - 1, -1, -1):
-        layer = network.layers[index]
+        layer, place = network.layers[index], KINDS * index
         first, last = share_rows(layer[N_OUT], member)
         z = units(work.z, layer, rows)
         da = view(work.da, 0, z.shape)
@@ -316,10 +333,12 @@ def backward(network, recipe, work, samples, order, step, member):
             panels = work.dz_panels[(index + 1) % 2]
             weight = matrix(network.params, following)
             multiply(strided(weight.T), panels, following[N_OUT], da, first, last)
+            mark(member.log, INPUT_GRADIENT + KINDS + place)
             if recipe.dropout > 0:
                 key = dropout_key(recipe.seed, step, index)
                 values = view(da, first * rows, ((last - first) * rows,))
                 dropout(values, first * rows, recipe.dropout, key)
+                mark(member.log, DROPOUT + place)
         beta, dbeta = tensor(network.params, layer, BETA), tensor(network.grads, layer, BETA)
         slope = layer_slope(network, recipe, index)
         if layer[NORMALIZED]:
@@ -330,16 +349,21 @@ def backward(network, recipe, work, samples, order, step, member):
             )  # fmt: skip
         else:
             bias_activation_backward_cn(da, z, beta, slope, first, last, dz, dbeta)
+        mark(member.log, BACKWARD + place)
         if index > 0:
             previous = network.layers[index - 1]
             pack_rows(dz, work.dz_panels[index % 2], first, last)
+            mark(member.log, PACK_GRADIENT + place)
             panels = work.at_panels[previous[PADDED_UNIT] * rows :]
             dweight = matrix(network.grads, layer)
             multiply(strided(dz), panels, rows, dweight, first, last)
+            mark(member.log, WEIGHT_GRADIENT + place)
         if index > 0 or not recipe.keeps_rows:
             barrier(member)
+            mark(member.log, WAIT + place)
     multiply_by_data(network, work, samples, order, recipe.keeps_rows, member)
     barrier(member)
+    mark(member.log, WAIT)
 
 
 @njit_inlined
@@ -350,6 +374,7 @@ def update(network, recipe, lr, step, member):
     the first layer, too: other weights are not looked at by others before another barrier.
     """
     clip = clip_factor(network.grads, recipe.max_norm)
+    mark(member.log, CLIP)
     for index in range(network.layers.shape[0]):
         layer = network.layers[index]
         first, last = share_rows(layer[N_OUT], member)
@@ -359,8 +384,10 @@ def update(network, recipe, lr, step, member):
                 update_part(
                     network, recipe, clip, lr, step, start + first * size, start + last * size
                 )
+        mark(member.log, UPDATE + KINDS * index)
     if not recipe.keeps_rows:
         barrier(member)
+        mark(member.log, WAIT)
 
 
 @njit
@@ -399,7 +426,7 @@ def gather_labels(samples, order, work, first, last):
 def loss_gradient(network, work, samples, order, member):
     """Mean loss of the minibatch and its hits; the gradient of the logits goes to work.da."""
     rows = order.size
-    layer = network.layers[-1]
+    layer, last_place = network.layers[-1], KINDS * (network.layers.shape[0] - 1)
     logits = view(work.a, 0, (layer[N_OUT], rows))
     dlogits = view(work.da, 0, logits.shape)
     scratch = view(work.loss, 0, (3, rows))
@@ -412,7 +439,9 @@ def loss_gradient(network, work, samples, order, member):
         work.partial[part] = softmax_cross_entropy_cn(
             logits, work.labels, work.weight, 0.0, start, stop, scratch, dlogits
         )
+    mark(member.log, LOSS + last_place)
     barrier(member)
+    mark(member.log, WAIT + last_place)
     loss, correct = 0.0, 0
     for part in range(parts):
         loss += work.partial[part]
@@ -439,6 +468,7 @@ def train_steps(
     for s in range(lrs.size):
         batch = order[bounds[s] : bounds[s + 1]]
         step = first_step + s + 1
+        mark(member.log, BEGIN)
         forward(network, recipe, work, samples, batch, step, member)
         loss, hits = loss_gradient(network, work, samples, batch, member)
         if member.rank == 0:
@@ -446,6 +476,7 @@ def train_steps(
             correct[s] = hits
         backward(network, recipe, work, samples, batch, step, member)
         update(network, recipe, lrs[s], step, member)
+    mark(member.log, BEGIN)
     restore_denormals(mode)
 
 

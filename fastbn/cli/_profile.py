@@ -1,0 +1,96 @@
+"""`fastbn profile`: where the time of a training step goes."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastbn.cli._output import (
+    check_picture_ending,
+    check_writable,
+    compile_notice,
+    complain,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from fastbn.model import BatchNormMLP
+
+
+def profile(
+    net: Annotated[
+        str,
+        typer.Argument(metavar="NET", help="A model file, or layer sizes as in 784-256-128-10."),
+    ] = "784-256-128-10",
+    batch: Annotated[int, typer.Option(help="Samples in a minibatch.")] = 128,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads (default: as many as training takes).")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of one call (default: some 0.15 s of them).")
+    ] = None,
+    as_json: Annotated[
+        pathlib.Path | None, typer.Option("--json", help="Write all figures there.", metavar="FILE")
+    ] = None,
+    plot: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Draw the roofline there (.png, .svg, .pdf).", metavar="FILE"),
+    ] = None,
+    trace: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            help="Write what each thread did when, for ui.perfetto.dev or chrome://tracing.",
+            metavar="FILE",
+        ),
+    ] = None,
+) -> None:
+    """Measure where the time of a training step goes, by kernel and layer, beside the limits.
+
+    The limits are measured in the same run: how fast register tiles multiply, and how fast arrays
+    of several sizes are copied and read. "Of roofline" is the least time that a kernel's
+    operations and bytes take within them as a part of the time it took; "above it" is the rest, the
+    most that better code could save. A model file is read and left as it is; the data are random.
+    """
+    for path, option in ((as_json, "--json"), (plot, "--plot"), (trace, "--trace")):
+        if path is not None:
+            check_writable(path, option, inputs=[net])
+    if plot is not None:
+        check_picture_ending(plot)
+    model = _model(net)
+
+    from fastbn.persistence import whole_file
+    from fastbn.profiling import _report, profile_training
+
+    with compile_notice():
+        measured = profile_training(model, batch_size=batch, threads=threads, steps=steps)
+    for sentence in _report.summary(measured):
+        typer.echo(sentence)
+    typer.echo()
+    print_table(_report.COLUMNS, _report.rows(measured), left=2)
+    if as_json is not None:
+        with whole_file(as_json, "w") as file:
+            json.dump(measured.to_dict(), file, indent=1)
+    if plot is not None:
+        _report.plot(measured, plot)
+    if trace is not None:
+        written = _report.write_trace(measured, trace)
+        if written < measured.steps:
+            complain(f"the trace has the first {written} of {measured.steps} steps")
+
+
+def _model(net: str) -> BatchNormMLP:
+    """Return the model of that file, or a new one of those layer sizes."""
+    from fastbn.model import BatchNormMLP
+
+    parts = net.replace(",", "-").split("-")
+    if all(part.isdecimal() for part in parts):
+        return BatchNormMLP([int(part) for part in parts])
+    if not pathlib.Path(net).exists():
+        raise typer.BadParameter(
+            f"expected a model file, or layer sizes as in 784-256-128-10, got {net!r}",
+            param_hint="'NET'",
+        )
+    return BatchNormMLP.load(net)

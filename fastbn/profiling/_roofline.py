@@ -1,0 +1,196 @@
+"""The limits of this machine, measured beside what is compared with them.
+
+How fast so many threads multiply, from registers and from the first-level cache; and how fast they
+copy and read arrays of some sizes, from the first-level cache to memory. A kernel whose data is of
+such a size can be no faster than that (Williams, Waterman & Patterson 2009, "Roofline").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from fastbn._buffers import aligned_zeros
+from fastbn._intrinsics import PANEL_BYTES, TILE_ROWS, fence, ticks
+from fastbn._jit import njit
+from fastbn._team import barrier, run_team
+from fastbn.kernels.gemm import DEPTH, multiply
+from fastbn.kernels.reductions import row_sum
+from fastbn.kernels.streams import is_streamed, stream
+from fastbn.profiling._work import Work
+
+# Bytes of the arrays that are copied and read, of all threads together.
+SIZES = (1 << 15, 1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 26)
+
+# What a sample takes at least.
+SAMPLE_SECONDS = 4e-3
+
+
+@njit
+def now():
+    """Time in ticks."""
+    return ticks()
+
+
+@njit
+def begin(member):
+    """Wait for the others, and return the time."""
+    barrier(member)
+    return ticks()
+
+
+@njit
+def end(begun, elapsed, member):
+    """Wait for the others, and note what it took all of them."""
+    barrier(member)
+    if member.rank == 0:
+        elapsed[0] = ticks() - begun
+
+
+@njit
+def multiply_often(count, a, panels, out, elapsed, member):
+    """Multiply `count` times, all members at once."""
+    begun = begin(member)
+    for _ in range(count):
+        multiply(a, panels, a.shape[1], out, 0, out.shape[0])
+    end(begun, elapsed, member)
+
+
+@njit
+def copy_often(count, source, target, total, elapsed, member):
+    """Copy `count` times; `total` takes nothing."""
+    begun = begin(member)
+    for _ in range(count):
+        if is_streamed(target):
+            stream(source, target)
+            fence()
+        else:
+            for i in range(target.size):
+                target[i] = source[i]
+    end(begun, elapsed, member)
+
+
+@njit
+def read_often(count, source, target, total, elapsed, member):
+    """Add up `count` times; the sums go to `total`."""
+    begun = begin(member)
+    for _ in range(count):
+        total[0] += row_sum(source)
+    end(begun, elapsed, member)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ceilings:
+    """What so many threads of this machine reach."""
+
+    threads: int
+    flops: float  # per second, of register tiles: what matrix products can reach
+    sizes: tuple[int, ...]  # bytes
+    copy: tuple[float, ...]  # bytes per second, read and written ones
+    read: tuple[float, ...]
+
+    def seconds(self, work: Work) -> float:
+        """Return the least time that the work takes here."""
+        size = work.read + work.written
+        both = 2 * min(work.read, work.written)
+        moving = both / self._at(size, self.copy) + (size - both) / self._at(size, self.read)
+        return max(work.flops / self.flops, moving)
+
+    def bandwidth(self, work: Work) -> float:
+        """Return the bytes per second that work of this size and kind can move."""
+        return (work.read + work.written) / self.seconds(dataclasses.replace(work, flops=0.0))
+
+    def _at(self, size: float, rates: tuple[float, ...]) -> float:
+        """Rate for data of that size, between those measured; smaller data is in the same cache."""
+        logs = [math.log(max(one, 1.0)) for one in (size, *self.sizes)]
+        return float(np.interp(logs[0], logs[1:], rates))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures, of what JSON can hold."""
+        return dataclasses.asdict(self)
+
+
+class Probes:
+    """Measures the limits of so many threads, a sample at a time, between what is compared.
+
+    A limit is what was reached at best.
+    """
+
+    def __init__(self, threads: int, dtype: np.dtype) -> None:
+        self._threads = threads
+        self._product = _product_probe(threads, dtype)
+        self._copies = [_stream_probe(copy_often, 2, size, threads, dtype) for size in SIZES]
+        self._reads = [_stream_probe(read_often, 1, size, threads, dtype) for size in SIZES]
+
+    def sample(self) -> None:
+        """Take a sample of each."""
+        for probe in (self._product, *self._copies, *self._reads):
+            probe.sample()
+
+    def ceilings(self, second: float) -> Ceilings:
+        """Return what the samples have shown; a tick takes so many seconds."""
+        return Ceilings(
+            threads=self._threads,
+            flops=self._product.best / second,
+            sizes=SIZES,
+            copy=tuple(probe.best / second for probe in self._copies),
+            read=tuple(probe.best / second for probe in self._reads),
+        )
+
+
+class _Probe:
+    """A kernel that counts its ticks, run by a team; `amount` is what one turn of it does."""
+
+    def __init__(self, kernel: Any, amount: float, places: list[tuple[Any, ...]]) -> None:
+        self._kernel, self._amount, self._places = kernel, amount, places
+        self._elapsed, self._count = np.zeros(1, np.int64), 1
+        self.best = 0.0  # amount for each tick
+        self.sample()  # compiles
+        while self._seconds() < SAMPLE_SECONDS:
+            self._count *= 2
+        self.best = 0.0
+
+    def _seconds(self) -> float:
+        times = []
+        for _ in range(2):  # one may have to wait for a core
+            start = time.perf_counter()
+            self.sample()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    def sample(self) -> None:
+        """Run it once."""
+        run_team(
+            self._kernel, len(self._places),
+            lambda member: (self._count, *self._places[member.rank], self._elapsed, member),
+        )  # fmt: skip
+        self.best = max(self.best, self._count * self._amount / float(self._elapsed[0]))
+
+
+def _product_probe(threads: int, dtype: np.dtype) -> _Probe:
+    """Register tiles whose operands stay in the first-level cache: operations."""
+    width = PANEL_BYTES // dtype.itemsize
+    places = [
+        (
+            np.ones((TILE_ROWS, 2 * DEPTH), dtype)[:, ::2],  # the kind of array that a step has
+            aligned_zeros(DEPTH * width, dtype),
+            np.empty((TILE_ROWS, width), dtype),
+        )
+        for _ in range(threads)
+    ]
+    return _Probe(multiply_often, 2.0 * TILE_ROWS * width * DEPTH * threads, places)
+
+
+def _stream_probe(kernel: Any, passes: int, size: int, threads: int, dtype: np.dtype) -> _Probe:
+    """Over `passes` arrays that have `size` bytes together, a part for each thread: bytes."""
+    length = max(1, size // passes // threads // dtype.itemsize)
+    places = []
+    for _ in range(threads):
+        source, target = aligned_zeros(length, dtype), aligned_zeros(length, dtype)
+        source[:] = target[:] = 1  # memory that is there
+        places.append((source, target, np.zeros(1)))
+    return _Probe(kernel, float(passes * length * dtype.itemsize * threads), places)

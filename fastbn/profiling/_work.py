@@ -1,0 +1,95 @@
+"""What each kernel of a training step has to do: operations, and bytes that must move.
+
+Counted from the formulas, once for a step, however many threads share it. An operation is an
+addition, a multiplication, a comparison, a division or a root; a fused multiply-add is two, and an
+exponential twenty. Bytes are what the kernel must read and write if each array is touched once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from fastbn.kernels import network as kernels
+
+if TYPE_CHECKING:
+    from fastbn.model import BatchNormMLP
+
+NAMES = {
+    kernels.GATHER: "gather",
+    kernels.PRODUCT: "product",
+    kernels.FORWARD: "forward",
+    kernels.DROPOUT: "dropout",
+    kernels.PACK: "pack",
+    kernels.LOSS: "loss",
+    kernels.INPUT_GRADIENT: "input gradient",
+    kernels.BACKWARD: "backward",
+    kernels.PACK_GRADIENT: "pack gradient",
+    kernels.GATHER_AGAIN: "gather again",
+    kernels.WEIGHT_GRADIENT: "weight gradient",
+    kernels.CLIP: "gradient norm",
+    kernels.UPDATE: "optimizer",
+    kernels.WAIT: "wait for others",
+    kernels.BEGIN: "between steps",
+}
+
+# Operations on an element: batch norm takes moments (4), normalizes (2) and activates (2); backward
+# normalizes (2), passes the activation (2), adds two sums (3) and corrects (4).
+FORWARD_FLOPS = {True: 8, False: 3}
+BACKWARD_FLOPS = {True: 11, False: 3}
+LOSS_FLOPS = 26
+
+# Operations on a parameter, and arrays that are read and written.
+OPTIMIZER_FLOPS = {"adam": 13, "adamw": 13, "sgd": 4, "rmsprop": 8}
+OPTIMIZER_ARRAYS = {"adam": (4, 3), "adamw": (4, 3), "sgd": (3, 2), "rmsprop": (3, 2)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Of one step."""
+
+    flops: float = 0.0
+    read: float = 0.0  # bytes
+    written: float = 0.0
+
+
+def step_work(model: BatchNormMLP, rows: int) -> dict[tuple[int, int], Work]:
+    """Return the work of each (kind, layer) of `kernels.network` in a step of `rows` samples, whose
+    numbers have the dtype of the model.
+    """
+    config, size = model.config, model.dtype.itemsize
+    reads, writes = OPTIMIZER_ARRAYS[config.optimizer]
+    last = len(config.layer_sizes) - 2
+    found: dict[tuple[int, int], Work] = {}
+    for layer in range(last + 1):
+        n_in, n_out = config.layer_sizes[layer : layer + 2]
+        normalized = config.normalized(layer)
+        weight, a, z = n_in * n_out * size, rows * n_in * size, rows * n_out * size
+        flops = 2.0 * rows * n_in * n_out
+        elements = rows * n_out
+        found[kernels.PRODUCT, layer] = Work(flops, weight + a, z)
+        found[kernels.FORWARD, layer] = Work(FORWARD_FLOPS[normalized] * elements, z, z)
+        found[kernels.BACKWARD, layer] = Work(BACKWARD_FLOPS[normalized] * elements, 2 * z, z)
+        found[kernels.WEIGHT_GRADIENT, layer] = Work(flops, z + a, weight)
+        n_params = n_in * n_out + n_out * (1 + normalized)
+        found[kernels.UPDATE, layer] = Work(
+            OPTIMIZER_FLOPS[config.optimizer] * n_params, reads * n_params * size,
+            writes * n_params * size,
+        )  # fmt: skip
+        if layer == 0:
+            gathered = Work(2.0 * rows * n_in, a, a)
+            found[kernels.GATHER, 0] = found[kernels.GATHER_AGAIN, 0] = gathered
+        else:
+            found[kernels.INPUT_GRADIENT, layer] = Work(flops, weight + z, a)
+            found[kernels.PACK_GRADIENT, layer] = Work(0.0, z, z)
+        if layer < last:
+            found[kernels.PACK, layer] = Work(0.0, z, 2 * z)
+            # forward and backward
+            found[kernels.DROPOUT, layer] = Work(2.0 * elements, 2 * z, 2 * z)
+        else:
+            found[kernels.LOSS, layer] = Work(LOSS_FLOPS * elements, z + 8 * rows, z)
+    if model.config.max_norm is not None:
+        found[kernels.CLIP, 0] = Work(
+            2.0 * model.layout.n_parameters, model.layout.n_parameters * size
+        )
+    return found
