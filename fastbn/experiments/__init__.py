@@ -1,0 +1,67 @@
+"""Claims about batch normalization and training, put to the test on real data.
+
+Each experiment trains networks from several seeds, and says whether a claim holds: all seeds of one
+side lie beyond all of the other, or they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastbn._checks import choice, integer
+from fastbn.config import MAX_SEED
+from fastbn.experiments import (
+    batch_size,
+    convergence,
+    gradient,
+    normalization,
+    optimizers,
+    shift,
+)
+from fastbn.experiments._result import Result
+from fastbn.experiments._runs import SEEDS, Setting, full_setting, quick_setting
+
+EXPERIMENTS: dict[str, Callable[[Setting], Result]] = {
+    "convergence": convergence.run,
+    "gradient": gradient.run,
+    "normalization": normalization.run,
+    "shift": shift.run,
+    "batch-size": batch_size.run,
+    "optimizers": optimizers.run,
+}
+
+
+def run(
+    name: str, *, quick: bool = False, seed: int = 0, say: Callable[[str], None] | None = None
+) -> Result:
+    """Run an experiment.
+
+    Parameters
+    ----------
+    name : str
+        One of `EXPERIMENTS`.
+    quick : bool
+        On the embedded digits, in a minute; otherwise on Fashion-MNIST, in some minutes.
+    seed : int
+        The first of three.
+    say : callable, optional
+        Gets a line of text after each training.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not as described above.
+    DataFileError
+        There is no Fashion-MNIST.
+    """
+    choice("name", name, tuple(EXPERIMENTS))
+    seed = integer("seed", seed, 0, MAX_SEED - SEEDS)
+    setting = (quick_setting if quick else full_setting)(seed, say or (lambda line: None))
+    return EXPERIMENTS[name](setting)
+
+
+__all__ = ["EXPERIMENTS", "Result", "run"]
