@@ -43,7 +43,7 @@ class Watch:
         A unit that gave the same number for every sample is left out.
         """
         steps = []
-        for epoch in range(1, len(self.means) - 1):
+        for epoch in range(len(self.means) - 1):
             deviation = self.deviations[epoch][layer]
             alive = deviation > 1e-6
             change = np.abs(self.means[epoch + 1][layer] - self.means[epoch][layer])

@@ -39,6 +39,8 @@ COLOURS = {
     "optimizer": "#D55E00",
     "forward": "#E69F00",
     "backward": "#CC79A7",
+    "gather": "#000000",
+    "gather again": "#666666",
 }
 
 
@@ -161,6 +163,10 @@ def _event(rank: int, name: str, category: str, start: float, end: float) -> dic
     }  # fmt: skip
 
 
+def _share(parts: Iterable[Part], kernel: str) -> float:
+    return sum(part.share for part in parts if part.kernel == kernel)
+
+
 def plot(profile: Profile, path: str | os.PathLike[str] | None = None) -> Figure:
     """Draw each kernel's operations per second over its operations per byte, below the limits.
 
@@ -179,28 +185,29 @@ def plot(profile: Profile, path: str | os.PathLike[str] | None = None) -> Figure
     intensities = [part.flops / part.bytes for part in drawn]
     x = np.geomspace(min([*intensities, 0.1]) / 2, max([*intensities, 10.0]) * 2, 200)
     ceilings = profile.ceilings
-    for size, rate in sorted(zip(ceilings.sizes, ceilings.copy, strict=True))[::2]:
-        axes.plot(x, np.minimum(ceilings.flops, rate * x) / 1e9, color=PALE, linewidth=1, zorder=1)
+    chosen = [ceilings.sizes.index(size) for size in (min(ceilings.sizes), max(ceilings.sizes))]
+    for size, rate in ((ceilings.sizes[n], ceilings.copy[n]) for n in chosen):
+        axes.plot(x, np.minimum(ceilings.flops, rate * x) / 1e9, color=INK, linewidth=0.8, zorder=1)
         axes.annotate(
-            f"copy of {_size(size)}, {rate / 1e9:.0f} GB/s", (x[0], rate * x[0] / 1e9),
-            color=INK, fontsize=7, va="bottom", rotation=0,
+            f"copying {_size(size)}: {rate / 1e9:.0f} GB/s", (x[0], rate * x[0] / 1e9),
+            color=INK, fontsize=8, va="bottom", xytext=(0, 8), textcoords="offset points",
         )  # fmt: skip
-    axes.axhline(ceilings.flops / 1e9, color=INK, linewidth=1.2)
     axes.annotate(
-        f"{ceilings.flops / 1e9:.0f} GFLOP/s, register tiles", (x[-1], ceilings.flops / 1e9),
-        color=INK, fontsize=8, ha="right", va="bottom",
+        f"register tiles: {ceilings.flops / 1e9:.0f} GFLOP/s", (x[0], ceilings.flops / 1e9),
+        color=INK, fontsize=8, va="bottom", xytext=(0, 3), textcoords="offset points",
     )  # fmt: skip
-    for part, intensity in zip(drawn, intensities, strict=True):
-        colour = COLOURS.get(part.kernel, "#999999")
+    for kernel in sorted({part.kernel for part in drawn}, key=lambda name: -_share(drawn, name)):
+        points = [n for n, part in enumerate(drawn) if part.kernel == kernel]
         axes.scatter(
-            intensity, part.flops_rate / 1e9, s=20 + 1500 * part.share, color=colour, alpha=0.7,
-            zorder=2, linewidth=0,
+            [intensities[n] for n in points], [drawn[n].flops_rate / 1e9 for n in points],
+            s=[20 + 1500 * drawn[n].share for n in points], color=COLOURS.get(kernel, "#999999"),
+            alpha=0.7, zorder=2, linewidth=0, label=f"{kernel}, {_share(drawn, kernel):.1%}",
         )  # fmt: skip
-        if part.share >= 0.02:
-            axes.annotate(
-                f"{part.kernel} {part.layer}, {part.share:.0%}", (intensity, part.flops_rate / 1e9),
-                color=INK, fontsize=8, xytext=(6, -3), textcoords="offset points", zorder=3,
-            )  # fmt: skip
+    legend = axes.legend(
+        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, labelcolor=INK
+    )
+    for handle in legend.legend_handles:
+        handle.set_sizes([40])  # type: ignore[union-attr]
     axes.set(xscale="log", yscale="log")
     axes.set_xlabel("operations per byte that must move", color=INK)
     axes.set_ylabel("GFLOP/s", color=INK)
