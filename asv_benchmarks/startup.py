@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 
+from .common import find
+
 FIRST_STEP = """
 import numpy as np
 import fastbn
@@ -38,6 +40,7 @@ class FirstStep:
     warmup_time = 0.0
 
     def setup(self) -> None:
+        find("BatchNormMLP")
         self.folder = tempfile.TemporaryDirectory()
 
     def teardown(self) -> None:

@@ -48,19 +48,19 @@ class OverLimits:
 
     def setup(self, threads: int) -> None:
         limit_threads(threads)
+        self.forward, self.model = find("batch_norm"), find("BatchNormMLP")
 
     def track_batch_norm_over_copy(self, threads: int) -> float:
         """Batch norm of 256 MB, feature-major, into an array that is there, over a copy of it."""
-        forward = find("batch_norm")
         x = normal(1024, 1 << 16)
         y = np.empty_like(x)
         # x is read and y written, as by a copy
-        return ratio(lambda: forward(x, layout="CN", out=y), lambda: np.copyto(y, x))
+        return ratio(lambda: self.forward(x, layout="CN", out=y), lambda: np.copyto(y, x))
 
     def track_step_over_products(self, threads: int) -> float:
         """A training step over its bare matrix products, by NumPy's BLAS."""
         sizes, batch = (784, 1024, 1024, 10), 256
-        model = find("BatchNormMLP")(sizes)
+        model = self.model(sizes)
         x, y = normal(batch, sizes[0]), np.arange(batch) % 10
         products = bare_products(sizes, batch)
         return ratio(lambda: model.partial_fit(x, y), lambda: [np.dot(a, b) for a, b in products])
