@@ -14,7 +14,8 @@ from numba.core.errors import NumbaError
 
 # asv forks a process for each benchmark from one that has imported this
 with contextlib.suppress(ImportError):
-    import fastbn.model  # noqa: F401
+    import fastbn._jit
+    import fastbn.model
 
 DTYPES = ["float32", "float64"]
 THREADS = [1, 2]
@@ -38,6 +39,8 @@ def limit_threads(count: int) -> None:
         raise NotImplementedError(f"{count} threads on fewer cores")
     numba.set_num_threads(count)
     os.environ["FASTBN_NUM_THREADS"] = str(count)
+    # a forked child computes serially, in case its parent has threads: this one's has none
+    fastbn._jit._forked = False
 
 
 def call_first(*methods: Callable[[], None]) -> None:

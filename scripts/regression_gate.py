@@ -1,0 +1,332 @@
+"""Compare the speed of two revisions, and fail where the second one is slower.
+
+    python scripts/regression_gate.py BASE HEAD [--threshold 1.2] [--bench REGEX] [--markdown FILE]
+
+BASE and HEAD are revisions of this repository, or folders that hold the package fastbn: `.` is the
+work tree as it is. The benchmarks are those of asv_benchmarks/ in the work tree, in this Python.
+
+Both revisions run at once, in a process each, and take samples in turns, in both orders, so that a
+burst of the machine meets both. In every round each benchmark gets new processes. A benchmark is
+slower where the median of its rounds' ratios is above the threshold, and every round is above half
+of it; and where that holds again in as many rounds more. What is not measured any more in HEAD is a
+failure too, and so are controls, NumPy's work, that seem slower.
+
+Exit codes: 0 no slowdown, 1 a slowdown, 2 nothing can be said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import inspect
+import io
+import itertools
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+KEPT = ROOT / ".asv" / "gate"  # sources of revisions, with their compiled kernels
+MODULES = ("kernels", "loops", "optimizers", "training")
+CONTROLS = re.compile(r"Numpy|BareProducts")
+
+SAMPLES = 9  # of each side in a round
+SAMPLE_SECONDS = 0.01
+
+
+# -- in the processes that measure -----------------------------------------------------------------
+
+
+def benchmarks() -> Iterator[tuple[str, Any, str, tuple[Any, ...]]]:
+    """Yield name, class, method and parameters of every benchmark that measures a time."""
+    for module_name in MODULES:
+        module = importlib.import_module(f"asv_benchmarks.{module_name}")
+        for name, found in vars(module).items():
+            if inspect.isclass(found) and found.__module__ == module.__name__:
+                methods = [method for method in dir(found) if method.startswith("time_")]
+                for method, params in itertools.product(methods, itertools.product(*found.params)):
+                    shown = ", ".join(map(repr, params))
+                    yield f"{module_name}.{name}.{method}({shown})", found, method, params
+
+
+def serve() -> None:
+    """Answer the names on stdin, one after the other, each in a forked process of its own."""
+    known = {name: rest for name, *rest in benchmarks()}
+    say({"benchmarks": list(known)})
+    for line in iter(sys.stdin.readline, ""):
+        child = os.fork()
+        if child == 0:
+            measure(*known[line.rstrip("\n")])
+            os._exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            say({"error": "the process that measured it has died"})
+
+
+def measure(found: Any, method: str, params: tuple[Any, ...]) -> None:
+    """Set one benchmark up, then take a sample for each line on stdin until an empty one."""
+    benchmark = found()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            benchmark.setup(*params)
+    except NotImplementedError as error:
+        say({"skipped": str(error)})
+        return
+    except Exception as error:
+        say({"error": f"{type(error).__name__}: {error}"})
+        return
+    run, count = getattr(benchmark, method), 1
+    while sample(run, params, count) < SAMPLE_SECONDS / 2:
+        count *= 2
+    say({"ready": count})
+    while sys.stdin.readline().strip():
+        say({"seconds": sample(run, params, count) / count})
+    say({"done": True})  # only then may the next line be sent: this process would take it
+
+
+def sample(run: Any, params: tuple[Any, ...], count: int) -> float:
+    """Return what so many calls take."""
+    start = time.perf_counter()
+    for _ in range(count):
+        run(*params)
+    return time.perf_counter() - start
+
+
+def say(answer: dict[str, Any]) -> None:
+    """Send a line to the process that compares."""
+    print(json.dumps(answer), flush=True)
+
+
+# -- in the process that compares ------------------------------------------------------------------
+
+
+class Side:
+    """A revision, and the process that measures it."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.folder = name, sources(name)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.folder), str(ROOT)])}
+        environment.pop("NUMBA_CACHE_DIR", None)  # machine code stays beside the sources
+        self._process = subprocess.Popen(
+            [sys.executable, str(pathlib.Path(__file__)), "--serve"], cwd=self.folder,
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.benchmarks = self._read()["benchmarks"]
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """Send a line and return the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(fail(f"{self.name}: the process that measures it has ended"))
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def sources(name: str) -> pathlib.Path:
+    """Return a folder that holds the package of that revision."""
+    if (pathlib.Path(name) / "fastbn" / "__init__.py").exists():
+        return pathlib.Path(name).resolve()
+    parse = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
+    found = subprocess.run(parse, capture_output=True, text=True)
+    if found.returncode != 0:
+        raise SystemExit(fail(f"expected a revision or a folder with fastbn, got {name!r}"))
+    commit = found.stdout.strip()
+    folder = KEPT / commit
+    if not (folder / "fastbn" / "__init__.py").exists():
+        archive = ["git", "-C", str(ROOT), "archive", "--format=tar", commit, "fastbn"]
+        packed = subprocess.run(archive, capture_output=True)
+        if packed.returncode != 0:
+            raise SystemExit(fail(f"{name} has no package fastbn"))
+        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as tar:
+            tar.extractall(folder, filter="data")
+    return folder
+
+
+@dataclasses.dataclass
+class Compared:
+    """What the rounds of a benchmark have shown."""
+
+    name: str
+    base: list[float] = dataclasses.field(default_factory=list)  # median of each round, seconds
+    head: list[float] = dataclasses.field(default_factory=list)
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # reason, by side
+    error: str = ""
+    verdict: str = ""
+
+    @property
+    def ratios(self) -> list[float]:
+        """By round."""
+        return [head / base for base, head in zip(self.base, self.head, strict=True)]
+
+    @property
+    def ratio(self) -> float:
+        """Time of HEAD as a multiple of BASE's."""
+        return statistics.median(self.ratios)
+
+    @property
+    def noise(self) -> float:
+        """Half the range of the rounds' ratios."""
+        return (max(self.ratios) - min(self.ratios)) / 2
+
+    def is_slower(self, threshold: float, last: int) -> bool:
+        """Tell whether the last rounds say so."""
+        ratios = self.ratios[-last:]
+        half = 1.0 + (threshold - 1.0) / 2
+        return statistics.median(ratios) > threshold and min(ratios) > half
+
+
+def take_round(compared: Compared, sides: dict[str, Side]) -> bool:
+    """Measure a benchmark on both sides, in turns; return whether both have it."""
+    ready = {}
+    for name, side in sides.items():
+        answer = side.ask(compared.name)
+        if "ready" in answer:
+            ready[name] = side
+        elif "skipped" in answer:
+            compared.skipped[name] = answer["skipped"]
+        else:
+            compared.error = f"{side.name}: {answer['error']}"
+    if len(ready) < len(sides):
+        for side in ready.values():
+            side.ask("")
+        return False
+    samples: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(SAMPLES):
+        for name in list(sides)[:: -1 if turn % 2 else 1]:
+            samples[name].append(sides[name].ask("sample")["seconds"])
+    for side in sides.values():
+        side.ask("")
+    compared.base.append(statistics.median(samples["base"]))
+    compared.head.append(statistics.median(samples["head"]))
+    return True
+
+
+def compare(
+    sides: dict[str, Side], names: Iterable[str], rounds: int, threshold: float
+) -> list[Compared]:
+    """Measure all benchmarks; those that seem slower are measured again."""
+    found = [Compared(name) for name in names]
+    for compared in found:
+        for _ in range(rounds):
+            if not take_round(compared, sides):
+                break
+        if compared.base and compared.is_slower(threshold, rounds):
+            for _ in range(rounds):
+                take_round(compared, sides)
+            compared.verdict = "slower" if compared.is_slower(threshold, rounds) else ""
+        elif compared.base and compared.ratio < 1.0 / threshold:
+            compared.verdict = "faster"
+        print(".", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return found
+
+
+def markdown(found: list[Compared], base: str, head: str) -> list[str]:
+    """Return a table, worst first."""
+    lines = [
+        f"| benchmark | {base} | {head} | ratio | noise | |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    measured = [compared for compared in found if compared.base]
+    for compared in sorted(measured, key=lambda compared: -compared.ratio):
+        times = (seconds(statistics.median(side)) for side in (compared.base, compared.head))
+        lines.append(
+            f"| `{compared.name}` | {' | '.join(times)} | {compared.ratio:.2f} "
+            f"| ±{compared.noise:.2f} | {compared.verdict} |"
+        )
+    return lines
+
+
+def seconds(value: float) -> str:
+    """Return a time with three digits."""
+    for unit, size in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
+        if value < 999.5 * size or unit == "s":
+            return f"{value / size:.3g} {unit}"
+    raise AssertionError
+
+
+def fail(message: str) -> int:
+    """Say that nothing can be said; return the exit code."""
+    print(f"regression gate: {message}", file=sys.stderr)
+    return 2
+
+
+def judge(found: list[Compared]) -> int:
+    """Say what the comparison means; return the exit code."""
+    for compared in found:
+        if compared.error:
+            return fail(f"{compared.name}: {compared.error}")
+    lost = [one.name for one in found if "head" in one.skipped and "base" not in one.skipped]
+    if lost:
+        return fail(f"no longer measured: {', '.join(lost)}")
+    measured = [compared for compared in found if compared.base]
+    if not [compared for compared in measured if not CONTROLS.search(compared.name)]:
+        return fail("nothing was measured")
+    slower = [compared.name for compared in measured if compared.verdict == "slower"]
+    controls = [name for name in slower if CONTROLS.search(name)]
+    if controls:
+        return fail(f"the machine is not quiet: {', '.join(controls)} seem slower")
+    faster = sum(compared.verdict == "faster" for compared in measured)
+    print(f"\n{len(measured)} measured, {len(slower)} slower, {faster} faster")
+    return 1 if slower else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("base", metavar="BASE")
+    parser.add_argument("head", metavar="HEAD")
+    parser.add_argument("--threshold", type=float, default=1.2, metavar="RATIO")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    parser.add_argument("--bench", default="", metavar="REGEX", help="Of the benchmarks' names.")
+    parser.add_argument("--markdown", type=pathlib.Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    if not options.threshold > 1:
+        parser.error(f"--threshold: expected a ratio above 1, got {options.threshold}")
+    if options.rounds < 1:
+        parser.error(f"--rounds: expected at least 1, got {options.rounds}")
+    try:
+        wanted = re.compile(options.bench)
+    except re.error as error:
+        parser.error(f"--bench: expected a regular expression, got {options.bench!r} ({error})")
+    sides = {"base": Side(options.base), "head": Side(options.head)}
+    try:
+        names = [name for name in sides["head"].benchmarks if wanted.search(name)]
+        found = compare(sides, names, options.rounds, options.threshold)
+    finally:
+        for side in sides.values():
+            side.close()
+    table = "\n".join(markdown(found, options.base, options.head))
+    print(table)
+    if options.markdown is not None:
+        options.markdown.write_text(table + "\n")
+    return judge(found)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--serve"]:
+        serve()
+    else:
+        sys.exit(main())
