@@ -7,6 +7,8 @@ import inspect
 import itertools
 import json
 import pathlib
+import subprocess
+import sys
 
 import numba
 import pytest
@@ -93,3 +95,52 @@ def test_the_configuration_names_what_is_there():
     ignored = (ROOT / ".gitignore").read_text().split()
     for folder in ("env_dir", "results_dir", "html_dir"):
         assert config[folder].split("/")[0] + "/" in ignored
+
+
+def asv(tmp_path, *arguments):
+    """Run asv with the results that come with the project."""
+    pytest.importorskip("asv")
+    if not (ROOT / ".git").exists():
+        pytest.skip("asv needs the repository")
+    config = json.loads((ROOT / "asv.conf.json").read_text())
+    config |= {"repo": str(ROOT), "results_dir": str(ROOT / "asv_benchmarks" / "history")}
+    config |= {"benchmark_dir": str(ROOT / "asv_benchmarks"), "env_dir": str(tmp_path / "env")}
+    path = tmp_path / "asv.conf.json"
+    path.write_text(json.dumps(config))
+    command = [sys.executable, "-m", "asv", *arguments, "--config", str(path)]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+
+def test_asv_finds_nothing_wrong(tmp_path):
+    done = asv(tmp_path, "check", "-E", "existing")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No problems found" in done.stdout
+
+
+def report(*arguments):
+    command = [sys.executable, str(ROOT / "scripts" / "report.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_report_is_markdown_worst_first_with_the_noise(tmp_path):
+    pytest.importorskip("asv")
+    if not (ROOT / ".git").exists():
+        pytest.skip("asv needs the repository")
+    results = ("--results", ROOT / "asv_benchmarks" / "history")
+    done = report("8537e050", "9d7fa09c", "--machine", "epyc-2", *results)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines()]
+    assert {len(row) for row in rows} == {5}
+    assert set(rows[1][0].strip()) == {"-"}, "the line below a table's head in Markdown"
+    ratios = [row[3].strip(" ~") for row in rows[2:]]
+    numbers = [float(ratio) for ratio in ratios if ratio != "n/a"]
+    assert len(numbers) > 150
+    assert numbers == sorted(numbers, reverse=True)
+    assert sum("±" in row[1] and "±" in row[2] for row in rows) > 100
+    for arguments, message in (
+        (("9d7fa09c", "9d7fa09c", "--results", tmp_path / "no"), "expected a folder"),
+        (("no-such-commit", "9d7fa09c", *results), "asv compare: "),
+    ):
+        done = report(*arguments)
+        assert done.returncode != 0
+        assert message in done.stderr

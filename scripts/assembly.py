@@ -1,0 +1,87 @@
+"""Show what the compiler made of a kernel: its remarks on loops, and the assembly.
+
+    python scripts/assembly.py [KERNEL [DTYPE]]
+
+KERNEL is a name as in optimizers.adam; without one, all are listed. The remarks, on stderr, say
+what loops were vectorized, how wide, and why others were not. Below the assembly is a count of its
+floating-point instructions by the registers they work on.
+"""
+
+import collections
+import importlib
+import pkgutil
+import re
+import sys
+
+import llvmlite.binding as llvm
+import numba
+from numba.core.registry import CPUDispatcher
+
+import fastbn.kernels
+from fastbn.warmup import warm_up
+
+REMARKS = ("pass-remarks", "pass-remarks-missed", "pass-remarks-analysis")
+
+# x86: packed or scalar arithmetic, and the registers it works on; ARM: lanes behind a register.
+X86 = re.compile(
+    r"^\s+v?(?:f?n?m?(?:add|sub|mul|div|max|min)|sqrt|cmp)\w*([ps])[sd]\s.*?%([xyz]mm)"
+)
+ARM = re.compile(r"^\s+f(?:add|sub|mul|div|mla|mls|madd|max|min|sqrt)\w*\s+(v\d+\.\w+|[sd]\d+)")
+
+
+def kernels():
+    """Return all kernels by name."""
+    found = {}
+    for module in pkgutil.iter_modules(fastbn.kernels.__path__):
+        for name, value in vars(importlib.import_module(f"fastbn.kernels.{module.name}")).items():
+            if isinstance(value, CPUDispatcher) and value.py_func.__module__.endswith(module.name):
+                found[f"{module.name}.{name}"] = value
+    return found
+
+
+def compiled_again(kernel, dtype):
+    """Return assemblies of the kernel, for the arguments that fastbn calls it with."""
+    inner = getattr(kernel.get_overload, "__self__", kernel)
+    signatures = {*kernel.signatures, *inner.signatures}
+    options = {name: value for name, value in kernel.targetoptions.items() if name != "nopython"}
+    for signature in sorted(signatures, key=str):
+        if dtype in str(signature):
+            fresh = numba.njit(**options)(kernel.py_func)
+            fresh.compile(signature)
+            yield signature, next(iter(fresh.inspect_asm().values()))
+
+
+def count(assembly):
+    """Return how many floating-point instructions work on which registers."""
+    found = collections.Counter()
+    for line in assembly.splitlines():
+        if match := X86.match(line):
+            found[f"{'packed' if match[1] == 'p' else 'scalar'} {match[2]}"] += 1
+        elif match := ARM.match(line):
+            found["packed" if match[1].startswith("v") else "scalar"] += 1
+    return ", ".join(f"{number} {kind}" for kind, number in found.most_common()) or "none"
+
+
+def main(arguments):
+    """Show one kernel, or the names of all."""
+    known = kernels()
+    if not arguments:
+        print(*sorted(known), sep="\n")
+        return
+    name, dtype = arguments[0], (arguments[1:] or ["float32"])[0]
+    if name not in known or dtype not in ("float32", "float64"):
+        sys.exit(__doc__)
+    for _ in warm_up(dtype):  # tells the arguments that kernels are called with
+        pass
+    for option in REMARKS:
+        llvm.set_option("", f"--{option}=loop-vectorize")
+    shown = 0
+    for signature, assembly in compiled_again(known[name], dtype):
+        print(f"{name}{signature}\n\n{assembly}\nfloating point: {count(assembly)}\n")
+        shown += 1
+    if not shown:
+        sys.exit(f"{name} is always a part of its callers; look at them: network.train_steps")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,78 @@
+"""The scripts for those who look into compiled kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cases import JIT_DISABLED
+
+import fastbn
+
+pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+
+SCRIPTS = pathlib.Path(__file__).resolve().parents[1] / "scripts"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_assembly_of_a_kernel(monkeypatch, capfd):
+    """A sum that vectorizes: the compiler says so, and its instructions are counted."""
+    assembly = load("assembly")
+    assembly.main([])
+    listed = capfd.readouterr().out.split()
+    assert {"optimizers.adam", "gemm.multiply", "batchnorm.moments"} <= set(listed)
+    x = np.ones((50, 7), np.float32)
+    monkeypatch.setattr(assembly, "warm_up", lambda dtype: [fastbn.batch_statistics(x)])
+    assembly.main(["batchnorm_nc.add_moments"])
+    out, err = capfd.readouterr()
+    assert out.startswith("batchnorm_nc.add_moments(")
+    assert re.search(r"floating point: .*\d+ packed", out)
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert "vectorized loop (vectorization width" in err
+    with pytest.raises(SystemExit, match="KERNEL is a name"):
+        assembly.main(["adam"])
+
+
+def test_instructions_are_counted_by_their_registers():
+    count = load("assembly").count
+    lines = [
+        "\tvfmadd213ps\t%zmm1, %zmm2, %zmm3",
+        "\tvaddss\t%xmm1, %xmm2, %xmm3",
+        "\tmovq\t%rax, 8",
+    ]
+    assert count("\n".join(lines)) == "1 packed zmm, 1 scalar xmm"
+    assert count("\tfmla\tv0.4s, v1.4s, v2.4s\n\tfadd\ts0, s1, s2") == "1 packed, 1 scalar"
+    assert count("\tret") == "none"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="perf is Linux's")
+def test_perf_is_told_the_names_of_kernels(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, numpy as np, fastbn\n"
+        "fastbn.batch_norm(np.ones((50, 7), np.float32))\n"
+        "print(sys.argv[1:])\n"
+    )
+    command = [sys.executable, str(SCRIPTS / "perf_map.py"), str(program), "--epochs", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['--epochs', '3']"
+    path = pathlib.Path(re.search(r"functions in (\S+)", done.stderr)[1])
+    lines = [line.split(" ", 2) for line in path.read_text().splitlines()]
+    path.unlink()
+    addresses = [int(address, 16) for address, _, _ in lines]
+    assert addresses == sorted(addresses)
+    assert all(0 < int(size, 16) <= 1 << 16 for _, size, _ in lines)
+    names = {name for _, _, name in lines}
+    assert "fastbn.kernels.batchnorm_nc.batch_norm_forward_nc" in names
