@@ -59,6 +59,76 @@ class Gathering(Loops):
         self.gather_rows(self.x, self.order, 0, self.order.size, self.center, self.center, self.y)
 
 
+class PanelGathering(Loops):
+    """The same rows, to the panels that a product takes."""
+
+    def setup(self, shape: tuple[int, int], dtype: str) -> None:
+        self.gather_panels = find("kernels.preprocessing.gather_panels")
+        units, rows = shape
+        self.x, self.center = normal(4 * rows, units, dtype=dtype), normal(units, dtype=dtype)
+        self.order = np.random.default_rng(1).permutation(4 * rows)[:rows]
+        width = find("kernels.gemm.panel_width")(self.x)
+        self.panels = np.zeros(-(-units // width) * width * rows, dtype)
+        call_first(self.time_gather_panels)
+
+    def time_gather_panels(self, *_: Any) -> None:
+        rows, units = self.order.size, self.center.size
+        self.gather_panels(
+            self.x, self.order, 0, rows, self.center, self.center, 0, units, self.panels
+        )
+
+
+class InputFits(Loops):
+    """Range, and mean with deviation, of as many features as the layer has units."""
+
+    def setup(self, shape: tuple[int, int], dtype: str) -> None:
+        self.min_max_fit, self.standard_fit = (
+            find(f"kernels.preprocessing.{name}") for name in ("min_max_fit", "standard_fit")
+        )
+        units, rows = shape
+        self.x, (self.low, self.high) = (
+            normal(rows, units, dtype=dtype),
+            np.empty((2, units), dtype),
+        )
+        call_first(self.time_min_max_fit, self.time_standard_fit)
+
+    def time_min_max_fit(self, *_: Any) -> None:
+        self.min_max_fit(self.x, self.low, self.high)
+
+    def time_standard_fit(self, *_: Any) -> None:
+        self.standard_fit(self.x, self.low, self.high)
+
+
+class GradientNorm(Benchmark):
+    """The factor that clips the gradients of so many parameters."""
+
+    params: Any = ([1_000, 100_000, 3_000_000], DTYPES)
+    param_names = ("parameters", "dtype")
+
+    def setup(self, size: int, dtype: str) -> None:
+        self.clip_factor = find("kernels.optimizers.clip_factor")
+        self.grad = normal(size, dtype=dtype)
+        call_first(self.time_clip_factor)
+
+    def time_clip_factor(self, *_: Any) -> None:
+        self.clip_factor(self.grad, 1.0)
+
+
+class SoftmaxRows(Benchmark):
+    """Probabilities of so many rows, in place: a softmax of probabilities is as much work."""
+
+    params: Any = ([(1, 10), (6000, 10), (256, 1000)], DTYPES)
+    param_names = ("rows_classes", "dtype")
+
+    def setup(self, shape: tuple[int, int], dtype: str) -> None:
+        self.softmax = find("kernels.losses.softmax_nc")
+        self.logits = normal(*shape, dtype=dtype)
+        call_first(self.time_softmax)
+
+    def time_softmax(self, *_: Any) -> None:
+        self.softmax(self.logits)
+
+
 class BiasActivation(Loops):
     """A layer without batch norm, and dropout."""
 
