@@ -4,7 +4,8 @@
 
 KERNEL is a name as in optimizers.adam; without one, all are listed. The remarks, on stderr, say
 what loops were vectorized, how wide, and why others were not. Below the assembly is a count of its
-floating-point instructions by the registers they work on.
+floating-point instructions by the registers they work on. All kernels are compiled anew, which
+takes half a minute.
 """
 
 import collections
@@ -15,6 +16,7 @@ import sys
 
 import llvmlite.binding as llvm
 import numba
+from numba.core.caching import NullCache
 from numba.core.registry import CPUDispatcher
 
 import fastbn.kernels
@@ -71,6 +73,8 @@ def main(arguments):
     name, dtype = arguments[0], (arguments[1:] or ["float32"])[0]
     if name not in known or dtype not in ("float32", "float64"):
         sys.exit(__doc__)
+    for kernel in known.values():
+        kernel._cache = NullCache()  # callers from disk do not tell the arguments of what they call
     for _ in warm_up(dtype):  # tells the arguments that kernels are called with
         pass
     for option in REMARKS:
