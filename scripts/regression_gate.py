@@ -311,6 +311,8 @@ def main(arguments: list[str] | None = None) -> int:
         wanted = re.compile(options.bench)
     except re.error as error:
         parser.error(f"--bench: expected a regular expression, got {options.bench!r} ({error})")
+    if options.markdown and not options.markdown.absolute().parent.is_dir():
+        parser.error(f"--markdown: the folder {options.markdown.parent} does not exist")
     sides = {"base": Side(options.base), "head": Side(options.head)}
     try:
         names = [name for name in sides["head"].benchmarks if wanted.search(name)]

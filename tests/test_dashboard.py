@@ -206,6 +206,13 @@ def test_mistakes(tmp_path):
     done = make(tmp_path / "out", "--results", tmp_path)
     assert done.returncode == 2
     assert "expected a folder with a machine's results" in done.stderr
+    machine = tmp_path / "results" / "some-machine"
+    machine.mkdir(parents=True)
+    (machine / "machine.json").write_text("{")
+    done = make(tmp_path / "out", "--results", machine.parent)
+    assert done.returncode == 1
+    assert "asv could not publish these results" in done.stderr
+    assert not (tmp_path / "out").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all my work")
     done = make(tmp_path / "mine")

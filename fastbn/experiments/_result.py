@@ -88,15 +88,19 @@ class Result:
             f"{self.question}\n{self.setting}", color=INK, fontsize=10, x=0.01, ha="left"
         )
         places = figure.subplots(lines, columns, squeeze=False).flat
+        named: set[str] = set()
         for panel, axes in zip(self.panels, places, strict=False):
             _draw(axes, panel)
+            if axes.lines and not named.issuperset(panel.curves):  # a legend for each set of names
+                axes.legend(fontsize=7, frameon=False)
+                named = set(panel.curves)
         if path is not None:
             figure.savefig(path)
         return figure
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     for colour, (name, (x, y)) in zip(itertools.cycle(PALETTE), panel.curves.items(), strict=False):
         seen = np.isfinite(y).any(axis=0)
@@ -109,6 +113,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
         )
     if panel.log_x:
         axes.set_xscale("log", base=2)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.log_y:
         axes.set_yscale("log")
     if panel.is_part:
@@ -120,4 +126,3 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(PALE)
     axes.tick_params(colors=INK, length=0, which="both", labelsize=8)
-    axes.legend(fontsize=7, frameon=False)
