@@ -49,6 +49,12 @@ def test_the_fastest_of_several_rates():
     assert fastest({1: [a_run(never)] * 3, 3: [a_run(slow)] * 3}, 0.99) == 3
 
 
+def test_a_rate_at_the_edge_is_told():
+    assert _runs.rate_text(0.01, (0.001, 0.01, 0.1)) == "0.01"
+    assert _runs.rate_text(0.001, (0.001, 0.01, 0.1)) == "0.001, the smallest tried"
+    assert _runs.rate_text(0.1, (0.001, 0.01, 0.1)) == "0.1, the largest tried"
+
+
 def test_a_divergence_leaves_a_gap():
     x, y = _runs.curve([a_run([0.5]), a_run([0.4, 0.6])], "training", 3)
     assert x.tolist() == [1, 2, 3]

@@ -148,6 +148,12 @@ def fastest(runs: dict[Key, list[Run]], target: float) -> Key:
     return min(runs, key=slowness)
 
 
+def rate_text(chosen: float, rates: Sequence[float]) -> str:
+    """Return the learning rate, and whether a smaller or a larger one may be better still."""
+    edge = {min(rates): ", the smallest tried", max(rates): ", the largest tried"}
+    return f"{chosen:g}" + (edge.get(chosen, "") if len(rates) > 1 else "")
+
+
 def last(runs: Iterable[Run], of: str) -> list[float]:
     """Return the last accuracy of each run; 0 where there is none."""
     return [(getattr(run, of) or (0.0,))[-1] for run in runs]

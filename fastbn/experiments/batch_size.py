@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from fastbn.experiments._result import Panel, Result
-from fastbn.experiments._runs import Setting, fastest, last, percent, seed_runs, verdict
+from fastbn.experiments._runs import Setting, fastest, last, percent, rate_text, seed_runs, verdict
 
 KINDS = {"batch norm": True, "no batch norm": False}
 SIZES = {True: (8, 32, 128, 512), False: (16, 64, 256, 1024, 4096)}  # quick, and in full
-RATES = (0.001, 0.01)
+RATES = (0.0003, 0.001, 0.01)
 
 
 def run(setting: Setting) -> Result:
@@ -32,7 +32,7 @@ def run(setting: Setting) -> Result:
             gaps[kind].append([a - b for a, b in zip(training, test, strict=True)])
             tests[kind].append(test)
             rows.append([
-                kind, str(size), f"{chosen:g}", percent(training), percent(test),
+                kind, str(size), rate_text(chosen, RATES), percent(training), percent(test),
                 percent(gaps[kind][-1]),
             ])  # fmt: skip
     findings = []

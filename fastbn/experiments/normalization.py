@@ -9,6 +9,7 @@ from fastbn.experiments._runs import (
     fastest,
     last,
     percent,
+    rate_text,
     seed_runs,
     spread,
     verdict,
@@ -16,11 +17,11 @@ from fastbn.experiments._runs import (
 
 INPUTS = {"raw": None, "min-max": "minmax", "z-score": "zscore"}
 KINDS = {"batch norm": True, "no batch norm": False}
-RATES = (0.001, 0.01)
+RATES = (0.0001, 0.001, 0.01)
 
 
 def run(setting: Setting) -> Result:
-    """Train on each, with batch norm and without, each at the better of two learning rates."""
+    """Train on each, with batch norm and without, each at the best of three learning rates."""
     target, rows, best = setting.target, [], {}
     for kind, is_normalized in KINDS.items():
         for inputs, mode in INPUTS.items():
@@ -32,7 +33,8 @@ def run(setting: Setting) -> Result:
             chosen = fastest(runs, target)
             group = best[f"{inputs}, {kind}"] = runs[chosen]
             rows.append([
-                inputs, kind, f"{chosen:g}", spread([one.epochs_to(target) for one in group]),
+                inputs, kind, rate_text(chosen, RATES),
+                spread([one.epochs_to(target) for one in group]),
                 percent(last(group, "training")), percent(last(group, "test")),
             ])  # fmt: skip
     findings = []

@@ -12,16 +12,17 @@ from fastbn.experiments._runs import (
     fastest,
     last,
     percent,
+    rate_text,
     seed_runs,
     spread,
     verdict,
 )
 
 RATES: dict[str, tuple[float, ...]] = {
-    "adam": (0.001, 0.003, 0.01, 0.03),
-    "adamw": (0.001, 0.003, 0.01, 0.03),
-    "rmsprop": (0.0003, 0.001, 0.003, 0.01),
-    "sgd": (0.01, 0.03, 0.1, 0.3),
+    "adam": (0.0003, 0.001, 0.003, 0.01),
+    "adamw": (0.0003, 0.001, 0.003, 0.01),
+    "rmsprop": (0.0001, 0.0003, 0.001, 0.003),
+    "sgd": (0.003, 0.01, 0.03, 0.1),
 }
 OPTIONS: dict[str, dict[str, Any]] = {"adamw": {"weight_decay": 0.05}}
 
@@ -40,7 +41,7 @@ def run(setting: Setting) -> Result:
         chosen = fastest(runs, target)
         best[name] = group = runs[chosen]
         rows.append([
-            name, f"{chosen:g}", spread([one.epochs_to(target) for one in group]),
+            name, rate_text(chosen, rates), spread([one.epochs_to(target) for one in group]),
             percent(last(group, "training")), percent(last(group, "test")),
             spread([one.seconds for one in group], "{:.2f}"),
         ])  # fmt: skip
