@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HISTORY = ROOT / "asv_benchmarks" / "history"
@@ -28,15 +29,30 @@ REMOTE = re.compile(
 )
 
 
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """Return what a JSON file of asv holds."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a JSON file of asv ({error})") from None
+
+
 def merge(sources: list[pathlib.Path], target: pathlib.Path) -> int:
-    """Copy the results of all sources to one folder; return of how many machines they are."""
+    """Copy the results of all sources to one folder; return of how many machines they are.
+
+    The page asks for a graph of every benchmark that is described: those without results are not.
+    """
     benchmarks: dict[str, object] = {}
     for source in sources:
         shutil.copytree(source, target, dirs_exist_ok=True)
         described = source / "benchmarks.json"
         if described.exists():
-            benchmarks |= json.loads(described.read_text())
-    (target / "benchmarks.json").write_text(json.dumps(benchmarks))
+            benchmarks |= read(described)
+    measured = {"version"}
+    for path in (path for source in sources for path in source.glob("*/*.json")):
+        measured |= read(path).get("results", {}).keys()
+    kept = {name: value for name, value in benchmarks.items() if name in measured}
+    (target / "benchmarks.json").write_text(json.dumps(kept))
     return len(list(target.glob("*/machine.json")))
 
 
@@ -93,7 +109,10 @@ def main(arguments: list[str] | None = None) -> None:
     if out.exists() and not (out / "index.html").exists() and any(out.iterdir()):
         parser.error(f"--out: {out} holds something else than a dashboard")
     own = ROOT / ".asv" / "results"
-    make([HISTORY, *([own] if own.exists() else []), *options.results], out)
+    try:
+        make([HISTORY, *([own] if own.exists() else []), *options.results], out)
+    except ValueError as error:
+        sys.exit(f"dashboard: {error}")
     print(f"dashboard in {out}; look at it with: python -m http.server --directory {out}")
 
 
