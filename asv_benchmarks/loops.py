@@ -86,10 +86,8 @@ class InputFits(Loops):
             find(f"kernels.preprocessing.{name}") for name in ("min_max_fit", "standard_fit")
         )
         units, rows = shape
-        self.x, (self.low, self.high) = (
-            normal(rows, units, dtype=dtype),
-            np.empty((2, units), dtype),
-        )
+        self.x = normal(rows, units, dtype=dtype)
+        self.low, self.high = np.empty((2, units), dtype)
         call_first(self.time_min_max_fit, self.time_standard_fit)
 
     def time_min_max_fit(self, *_: Any) -> None:

@@ -43,14 +43,14 @@ def merge(sources: list[pathlib.Path], target: pathlib.Path) -> int:
     The page asks for a graph of every benchmark that is described: those without results are not.
     """
     benchmarks: dict[str, object] = {}
+    measured = {"version"}
     for source in sources:
         shutil.copytree(source, target, dirs_exist_ok=True)
         described = source / "benchmarks.json"
         if described.exists():
             benchmarks |= read(described)
-    measured = {"version"}
-    for path in (path for source in sources for path in source.glob("*/*.json")):
-        measured |= read(path).get("results", {}).keys()
+        for path in source.glob("*/*.json"):
+            measured |= read(path).get("results", {}).keys()
     kept = {name: value for name, value in benchmarks.items() if name in measured}
     (target / "benchmarks.json").write_text(json.dumps(kept))
     return len(list(target.glob("*/machine.json")))
@@ -87,7 +87,7 @@ def make(results: list[pathlib.Path], out: pathlib.Path) -> None:
         (work / "asv.conf.json").write_text(json.dumps(config))
         command = [sys.executable, "-m", "asv", "publish", "--config", str(work / "asv.conf.json")]
         if subprocess.run(command, check=False, cwd=work).returncode != 0:
-            sys.exit(f"dashboard: asv could not publish these results; {out} is as it was")
+            raise ValueError(f"asv could not publish these results; {out} is as it was")
         bring_libraries(work / "html" / "index.html")
         if out.exists():
             shutil.rmtree(out)

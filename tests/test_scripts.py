@@ -35,12 +35,9 @@ def test_the_assembly_of_a_kernel(monkeypatch, capfd):
     assert {"optimizers.adam", "gemm.multiply", "batchnorm.moments"} <= set(listed)
     state = np.ones((4, 50), np.float32)
     monkeypatch.setattr(assembly, "warm_up", lambda dtype: [fastbn.adam_step(*state, step=1)])
-    caches = {name: kernel._cache for name, kernel in assembly.kernels().items()}
-    try:
-        assembly.main(["optimizers.adam"])
-    finally:
-        for name, kernel in assembly.kernels().items():
-            kernel._cache = caches[name]
+    for kernel in assembly.kernels().values():
+        monkeypatch.setattr(kernel, "_cache", kernel._cache)  # put back after the test
+    assembly.main(["optimizers.adam"])
     out, err = capfd.readouterr()
     assert out.startswith("optimizers.adam(")
     assert re.search(r"floating point: .*\d+ packed", out)
