@@ -313,6 +313,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--bench: expected a regular expression, got {options.bench!r} ({error})")
     if options.markdown and not options.markdown.absolute().parent.is_dir():
         parser.error(f"--markdown: the folder {options.markdown.parent} does not exist")
+    if options.markdown and options.markdown.is_dir():
+        parser.error(f"--markdown: expected a file, {options.markdown} is a folder")
     sides = {"base": Side(options.base), "head": Side(options.head)}
     try:
         names = [name for name in sides["head"].benchmarks if wanted.search(name)]
@@ -323,7 +325,10 @@ def main(arguments: list[str] | None = None) -> int:
     table = "\n".join(markdown(found, options.base, options.head))
     print(table)
     if options.markdown is not None:
-        options.markdown.write_text(table + "\n")
+        try:
+            options.markdown.write_text(table + "\n")
+        except OSError as error:
+            return fail(f"--markdown: {error}")
     return judge(found)
 
 

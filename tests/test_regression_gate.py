@@ -134,6 +134,7 @@ def test_a_commit_that_raises_is_told(clone):
         (["--rounds", "0"], "--rounds: expected at least 1"),
         (["--bench", "("], "--bench: expected a regular expression"),
         (["--markdown", "nowhere/table.md"], "--markdown: the folder nowhere does not exist"),
+        (["--markdown", "."], "--markdown: expected a file, . is a folder"),
     ],
 )
 def test_mistakes(arguments, message):
