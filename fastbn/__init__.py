@@ -68,7 +68,13 @@ if TYPE_CHECKING:
         sgd_step as sgd_step,
     )
     from fastbn.functional import (
+        sigmoid_cross_entropy as sigmoid_cross_entropy,
+    )
+    from fastbn.functional import (
         softmax_cross_entropy as softmax_cross_entropy,
+    )
+    from fastbn.functional import (
+        squared_error as squared_error,
     )
     from fastbn.functional import (
         standardize as standardize,
@@ -104,7 +110,9 @@ _HOME = {
     "min_max_scale": "functional",
     "rmsprop_step": "functional",
     "sgd_step": "functional",
+    "sigmoid_cross_entropy": "functional",
     "softmax_cross_entropy": "functional",
+    "squared_error": "functional",
     "standardize": "functional",
     "update_running_statistics": "functional",
 }

@@ -100,6 +100,28 @@ def labels_array(name: str, value: Any, shape: tuple[int, ...], n_classes: int) 
     return kernel_input(array.astype(np.int64, copy=False))
 
 
+def targets_array(
+    name: str, value: Any, shape: tuple[int, int], dtype: np.dtype, low: float, high: float
+) -> np.ndarray:
+    """Return finite targets in [low, high] as (samples, outputs); (samples,) stands for one."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
+    if array.shape != shape and not (shape[1] == 1 and array.shape == shape[:1]):
+        also = f" or ({shape[0]},)" if shape[1] == 1 else ""
+        raise ValueError(f"{name}: expected shape {shape}{also}, got {array.shape}")
+    with np.errstate(over="ignore"):  # what does not fit the dtype is refused below
+        targets = kernel_input(array.astype(dtype, copy=False).reshape(shape))
+    if not np.isfinite(targets).all():
+        raise ValueError(f"{name}: expected finite numbers of {dtype}, got others")
+    if targets.size and (targets.min() < low or targets.max() > high):
+        raise ValueError(
+            f"{name}: expected numbers from {low:g} to {high:g}, "
+            f"got {targets.min():g} to {targets.max():g}"
+        )
+    return targets
+
+
 def weights_array(name: str, value: Any, size: int, dtype: np.dtype) -> np.ndarray:
     """Return non-negative finite weights, not all zero, as (size,) of `dtype`."""
     array = np.asarray(value)

@@ -27,34 +27,33 @@ def announce_compiling() -> None:
 class Bar(Protocol):
     """What a fit tells its progress bar."""
 
-    def advance(self, step: int, loss: float, accuracy: float) -> None:
+    def advance(self, step: int, loss: float, accuracy: float | None) -> None:
         """Show that `step` steps are done, with the last loss and the epoch's accuracy so far."""
 
 
 class _NoBar:
-    def advance(self, step: int, loss: float, accuracy: float) -> None:
+    def advance(self, step: int, loss: float, accuracy: float | None) -> None:
         pass
 
 
 class _RichBar:
     REFRESH_SECONDS = 0.1
 
+    TEXT = "{task.fields[measured]}"
+
     def __init__(self, progress: Any, task: Any) -> None:
         self._progress, self._task = progress, task
         self._shown = 0.0
 
-    def advance(self, step: int, loss: float, accuracy: float) -> None:
+    def advance(self, step: int, loss: float, accuracy: float | None) -> None:
         now = time.perf_counter()
         last = step == self._progress.tasks[0].total
         if last or now - self._shown > self.REFRESH_SECONDS:
             self._shown = now
-            self._progress.update(
-                self._task,
-                completed=step,
-                loss=f"{loss:.4f}",
-                accuracy=f"{accuracy:.2%}",
-                refresh=True,
-            )
+            measured = f"loss {loss:.4f}"
+            if accuracy is not None:
+                measured += f"  accuracy {accuracy:.2%}"
+            self._progress.update(self._task, completed=step, measured=measured, refresh=True)
 
 
 def _rich_is_there() -> bool:
@@ -85,12 +84,12 @@ def progress_bar(progress: bool | str, total: int) -> Iterator[Bar]:
         Progress(
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"),
+            TextColumn(_RichBar.TEXT),
             TimeLeft(),
             console=Console(stderr=True),
             auto_refresh=False,
         ) as bar,
         on_compile(announce_compiling),
     ):
-        task = bar.add_task("", total=total, loss="-", accuracy="-")
+        task = bar.add_task("", total=total, measured="")
         yield _RichBar(bar, task)

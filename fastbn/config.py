@@ -8,11 +8,20 @@ from typing import Any
 
 from fastbn._checks import choice, flag, integer, number, pair
 
+LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error")
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 ACTIVATIONS = ("leaky_relu", "relu", "identity")
 INPUT_NORMALIZATIONS = (None, "zscore", "minmax")
 MAX_SEED = 2**32 - 1
 MAX_LAYER = 2**24  # units of one layer: two such layers have 1 PB of weights
+
+# What files say nothing of that were written before there was a choice.
+LATER_FIELDS: dict[str, Any] = {
+    "loss": "softmax_cross_entropy",
+    "label_smoothing": 0.0,
+    "nesterov": False,
+    "decay_vectors": True,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,11 +37,15 @@ class ModelConfig:
     momentum: float
     gradient: str
     input_normalization: str | None
+    loss: str
+    label_smoothing: float
     optimizer: str
     lr: float
     betas: tuple[float, float]
     optimizer_eps: float
+    nesterov: bool
     weight_decay: float
+    decay_vectors: bool
     max_norm: float | None
     dropout: float
     dtype: str
@@ -52,6 +65,8 @@ class ModelConfig:
             "input_normalization": choice(
                 "input_normalization", self.input_normalization, INPUT_NORMALIZATIONS
             ),
+            "loss": choice("loss", self.loss, LOSSES),
+            "label_smoothing": number("label_smoothing", self.label_smoothing, 0.0, 1.0),
             "optimizer": choice("optimizer", self.optimizer, OPTIMIZERS),
             "lr": number("lr", self.lr, 0.0),
             "betas": (
@@ -59,6 +74,8 @@ class ModelConfig:
                 number("betas[1]", second, 0.0, 1.0, open_high=True),
             ),
             "optimizer_eps": number("optimizer_eps", self.optimizer_eps, 0.0),
+            "nesterov": flag("nesterov", self.nesterov),
+            "decay_vectors": flag("decay_vectors", self.decay_vectors),
             "weight_decay": number("weight_decay", self.weight_decay, 0.0),
             "max_norm": None
             if self.max_norm is None
@@ -69,16 +86,28 @@ class ModelConfig:
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        if self.predicts_one_class:
+            integer("layer_sizes[-1]", self.layer_sizes[-1], 2)
+        if self.loss == "squared_error" and self.label_smoothing > 0:
+            raise ValueError(
+                f"label_smoothing: expected 0 with loss='squared_error', got {self.label_smoothing}"
+            )
 
     @property
     def slope(self) -> float:
         """LeakyReLU's slope in the hidden layers: 0 is ReLU, 1 is no activation."""
         return {"relu": 0.0, "identity": 1.0}.get(self.activation, self.negative_slope)
 
+    @property
+    def predicts_one_class(self) -> bool:
+        """Tell whether the loss takes a label for each sample; else it takes a target an output."""
+        return self.loss == "softmax_cross_entropy"
+
     def normalized(self, layer: int) -> bool:
         """Tell whether layer number `layer` has batch norm."""
         is_output = layer == len(self.layer_sizes) - 2
-        return self.batch_norm and (self.batch_norm_output or not is_output)
+        output_too = self.batch_norm_output and self.predicts_one_class
+        return self.batch_norm and (output_too or not is_output)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary that JSON can hold."""
@@ -87,6 +116,7 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """Build from `to_dict`'s result; a missing or unknown field is a ValueError."""
+        values = LATER_FIELDS | values
         names = {field.name for field in dataclasses.fields(cls)}
         if set(values) != names:
             raise ValueError(
@@ -102,7 +132,6 @@ def _layer_sizes(value: Any) -> tuple[int, ...]:
     if len(value) < 2:
         raise ValueError(f"layer_sizes: expected inputs and outputs at least, got {value!r}")
     sizes = tuple(integer(f"layer_sizes[{i}]", size, 1, MAX_LAYER) for i, size in enumerate(value))
-    integer("layer_sizes[-1]", sizes[-1], 2)
     return sizes
 
 

@@ -15,15 +15,14 @@ import numpy as np
 
 from fastbn import persistence
 from fastbn._buffers import Layout, aligned_zeros, allocate_workspace
-from fastbn._checks import flag, integer, labels_array, number, pair, weights_array
+from fastbn._checks import flag, integer, number, pair, weights_array
 from fastbn._inputs import InputScaling, feature_matrix
 from fastbn._state import Header, check_tensors, state_views
+from fastbn._targets import decisions, loss_and_score, to_probabilities, wanted
 from fastbn._team import run_team
 from fastbn._threads import TrainingTeam, team_size
-from fastbn.config import OPTIMIZERS, ModelConfig
-from fastbn.functional import softmax_cross_entropy
+from fastbn.config import LOSSES, OPTIMIZERS, ModelConfig
 from fastbn.kernels import network as kernels
-from fastbn.kernels.losses import softmax_nc
 from fastbn.schedules import Schedule
 from fastbn.training import Callback, EarlyStopping, History, minibatch_bounds, train
 
@@ -37,7 +36,7 @@ class BatchNormMLP:
     Parameters
     ----------
     layer_sizes : sequence of int
-        Inputs, hidden layers, classes.
+        Inputs, hidden layers, classes or outputs.
     activation : "leaky_relu", "relu" or "identity"
         Of the hidden layers.
     negative_slope : float
@@ -45,18 +44,27 @@ class BatchNormMLP:
     batch_norm : bool
         Without it every layer has a bias instead.
     batch_norm_output : bool
-        Normalize the output layer too.
+        Normalize the output layer too, where the loss is softmax cross-entropy.
     eps, momentum : float
         Batch norm's; `momentum` is the weight of the new batch in the running statistics.
     gradient : "exact" or "detached"
         "detached" takes mean and variance as constants in the backward pass.
     input_normalization : None, "zscore" or "minmax"
         Fitted on the first training data that the model sees, and stored with it.
+    loss : "softmax_cross_entropy", "sigmoid_cross_entropy" or "squared_error"
+        Of one class in several, of several yes-or-no outputs, or of numbers. A sample's loss is the
+        sum over its outputs, for numbers of half the squared errors.
+    label_smoothing : float
+        Of both cross-entropies: the part of a target that is spread evenly.
     optimizer : "adam", "adamw", "sgd" or "rmsprop"
     lr : float
     betas : pair of float
         Of Adam; SGD's momentum is ``betas[0]`` and RMSprop's smoothing is ``betas[1]``.
     optimizer_eps, weight_decay : float
+    nesterov : bool
+        Of SGD's momentum.
+    decay_vectors : bool
+        Let weight decay act on gamma, beta and biases, as well as on weights.
     max_norm : float, optional
         Scale the gradient down to this global norm where it is larger.
     dropout : float
@@ -95,11 +103,15 @@ class BatchNormMLP:
         momentum: float = 0.1,
         gradient: str = "exact",
         input_normalization: str | None = None,
+        loss: str = "softmax_cross_entropy",
+        label_smoothing: float = 0.0,
         optimizer: str = "adam",
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         optimizer_eps: float = 1e-8,
+        nesterov: bool = False,
         weight_decay: float = 0.0,
+        decay_vectors: bool = True,
         max_norm: float | None = None,
         dropout: float = 0.0,
         dtype: Any = "float32",
@@ -188,8 +200,10 @@ class BatchNormMLP:
         Parameters
         ----------
         X : array (samples, features) of numbers
-        y : integer array (samples,)
-            Classes from 0 to ``layer_sizes[-1] - 1``.
+        y : array
+            For softmax cross-entropy integers (samples,), classes from 0 to
+            ``layer_sizes[-1] - 1``. For the other losses numbers (samples, outputs), or (samples,)
+            for one output; between 0 and 1 for sigmoid cross-entropy.
         epochs, batch_size : int
             The last minibatch may be smaller; one of a single sample joins the one before.
         sample_weight : array (samples,), optional
@@ -222,6 +236,10 @@ class BatchNormMLP:
         epochs, batch_size = integer("epochs", epochs, 1), self._batch_size(batch_size)
         if until_accuracy is not None:
             until_accuracy = number("until_accuracy", until_accuracy, 0.0, 1.0)
+            if self.config.loss == "squared_error":
+                raise ValueError(
+                    f"until_accuracy: expected None with loss='squared_error', got {until_accuracy}"
+                )
         evaluate = None
         if validation_data is not None:
             X_val, y_val = pair("validation_data", validation_data)
@@ -236,6 +254,7 @@ class BatchNormMLP:
             batch_size=batch_size,
             lr=self.config.lr,
             evaluate=evaluate,
+            score="r2" if self.config.loss == "squared_error" else "accuracy",
             shuffle=flag("shuffle", shuffle),
             early_stopping=early_stopping,
             schedule=schedule,
@@ -319,21 +338,33 @@ class BatchNormMLP:
     # -- inference ---------------------------------------------------------------------------------
 
     def predict_logits(self, X: Any) -> np.ndarray:
-        """Outputs before softmax, (samples, classes), with the running statistics."""
+        """Outputs before softmax or sigmoid, (samples, outputs), with the running statistics."""
         return self._logits(self._features("X", X))
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Class probabilities, (samples, classes)."""
+        """Probabilities of the classes, or with sigmoid cross-entropy of each output.
+
+        (samples, outputs); ValueError where the loss is the squared error.
+        """
         probabilities = self.predict_logits(X)
-        softmax_nc(probabilities)
+        to_probabilities(probabilities, self.config)
         return probabilities
 
     def predict(self, X: Any) -> np.ndarray:
-        """Most probable class of each sample, (samples,) int64."""
-        return self.predict_logits(X).argmax(axis=1)
+        """What the network says of each sample.
+
+        The most probable class, (samples,) int64. With sigmoid cross-entropy 1 where an output is
+        more probable than not, else 0, (samples, outputs) int64. With the squared error the
+        outputs, (samples, outputs).
+        """
+        return decisions(self.predict_logits(X), self.config)
 
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy on (X, y), with the running statistics."""
+        """Mean loss on (X, y) and accuracy, or for the squared error R2, as when predicting.
+
+        With sigmoid cross-entropy a sample is right where all of its outputs are. R2 is 1 less the
+        squared errors over those of the targets' means, the mean over the outputs.
+        """
         return self._evaluator(X, y)()
 
     # -- files -------------------------------------------------------------------------------------
@@ -392,14 +423,14 @@ class BatchNormMLP:
         """Check the data; the model is left as it is."""
         x = self._features("X", X)
         n = x.shape[0]
-        labels = labels_array("y", y, (n,), self.config.layer_sizes[-1])
+        labels, targets = wanted("y", y, n, self.config)
         if n < 1 + self.config.batch_norm:
             raise ValueError(f"X: expected more samples to train on, got shape {x.shape}")
         weight = np.empty(0, self.dtype)
         if sample_weight is not None:
             weight = weights_array("sample_weight", sample_weight, n, self.dtype)
         scaling = self.scaling.fit(x)
-        return kernels.Samples(x, labels, weight, scaling.center, scaling.scale)
+        return kernels.Samples(x, labels, targets, weight, scaling.center, scaling.scale)
 
     def _evaluator(
         self, X: Any, y: Any, x_name: str = "X", y_name: str = "y"
@@ -408,12 +439,10 @@ class BatchNormMLP:
         x = self._features(x_name, X)
         if x.shape[0] == 0:
             raise ValueError(f"{x_name}: expected at least one sample, got none")
-        labels = labels_array(y_name, y, (x.shape[0],), self.config.layer_sizes[-1])
+        labels, targets = wanted(y_name, y, x.shape[0], self.config)
 
         def evaluate() -> tuple[float, float]:
-            logits = self._logits(x)
-            loss, _ = softmax_cross_entropy(logits, labels)
-            return loss, float((logits.argmax(axis=1) == labels).mean())
+            return loss_and_score(self._logits(x), labels, targets, self.config)
 
         return evaluate
 
@@ -422,9 +451,10 @@ class BatchNormMLP:
             raise ValueError(
                 f"input_normalization={self.scaling.mode!r} has seen no data yet: train first"
             )
-        none = np.empty(0, np.int64), np.empty(0, self.dtype)
+        outputs = self.config.layer_sizes[-1]
+        none = np.empty(0, np.int64), np.empty((0, outputs), self.dtype), np.empty(0, self.dtype)
         samples = kernels.Samples(x, *none, self.scaling.center, self.scaling.scale)
-        logits = np.empty((x.shape[0], self.config.layer_sizes[-1]), self.dtype)
+        logits = np.empty((x.shape[0], outputs), self.dtype)
         network, recipe = self._network(), self._recipe(0, 1)
         size = team_size(self.layout.gemm_flops(x.shape[0]) / 3, 1, 1)
         size = max(1, min(size, x.shape[0] // INFERENCE_ROWS))
@@ -453,11 +483,15 @@ class BatchNormMLP:
             exact=config.gradient == "exact",
             dropout=config.dropout,
             seed=config.seed,
+            loss=LOSSES.index(config.loss),
+            smoothing=config.label_smoothing,
             optimizer=OPTIMIZERS.index(config.optimizer),
             beta1=config.betas[0],
             beta2=config.betas[1],
             optimizer_eps=config.optimizer_eps,
+            nesterov=config.nesterov,
             weight_decay=config.weight_decay,
+            decay_vectors=config.decay_vectors,
             max_norm=math.inf if config.max_norm is None else config.max_norm,
             keeps_rows=self.layout.keeps_rows(rows, members),
         )

@@ -34,7 +34,7 @@ def plot_history(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Draw loss and accuracy per epoch, in training and, where there is any, in validation.
+    """Draw loss and accuracy, or R2, per epoch, in training and, where there is any, in validation.
 
     Nothing of pyplot is touched, so it needs no display and leaves the open figures alone.
 
@@ -71,16 +71,21 @@ def plot_history(
     figure = Figure(figsize=(9.6, 3.8), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
-    loss, accuracy = figure.subplots(1, 2)
+    loss, score = figure.subplots(1, 2)
     losses = [*history.loss, *history.val_loss]
     if min(losses) > 0 and max(losses) > LOGARITHMIC_FROM * min(losses):
         loss.set_yscale("log")
         loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     _draw(loss, history.loss, history.val_loss, "{:#.3g}")
-    _draw(accuracy, history.accuracy, history.val_accuracy, "{:.1%}")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
-    loss.set_title("Loss (cross-entropy)", loc="left", color=INK, fontsize=11)
-    accuracy.set_title("Accuracy", loc="left", color=INK, fontsize=11)
+    if history.accuracy:
+        _draw(score, history.accuracy, history.val_accuracy, "{:.1%}")
+        score.yaxis.set_major_formatter(PercentFormatter(1.0))
+        titles = "Loss (cross-entropy)", "Accuracy"
+    else:
+        _draw(score, [], history.val_r2, "{:.3f}")
+        titles = "Loss (squared error)", "R2"
+    for axes, text in zip((loss, score), titles, strict=True):
+        axes.set_title(text, loc="left", color=INK, fontsize=11)
     if title is not None:
         figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=13, fontweight="bold")
     if path is not None:

@@ -177,6 +177,42 @@ def softmax(logits: Any, layout: str = "NC") -> Array:
     return p / p.sum(axis=axis, keepdims=True)
 
 
+def sigmoid_cross_entropy(
+    logits: Any,
+    targets: Any,
+    layout: str = "NC",
+    sample_weight: Any = None,
+    label_smoothing: float = 0.0,
+) -> tuple[float, Array]:
+    """Return sum(w * sum(log(1 + e^z) - z t)) / sum(w), t = (1 - s) t + s / 2, and the gradient."""
+    z, t = _f64(logits), (1 - label_smoothing) * _f64(targets) + label_smoothing / 2
+    w = _normalized_weight(z, layout, sample_weight)
+    loss = (w * (np.logaddexp(0, z) - z * t)).sum()
+    return float(loss), w * (sigmoid(z) - t)
+
+
+def squared_error(
+    outputs: Any, targets: Any, layout: str = "NC", sample_weight: Any = None
+) -> tuple[float, Array]:
+    """Return sum(w * sum((z - t)^2) / 2) / sum(w) and the gradient."""
+    z, t = _f64(outputs), _f64(targets)
+    w = _normalized_weight(z, layout, sample_weight)
+    return float((w * (z - t) ** 2 / 2).sum()), w * (z - t)
+
+
+def _normalized_weight(z: Array, layout: str, sample_weight: Any) -> Array:
+    """Weights of the samples that add up to 1, with an axis of length 1 for the outputs."""
+    axis = {"NC": 1, "CN": 0}[layout]
+    shape = z.shape[:axis] + z.shape[axis + 1 :]
+    w = np.ones(shape) if sample_weight is None else _f64(sample_weight)
+    return np.expand_dims(w / w.sum(), axis)
+
+
+def sigmoid(logits: Any) -> Array:
+    """1 / (1 + exp(-z)), without overflow."""
+    return np.exp(-np.logaddexp(0, -_f64(logits)))
+
+
 def count_correct(logits: Any, labels: Any, layout: str = "NC") -> int:
     """Count the samples whose label has the largest logit, the first of equals."""
     return int((_f64(logits).argmax(axis={"NC": 1, "CN": 0}[layout]) == np.asarray(labels)).sum())

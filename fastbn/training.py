@@ -28,7 +28,9 @@ class History:
 
     `loss` and `accuracy` are means over the epoch's minibatches as they were trained on, `lr` is
     that of the epoch's last step, `steps` the optimizer steps and `seconds` the time since the
-    start of the fit. `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback",
+    start of the fit. For the squared error there is `val_r2`, and no accuracy.
+
+    `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback",
     "diverged" (the loss is no longer finite) or "interrupted".
     """
 
@@ -36,6 +38,7 @@ class History:
     accuracy: list[float] = dataclasses.field(default_factory=list)
     val_loss: list[float] = dataclasses.field(default_factory=list)
     val_accuracy: list[float] = dataclasses.field(default_factory=list)
+    val_r2: list[float] = dataclasses.field(default_factory=list)
     lr: list[float] = dataclasses.field(default_factory=list)
     steps: list[int] = dataclasses.field(default_factory=list)
     seconds: list[float] = dataclasses.field(default_factory=list)
@@ -51,8 +54,8 @@ class History:
 class EarlyStopping:
     """Stop when `monitor` has not improved by more than `min_delta` for `patience` epochs.
 
-    `monitor` is "val_loss", "val_accuracy", "loss" or "accuracy". With `restore_best` the model
-    goes back to its best epoch.
+    `monitor` is "val_loss", "val_accuracy", "val_r2", "loss" or "accuracy". With `restore_best`
+    the model goes back to its best epoch.
     """
 
     patience: int = 10
@@ -63,7 +66,7 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         integer("patience", self.patience, 1)
         number("min_delta", self.min_delta, 0.0)
-        choice("monitor", self.monitor, ["val_loss", "val_accuracy", "loss", "accuracy"])
+        choice("monitor", self.monitor, MONITORS)
 
 
 class Trainee(Protocol):
@@ -83,6 +86,8 @@ class Trainee(Protocol):
     def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot."""
 
+
+MONITORS = ("val_loss", "val_accuracy", "val_r2", "loss", "accuracy")
 
 Callback = Callable[[Any, History], "bool | None"]
 
@@ -109,6 +114,7 @@ def train(
     batch_size: int,
     lr: float,
     evaluate: Callable[[], tuple[float, float]] | None,
+    score: str,
     shuffle: bool,
     early_stopping: EarlyStopping | int | None,
     schedule: Schedule,
@@ -116,14 +122,15 @@ def train(
     callbacks: Iterable[Callback],
     progress: bool | str,
 ) -> History:
-    """Train `model` on `samples`; `evaluate` gives loss and accuracy on validation data.
+    """Train `model` on `samples`; `evaluate` gives loss and score on validation data.
 
+    `score` is "accuracy", which is then that of training, too, or "r2".
     An epoch's loss is the mean over its samples by their `weight` (samples,), None for equal ones.
     """
     bounds = minibatch_bounds(n_samples, batch_size)
     steps = bounds.size - 1
     lr_of = schedule_function(schedule, lr, epochs * steps)
-    stopper = _Stopper(early_stopping, evaluate is not None)
+    stopper = _Stopper(early_stopping, evaluate is not None, score)
     callbacks = _callables(callbacks)
     lr_of(0)  # a schedule that cannot say is refused before anything is changed
     history = History()
@@ -144,7 +151,8 @@ def train(
                 chunk.end()
                 done = last
                 seen = bounds[done]
-                bar.advance(epoch * steps + done, losses[done - 1], correct[:done].sum() / seen)
+                accuracy = correct[:done].sum() / seen if score == "accuracy" else None
+                bar.advance(epoch * steps + done, losses[done - 1], accuracy)
             if done == 0:
                 history.stop_reason = "interrupted"
                 break
@@ -152,13 +160,14 @@ def train(
             seen_order = order[: bounds[done]]  # an epoch may be left half-way
             shares = rows if weight is None else np.add.reduceat(weight[seen_order], bounds[:done])
             history.loss.append(float(losses[:done] @ shares / max(shares.sum(), 1e-300)))
-            history.accuracy.append(float(correct[:done].sum() / rows.sum()))
+            if score == "accuracy":
+                history.accuracy.append(float(correct[:done].sum() / rows.sum()))
             history.lr.append(float(lrs[-1]))
             history.steps.append(epoch * steps + done)
             if evaluate is not None:
-                val_loss, val_accuracy = evaluate()
+                val_loss, val_score = evaluate()
                 history.val_loss.append(val_loss)
-                history.val_accuracy.append(val_accuracy)
+                getattr(history, f"val_{score}").append(val_score)
             history.seconds.append(time.perf_counter() - start)
             reason = _stop_reason(model, history, until_accuracy, stopper, callbacks)
             if not math.isfinite(history.loss[-1]):
@@ -220,7 +229,7 @@ class _Chunk:
 class _Stopper:
     """Early stopping: the best value so far, and the state of the model there."""
 
-    def __init__(self, rule: EarlyStopping | int | None, validated: bool) -> None:
+    def __init__(self, rule: EarlyStopping | int | None, validated: bool, score: str) -> None:
         if isinstance(rule, numbers.Integral) and not isinstance(rule, bool):
             patience = integer("early_stopping", rule, 1)
             rule = EarlyStopping(patience=patience, monitor="val_loss" if validated else "loss")
@@ -232,6 +241,10 @@ class _Stopper:
             raise ValueError(
                 f"early_stopping: expected validation_data to monitor {rule.monitor!r}, got none"
             )
+        if rule is not None and rule.monitor.removeprefix("val_") not in ("loss", score):
+            raise ValueError(
+                f"early_stopping: expected to monitor the loss or {score}, got {rule.monitor!r}"
+            )
         self._rule = rule
         self._best = math.inf
         self._since = 0
@@ -242,7 +255,7 @@ class _Stopper:
         if rule is None:
             return False
         value = getattr(history, rule.monitor)[-1]
-        value = -value if rule.monitor.endswith("accuracy") else value
+        value = value if rule.monitor.endswith("loss") else -value
         if math.isfinite(value) and not self._best - rule.min_delta <= value:
             self._best, self._since = value, 0
             if rule.restore_best:

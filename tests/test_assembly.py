@@ -154,6 +154,10 @@ def arrays(dtype):
         ),
         (gemm.multiply, (x, flat[0], 8, np.ones((64, 33), dtype), 0, 64), {"multiply", "add"}),
         (losses.softmax_nc, (x,), {"multiply"}),
+        (losses.sigmoid_cross_entropy_cn, (x.T.copy(), weight, 0.1, 0, 64, x.T.copy()), {"divide"}),
+        (losses.squared_error_cn, (x.T.copy(), weight, 0, 64, x.T.copy()), {"multiply", "add"}),
+        (losses.count_agreeing_cn, (x, x.copy(), 0, 8, x[:1].copy()), {"compare"}),
+        (losses.sigmoid, (row,), {"multiply", "divide"}),
         (
             optimizers.adam,
             (*flat, *[0.5] * 8, True, 0, 2000),

@@ -23,7 +23,7 @@ RANKS = [
     {"_checks", "_progress", "schedules", "persistence"},
     {"_threads"},
     {"functional", "config"},
-    {"_buffers", "_inputs", "training"},
+    {"_buffers", "_inputs", "_targets", "training"},
     {"_state"},
     {"model"},
 ]

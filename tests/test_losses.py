@@ -8,7 +8,7 @@ from cases import DTYPES, JIT_DISABLED, assert_close
 
 import fastbn
 from fastbn import reference as ref
-from fastbn.kernels.losses import count_correct_cn, softmax_nc
+from fastbn.kernels.losses import count_agreeing_cn, count_correct_cn, sigmoid, softmax_nc
 
 SHAPES = [("NC", (1, 1)), ("NC", (1, 2)), ("NC", (37, 10)), ("CN", (10, 37)), ("CN", (2, 1))]
 SHAPES += [("NC", (5, 3, 7)), ("NC", (2, 4, 3, 5))]
@@ -59,6 +59,108 @@ def test_gradient_by_finite_differences(rng, layout):
             losses.append(fastbn.softmax_cross_entropy(moved, labels, **options)[0])
         numeric[index] = (losses[0] - losses[1]) / 2e-6
     assert_close(gradient, numeric, tolerance=1e-8)
+
+
+LOSSES = {
+    "sigmoid_cross_entropy": (fastbn.sigmoid_cross_entropy, ref.sigmoid_cross_entropy),
+    "squared_error": (fastbn.squared_error, ref.squared_error),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("layout", "shape"), SHAPES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_targets_against_oracle(rng, name, layout, shape, dtype, weighted):
+    outputs, labels = make(rng, layout, shape, dtype)
+    targets = rng.uniform(0, 1, shape).astype(dtype)
+    weight = rng.uniform(0, 2, labels.shape) if weighted else None
+    ours, theirs = LOSSES[name]
+    options = {"sample_weight": weight}
+    if name == "sigmoid_cross_entropy":
+        options["label_smoothing"] = 0.1
+    loss, gradient = ours(outputs, targets, layout=layout, **options)
+    expected, expected_gradient = theirs(outputs, targets, layout, **options)
+    tolerance = 2e-6 if dtype == np.float32 else 1e-13
+    assert abs(loss - expected) <= tolerance * max(1.0, abs(expected))
+    assert gradient.dtype == dtype
+    assert gradient.flags.c_contiguous
+    largest = 1.0 / labels.size if weight is None else float(weight.max() / weight.sum())
+    largest *= max(1.0, float(np.abs(outputs - targets).max()))
+    assert_close(gradient, expected_gradient, tolerance=tolerance, scale=largest)
+
+
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradient_with_targets_by_finite_differences(rng, name, layout):
+    outputs, _ = make(rng, layout, (7, 5) if layout == "NC" else (5, 7), np.float64)
+    targets, weight = rng.uniform(0, 1, outputs.shape), rng.uniform(0.1, 2, 7)
+    loss = LOSSES[name][0]
+    _, gradient = loss(outputs, targets, layout=layout, sample_weight=weight)
+    numeric = np.empty_like(gradient)
+    for index in np.ndindex(outputs.shape):
+        moved = outputs.copy()
+        moved[index] += 1e-6
+        above, _ = loss(moved, targets, layout=layout, sample_weight=weight)
+        moved[index] -= 2e-6
+        below, _ = loss(moved, targets, layout=layout, sample_weight=weight)
+        numeric[index] = (above - below) / 2e-6
+    assert_close(gradient, numeric, tolerance=1e-8)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sigmoids_of_huge_logits_do_not_overflow(dtype):
+    logits = np.array([[3e38, -3e38, 1e4, -1e4, 100.0, 0.0]], dtype)
+    targets = np.array([[1, 0, 1, 0, 0, 1]])
+    loss, dlogits = fastbn.sigmoid_cross_entropy(logits, targets)
+    expected, gradient = ref.sigmoid_cross_entropy(logits, targets)
+    assert loss == pytest.approx(expected, rel=1e-7)
+    assert_close(dlogits, gradient)
+    flat = logits.ravel().copy()
+    sigmoid(flat)
+    assert_close(flat, [1, 0, 1, 0, 1, 0.5], tolerance=1e-7)
+
+
+def test_small_losses_keep_their_digits():
+    loss, _ = fastbn.sigmoid_cross_entropy(np.array([[30.0]], np.float32), np.ones((1, 1)))
+    assert loss == pytest.approx(np.exp(-30.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_targets_are_left_alone_and_nan_is_not_hidden(rng, name):
+    outputs, _ = make(rng, "CN", (3, 4), np.float32)
+    targets = np.ones((3, 4), np.float32)
+    outputs[1, 2] = np.nan
+    loss, gradient = LOSSES[name][0](outputs, targets, layout="CN")
+    assert np.isnan(loss)
+    assert np.isnan(gradient).sum() == np.isnan(gradient[1, 2]) == 1
+    assert (targets == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.ones((2, 3)), np.ones((2, 2))), "targets: expected the shape of logits"),
+        ((np.ones((2, 3)), np.full((2, 3), 1.5)), "targets: expected numbers from 0 to 1"),
+        ((np.ones((2, 3)), np.full((2, 3), np.nan)), "targets: expected numbers from 0 to 1"),
+        ((np.ones((0, 3)), np.ones((0, 3))), "logits: expected at least one sample"),
+        ((np.ones((2, 3), int), np.ones((2, 3))), "logits: expected a float32 or float64 array"),
+        ((np.ones((2, 3)), np.full((2, 3), "a")), "targets: expected numbers, got dtype"),
+    ],
+)
+def test_mistakes_with_targets(arguments, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        fastbn.sigmoid_cross_entropy(*arguments)
+
+
+def test_count_agreeing(rng):
+    logits = rng.integers(-1, 2, (3, 200)).astype(np.float32)
+    targets = rng.integers(0, 2, (3, 200)).astype(np.float32)
+    expected = ((logits > 0) == (targets > 0.5)).all(axis=0).sum()
+    work = np.empty((1, 200), np.float32)
+    assert count_agreeing_cn(logits, targets, 0, 200, work) == expected > 0
+    logits[:] = np.nan
+    assert count_agreeing_cn(logits, np.zeros_like(targets), 0, 200, work) == 0
 
 
 @pytest.mark.parametrize("layout", ["NC", "CN"])

@@ -241,7 +241,9 @@ def test_a_numpy_truth_of_a_callback_stops(data):
 def test_patience_counts_epochs_without_a_number():
     from fastbn.training import History, _Stopper
 
-    stopper = _Stopper(fastbn.EarlyStopping(patience=3, monitor="loss", restore_best=False), False)
+    stopper = _Stopper(
+        fastbn.EarlyStopping(patience=3, monitor="loss", restore_best=False), False, "accuracy"
+    )
     due = [stopper.is_due(None, History(loss=[v])) for v in (np.nan, 1.0, 0.9, 0.8, np.nan, 0.9, 1)]
     assert due == [False] * 6 + [True]
 

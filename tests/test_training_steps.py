@@ -27,6 +27,13 @@ VARIANTS = [
     {"batch_norm": False, "dropout": 0.3},
     {"input_normalization": "zscore"},
     {"input_normalization": "minmax"},
+    {"label_smoothing": 0.1},
+    {"optimizer": "sgd", "nesterov": True, "lr": 0.05},
+    {"optimizer": "adamw", "weight_decay": 0.1, "decay_vectors": False},
+    {"loss": "sigmoid_cross_entropy"},
+    {"loss": "sigmoid_cross_entropy", "label_smoothing": 0.2, "dropout": 0.3},
+    {"loss": "squared_error"},
+    {"loss": "squared_error", "batch_norm": False, "max_norm": 0.5},
 ]
 
 
@@ -54,7 +61,13 @@ class Oracle:
         logits, caches = reference_mlp.forward(
             self.params, x, slope=config.slope, eps=config.eps, masks=masks
         )
-        loss, dlogits = ref.softmax_cross_entropy(logits, labels, "CN", weight)
+        if config.loss == "squared_error":
+            loss, dlogits = ref.squared_error(logits, labels.T, "CN", weight)
+        else:
+            labels = labels if config.predicts_one_class else labels.T
+            loss, dlogits = getattr(ref, config.loss)(
+                logits, labels, "CN", weight, config.label_smoothing
+            )
         grads = reference_mlp.backward(
             self.params, caches, dlogits, gradient=config.gradient, masks=masks
         )
@@ -76,20 +89,22 @@ class Oracle:
             }
         for name, p in self.params.items():
             g, m, v = grads[name], self.m[name], self.v[name]
+            decays = config.decay_vectors or name.endswith("weight")
+            weight_decay = config.weight_decay if decays else 0.0
             if config.optimizer == "sgd":
                 p, m = ref.sgd_step(
                     p, g, m, lr=config.lr, momentum=config.betas[0],
-                    weight_decay=config.weight_decay,
+                    weight_decay=weight_decay, nesterov=config.nesterov,
                 )  # fmt: skip
             elif config.optimizer == "rmsprop":
                 p, v = ref.rmsprop_step(
                     p, g, v, lr=config.lr, alpha=config.betas[1], eps=config.optimizer_eps,
-                    weight_decay=config.weight_decay,
+                    weight_decay=weight_decay,
                 )  # fmt: skip
             else:
                 p, m, v = ref.adam_step(
                     p, g, m, v, step=self.steps, lr=config.lr, betas=config.betas,
-                    eps=config.optimizer_eps, weight_decay=config.weight_decay,
+                    eps=config.optimizer_eps, weight_decay=weight_decay,
                     decoupled=config.optimizer == "adamw",
                 )  # fmt: skip
             self.params[name], self.m[name], self.v[name] = p, m, v
@@ -102,16 +117,20 @@ def scaled(x, mode):
     return ref.min_max_scale(x) if mode == "minmax" else x
 
 
-def make_data(rng, n):
+def make_data(rng, n, loss="softmax_cross_entropy"):
     x = 3 + 2 * rng.standard_normal((n, SIZES[0]))
     labels = (x[:, 0] > 3).astype(np.int64) + (x[:, 1] > 4)
+    if loss == "sigmoid_cross_entropy":
+        return x, x[:, : SIZES[-1]] > [3, 4, 2]
+    if loss == "squared_error":
+        return x, x[:, : SIZES[-1]] ** 2 / 10 - 1
     return x, labels
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_float64(rng, variant, weighted):
-    x, labels = make_data(rng, 100)
+    x, labels = make_data(rng, 100, variant.get("loss"))
     weight = rng.uniform(0, 2, 100) if weighted else None
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", seed=3, **({"lr": 0.01} | variant))
     oracle = Oracle(model)
@@ -152,7 +171,7 @@ def test_float32(rng, variant):
     Where a gradient is nothing but rounding, Adam divides rounding by rounding. A larger
     optimizer_eps leaves such parameters where they are, on both sides.
     """
-    x, labels = make_data(rng, 96)
+    x, labels = make_data(rng, 96, variant.get("loss"))
     x = x.astype(np.float32)
     model = fastbn.BatchNormMLP(SIZES, seed=3, **({"lr": 0.003, "optimizer_eps": 1e-3} | variant))
     oracle = Oracle(model)
@@ -181,7 +200,7 @@ def test_hits_are_those_of_the_training_forward_pass(rng):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_inference_is_the_oracles(rng, variant):
-    x, labels = make_data(rng, 40)
+    x, labels = make_data(rng, 40, variant.get("loss"))
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", **({"lr": 0.01} | variant))
     for _ in range(3):
         model.train_step(x, labels)
@@ -192,8 +211,26 @@ def test_inference_is_the_oracles(rng, variant):
         slope=model.config.slope,
     )
     assert_close(model.predict_logits(x), a.T, tolerance=1e-12)
-    assert_close(model.predict_proba(x), ref.softmax(a, "CN").T, tolerance=1e-12)
-    assert np.array_equal(model.predict(x), a.argmax(axis=0))
+    if model.config.loss == "squared_error":
+        assert np.array_equal(model.predict(x), model.predict_logits(x))
+        with pytest.raises(ValueError, match="predict_proba: expected a loss of classes"):
+            model.predict_proba(x)
+    elif model.config.loss == "sigmoid_cross_entropy":
+        assert_close(model.predict_proba(x), ref.sigmoid(a.T), tolerance=1e-12)
+        assert np.array_equal(model.predict(x), a.T > 0)
+    else:
+        assert_close(model.predict_proba(x), ref.softmax(a, "CN").T, tolerance=1e-12)
+        assert np.array_equal(model.predict(x), a.argmax(axis=0))
+
+
+def test_hits_of_several_outputs_are_samples_of_which_all_are_right(rng):
+    x, targets = make_data(rng, 60, "sigmoid_cross_entropy")
+    model = fastbn.BatchNormMLP(SIZES, dtype="float64", loss="sigmoid_cross_entropy")
+    params = {name: view.copy() for name, view in model.named_parameters()}
+    logits, _ = reference_mlp.forward(params, x, slope=0.01)
+    samples = model.training_samples(x, targets, None)
+    _, correct = model.run_steps(samples, np.arange(60), np.array([0, 60]), np.array([0.1]))
+    assert correct[0] == (targets == (logits > 0).T).all(axis=1).sum() > 0
 
 
 def test_a_minibatch_without_weight_moves_nothing_but_the_statistics(rng):

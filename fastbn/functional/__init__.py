@@ -13,7 +13,11 @@ from fastbn.functional.batchnorm import (
     batch_norm_inference,
     batch_statistics,
 )
-from fastbn.functional.losses import softmax_cross_entropy
+from fastbn.functional.losses import (
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+    squared_error,
+)
 from fastbn.functional.optimizers import adam_step, rmsprop_step, sgd_step
 from fastbn.functional.preprocessing import min_max_scale, standardize
 from fastbn.functional.running import fold_batch_norm, update_running_statistics
@@ -28,7 +32,9 @@ __all__ = [
     "min_max_scale",
     "rmsprop_step",
     "sgd_step",
+    "sigmoid_cross_entropy",
     "softmax_cross_entropy",
+    "squared_error",
     "standardize",
     "update_running_statistics",
 ]

@@ -1,12 +1,13 @@
-"""Softmax cross-entropy on NumPy arrays."""
+"""Losses and their gradients on NumPy arrays."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from fastbn._checks import labels_array, number, weights_array
+from fastbn._checks import labels_array, number, same_shape, weights_array
 from fastbn.functional._layout import layout_input, n_features
 from fastbn.kernels import losses as kernels
 
@@ -56,14 +57,7 @@ def softmax_cross_entropy(
     shape = (logits.shape[1],) if layout == "CN" else (logits.shape[0], *logits.shape[2:])
     labels = labels_array("labels", labels, shape, classes).ravel()
     smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
-    if sample_weight is None:
-        weight = np.full(labels.size, 1.0 / labels.size, logits.dtype)
-    else:
-        weight = np.asarray(sample_weight)
-        if weight.shape != shape:
-            raise ValueError(f"sample_weight: expected shape {shape}, got {weight.shape}")
-        weight = weights_array("sample_weight", weight.ravel(), labels.size, np.dtype(np.float64))
-        weight = (weight / weight.sum()).astype(logits.dtype)
+    weight = _normalized(sample_weight, shape, logits.dtype)
     if layout == "CN":
         work, dlogits = np.empty((3, labels.size), logits.dtype), np.empty_like(logits)
         loss = kernels.softmax_cross_entropy_cn(
@@ -76,3 +70,118 @@ def softmax_cross_entropy(
     gradient = np.empty_like(rows)
     loss = kernels.softmax_cross_entropy_nc(rows, labels, weight, smoothing, gradient)
     return float(loss), np.ascontiguousarray(np.moveaxis(gradient.reshape(last.shape), -1, 1))
+
+
+def sigmoid_cross_entropy(
+    logits: Any,
+    targets: Any,
+    *,
+    layout: str = "NC",
+    sample_weight: Any = None,
+    label_smoothing: float = 0.0,
+) -> tuple[float, np.ndarray]:
+    """Cross-entropy of sigmoid(logits) with targets, summed over the outputs, and its gradient.
+
+    Parameters
+    ----------
+    logits : array of float32 or float64, (N, C), (N, C, *spatial) or with ``layout="CN"`` (C, N)
+        C yes-or-no outputs.
+    targets : array of the shape of `logits`
+        Numbers from 0 to 1.
+    layout : "NC" or "CN"
+    sample_weight : array (N,) or (N, *spatial), optional
+        Non-negative. The loss is ``sum(w * loss) / sum(w)``.
+    label_smoothing : float in [0, 1]
+        The target is ``(1 - s) * t + s / 2``.
+
+    Returns
+    -------
+    loss : float
+    dlogits : array of the shape and dtype of `logits`
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not as described above.
+
+    Notes
+    -----
+    ``max(z, 0) - z * t + log(1 + exp(-abs(z)))``: no exponential overflows.
+    """
+    smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
+    z, d, weight = _with_targets("logits", logits, targets, layout, sample_weight)
+    if not ((d >= 0) & (d <= 1)).all():
+        raise ValueError("targets: expected numbers from 0 to 1, got others")
+    loss = kernels.sigmoid_cross_entropy_cn(z, weight, smoothing, 0, weight.size, d)
+    return float(loss), _from_rows(d, logits, layout)
+
+
+def squared_error(
+    outputs: Any, targets: Any, *, layout: str = "NC", sample_weight: Any = None
+) -> tuple[float, np.ndarray]:
+    """Half the squared error, summed over the outputs, and its gradient.
+
+    Parameters
+    ----------
+    outputs : array of float32 or float64, (N, C), (N, C, *spatial) or with ``layout="CN"`` (C, N)
+    targets : array of the shape of `outputs`
+    layout : "NC" or "CN"
+    sample_weight : array (N,) or (N, *spatial), optional
+        Non-negative. The loss is ``sum(w * loss) / sum(w)``.
+
+    Returns
+    -------
+    loss : float
+    doutputs : array of the shape and dtype of `outputs`
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not as described above.
+    """
+    z, d, weight = _with_targets("outputs", outputs, targets, layout, sample_weight)
+    loss = kernels.squared_error_cn(z, weight, 0, weight.size, d)
+    return float(loss), _from_rows(d, outputs, layout)
+
+
+def _normalized(sample_weight: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Weights of the samples as a vector that adds up to 1."""
+    size = math.prod(shape)
+    if sample_weight is None:
+        return np.full(size, 1.0 / size, dtype)
+    weight = np.asarray(sample_weight)
+    if weight.shape != shape:
+        raise ValueError(f"sample_weight: expected shape {shape}, got {weight.shape}")
+    weight = weights_array("sample_weight", weight.ravel(), size, np.dtype(np.float64))
+    return (weight / weight.sum()).astype(dtype)
+
+
+def _with_targets(
+    name: str, outputs: Any, targets: Any, layout: str, sample_weight: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Outputs (C, N), a copy of the targets of that shape, and weights (N,)."""
+    outputs = layout_input(name, outputs, layout)
+    if outputs.size == 0:
+        raise ValueError(f"{name}: expected at least one sample, got shape {outputs.shape}")
+    targets = np.asarray(targets)
+    if targets.dtype.kind not in "fiub":
+        raise TypeError(f"targets: expected numbers, got dtype {targets.dtype}")
+    same_shape("targets", targets, name, outputs)
+    shape = (outputs.shape[1],) if layout == "CN" else (outputs.shape[0], *outputs.shape[2:])
+    weight = _normalized(sample_weight, shape, outputs.dtype)
+    rows = _as_rows(outputs, layout)
+    return np.ascontiguousarray(rows), np.array(_as_rows(targets, layout), rows.dtype), weight
+
+
+def _as_rows(x: np.ndarray, layout: str) -> np.ndarray:
+    """Turn x into (C, N)."""
+    return x if layout == "CN" else np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
+
+
+def _from_rows(rows: np.ndarray, like: Any, layout: str) -> np.ndarray:
+    """Turn (C, N) back into the shape of `like`."""
+    if layout == "CN":
+        return rows
+    shape = np.shape(like)
+    first = rows.reshape(shape[1], shape[0], *shape[2:])
+    return np.ascontiguousarray(np.moveaxis(first, 0, 1))

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy on integer labels, loss and gradient in one pass, and counting hits.
+"""Losses with their gradients, and counting hits: softmax, sigmoid, squared error.
 
 For one sample with logits z over C classes, label k, label smoothing s (Szegedy et al. 2016,
 arXiv 1512.00567, section 7) and weight w, the w of a batch adding up to 1:
@@ -7,11 +7,20 @@ arXiv 1512.00567, section 7) and weight w, the w of a batch adding up to 1:
     loss = -w * sum(q * log p)                       dz = w * (p - q)
 
 Subtracting the maximum keeps every exponential in (0, 1]: no overflow for any finite logits.
+
+Several yes-or-no outputs z with targets t in [0, 1], and numbers z with targets t:
+
+    loss = w * sum(max(z, 0) - z * t + log(1 + exp(-|z|)))      dz = w * (sigmoid(z) - t)
+    loss = w * sum((z - t)^2) / 2                               dz = w * (z - t)
+
+sigmoid(z) = 1 / (1 + exp(-z)); label smoothing makes t into (1 - s) * t + s / 2.
 """
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from fastbn._intrinsics import exp_of_nonpositive
 from fastbn._jit import njit
@@ -111,6 +120,54 @@ def softmax_cross_entropy_cn(
 
 
 @njit
+def sigmoid_cross_entropy_cn(
+    logits,  # (C, N)
+    weight,  # (N,) adding up to 1
+    smoothing,  # label smoothing in [0, 1]
+    start,  # samples start to stop
+    stop,
+    dlogits,  # (C, N): the targets in, their gradient out
+):
+    """Loss of samples start to stop, as float64; their gradient takes the place of the targets."""
+    number = logits.dtype.type
+    zero, one = number(0), number(1)
+    keep, shift = number(1.0 - smoothing), number(smoothing / 2)
+    w = weight[start:stop]
+    loss = 0.0
+    for k in range(logits.shape[0]):
+        z, d = logits[k, start:stop], dlogits[k, start:stop]
+        for i in range(z.size):
+            target = d[i] * keep + shift
+            e = exp_of_nonpositive(-abs(z[i]))
+            loss += w[i] * (max(z[i], zero) - z[i] * target + math.log1p(e))
+        for i in range(z.size):
+            target = d[i] * keep + shift
+            e = exp_of_nonpositive(-abs(z[i]))
+            d[i] = w[i] * ((one if z[i] > zero else e) / (one + e) - target)
+    return loss
+
+
+@njit
+def squared_error_cn(
+    outputs,  # (C, N)
+    weight,  # (N,) adding up to 1
+    start,  # samples start to stop
+    stop,
+    doutputs,  # (C, N): the targets in, their gradient out
+):
+    """Loss of samples start to stop, as float64; their gradient takes the place of the targets."""
+    w = weight[start:stop]
+    loss = 0.0
+    for k in range(outputs.shape[0]):
+        z, d = outputs[k, start:stop], doutputs[k, start:stop]
+        for i in range(z.size):
+            error = z[i] - d[i]
+            d[i] = w[i] * error
+            loss += np.float64(d[i]) * error
+    return loss / 2
+
+
+@njit
 def count_correct_cn(
     logits,  # (C, N)
     labels,  # (N,) integers in [0, C)
@@ -153,3 +210,40 @@ def softmax_nc(
             normalizer += z[k]
         for k in range(z.size):
             z[k] /= normalizer
+
+
+@njit
+def count_agreeing_cn(
+    logits,  # (C, N)
+    targets,  # (C, N) in [0, 1]
+    start,  # samples start to stop
+    stop,
+    work,  # overwritten (1, N)
+):
+    """Samples whose every logit is above 0 where its target is above 1/2, and nowhere else."""
+    one, zero = logits.dtype.type(1), logits.dtype.type(0)
+    half = logits.dtype.type(0.5)
+    wrong = work[0, start:stop]
+    for i in range(wrong.size):
+        wrong[i] = zero
+    for k in range(logits.shape[0]):
+        z, t = logits[k, start:stop], targets[k, start:stop]
+        for i in range(z.size):
+            if (z[i] > zero) != (t[i] > half) or z[i] != z[i]:
+                wrong[i] = one
+    agreeing = 0
+    for i in range(wrong.size):
+        if wrong[i] == zero:
+            agreeing += 1
+    return agreeing
+
+
+@njit
+def sigmoid(
+    logits,  # (K,), overwritten by the probabilities
+):
+    """1 / (1 + exp(-z)) of each value, in place."""
+    zero, one = logits.dtype.type(0), logits.dtype.type(1)
+    for i in range(logits.size):
+        e = exp_of_nonpositive(-abs(logits[i]))
+        logits[i] = (one if logits[i] > zero else e) / (one + e)

@@ -46,7 +46,13 @@ from fastbn.kernels.gemm import (
     pack_rows,
     panel_width,
 )
-from fastbn.kernels.losses import count_correct_cn, softmax_cross_entropy_cn
+from fastbn.kernels.losses import (
+    count_agreeing_cn,
+    count_correct_cn,
+    sigmoid_cross_entropy_cn,
+    softmax_cross_entropy_cn,
+    squared_error_cn,
+)
 from fastbn.kernels.optimizers import adam, clip_factor, rmsprop, sgd
 from fastbn.kernels.preprocessing import gather_panels, gather_rows
 
@@ -55,6 +61,9 @@ N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
 
 # codes of the optimizers
 ADAM, ADAMW, SGD, RMSPROP = range(4)
+
+# codes of the losses
+SOFTMAX, SIGMOID, SQUARED_ERROR = range(3)
 
 # What a member has just done where it marks the time: kind + KINDS * layer.
 (
@@ -84,11 +93,15 @@ class Recipe(NamedTuple):
     exact: bool
     dropout: float
     seed: int  # of the dropout masks
+    loss: int
+    smoothing: float  # of the labels
     optimizer: int
     beta1: float
     beta2: float
     optimizer_eps: float
+    nesterov: bool
     weight_decay: float
+    decay_vectors: bool  # gamma, beta and biases, as well as weights
     max_norm: float
     keeps_rows: bool  # whether a member's features of the first layer are its own all along
 
@@ -121,7 +134,8 @@ class Samples(NamedTuple):
     """The data, and the scaling that is applied when a minibatch is gathered."""
 
     x: np.ndarray  # (N, inputs), of the parameters' dtype or bytes
-    labels: np.ndarray  # (N,) int64
+    labels: np.ndarray  # (N,) int64, or (0,) where the loss takes targets
+    targets: np.ndarray  # (N, outputs), or (0, outputs) where it takes labels
     weight: np.ndarray  # (N,), or (0,) for equal weights
     center: np.ndarray  # (inputs,)
     scale: np.ndarray  # (inputs,)
@@ -381,9 +395,12 @@ def update(network, recipe, lr, step, member):
         for column in (WEIGHT, GAMMA, BETA):
             if column != GAMMA or layer[NORMALIZED]:
                 start, size = layer[column], layer[N_IN] if column == WEIGHT else 1
+                decays = column == WEIGHT or recipe.decay_vectors
+                decay = recipe.weight_decay if decays else 0.0
                 update_part(
-                    network, recipe, clip, lr, step, start + first * size, start + last * size
-                )
+                    network, recipe, clip, lr, decay, step,
+                    start + first * size, start + last * size,
+                )  # fmt: skip
         mark(member.log, UPDATE + KINDS * index)
     if not recipe.keeps_rows:
         barrier(member)
@@ -391,39 +408,44 @@ def update(network, recipe, lr, step, member):
 
 
 @njit
-def update_part(network, recipe, clip, lr, step, first, last):
+def update_part(network, recipe, clip, lr, decay, step, first, last):
     """One step of the optimizer on parameters first to last of the flat buffers."""
     params, grads, m, v = network.params, network.grads, network.m, network.v
     if recipe.optimizer == SGD:
-        sgd(params, grads, m, clip, lr, recipe.beta1, False, recipe.weight_decay, first, last)
+        sgd(params, grads, m, clip, lr, recipe.beta1, recipe.nesterov, decay, first, last)
     elif recipe.optimizer == RMSPROP:
-        rmsprop(
-            params, grads, v, clip, lr, recipe.beta2, recipe.optimizer_eps, recipe.weight_decay,
-            first, last,
-        )  # fmt: skip
+        rmsprop(params, grads, v, clip, lr, recipe.beta2, recipe.optimizer_eps, decay, first, last)
     else:
         adam(
             params, grads, m, v, clip, lr, recipe.beta1, recipe.beta2, recipe.optimizer_eps,
             1.0 - recipe.beta1**step, 1.0 - recipe.beta2**step,
-            recipe.weight_decay, recipe.optimizer == ADAMW, first, last,
+            decay, recipe.optimizer == ADAMW, first, last,
         )  # fmt: skip
 
 
 @njit_inlined
-def gather_labels(samples, order, work, first, last):
-    """Copy labels and weights of the minibatch; the weights of all of it add up to 1."""
+def gather_weights(samples, order, work, first, last):
+    """Copy weights of the minibatch; those of all of it add up to 1."""
     number = work.weight.dtype.type
     total = 0.0
     for r in range(order.size):
         total += samples.weight[order[r]] if samples.weight.size else 1.0
     for r in range(first, last):
-        work.labels[r] = samples.labels[order[r]]
         weight = samples.weight[order[r]] if samples.weight.size else number(1.0)
         work.weight[r] = number(weight / total) if total > 0 else number(0.0)
 
 
+@njit
+def gather_targets(targets, order, first, last, out):
+    """Copy the targets of minibatch rows first to last, transposed: out (outputs, rows)."""
+    for r in range(first, last):
+        target = targets[order[r]]
+        for k in range(target.size):
+            out[k, r] = target[k]
+
+
 @njit_inlined
-def loss_gradient(network, work, samples, order, member):
+def loss_gradient(network, recipe, work, samples, order, member):
     """Mean loss of the minibatch and its hits; the gradient of the logits goes to work.da."""
     rows = order.size
     layer, last_place = network.layers[-1], KINDS * (network.layers.shape[0] - 1)
@@ -432,13 +454,26 @@ def loss_gradient(network, work, samples, order, member):
     scratch = view(work.loss, 0, (3, rows))
     parts = whole(rows, PART_ROWS)
     first, last = share(parts, member)
-    gather_labels(samples, order, work, first * PART_ROWS, min(last * PART_ROWS, rows))
+    gather_weights(samples, order, work, first * PART_ROWS, min(last * PART_ROWS, rows))
     for part in range(first, last):
         start, stop = part * PART_ROWS, min((part + 1) * PART_ROWS, rows)
-        work.hits[part] = count_correct_cn(logits, work.labels, start, stop, scratch)
-        work.partial[part] = softmax_cross_entropy_cn(
-            logits, work.labels, work.weight, 0.0, start, stop, scratch, dlogits
-        )
+        if recipe.loss == SOFTMAX:
+            for r in range(start, stop):
+                work.labels[r] = samples.labels[order[r]]
+            work.hits[part] = count_correct_cn(logits, work.labels, start, stop, scratch)
+            work.partial[part] = softmax_cross_entropy_cn(
+                logits, work.labels, work.weight, recipe.smoothing, start, stop, scratch, dlogits
+            )
+        else:
+            gather_targets(samples.targets, order, start, stop, dlogits)
+            if recipe.loss == SIGMOID:
+                work.hits[part] = count_agreeing_cn(logits, dlogits, start, stop, scratch)
+                work.partial[part] = sigmoid_cross_entropy_cn(
+                    logits, work.weight, recipe.smoothing, start, stop, dlogits
+                )
+            else:
+                work.hits[part] = 0
+                work.partial[part] = squared_error_cn(logits, work.weight, start, stop, dlogits)
     mark(member.log, LOSS + last_place)
     barrier(member)
     mark(member.log, WAIT + last_place)
@@ -470,7 +505,7 @@ def train_steps(
         step = first_step + s + 1
         mark(member.log, BEGIN)
         forward(network, recipe, work, samples, batch, step, member)
-        loss, hits = loss_gradient(network, work, samples, batch, member)
+        loss, hits = loss_gradient(network, recipe, work, samples, batch, member)
         if member.rank == 0:
             losses[s] = loss
             correct[s] = hits

@@ -1,0 +1,65 @@
+"""What a network is to say: the targets of each loss, decisions from logits, and their score."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastbn._checks import labels_array, targets_array
+from fastbn.config import ModelConfig
+from fastbn.functional.losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
+from fastbn.kernels.losses import sigmoid, softmax_nc
+
+
+def wanted(name: str, y: Any, n_samples: int, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (samples,) and targets (samples, outputs) of a loss: one of the two is empty."""
+    outputs, dtype = config.layer_sizes[-1], np.dtype(config.dtype)
+    if config.predicts_one_class:
+        return labels_array(name, y, (n_samples,), outputs), np.empty((0, outputs), dtype)
+    low, high = (0.0, 1.0) if config.loss == "sigmoid_cross_entropy" else (-math.inf, math.inf)
+    targets = targets_array(name, y, (n_samples, outputs), dtype, low, high)
+    return np.empty(0, np.int64), targets
+
+
+def decisions(logits: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Classes (samples,), yes or no as 1 or 0 (samples, outputs), or numbers (samples, outputs)."""
+    if config.predicts_one_class:
+        return logits.argmax(axis=1)
+    return logits if config.loss == "squared_error" else (logits > 0).astype(np.int64)
+
+
+def to_probabilities(logits: np.ndarray, config: ModelConfig) -> None:
+    """Turn logits (samples, outputs) into probabilities, in place."""
+    if config.loss == "squared_error":
+        raise ValueError("predict_proba: expected a loss of classes, got loss='squared_error'")
+    if config.predicts_one_class:
+        softmax_nc(logits)
+    else:
+        sigmoid(logits.reshape(-1))
+
+
+def loss_and_score(
+    logits: np.ndarray, labels: np.ndarray, targets: np.ndarray, config: ModelConfig
+) -> tuple[float, float]:
+    """Mean loss and, of classes and yes-or-no outputs, accuracy; of numbers R2."""
+    if config.predicts_one_class:
+        loss, _ = softmax_cross_entropy(logits, labels)
+        return loss, float((logits.argmax(axis=1) == labels).mean())
+    if config.loss == "sigmoid_cross_entropy":
+        loss, _ = sigmoid_cross_entropy(logits, targets)
+        return loss, float(((logits > 0) == (targets > 0.5)).all(axis=1).mean())
+    return squared_error(logits, targets)[0], r2(logits, targets)
+
+
+def r2(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """Coefficient of determination, the mean over the outputs.
+
+    1 less the squared errors over those of the targets' mean. Of constant targets it is 1 where
+    they are met and 0 elsewhere, as in `sklearn.metrics.r2_score`.
+    """
+    errors = ((outputs.astype(np.float64) - targets) ** 2).sum(axis=0)
+    total = ((targets - targets.mean(axis=0, dtype=np.float64)) ** 2).sum(axis=0)
+    met = (errors == 0).astype(np.float64)
+    return float(np.where(total > 0, 1.0 - errors / np.where(total > 0, total, 1.0), met).mean())
