@@ -13,7 +13,7 @@ RATES = (0.0003, 0.001, 0.01)
 
 
 def run(setting: Setting) -> Result:
-    """Train at batch sizes far apart, each at the better of two learning rates."""
+    """Train at batch sizes far apart, each at the best of three learning rates."""
     sizes, rows = SIZES[setting.quick], []
     gaps: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
     tests: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
