@@ -50,11 +50,16 @@ class InputScaling:
         """Return the scaling before any data; without a mode there is nothing to fit."""
         return cls(mode, np.zeros(n_features, dtype), np.ones(n_features, dtype), mode is None)
 
-    def fit(self, x: np.ndarray) -> InputScaling:
-        """Return the scaling measured on x (samples, features); a fitted one is left as it is."""
+    def fit(self, x: np.ndarray, weight: np.ndarray | None = None) -> InputScaling:
+        """Return the scaling measured on x (samples, features); a fitted one is left as it is.
+
+        With `weight` (samples,) means and deviations are weighted, and what has none is left out.
+        """
         if self.is_fitted:
             return self
         dtype = self.center.dtype
+        if weight is not None:
+            x, weight = x[weight > 0], weight[weight > 0]
         if self.mode == "minmax":
             if x.dtype == dtype:
                 minimum, maximum = fit_min_max(x)
@@ -63,7 +68,12 @@ class InputScaling:
             return InputScaling(
                 self.mode, minimum, min_max_scales(minimum, maximum, 0.0, 1.0), True
             )
-        mean, std = fit_standard(x.astype(dtype, copy=False))
+        if weight is None:
+            mean, std = fit_standard(x.astype(dtype, copy=False))
+        else:
+            wide = np.average(x, axis=0, weights=weight)
+            var = np.average((x - wide) ** 2, axis=0, weights=weight)
+            mean, std = wide.astype(dtype), np.sqrt(var).astype(dtype)
         return InputScaling(self.mode, mean, standard_scales(std), True)
 
     def adopt(self, center: np.ndarray, scale: np.ndarray) -> InputScaling:

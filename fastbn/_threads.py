@@ -12,6 +12,7 @@ What the model leaves out is found by trial (`TrainingTeam`).
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import json
@@ -21,7 +22,7 @@ import pathlib
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from llvmlite import binding
@@ -131,17 +132,30 @@ SLOW_CALLS = 2
 FIRST_PAUSE, LAST_PAUSE = 32, 512
 
 
+_most: contextvars.ContextVar[int | None] = contextvars.ContextVar("most threads", default=None)
+
+
+@contextlib.contextmanager
+def at_most(threads: int | None) -> Iterator[None]:
+    """Context in which teams have so many threads at most; None leaves it as it is."""
+    token = _most.set(_most.get() if threads is None else threads)
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
+
 def available_threads() -> int:
     """Return the most threads that a team may have.
 
     `FASTBN_NUM_THREADS`, where it is set, and is then taken without asking the model. Else the
-    cores of this process, or fewer where a control group, `NUMBA_NUM_THREADS` or
-    `OMP_NUM_THREADS` says so.
+    cores of this process, or fewer where a control group, `NUMBA_NUM_THREADS`, `OMP_NUM_THREADS` or
+    `at_most` says so.
     """
     wanted = _limit("FASTBN_NUM_THREADS")
     if wanted is not None:
-        return wanted
-    limits = [_limit("NUMBA_NUM_THREADS"), _limit("OMP_NUM_THREADS"), allowed_cores()]
+        return min(wanted, _most.get() or wanted)
+    limits = [_most.get(), _limit("NUMBA_NUM_THREADS"), _limit("OMP_NUM_THREADS"), allowed_cores()]
     quota = core_quota()
     if quota is not None:
         limits.append(int(quota))

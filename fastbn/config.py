@@ -17,6 +17,8 @@ MAX_LAYER = 2**24  # units of one layer: two such layers have 1 PB of weights
 
 # What files say nothing of that were written before there was a choice.
 LATER_FIELDS: dict[str, Any] = {
+    "unbiased": True,
+    "weighted": False,
     "loss": "softmax_cross_entropy",
     "label_smoothing": 0.0,
     "nesterov": False,
@@ -35,6 +37,8 @@ class ModelConfig:
     batch_norm_output: bool
     eps: float
     momentum: float
+    unbiased: bool
+    weighted: bool
     gradient: str
     input_normalization: str | None
     loss: str
@@ -61,6 +65,8 @@ class ModelConfig:
             "batch_norm_output": flag("batch_norm_output", self.batch_norm_output),
             "eps": number("eps", self.eps, 0.0),
             "momentum": number("momentum", self.momentum, 0.0, 1.0),
+            "unbiased": flag("unbiased", self.unbiased),
+            "weighted": flag("weighted", self.weighted),
             "gradient": choice("gradient", self.gradient, ("exact", "detached")),
             "input_normalization": choice(
                 "input_normalization", self.input_normalization, INPUT_NORMALIZATIONS

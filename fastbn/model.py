@@ -47,6 +47,11 @@ class BatchNormMLP:
         Normalize the output layer too, where the loss is softmax cross-entropy.
     eps, momentum : float
         Batch norm's; `momentum` is the weight of the new batch in the running statistics.
+    unbiased : bool
+        Running variances are those of ``n - 1``, as in PyTorch, or of ``n``, as in Keras.
+    weighted : bool
+        Sample weights count in the statistics of batches and inputs, too, and not in the loss
+        alone: a weight of two is the same as the sample twice.
     gradient : "exact" or "detached"
         "detached" takes mean and variance as constants in the backward pass.
     input_normalization : None, "zscore" or "minmax"
@@ -101,6 +106,8 @@ class BatchNormMLP:
         batch_norm_output: bool = True,
         eps: float = 1e-5,
         momentum: float = 0.1,
+        unbiased: bool = True,
+        weighted: bool = False,
         gradient: str = "exact",
         input_normalization: str | None = None,
         loss: str = "softmax_cross_entropy",
@@ -302,7 +309,8 @@ class BatchNormMLP:
             size = team.size(lrs.size) if logs is None else len(logs)
             work = stack.enter_context(self._workspace(rows, size))
             self.scaling = self.scaling.adopt(samples.center, samples.scale)
-            network, recipe, steps = self._network(), self._recipe(rows, size), self.steps
+            recipe = self._recipe(rows, size, samples.weight.size > 0)
+            network, steps = self._network(), self.steps
             start = time.perf_counter()
             try:
                 run_team(
@@ -429,7 +437,8 @@ class BatchNormMLP:
         weight = np.empty(0, self.dtype)
         if sample_weight is not None:
             weight = weights_array("sample_weight", sample_weight, n, self.dtype)
-        scaling = self.scaling.fit(x)
+        measured = weight if self.config.weighted and weight.size else None
+        scaling = self.scaling.fit(x, measured)
         return kernels.Samples(x, labels, targets, weight, scaling.center, scaling.scale)
 
     def _evaluator(
@@ -474,12 +483,15 @@ class BatchNormMLP:
             self.running_mean, self.running_var,
         )  # fmt: skip
 
-    def _recipe(self, rows: int, members: int) -> kernels.Recipe:
+    def _recipe(self, rows: int, members: int, has_weights: bool = False) -> kernels.Recipe:
         config, number = self.config, self.dtype.type
+        weighted = config.weighted and has_weights
         return kernels.Recipe(
             eps=number(config.eps),
             slope=number(config.slope),
             momentum=config.momentum,
+            unbiased=config.unbiased,
+            weighted=weighted,
             exact=config.gradient == "exact",
             dropout=config.dropout,
             seed=config.seed,
@@ -493,7 +505,8 @@ class BatchNormMLP:
             weight_decay=config.weight_decay,
             decay_vectors=config.decay_vectors,
             max_norm=math.inf if config.max_norm is None else config.max_norm,
-            keeps_rows=self.layout.keeps_rows(rows, members),
+            # weights that statistics need have to be there before the first product is used
+            keeps_rows=not weighted and self.layout.keeps_rows(rows, members),
         )
 
     @contextlib.contextmanager

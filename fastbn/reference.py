@@ -7,6 +7,7 @@ arrays and change none.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,22 +54,40 @@ def bias_activation_backward(da: Any, z: Any, bias: Any, slope: float) -> tuple[
 # -- batch norm ------------------------------------------------------------------------------------
 
 
-def batch_statistics(x: Any, layout: str = "NC") -> tuple[Array, Array]:
-    """mean = sum(x) / n, var = sum((x - mean)^2) / n, per feature."""
+def _shares(x: Array, layout: str, weight: Any) -> Array:
+    """Part of each value in its feature's mean: 1 / n, or the weight (N,) of its sample."""
+    _, shape = _axes(x, layout)
+    n = x.size // max(math.prod(shape), 1)
+    if weight is None:
+        return np.full([1] * x.ndim, 1.0 / n)
+    samples = {"NC": 0, "CN": 1}[layout]
+    w = _f64(weight) / (_f64(weight).sum() * n / x.shape[samples])
+    return w.reshape([x.shape[axis] if axis == samples else 1 for axis in range(x.ndim)])
+
+
+def batch_statistics(x: Any, layout: str = "NC", weight: Any = None) -> tuple[Array, Array]:
+    """mean = sum(x) / n, var = sum((x - mean)^2) / n, per feature; or weighted by sample."""
     x = _f64(x)
     reduced, shape = _axes(x, layout)
-    mean = x.mean(axis=reduced)
-    var = ((x - mean.reshape(shape)) ** 2).mean(axis=reduced)
+    share = _shares(x, layout, weight)
+    mean = (share * x).sum(axis=reduced)
+    var = (share * (x - mean.reshape(shape)) ** 2).sum(axis=reduced)
     return mean, var
 
 
 def batch_norm(
-    x: Any, gamma: Any, beta: Any, eps: float = 1e-5, slope: float = 1.0, layout: str = "NC"
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    eps: float = 1e-5,
+    slope: float = 1.0,
+    layout: str = "NC",
+    weight: Any = None,
 ) -> tuple[Array, Array, Array]:
     """y = act(gamma * (x - mean) / sqrt(var + eps) + beta); also mean and rstd."""
     x = _f64(x)
     _, shape = _axes(x, layout)
-    mean, var = batch_statistics(x, layout)
+    mean, var = batch_statistics(x, layout, weight)
     rstd = 1.0 / np.sqrt(var + eps)
     xhat = (x - mean.reshape(shape)) * rstd.reshape(shape)
     y = _f64(gamma).reshape(shape) * xhat + _f64(beta).reshape(shape)
@@ -85,18 +104,19 @@ def batch_norm_backward(
     slope: float = 1.0,
     layout: str = "NC",
     gradient: str = "exact",
+    weight: Any = None,
 ) -> tuple[Array, Array, Array]:
     """dx, dgamma, dbeta; with "detached" mean and rstd are constants."""
     dy, x, gamma, beta = _f64(dy), _f64(x), _f64(gamma), _f64(beta)
     reduced, shape = _axes(x, layout)
-    n = x.size // gamma.size
     scale = (gamma * _f64(rstd)).reshape(shape)
     xhat = (x - _f64(mean).reshape(shape)) * _f64(rstd).reshape(shape)
     g = dy * leaky_relu_gradient(gamma.reshape(shape) * xhat + beta.reshape(shape), slope)
     dgamma, dbeta = (g * xhat).sum(axis=reduced), g.sum(axis=reduced)
     if gradient == "detached":
         return scale * g, dgamma, dbeta
-    dx = scale * (g - dbeta.reshape(shape) / n - xhat * dgamma.reshape(shape) / n)
+    share = _shares(x, layout, weight)
+    dx = scale * (g - share * (dbeta.reshape(shape) + xhat * dgamma.reshape(shape)))
     return dx, dgamma, dbeta
 
 

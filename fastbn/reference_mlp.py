@@ -24,11 +24,13 @@ def forward(
     slope: float,
     eps: float = 1e-5,
     masks: list[Array] | None = None,
+    sample_weight: Any = None,
 ) -> tuple[Array, list[dict[str, Any]]]:
     """Logits (classes, N) of samples x (N, features), and what each layer's backward pass needs.
 
     `params` maps "layers.0.weight" (out, in), "layers.0.gamma" and "layers.0.beta", or
     "layers.0.bias" for a layer without batch norm. `masks` are dropout's, one per hidden layer.
+    `sample_weight` (N,) counts in the statistics of the batch.
     """
     a = np.asarray(x, np.float64).T
     caches = []
@@ -43,8 +45,9 @@ def forward(
             a = ref.bias_activation(z, params[f"layers.{index}.bias"], layer_slope)
         else:
             beta = params[f"layers.{index}.beta"]
-            a, mean, rstd = ref.batch_norm(z, gamma, beta, eps, layer_slope, "CN")
-            cache |= {"mean": mean, "var": ref.batch_statistics(z, "CN")[1], "rstd": rstd}
+            a, mean, rstd = ref.batch_norm(z, gamma, beta, eps, layer_slope, "CN", sample_weight)
+            var = ref.batch_statistics(z, "CN", sample_weight)[1]
+            cache |= {"mean": mean, "var": var, "rstd": rstd, "sample_weight": sample_weight}
         if masks is not None and index < n_layers - 1:
             a = a * masks[index]
         caches.append(cache)
@@ -74,7 +77,7 @@ def backward(
         else:
             dz, grads[f"{name}.gamma"], grads[f"{name}.beta"] = ref.batch_norm_backward(
                 da, cache["z"], gamma, params[f"{name}.beta"], cache["mean"], cache["rstd"],
-                cache["slope"], "CN", gradient,
+                cache["slope"], "CN", gradient, cache["sample_weight"],
             )  # fmt: skip
         grads[f"{name}.weight"] = dz @ cache["a_prev"].T
         da = params[f"{name}.weight"].T @ dz

@@ -13,6 +13,7 @@ from fastbn.kernels import (
     activations,
     batchnorm,
     batchnorm_nc,
+    batchnorm_weighted,
     gemm,
     losses,
     optimizers,
@@ -58,7 +59,7 @@ def arrays(dtype):
     labels, weight = np.zeros(64, i8), np.ones(64, dtype)
     f64 = np.ones(8)
     flat = [np.ones(2000, dtype) for _ in range(4)]
-    bn, nc = batchnorm, batchnorm_nc
+    bn, nc, bw = batchnorm, batchnorm_nc, batchnorm_weighted
     fma, select = {"multiply", "add"}, {"multiply", "compare"}
     key = np.uint64(5)
     return [
@@ -152,6 +153,33 @@ def arrays(dtype):
             (x.T.copy(), labels, weight, 0.1, 0, 64, np.ones((3, 64), dtype), x.T.copy()),
             {"multiply", "add", "compare"},
         ),
+        (bw.weighted_block_moments, (row, row.copy(), s), fma),
+        (
+            bw.weighted_batch_norm_forward_cn,
+            (x, vec, *[np.ones(64, dtype)] * 2, s, s, 0, 64, x.copy(), *np.ones((3, 64), dtype)),
+            fma | select,
+        ),
+        (
+            bw.weighted_row_gradient_input,
+            (row, row.copy(), row.copy(), *[s] * 7, row.copy()),
+            fma | select,
+        ),
+        (
+            bw.weighted_batch_norm_backward_cn,
+            (
+                x,
+                x.copy(),
+                vec,
+                *[np.ones(64, dtype)] * 4,
+                s,
+                True,
+                0,
+                64,
+                x.copy(),
+                *np.ones((2, 64), dtype),
+            ),
+            fma | select,
+        ),
         (gemm.multiply, (x, flat[0], 8, np.ones((64, 33), dtype), 0, 64), {"multiply", "add"}),
         (losses.softmax_nc, (x,), {"multiply"}),
         (losses.sigmoid_cross_entropy_cn, (x.T.copy(), weight, 0.1, 0, 64, x.T.copy()), {"divide"}),
@@ -243,7 +271,8 @@ def test_every_kernel_with_a_loop_is_read():
         "pack_columns",  # the loops of what is left over by transpose_tile
     }
     for module in (
-        activations, batchnorm, batchnorm_nc, gemm, losses, optimizers, preprocessing, reductions
+        activations, batchnorm, batchnorm_nc, batchnorm_weighted, gemm, losses, optimizers,
+        preprocessing, reductions,
     ):  # fmt: skip
         tree = ast.parse(pathlib.Path(module.__file__).read_text())
         for function in tree.body:

@@ -49,6 +49,27 @@ def test_batch_norm_gradients(rng, layout, shape, slope):
     assert_gradient(dbeta, numeric_gradient(loss, beta))
 
 
+@pytest.mark.parametrize(("layout", "shape"), [("NC", (7, 3)), ("CN", (3, 7)), ("NC", (7, 3, 4))])
+def test_weighted_batch_norm(rng, layout, shape):
+    x, dy = rng.standard_normal((2, *shape))
+    gamma, beta = rng.standard_normal((2, 3))
+    weight = np.array([1, 2, 0, 3, 1, 1, 2])
+    options = {"slope": 0.1, "layout": layout, "weight": weight}
+
+    def loss():
+        return float((ref.batch_norm(x, gamma, beta, **options)[0] * dy).sum())
+
+    y, mean, rstd = ref.batch_norm(x, gamma, beta, **options)
+    dx, dgamma, dbeta = ref.batch_norm_backward(dy, x, gamma, beta, mean, rstd, **options)
+    assert_gradient(dx, numeric_gradient(loss, x))
+    assert_gradient(dgamma, numeric_gradient(loss, gamma))
+    assert_gradient(dbeta, numeric_gradient(loss, beta))
+    samples = 0 if layout == "NC" else 1
+    repeated = ref.batch_norm(x.repeat(weight, samples), gamma, beta, 1e-5, 0.1, layout)
+    np.testing.assert_allclose(mean, repeated[1], atol=1e-14)
+    np.testing.assert_allclose(y.repeat(weight, samples), repeated[0], atol=1e-13)
+
+
 def test_detached_gradient_takes_the_statistics_as_constants(rng):
     x, weights = rng.standard_normal((2, 7, 3))
     gamma, beta = rng.standard_normal((2, 3))

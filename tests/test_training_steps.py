@@ -28,6 +28,9 @@ VARIANTS = [
     {"input_normalization": "zscore"},
     {"input_normalization": "minmax"},
     {"label_smoothing": 0.1},
+    {"weighted": True},
+    {"weighted": True, "gradient": "detached", "unbiased": False, "loss": "squared_error"},
+    {"weighted": True, "batch_norm": False},
     {"optimizer": "sgd", "nesterov": True, "lr": 0.05},
     {"optimizer": "adamw", "weight_decay": 0.1, "decay_vectors": False},
     {"loss": "sigmoid_cross_entropy"},
@@ -59,8 +62,9 @@ class Oracle:
                 for i, n in enumerate(SIZES[1:-1])
             ]
         logits, caches = reference_mlp.forward(
-            self.params, x, slope=config.slope, eps=config.eps, masks=masks
-        )
+            self.params, x, slope=config.slope, eps=config.eps, masks=masks,
+            sample_weight=weight if config.weighted else None,
+        )  # fmt: skip
         if config.loss == "squared_error":
             loss, dlogits = ref.squared_error(logits, labels.T, "CN", weight)
         else:
@@ -72,7 +76,9 @@ class Oracle:
             self.params, caches, dlogits, gradient=config.gradient, masks=masks
         )
         self.running = [
-            ref.update_running_statistics(*running, c["mean"], c["var"], len(x), config.momentum)
+            ref.update_running_statistics(
+                *running, c["mean"], c["var"], len(x), config.momentum, unbiased=config.unbiased
+            )
             for running, c in zip(self.running, [c for c in caches if "mean" in c], strict=True)
         ]
         self.update(grads)
@@ -233,13 +239,48 @@ def test_hits_of_several_outputs_are_samples_of_which_all_are_right(rng):
     assert correct[0] == (targets == (logits > 0).T).all(axis=1).sum() > 0
 
 
-def test_a_minibatch_without_weight_moves_nothing_but_the_statistics(rng):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_minibatch_without_weight_moves_nothing_but_the_statistics(rng, weighted):
     x, labels = make_data(rng, 20)
-    model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", lr=0.1)
+    model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", lr=0.1, weighted=weighted)
     before = model.params.copy()
     weight = np.r_[np.zeros(10), np.ones(10)]
     samples = model.training_samples(x, labels, weight)
     losses, _ = model.run_steps(samples, np.arange(20), np.array([0, 10]), np.array([0.1]))
     assert losses[0] == 0
     assert np.array_equal(model.params, before)
-    assert model.running_mean.any()
+    assert model.running_mean.any() != weighted  # nothing has a share in weighted ones
+
+
+@pytest.mark.parametrize("scaling", [None, "zscore", "minmax"])
+def test_a_weight_of_two_is_the_sample_twice(rng, scaling):
+    x, labels = make_data(rng, 30)
+    weight = rng.integers(0, 4, 30)
+    options = {
+        "dtype": "float64", "weighted": True, "unbiased": False, "input_normalization": scaling,
+    }  # fmt: skip
+    weighted, repeated = (fastbn.BatchNormMLP(SIZES, **options) for _ in range(2))
+    for _ in range(5):
+        first = weighted.train_step(x, labels, sample_weight=weight)
+        second = repeated.train_step(x.repeat(weight, 0), labels.repeat(weight))
+        assert first == pytest.approx(second, rel=1e-11)
+    assert_close(weighted.predict_logits(x), repeated.predict_logits(x), tolerance=1e-11)
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="sums as they are compiled")
+def test_weighted_statistics_of_a_large_mean(rng):
+    """As without weights: float32 data of mean 1e4 and deviation 1e-2 keeps its digits."""
+    from fastbn.kernels.batchnorm_weighted import weighted_batch_norm_forward_cn
+
+    x = (1e4 + 1e-2 * rng.standard_normal((3, 5000))).astype(np.float32)
+    weight = rng.uniform(0, 1, 5000).astype(np.float32)
+    weight /= weight.sum(dtype=np.float64)
+    gamma, beta, mean, var, rstd = np.ones((5, 3), np.float32)
+    y = np.empty_like(x)
+    one = np.float32(1)
+    weighted_batch_norm_forward_cn(
+        x, weight, gamma, beta, np.float32(1e-5), one, 0, 3, y, mean, var, rstd
+    )
+    expected, expected_mean, _ = ref.batch_norm(x, gamma, beta, np.float32(1e-5), 1, "CN", weight)
+    assert_close(y, expected, tolerance=2e-6)
+    assert_close(mean, expected_mean, tolerance=1e-3)

@@ -38,6 +38,10 @@ from fastbn.kernels.batchnorm import (
     batch_norm_inference_cn,
     update_running_statistics,
 )
+from fastbn.kernels.batchnorm_weighted import (
+    weighted_batch_norm_backward_cn,
+    weighted_batch_norm_forward_cn,
+)
 from fastbn.kernels.gemm import (
     DEPTH,
     multiply,
@@ -55,6 +59,7 @@ from fastbn.kernels.losses import (
 )
 from fastbn.kernels.optimizers import adam, clip_factor, rmsprop, sgd
 from fastbn.kernels.preprocessing import gather_panels, gather_rows
+from fastbn.kernels.reductions import row_sum
 
 # columns of the layer table
 N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
@@ -90,6 +95,8 @@ class Recipe(NamedTuple):
     eps: np.floating
     slope: np.floating
     momentum: float
+    unbiased: bool  # running variances
+    weighted: bool  # statistics of the batch
     exact: bool
     dropout: float
     seed: int  # of the dropout masks
@@ -276,11 +283,25 @@ def multiply_by_data(network, work, samples, order, kept, member):
 
 
 @njit_inlined
+def gather_weights(samples, order, work, first, last):
+    """Copy weights of the minibatch; those of all of it add up to 1."""
+    number = work.weight.dtype.type
+    total = 0.0
+    for r in range(order.size):
+        total += samples.weight[order[r]] if samples.weight.size else 1.0
+    for r in range(first, last):
+        weight = samples.weight[order[r]] if samples.weight.size else number(1.0)
+        work.weight[r] = number(weight / total) if total > 0 else number(0.0)
+
+
+@njit_inlined
 def forward(network, recipe, work, samples, order, step, member):
     """Activations of all layers, in training, and the statistics of the batch."""
     rows = order.size
     width = panel_width(work.z)
     padded = whole(rows, width) * width
+    first, last = share(rows, member)
+    gather_weights(samples, order, work, first, last)
     multiply_data(network, work, samples, order, recipe.keeps_rows, member)
     if not recipe.keeps_rows:
         barrier(member)
@@ -320,13 +341,22 @@ def activate(network, recipe, work, index, z, first, last, a):
     if not layer[NORMALIZED]:
         bias_activation_forward_cn(z, beta, slope, first, last, a)
         return
+    gamma, rows = tensor(network.params, layer, GAMMA), z.shape[1]
     mean, var = features(work.mean, layer), features(work.var, layer)
-    batch_norm_forward_cn(
-        as_batch(z), tensor(network.params, layer, GAMMA), beta, recipe.eps, slope, first, last,
-        as_batch(a), mean, var, features(work.rstd, layer),
-    )  # fmt: skip
+    rstd = features(work.rstd, layer)
+    if recipe.weighted:
+        weight = work.weight[:rows]
+        weighted_batch_norm_forward_cn(
+            z, weight, gamma, beta, recipe.eps, slope, first, last, a, mean, var, rstd
+        )
+        if not row_sum(weight) > 0:  # nothing has been measured
+            return
+    else:
+        batch_norm_forward_cn(
+            as_batch(z), gamma, beta, recipe.eps, slope, first, last, as_batch(a), mean, var, rstd
+        )
     update_running_statistics(
-        mean[first:last], var[first:last], z.shape[1], recipe.momentum, True,
+        mean[first:last], var[first:last], rows, recipe.momentum, recipe.unbiased,
         features(network.running_mean, layer)[first:last],
         features(network.running_var, layer)[first:last],
     )  # fmt: skip
@@ -355,7 +385,13 @@ def backward(network, recipe, work, samples, order, step, member):
                 mark(member.log, DROPOUT + place)
         beta, dbeta = tensor(network.params, layer, BETA), tensor(network.grads, layer, BETA)
         slope = layer_slope(network, recipe, index)
-        if layer[NORMALIZED]:
+        if layer[NORMALIZED] and recipe.weighted:
+            weighted_batch_norm_backward_cn(
+                da, z, work.weight[:rows], tensor(network.params, layer, GAMMA), beta,
+                features(work.mean, layer), features(work.rstd, layer), slope, recipe.exact,
+                first, last, dz, tensor(network.grads, layer, GAMMA), dbeta,
+            )  # fmt: skip
+        elif layer[NORMALIZED]:
             batch_norm_backward_cn(
                 as_batch(da), as_batch(z), tensor(network.params, layer, GAMMA), beta,
                 features(work.mean, layer), features(work.rstd, layer), slope, recipe.exact,
@@ -423,18 +459,6 @@ def update_part(network, recipe, clip, lr, decay, step, first, last):
         )  # fmt: skip
 
 
-@njit_inlined
-def gather_weights(samples, order, work, first, last):
-    """Copy weights of the minibatch; those of all of it add up to 1."""
-    number = work.weight.dtype.type
-    total = 0.0
-    for r in range(order.size):
-        total += samples.weight[order[r]] if samples.weight.size else 1.0
-    for r in range(first, last):
-        weight = samples.weight[order[r]] if samples.weight.size else number(1.0)
-        work.weight[r] = number(weight / total) if total > 0 else number(0.0)
-
-
 @njit
 def gather_targets(targets, order, first, last, out):
     """Copy the targets of minibatch rows first to last, transposed: out (outputs, rows)."""
@@ -454,7 +478,6 @@ def loss_gradient(network, recipe, work, samples, order, member):
     scratch = view(work.loss, 0, (3, rows))
     parts = whole(rows, PART_ROWS)
     first, last = share(parts, member)
-    gather_weights(samples, order, work, first * PART_ROWS, min(last * PART_ROWS, rows))
     for part in range(first, last):
         start, stop = part * PART_ROWS, min((part + 1) * PART_ROWS, rows)
         if recipe.loss == SOFTMAX:

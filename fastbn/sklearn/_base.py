@@ -1,0 +1,307 @@
+"""What classifier and regressor share: parameters, the fit, and what is known of it afterwards."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import numbers
+import warnings
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, is_regressor
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from fastbn._checks import choice, flag, integer, number
+from fastbn._threads import at_most
+from fastbn.functional import fold_batch_norm
+from fastbn.model import BatchNormMLP
+from fastbn.sklearn._callbacks import CallbackSupportMixin, with_callbacks
+from fastbn.sklearn._run import Run
+
+SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "lbfgs")
+AUTO_BATCH = 200  # samples, as in scikit-learn
+
+# What a model cannot change any more.
+BUILT_IN = (
+    "layer_sizes", "dtype", "batch_norm", "batch_norm_output", "loss", "input_normalization",
+)  # fmt: skip
+
+
+class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
+    """Base of the estimators; scikit-learn keeps the parameters in __init__ as they come."""
+
+    # -- fit ---------------------------------------------------------------------------------------
+
+    @with_callbacks
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Fit to the data.
+
+        Parameters
+        ----------
+        X : array-like (samples, features)
+        y : array-like (samples,) or (samples, outputs)
+        sample_weight : array-like (samples,), optional
+            A sample of weight two counts as two samples, in the statistics of its minibatch, too.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            The data or a parameter is not as described; the estimator is left as it was.
+        """
+        return self._train(X, y, sample_weight)
+
+    def _train(
+        self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False, **options: Any
+    ) -> Any:
+        is_first = not hasattr(self, "model_") or not (self.warm_start or incremental)
+        self._check_parameters()
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        given = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
+        X, y = validate_data(
+            self, X, y, reset=is_first, multi_output=True, dtype=self._x_dtypes(),
+            y_numeric=is_regressor(self),
+        )  # fmt: skip
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = self._as_column(y)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+            if not sample_weight.any():
+                raise ValueError("sample_weight: expected at least one weight above 0, got none")
+        random = check_random_state(self.random_state)
+        sample_weight = self._weights(y, sample_weight)
+        facts = self._facts(y, sample_weight, is_first, incremental, **options)
+        held = None
+        if self.early_stopping:
+            (X, y, sample_weight), held = self._split(X, y, sample_weight, random, facts)
+        batch_size = self._batch_size(X.shape[0])
+        config = self._config(X.shape, batch_size, facts)
+        # a fit that goes on from an earlier one leaves that as it was, should it fail
+        model = copy.deepcopy(self.model_) if not is_first else None
+        if model is None:
+            model = BatchNormMLP(**config, seed=random.randint(np.iinfo(np.int32).max))
+        else:
+            self._reconfigure(model, config)
+        run = Run(self, model, facts, held, 1 if incremental else self.max_iter, is_first, given)
+        with at_most(self.n_threads):
+            run.train(X, self._targets(y, facts), sample_weight, batch_size)
+        for name, value in run.attributes().items():
+            setattr(self, name, value)
+        run.finish(warns=not incremental)
+        return self
+
+    def _reconfigure(self, model: BatchNormMLP, config: dict[str, Any]) -> None:
+        """Let the model train by the parameters as they are now."""
+        now = dataclasses.replace(model.config, **config)
+        for name in BUILT_IN:
+            before, wanted = getattr(model.config, name), getattr(now, name)
+            if before != wanted:
+                raise ValueError(f"{name}: expected {before} as in the earlier fit, got {wanted}")
+        model.config = now
+
+    def _split(
+        self, X: Any, y: Any, weight: Any, random: Any, facts: dict[str, Any]
+    ) -> tuple[Any, Any]:
+        """Set samples aside for early stopping: X, y and weights of both parts."""
+        arrays = [X, y] if weight is None else [X, y, weight]
+        parts = train_test_split(
+            *arrays, random_state=random, test_size=self.validation_fraction,
+            stratify=self._strata(y, facts),
+        )  # fmt: skip
+        if parts[1].shape[0] < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of "
+                "your dataset."
+            )
+        return (*parts[::2], None)[:3], (*parts[1::2], None)[:3]
+
+    def _batch_size(self, n_samples: int) -> int:
+        least = 2 if self.batch_norm else 1
+        if n_samples < least:
+            raise ValueError(f"X: batch norm needs at least 2 samples, got n_samples = {n_samples}")
+        if isinstance(self.batch_size, str):
+            choice("batch_size", self.batch_size, ["auto"])
+            return min(AUTO_BATCH, n_samples)
+        batch_size = integer("batch_size", self.batch_size, least)
+        if batch_size > n_samples:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be "
+                "clipped",
+                stacklevel=4,
+            )
+        return min(batch_size, n_samples)
+
+    def _check_parameters(self) -> None:
+        """Refuse what the model does not check itself, by the names that the user knows."""
+        choice("solver", self.solver, SOLVERS)
+        choice("learning_rate", self.learning_rate, ["constant", "invscaling", "adaptive"])
+        number("learning_rate_init", self.learning_rate_init, 0.0, open_low=True)
+        number("alpha", self.alpha, 0.0)
+        number("tol", self.tol, 0.0)
+        number("power_t", self.power_t, 0.0)
+        number("beta_1", self.beta_1, 0.0, 1.0, open_high=True)
+        number("beta_2", self.beta_2, 0.0, 1.0, open_high=True)
+        number("epsilon", self.epsilon, 0.0, open_low=True)
+        number("momentum", self.momentum, 0.0, 1.0, open_high=True)
+        number("validation_fraction", self.validation_fraction, 0.0, 1.0,
+               open_low=True, open_high=True)  # fmt: skip
+        integer("max_iter", self.max_iter, 1)
+        if self.n_iter_no_change != np.inf:
+            integer("n_iter_no_change", self.n_iter_no_change, 1)
+        for name in ("shuffle", "warm_start", "early_stopping", "nesterovs_momentum"):
+            flag(name, getattr(self, name))
+        if self.n_threads is not None:
+            integer("n_threads", self.n_threads, 1)
+        if self.schedule is not None and self.learning_rate != "constant":
+            raise ValueError(
+                "schedule: expected None with learning_rate="
+                f"{self.learning_rate!r}, got {self.schedule!r}"
+            )
+        if self.solver == "lbfgs":
+            warnings.warn(
+                "solver='lbfgs' takes all samples at once, and batch norm is not trained so: "
+                "'adam' is used",
+                stacklevel=4,
+            )
+
+    def _hidden(self) -> list[int]:
+        sizes = self.hidden_layer_sizes
+        sizes = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
+        return [integer(f"hidden_layer_sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
+
+    def _config(
+        self, shape: tuple[int, int], batch_size: int, facts: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Arguments of the model."""
+        solver = "adam" if self.solver == "lbfgs" else self.solver
+        is_sgd = solver == "sgd"
+        return {
+            "layer_sizes": (shape[1], *self._hidden(), facts["n_outputs_"]),
+            "activation": self.activation,
+            "negative_slope": self.negative_slope,
+            "batch_norm": self.batch_norm,
+            "batch_norm_output": self.batch_norm_output,
+            "eps": self.batch_norm_eps,
+            "momentum": self.batch_norm_momentum,
+            # so that a weight of two is the sample twice: Bessel's correction has no such sense
+            "weighted": True,
+            "unbiased": False,
+            "input_normalization": self.input_normalization,
+            "loss": facts["loss"],
+            "label_smoothing": getattr(self, "label_smoothing", 0.0),
+            "optimizer": solver,
+            "lr": self.learning_rate_init,
+            "betas": (self.momentum if is_sgd else self.beta_1, self.beta_2),
+            "optimizer_eps": self.epsilon,
+            "nesterov": is_sgd and self.nesterovs_momentum,
+            # scikit-learn's penalty is alpha / 2 * |W|^2 a minibatch; AdamW's decay has no batch
+            "weight_decay": self.alpha if solver == "adamw" else self.alpha / batch_size,
+            "decay_vectors": False,
+            "max_norm": self.max_norm,
+            "dropout": self.dropout,
+            "dtype": self.dtype,
+        }
+
+    def _x_dtypes(self) -> list[Any]:
+        """What X is converted to; bytes stay bytes, of which the kernels read a quarter."""
+        return [np.dtype(self.dtype), np.uint8]
+
+    # -- prediction --------------------------------------------------------------------------------
+
+    def _logits(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=self._x_dtypes())
+        with at_most(self.n_threads):
+            return self.model_.predict_logits(X)
+
+    # -- what was learned --------------------------------------------------------------------------
+
+    @property
+    def coefs_(self) -> list[np.ndarray]:
+        """Weights (inputs, units) of each layer; input normalization and batch norm are folded in.
+
+        So ``activation(X @ coefs_[0] + intercepts_[0])`` is what the first hidden layer says when
+        predicting, as in scikit-learn.
+        """
+        return [weight.T for weight, _ in self._folded()]
+
+    @property
+    def intercepts_(self) -> list[np.ndarray]:
+        """Biases (units,) of each layer, folded as `coefs_` are."""
+        return [bias for _, bias in self._folded()]
+
+    def _folded(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        if "model_" not in vars(self):
+            raise AttributeError(f"This {type(self).__name__} instance is not fitted yet.")
+        model = self.model_
+        state, layers = model.snapshot(), []
+        for index in range(len(model.config.layer_sizes) - 1):
+            name = f"layers.{index}"
+            weight = state[f"{name}.weight"].astype(np.float64)
+            if model.config.normalized(index):
+                gamma, beta, mean, var = (
+                    state[f"{name}.{tensor}"].astype(np.float64)
+                    for tensor in ("gamma", "beta", "running_mean", "running_var")
+                )
+                weight, bias = fold_batch_norm(weight, gamma, beta, mean, var, model.config.eps)
+            else:
+                bias = state[f"{name}.bias"].astype(np.float64)
+            if index == 0:
+                scale = model.scaling.scale.astype(np.float64)
+                bias = bias - weight @ (model.scaling.center * scale)
+                weight = weight * scale
+            layers.append((weight.astype(model.dtype), bias.astype(model.dtype)))
+        return layers
+
+    @property
+    def n_layers_(self) -> int:
+        """Layers, with the inputs."""
+        if "model_" not in vars(self):
+            raise AttributeError(f"This {type(self).__name__} instance is not fitted yet.")
+        return len(self.model_.config.layer_sizes)
+
+    # -- what the two differ in --------------------------------------------------------------------
+
+    @abstractmethod
+    def _facts(
+        self, y: np.ndarray, sample_weight: Any, is_first: bool, incremental: bool
+    ) -> dict[str, Any]:
+        """Return what is known of the targets, `n_outputs_` and `loss` among it."""
+
+    @abstractmethod
+    def _targets(self, y: np.ndarray, facts: dict[str, Any]) -> np.ndarray:
+        """Return what the model is trained on."""
+
+    @abstractmethod
+    def _validation_score(
+        self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any
+    ) -> float:
+        """Return the score that early stopping goes by."""
+
+    @abstractmethod
+    def _as_column(self, y: np.ndarray) -> np.ndarray:
+        """Return y (samples, 1) as (samples,), with a warning."""
+
+    def _learns_in_parts(self) -> bool:
+        if self.solver == "lbfgs":
+            raise AttributeError(
+                "partial_fit is only available for stochastic optimizers. "
+                f"{self.solver} is not stochastic."
+            )
+        return True
+
+    def _weights(self, y: np.ndarray, sample_weight: Any) -> Any:
+        return sample_weight
+
+    def _strata(self, y: np.ndarray, facts: dict[str, Any]) -> Any:
+        return None

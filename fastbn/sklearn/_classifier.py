@@ -1,0 +1,263 @@
+"""A classifier for two classes, for several, and for several labels at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import column_or_1d
+
+from fastbn._targets import to_probabilities
+from fastbn.model import BatchNormMLP
+from fastbn.sklearn._base import BaseBatchNormMLP
+from fastbn.sklearn._callbacks import with_callbacks
+from fastbn.sklearn._parameters import document
+
+
+@document
+class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
+    """Multilayer perceptron classifier with batch normalization, trained by compiled kernels.
+
+    Takes the place of `sklearn.neural_network.MLPClassifier`: the same parameters and attributes,
+    and more of both.
+
+    Parameters
+    ----------
+    {parameters}
+    label_smoothing : float, default=0.0
+        The part of each target that is spread evenly over the classes.
+    class_weight : dict or "balanced", optional
+        Weights of the classes, as in `sklearn.linear_model.LogisticRegression`.
+
+    Attributes
+    ----------
+    classes_ : array (classes,)
+        For several labels at once ``[0, 1, ...]``, one for each.
+    {attributes}
+
+    Notes
+    -----
+    One of several classes goes by softmax and cross-entropy, and the last layer is normalized, too.
+    Two classes and several labels go by a sigmoid for each output, which is not normalized.
+
+    Examples
+    --------
+    >>> from fastbn.sklearn import BatchNormMLPClassifier
+    >>> from sklearn.datasets import load_wine
+    >>> X, y = load_wine(return_X_y=True)
+    >>> BatchNormMLPClassifier(random_state=0, max_iter=50, tol=0).fit(X, y).score(X, y)
+    1.0
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: Any = "adam",
+        alpha: Any = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: Any = "constant",
+        learning_rate_init: Any = 0.001,
+        power_t: Any = 0.5,
+        max_iter: Any = 200,
+        shuffle: Any = True,
+        random_state: Any = None,
+        tol: Any = 1e-4,
+        verbose: Any = False,
+        warm_start: Any = False,
+        momentum: Any = 0.9,
+        nesterovs_momentum: Any = True,
+        early_stopping: Any = False,
+        validation_fraction: Any = 0.1,
+        beta_1: Any = 0.9,
+        beta_2: Any = 0.999,
+        epsilon: Any = 1e-8,
+        n_iter_no_change: Any = 10,
+        max_fun: Any = 15000,
+        batch_norm: Any = True,
+        batch_norm_output: Any = True,
+        batch_norm_eps: Any = 1e-5,
+        batch_norm_momentum: Any = 0.1,
+        negative_slope: Any = 0.01,
+        input_normalization: Any = "zscore",
+        dropout: Any = 0.0,
+        max_norm: Any = None,
+        schedule: Any = None,
+        dtype: Any = "float32",
+        n_threads: Any = None,
+        label_smoothing: Any = 0.0,
+        class_weight: Any = None,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name != "self"}
+        given.pop("__class__", None)
+        for name, value in given.items():
+            setattr(self, name, value)
+
+    # -- fit ---------------------------------------------------------------------------------------
+
+    @available_if(lambda self: self._learns_in_parts())
+    @with_callbacks
+    def partial_fit(
+        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
+    ) -> BatchNormMLPClassifier:
+        """Train one pass over the data, in minibatches.
+
+        Parameters
+        ----------
+        X : array-like (samples, features)
+        y : array-like (samples,) or (samples, labels)
+        sample_weight : array-like (samples,), optional
+        classes : array-like (classes,), optional
+            All classes that will ever come; the first call needs them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`; `classes` missing in the first call, or others than those of the first.
+        """
+        return self._train(X, y, sample_weight, incremental=True, classes=classes)
+
+    def _facts(
+        self,
+        y: np.ndarray,
+        sample_weight: Any,
+        is_first: bool,
+        incremental: bool,
+        classes: Any = None,
+    ) -> dict[str, Any]:
+        check_classification_targets(y)
+        kind = type_of_target(y)
+        if kind == "multiclass-multioutput":
+            raise ValueError(
+                f"y: expected classes, or a matrix of 0 and 1 for labels, got {kind}: "
+                "several columns of classes are not supported"
+            )
+        multilabel = kind.startswith("multilabel")
+        known: Any = getattr(self, "classes_", None)
+        if classes is not None:
+            classes = np.unique(column_or_1d(classes))
+            if not is_first and not np.array_equal(classes, known):
+                raise ValueError(
+                    f"`classes={classes!r}` is not the same as on last call to partial_fit, "
+                    f"was: {known!r}"
+                )
+        found: Any = np.arange(y.shape[1]) if multilabel else np.unique(y)
+        if is_first and incremental and classes is None and not multilabel:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        expected: Any = found if is_first and classes is None else classes if is_first else known
+        if not is_first and multilabel != self._is_multilabel:
+            raise ValueError(f"y: expected targets as in the earlier fit, got {kind}")
+        if not is_first and not incremental and set(found) != set(expected):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous "
+                f"call to fit. Previously got {expected}, `y` has {found}"
+            )
+        if np.setdiff1d(found, expected).size:
+            raise ValueError(
+                f"`y` has classes not in `self.classes_`. `self.classes_` has {expected}. "
+                f"'y' has {found}."
+            )
+        one_of_several = not multilabel and len(expected) > 2
+        return {
+            "classes_": expected,
+            "n_outputs_": len(expected) if one_of_several or multilabel else 1,
+            "loss": "softmax_cross_entropy" if one_of_several else "sigmoid_cross_entropy",
+            "out_activation_": "softmax" if one_of_several else "logistic",
+            "_is_multilabel": multilabel,
+        }
+
+    def _targets(self, y: Any, facts: dict[str, Any]) -> np.ndarray:
+        if facts["_is_multilabel"]:
+            return y.toarray() if issparse(y) else y
+        places = np.searchsorted(facts["classes_"], y)
+        return places if facts["loss"] == "softmax_cross_entropy" else places > 0
+
+    def _as_column(self, y: np.ndarray) -> np.ndarray:
+        return y if issparse(y) else column_or_1d(y, warn=True)
+
+    def _weights(self, y: np.ndarray, sample_weight: Any) -> Any:
+        if self.class_weight is None:
+            return sample_weight
+        by_class = compute_sample_weight(self.class_weight, y)
+        return by_class if sample_weight is None else by_class * sample_weight
+
+    def _strata(self, y: np.ndarray, facts: dict[str, Any]) -> Any:
+        return None if facts["_is_multilabel"] else y
+
+    def _validation_score(
+        self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any
+    ) -> float:
+        said = self._decided(model.predict_logits(X), facts)
+        return float(accuracy_score(y, said, sample_weight=weight))
+
+    # -- prediction --------------------------------------------------------------------------------
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable class of each sample, or 0 or 1 for each label.
+
+        Parameters
+        ----------
+        X : array-like (samples, features)
+
+        Returns
+        -------
+        array (samples,) of classes, or (samples, labels) of 0 and 1
+        """
+        return self._decided(self._logits(X), vars(self))
+
+    def _decided(self, logits: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
+        if facts["_is_multilabel"]:
+            return (logits > 0).astype(np.int64)
+        classes = facts["classes_"]
+        if logits.shape[1] > 1:
+            return classes[logits.argmax(axis=1)]
+        second = logits[:, 0] > 0
+        return classes[np.minimum(second, len(classes) - 1)]  # there may be one class alone
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probabilities of the classes, or of each label.
+
+        Parameters
+        ----------
+        X : array-like (samples, features)
+
+        Returns
+        -------
+        array (samples, classes) or (samples, labels)
+        """
+        logits = self._logits(X)
+        to_probabilities(logits, self.model_.config)
+        if logits.shape[1] > 1 or self._is_multilabel:
+            return logits
+        return np.hstack([1 - logits, logits])[:, -len(self.classes_) :]
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms of `predict_proba`.
+
+        Parameters
+        ----------
+        X : array-like (samples, features)
+
+        Returns
+        -------
+        array (samples, classes) or (samples, labels)
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

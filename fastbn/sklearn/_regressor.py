@@ -1,0 +1,175 @@
+"""A regressor for one target and for several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import column_or_1d
+
+from fastbn._checks import choice
+from fastbn.model import BatchNormMLP
+from fastbn.sklearn._base import BaseBatchNormMLP
+from fastbn.sklearn._callbacks import with_callbacks
+from fastbn.sklearn._parameters import document
+
+
+@document
+class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
+    """Multilayer perceptron regressor with batch normalization, trained by compiled kernels.
+
+    Takes the place of `sklearn.neural_network.MLPRegressor`: the same parameters and attributes,
+    and more of both.
+
+    Parameters
+    ----------
+    loss : "squared_error", default="squared_error"
+        Half the squared error, of targets that are scaled to mean 0 and deviation 1.
+    {parameters}
+
+    Attributes
+    ----------
+    target_mean_, target_scale_ : arrays (outputs,)
+        What the targets were scaled by; losses are those of scaled targets.
+    {attributes}
+
+    Examples
+    --------
+    >>> from fastbn.sklearn import BatchNormMLPRegressor
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> BatchNormMLPRegressor(random_state=0, early_stopping=True).fit(X, y).score(X, y) > 0.4
+    True
+    """
+
+    def __init__(
+        self,
+        loss: Any = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: Any = "adam",
+        alpha: Any = 0.0001,
+        batch_size: Any = "auto",
+        learning_rate: Any = "constant",
+        learning_rate_init: Any = 0.001,
+        power_t: Any = 0.5,
+        max_iter: Any = 200,
+        shuffle: Any = True,
+        random_state: Any = None,
+        tol: Any = 1e-4,
+        verbose: Any = False,
+        warm_start: Any = False,
+        momentum: Any = 0.9,
+        nesterovs_momentum: Any = True,
+        early_stopping: Any = False,
+        validation_fraction: Any = 0.1,
+        beta_1: Any = 0.9,
+        beta_2: Any = 0.999,
+        epsilon: Any = 1e-8,
+        n_iter_no_change: Any = 10,
+        max_fun: Any = 15000,
+        batch_norm: Any = True,
+        batch_norm_output: Any = True,
+        batch_norm_eps: Any = 1e-5,
+        batch_norm_momentum: Any = 0.1,
+        negative_slope: Any = 0.01,
+        input_normalization: Any = "zscore",
+        dropout: Any = 0.0,
+        max_norm: Any = None,
+        schedule: Any = None,
+        dtype: Any = "float32",
+        n_threads: Any = None,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name != "self"}
+        given.pop("__class__", None)
+        for name, value in given.items():
+            setattr(self, name, value)
+
+    @available_if(lambda self: self._learns_in_parts())
+    @with_callbacks
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> BatchNormMLPRegressor:
+        """Train one pass over the data, in minibatches.
+
+        Parameters
+        ----------
+        X : array-like (samples, features)
+        y : array-like (samples,) or (samples, outputs)
+            The first call's are what targets are scaled by.
+        sample_weight : array-like (samples,), optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `fit`.
+        """
+        return self._train(X, y, sample_weight, incremental=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the outputs for each sample.
+
+        Parameters
+        ----------
+        X : array-like (samples, features)
+
+        Returns
+        -------
+        array (samples,), or (samples, outputs) where there are several
+        """
+        return self._unscaled(self._logits(X), vars(self))
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        choice("loss", self.loss, ["squared_error"])
+
+    def _facts(
+        self, y: np.ndarray, sample_weight: Any, is_first: bool, incremental: bool
+    ) -> dict[str, Any]:
+        outputs = 1 if y.ndim == 1 else y.shape[1]
+        if not is_first:
+            if outputs != self.n_outputs_:
+                raise ValueError(
+                    f"y: expected {self.n_outputs_} outputs as in the earlier fit, got {outputs}"
+                )
+            mean, scale = self.target_mean_, self.target_scale_
+        else:
+            columns = y.reshape(len(y), -1).astype(np.float64)
+            mean = np.average(columns, axis=0, weights=sample_weight)
+            scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=sample_weight))
+            scale[scale == 0] = 1.0
+        return {
+            "n_outputs_": outputs,
+            "loss": self.loss,
+            "out_activation_": "identity",
+            "target_mean_": mean,
+            "target_scale_": scale,
+        }
+
+    def _targets(self, y: np.ndarray, facts: dict[str, Any]) -> np.ndarray:
+        return (y.reshape(len(y), -1) - facts["target_mean_"]) / facts["target_scale_"]
+
+    def _unscaled(self, outputs: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
+        y = outputs * facts["target_scale_"] + facts["target_mean_"]
+        return y[:, 0] if y.shape[1] == 1 else y
+
+    def _as_column(self, y: np.ndarray) -> np.ndarray:
+        return column_or_1d(y, warn=True)
+
+    def _validation_score(
+        self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any
+    ) -> float:
+        said = self._unscaled(model.predict_logits(X), facts)
+        return float(r2_score(y, said, sample_weight=weight))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

@@ -1,0 +1,133 @@
+"""One fit of an estimator: when it stops, and what is known of it afterwards."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from fastbn.model import BatchNormMLP
+from fastbn.sklearn._callbacks import Hooks
+from fastbn.sklearn._rates import Rate, rate_of
+from fastbn.training import History, minibatch_bounds
+
+
+class Run:
+    """One fit: the loss of its epochs, when to stop, and the attributes that come of it."""
+
+    def __init__(
+        self, estimator: Any, model: BatchNormMLP, facts: dict[str, Any], held: Any,
+        max_iter: int, is_first: bool, given: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.estimator, self.model, self.facts, self.held = estimator, model, facts, held
+        self.max_iter = max_iter
+        earlier: Any = {} if is_first else vars(estimator)
+        self.losses: list[float] = list(earlier.get("loss_curve_", []))
+        self.scores: list[float] = list(earlier.get("validation_scores_") or [])
+        self.best_loss = earlier.get("best_loss_")
+        self.best_loss = np.inf if self.best_loss is None else self.best_loss
+        self.best_score = earlier.get("best_validation_score_")
+        self.best_score = -np.inf if self.best_score is None else self.best_score
+        self.seen = earlier.get("t_", 0)
+        self.epochs = 0
+        self.waited = 0
+        self.converged = False
+        self.stop_reason = "epochs"
+        self._best: dict[str, Any] | None = None
+        self._samples = 0
+        self._rate = Rate()
+        self._hooks = Hooks(
+            estimator,
+            given,
+            max_iter,
+            lambda: {**self.attributes(), "model_": copy.deepcopy(model)},
+        )
+
+    def train(self, X: Any, targets: Any, weight: Any, batch_size: int) -> None:
+        """Train the model; it is not to be used where this fails."""
+        estimator, self._samples = self.estimator, X.shape[0]
+        steps = minibatch_bounds(self._samples, batch_size).size - 1
+        self._rate = rate_of(estimator, self._samples, steps, self.seen)
+        self._hooks.begin()
+        history = self.model.fit(
+            X, targets, epochs=self.max_iter, batch_size=batch_size, sample_weight=weight,
+            shuffle=estimator.shuffle, schedule=self._rate.schedule, progress=False,
+            callbacks=[self._after_epoch],
+        )  # fmt: skip
+        self.stop_reason = history.stop_reason
+        if history.stop_reason == "diverged" or not np.isfinite(self.model.params).all():
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large "
+                "values and need to be preprocessed."
+            )
+        if self._best is not None:
+            self.model.restore(self._best)
+
+    def _after_epoch(self, model: BatchNormMLP, history: History) -> bool:
+        estimator = self.estimator
+        self.epochs += 1
+        self.seen += self._samples
+        self.losses.append(history.loss[-1])
+        if estimator.verbose:
+            print(f"Iteration {self.epochs}, loss = {self.losses[-1]:.8f}")
+        improved = self._look_at_score() if self.held is not None else self._look_at_loss()
+        self.waited = 0 if improved else self.waited + 1
+        stop = False
+        if self.waited > estimator.n_iter_no_change:
+            if estimator.verbose:
+                what = "Training loss" if self.held is None else "Validation score"
+                print(
+                    f"{what} did not improve more than tol={estimator.tol:f} for "
+                    f"{estimator.n_iter_no_change} consecutive epochs."
+                )
+            stop, self.waited = not self._rate.slow_down(), 0
+        self.converged = stop
+        finite = np.isfinite(self.losses[-1])
+        return self._hooks.end_epoch(self.epochs, stop or not finite) or stop
+
+    def _look_at_loss(self) -> bool:
+        loss, improved = self.losses[-1], self.losses[-1] <= self.best_loss - self.estimator.tol
+        self.best_loss = min(self.best_loss, loss)
+        return improved
+
+    def _look_at_score(self) -> bool:
+        score = self.estimator._validation_score(self.model, self.facts, *self.held)
+        self.scores.append(score)
+        if self.estimator.verbose:
+            print(f"Validation score: {score:f}")
+        improved = score >= self.best_score + self.estimator.tol
+        if score > self.best_score:
+            self.best_score, self._best = score, self.model.snapshot()
+        return improved
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the fitted attributes as they are now."""
+        by_score = self.held is not None
+        facts = {name: value for name, value in self.facts.items() if name != "loss"}
+        return {
+            **facts,
+            "model_": self.model,
+            "loss_": self.losses[-1] if self.losses else None,
+            "loss_curve_": list(self.losses),
+            "best_loss_": None if by_score else self.best_loss,
+            "validation_scores_": list(self.scores) if by_score else None,
+            "best_validation_score_": self.best_score if by_score else None,
+            "n_iter_": self.epochs,
+            "t_": self.seen,
+        }
+
+    def finish(self, warns: bool) -> None:
+        """Tell the callbacks that the fit is over, and the user if it is not at its end."""
+        self._hooks.end()
+        if self.stop_reason == "interrupted":
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+        elif warns and self.stop_reason == "epochs" and not self.converged:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                "optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
