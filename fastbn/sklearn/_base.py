@@ -85,7 +85,9 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         if self.early_stopping:
             (X, y, sample_weight), held = self._split(X, y, sample_weight, random, facts)
         batch_size = self._batch_size(X.shape[0])
-        config = self._config(X.shape, batch_size, facts)
+        # samples of a minibatch: one of weight two is two
+        counted = batch_size * (1.0 if sample_weight is None else float(sample_weight.mean()))
+        config = self._config(X.shape[1], counted, facts)
         # a fit that goes on from an earlier one leaves that as it was, should it fail
         model = copy.deepcopy(self.model_) if not is_first else None
         if model is None:
@@ -179,14 +181,12 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         sizes = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
         return [integer(f"hidden_layer_sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
 
-    def _config(
-        self, shape: tuple[int, int], batch_size: int, facts: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _config(self, n_features: int, batch_size: float, facts: dict[str, Any]) -> dict[str, Any]:
         """Arguments of the model."""
         solver = "adam" if self.solver == "lbfgs" else self.solver
         is_sgd = solver == "sgd"
         return {
-            "layer_sizes": (shape[1], *self._hidden(), facts["n_outputs_"]),
+            "layer_sizes": (n_features, *self._hidden(), facts["n_outputs_"]),
             "activation": self.activation,
             "negative_slope": self.negative_slope,
             "batch_norm": self.batch_norm,
