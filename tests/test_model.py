@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from cases import JIT_DISABLED
 
 import fastbn
 
@@ -337,3 +341,29 @@ def test_bytes_give_the_bits_that_numbers_give(rng, scaling, dtype):
     for others in models[1:]:
         for expected, actual in zip(models[0], others, strict=True):
             assert np.array_equal(actual, expected)
+
+
+def predict_in_another_process(folder, dtypes):
+    """Logits of the same data as each dtype, one after the other."""
+    code = f"""
+import numpy as np, fastbn
+rng = np.random.default_rng(1)
+X = rng.integers(0, 256, (70, 5), np.uint8)
+model = fastbn.BatchNormMLP((5, 9, 3), dtype="float64")
+model.running_mean[:] = rng.standard_normal(model.running_mean.size)
+model.running_var[:] = rng.uniform(0.5, 2, model.running_var.size)
+logits = [model.predict_logits(X.astype(dtype)) for dtype in {dtypes}]
+print(all(np.array_equal(logits[0], others) for others in logits))
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+def test_bits_do_not_depend_on_what_was_compiled_when(tmp_path):
+    """One kernel from disk beside one compiled now: they may share a function of either."""
+    predict_in_another_process(tmp_path, ["float64"])
+    assert predict_in_another_process(tmp_path, ["float64", "uint8"]) == "True"

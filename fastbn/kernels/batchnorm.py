@@ -270,7 +270,7 @@ def batch_norm_backward_cn(
     fence()
 
 
-@njit
+@njit_strict
 def batch_norm_inference_cn(
     x,  # (B, C, L)
     running_mean,  # (C,)
@@ -283,7 +283,10 @@ def batch_norm_inference_cn(
     stop,
     y,  # out (B, C, L)
 ):
-    """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
+    """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta).
+
+    Without fast-math: every copy of it, wherever it is compiled into, gives the same bits.
+    """
     for c in range(start, stop):
         scale = x.dtype.type(gamma[c] / math.sqrt(np.float64(running_var[c]) + eps))
         for b in range(x.shape[0]):
