@@ -126,6 +126,23 @@ def view(typingctx: Any, buffer: Any, start: Any, shape: Any) -> Any:
     return result(buffer, types.intp, shape), codegen
 
 
+@intrinsic
+def at_address(typingctx: Any, like: Any, address: Any, size: Any) -> Any:
+    """An array of `size` numbers of the dtype of `like` at an address; it owns nothing."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = context.get_data_type(signature.return_type.dtype)
+        itemsize = I64(context.get_abi_sizeof(number))
+        result = context.make_array(signature.return_type)(context, builder)
+        populate_array(
+            result, data=builder.inttoptr(args[1], number.as_pointer()), shape=[args[2]],
+            strides=[itemsize], itemsize=itemsize, meminfo=None,
+        )  # fmt: skip
+        return result._getvalue()
+
+    return types.Array(like.dtype, 1, "C")(like, types.int64, types.int64), codegen
+
+
 @intrinsic(prefer_literal=True)
 def scratch_like(typingctx: Any, x: Any, size: Any) -> Any:
     """Memory for `size` numbers, a literal, of x's dtype: on the stack of this kernel."""
@@ -521,6 +538,7 @@ def mark(typingctx: Any, log: Any, place: Any) -> Any:
 
 if DISABLED:
     from fastbn._plain import (  # noqa: F401
+        at_address,
         exp_of_nonpositive,
         fence,
         flush_denormals,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import time
 
@@ -22,6 +23,14 @@ def strided(x: np.ndarray) -> np.ndarray:
 def view(buffer: np.ndarray, start: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return an array on the numbers of a contiguous buffer from `start` on."""
     return buffer.reshape(-1)[start : start + math.prod(shape)].reshape(shape)
+
+
+def at_address(like: np.ndarray, address: int, size: int) -> np.ndarray:
+    """Return an array of `size` numbers of the dtype of `like` at an address."""
+    if size == 0:
+        return np.empty(0, like.dtype)
+    memory = (ctypes.c_byte * (size * like.itemsize)).from_address(int(address))
+    return np.frombuffer(memory, like.dtype)
 
 
 def scratch_like(x: np.ndarray, size: int) -> np.ndarray:

@@ -146,27 +146,43 @@ def batch_norm(
     eps = number("eps", eps, 0.0)
     slope = slope_of(activation, negative_slope, x.dtype)
     y = output_for(out, x, (source, gamma, beta))
-    mean, rstd = np.empty(features, x.dtype), np.empty(features, x.dtype)
     if is_sample_major(x, layout):
-        var = np.empty(features)
-        done = run(
-            nc.batch_norm_forward_nc, nc.batch_norm_forward_nc_parallel, x.size,
-            x, gamma, beta, eps, slope, y, mean, var, rstd,
-        )  # fmt: skip
-        if not done:  # squares overflow float32, or there are NaNs
-            shift, delta, var = _moments_nc(x)
-            mean[:] = shift + delta
-            scale, offset = np.empty((2, features), x.dtype)
-            nc.derive_affine_nc(gamma, beta, delta, var, eps, scale, offset, rstd)
-            nc.affine_activation_nc(x, shift, scale, offset, slope, y)
+        mean, _, rstd = normalize_nc(x, gamma, beta, eps, slope, y)
     else:
-        var = np.empty(features, x.dtype)
-        run(
-            cn.batch_norm_forward_cn, cn.batch_norm_forward_cn_parallel, x.size,
-            as_feature_rows(x, layout), gamma, beta, eps, slope, 0, features,
-            as_feature_rows(y, layout), mean, var, rstd,
-        )  # fmt: skip
+        rows, result = as_feature_rows(x, layout), as_feature_rows(y, layout)
+        mean, _, rstd = normalize_cn(rows, gamma, beta, eps, slope, result)
     return delivered(y, out), mean, rstd
+
+
+def normalize_nc(
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, eps: float, slope: Any, y: np.ndarray
+) -> _Arrays3:
+    """Write y = act(batch norm of x), both (N, C); mean, var (float64) and rstd. No checks."""
+    features = gamma.size
+    mean, var, rstd = np.empty(features, x.dtype), np.empty(features), np.empty(features, x.dtype)
+    done = run(
+        nc.batch_norm_forward_nc, nc.batch_norm_forward_nc_parallel, x.size,
+        x, gamma, beta, eps, slope, y, mean, var, rstd,
+    )  # fmt: skip
+    if not done:  # squares overflow float32, or there are NaNs
+        shift, delta, var = _moments_nc(x)
+        mean[:] = shift + delta
+        scale, offset = np.empty((2, features), x.dtype)
+        nc.derive_affine_nc(gamma, beta, delta, var, eps, scale, offset, rstd)
+        nc.affine_activation_nc(x, shift, scale, offset, slope, y)
+    return mean, var, rstd
+
+
+def normalize_cn(
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, eps: float, slope: Any, y: np.ndarray
+) -> _Arrays3:
+    """Write y = act(batch norm of x), both (B, C, L); mean, var and rstd. No checks."""
+    mean, var, rstd = np.empty((3, gamma.size), x.dtype)
+    run(
+        cn.batch_norm_forward_cn, cn.batch_norm_forward_cn_parallel, x.size,
+        x, gamma, beta, eps, slope, 0, gamma.size, y, mean, var, rstd,
+    )  # fmt: skip
+    return mean, var, rstd
 
 
 def batch_norm_backward(
@@ -230,20 +246,40 @@ def batch_norm_backward(
     slope = slope_of(activation, negative_slope, x.dtype)
     exact = choice("gradient", gradient, ["exact", "detached"]) == "exact"
     dx = output_for(out, x, (*sources, gamma, beta, mean, rstd))
-    dgamma, dbeta = np.empty(features, x.dtype), np.empty(features, x.dtype)
     if is_sample_major(x, layout):
-        run(
-            nc.batch_norm_backward_nc, nc.batch_norm_backward_nc_parallel, x.size,
-            dy, x, gamma, beta, mean, rstd, slope, exact, dx, dgamma, dbeta,
-        )  # fmt: skip
+        dgamma, dbeta = gradients_nc(dy, x, gamma, beta, mean, rstd, slope, exact, dx)
     else:
-        run(
-            cn.batch_norm_backward_cn, cn.batch_norm_backward_cn_parallel, x.size,
-            as_feature_rows(dy, layout), as_feature_rows(x, layout),
-            gamma, beta, mean, rstd, slope, exact, 0, features,
-            as_feature_rows(dx, layout), dgamma, dbeta,
+        dgamma, dbeta = gradients_cn(
+            as_feature_rows(dy, layout), as_feature_rows(x, layout), gamma, beta, mean, rstd,
+            slope, exact, as_feature_rows(dx, layout),
         )  # fmt: skip
     return delivered(dx, out), dgamma, dbeta
+
+
+def gradients_nc(
+    dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
+    rstd: np.ndarray, slope: Any, exact: bool, dx: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Write dx of x (N, C); dgamma and dbeta. No checks."""
+    dgamma, dbeta = np.empty(gamma.size, x.dtype), np.empty(gamma.size, x.dtype)
+    run(
+        nc.batch_norm_backward_nc, nc.batch_norm_backward_nc_parallel, x.size,
+        dy, x, gamma, beta, mean, rstd, slope, exact, dx, dgamma, dbeta,
+    )  # fmt: skip
+    return dgamma, dbeta
+
+
+def gradients_cn(
+    dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
+    rstd: np.ndarray, slope: Any, exact: bool, dx: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Write dx of x (B, C, L); dgamma and dbeta. No checks."""
+    dgamma, dbeta = np.empty(gamma.size, x.dtype), np.empty(gamma.size, x.dtype)
+    run(
+        cn.batch_norm_backward_cn, cn.batch_norm_backward_cn_parallel, x.size,
+        dy, x, gamma, beta, mean, rstd, slope, exact, 0, gamma.size, dx, dgamma, dbeta,
+    )  # fmt: skip
+    return dgamma, dbeta
 
 
 def nonnegative_vector(name: str, value: Any, features: int, dtype: np.dtype) -> np.ndarray:

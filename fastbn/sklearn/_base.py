@@ -25,6 +25,9 @@ from fastbn.sklearn._run import Run
 SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "lbfgs")
 AUTO_BATCH = 200  # samples, as in scikit-learn
 
+# What scikit-learn notes of X before the rest is known to be right.
+OF_THE_DATA = ("n_features_in_", "feature_names_in_")
+
 # What a model cannot change any more.
 BUILT_IN = (
     "layer_sizes", "dtype", "batch_norm", "batch_norm_output", "loss", "input_normalization",
@@ -60,6 +63,18 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
 
     def _train(
         self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False, **options: Any
+    ) -> Any:
+        known = {name: vars(self)[name] for name in OF_THE_DATA if name in vars(self)}
+        try:
+            return self._train_new(X, y, sample_weight, incremental, options)
+        except BaseException:
+            for name in OF_THE_DATA:  # what is fitted is as it was, and fits to this
+                vars(self).pop(name, None)
+            vars(self).update(known)
+            raise
+
+    def _train_new(
+        self, X: Any, y: Any, sample_weight: Any, incremental: bool, options: dict[str, Any]
     ) -> Any:
         is_first = not hasattr(self, "model_") or not (self.warm_start or incremental)
         self._check_parameters()
