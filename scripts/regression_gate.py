@@ -7,10 +7,10 @@ work tree as it is. The benchmarks are those of asv_benchmarks/ in the work tree
 
 Both revisions run at once, in a process each, and take samples in turns, in both orders, so that a
 burst of the machine meets both. In every round each benchmark gets new processes. A benchmark is
-slower where the median of its rounds' ratios is above the threshold, and still is with twice as many
-rounds more, in processes with other layouts of memory, three quarters of all rounds being above half
-of it. What is not measured any more in HEAD is a
-failure too, and so are controls, NumPy's work, that seem slower.
+slower where the median of its rounds' ratios is above the threshold, and still is with twice as
+many rounds more, in processes with other layouts of memory, three quarters of all rounds being
+above half of it. What is not measured any more in HEAD is a failure too, and so are controls,
+NumPy's work, that seem slower.
 
 Exit codes: 0 no slowdown, 1 a slowdown, 2 nothing can be said.
 """

@@ -91,8 +91,6 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
             sample_weight = _check_sample_weight(
                 sample_weight, X, dtype=np.float64, ensure_non_negative=True
             )
-            if not sample_weight.any():
-                raise ValueError("sample_weight: expected at least one weight above 0, got none")
         random = check_random_state(self.random_state)
         sample_weight = self._weights(y, sample_weight)
         facts = self._facts(y, sample_weight, is_first, incremental, **options)

@@ -52,7 +52,8 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
     >>> from fastbn.sklearn import BatchNormMLPClassifier
     >>> from sklearn.datasets import load_wine
     >>> X, y = load_wine(return_X_y=True)
-    >>> BatchNormMLPClassifier(random_state=0, max_iter=50, tol=0).fit(X, y).score(X, y)
+    >>> model = BatchNormMLPClassifier(learning_rate_init=0.01, random_state=0)
+    >>> model.fit(X, y).score(X, y)
     1.0
     """
 
@@ -146,6 +147,8 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
             )
         multilabel = kind.startswith("multilabel")
         known: Any = getattr(self, "classes_", None)
+        if multilabel:  # as scikit-learn does: the columns are the labels
+            classes = None
         if classes is not None:
             classes = np.unique(column_or_1d(classes))
             if not is_first and not np.array_equal(classes, known):
