@@ -117,16 +117,6 @@ def arrays(dtype):
             fma | select | {"stream"},
         ),
         (nc.row_gradient_input, (row, row, *flat, s, row, row, row.copy()), fma | select),
-        (
-            nc.put_gradient_input,
-            (x, x, 0, *[vec] * 4, s, vec, vec, row[:500].copy()),
-            fma | select,
-        ),
-        (
-            nc.stream_gradient_input_nc,
-            (x, x, 0, 64, *[vec] * 4, s, vec, vec, x.copy()),
-            fma | select | {"stream"},
-        ),
         (nc.chunk_affine_activation_nc, (x, 0, vec, vec, vec, s, x.copy()), fma | select),
         (
             nc.chunk_gradient_sums_nc,

@@ -19,6 +19,9 @@ from fastbn.kernels.streams import PIECE, is_streamed, whole_pieces
 
 CHUNK_ELEMENTS = 65536
 
+# Features from which large results go past the caches: rows are whole pieces but for their ends.
+WIDE = 1024
+
 # Rows whose mean is the shift that a chunk's moments are measured around.
 NEAR = 16
 
@@ -211,7 +214,7 @@ def chunk_affine_activation_nc(
     """y = act((x - shift) * scale + offset) for the rows of one chunk."""
     rows = rows_per_chunk(x.shape[1])
     first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
-    if is_streamed(x) and x.shape[1] >= PIECE:
+    if is_streamed(x) and x.shape[1] >= WIDE:
         stream_affine_activation_nc(x, first, last, shift, scale, offset, slope, y)
         fence()
         return
@@ -292,50 +295,6 @@ def row_gradient_input(dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, d
 
 
 @njit
-def put_gradient_input(dy, x, k, gamma, beta, mean, rstd, slope, mean_g, mean_gx, out):
-    """Numbers k, k + 1, ... of dx, counted row after row, to all of `out`."""
-    features, done = gamma.size, 0
-    while done < out.size:
-        i, j = (k + done) // features, (k + done) % features
-        last = min(j + out.size - done, features)
-        row_gradient_input(
-            dy[i, j:last], x[i, j:last], gamma[j:last], beta[j:last], mean[j:last], rstd[j:last],
-            slope, mean_g[j:last], mean_gx[j:last], out[done : done + last - j],
-        )  # fmt: skip
-        done += last - j
-
-
-@njit
-def stream_gradient_input_nc(
-    dy, x, first, last, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx
-):
-    """Rows first to last of dx, past the caches; a `fence` has to follow."""
-    features = gamma.size
-    start = first * features
-    flat = view(dx, start, ((last - first) * features,))
-    head, tail = whole_pieces(flat)
-    piece, across = scratch_like(dx, PIECE), scratch_like(dx, PIECE)
-    put_gradient_input(dy, x, start, gamma, beta, mean, rstd, slope, mean_g, mean_gx, flat[:head])
-    for k in range(head, tail, PIECE):
-        i, j = (start + k) // features, (start + k) % features
-        if j + PIECE <= features:
-            row_gradient_input(
-                view(dy[i], j, (PIECE,)), view(x[i], j, (PIECE,)), view(gamma, j, (PIECE,)),
-                view(beta, j, (PIECE,)), view(mean, j, (PIECE,)), view(rstd, j, (PIECE,)), slope,
-                view(mean_g, j, (PIECE,)), view(mean_gx, j, (PIECE,)), piece,
-            )  # fmt: skip
-            stream_piece(PIECE, piece, flat, k)
-        else:
-            put_gradient_input(
-                dy, x, start + k, gamma, beta, mean, rstd, slope, mean_g, mean_gx, across
-            )
-            stream_piece(PIECE, across, flat, k)
-    put_gradient_input(
-        dy, x, start + tail, gamma, beta, mean, rstd, slope, mean_g, mean_gx, flat[tail:]
-    )
-
-
-@njit
 def chunk_gradient_input_nc(
     dy,  # (N, C)
     x,  # (N, C)
@@ -352,12 +311,6 @@ def chunk_gradient_input_nc(
     """dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for the rows of one chunk."""
     rows = rows_per_chunk(x.shape[1])
     first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
-    if is_streamed(x) and x.shape[1] >= PIECE:
-        stream_gradient_input_nc(
-            dy, x, first, last, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx
-        )
-        fence()
-        return
     for i in range(first, last):
         row_gradient_input(dy[i], x[i], gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx[i])
 
