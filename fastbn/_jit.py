@@ -13,7 +13,9 @@ import logging
 import os
 import pathlib
 import re
+import statistics
 import threading
+import time
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -270,10 +272,58 @@ def run(serial: Any, parallel: Any, n_elements: int, *args: Any) -> Any:
         n_elements < PARALLEL_ELEMENTS
         or _forked
         or (PARALLEL_ELEMENTS > 0 and numba.get_num_threads() == 1)
-        or not _region.acquire(blocking=False)
     ):
         return serial(*args)
+    choice = _choices.setdefault((parallel, n_elements.bit_length()), _Choice())
+    alone = PARALLEL_ELEMENTS > 0 and choice.is_alone()
+    if alone or not _region.acquire(blocking=False):
+        start = time.perf_counter()
+        result = serial(*args)
+        if alone:
+            choice.learn(True, time.perf_counter() - start)
+        return result
     try:
-        return parallel(*args)
+        start = time.perf_counter()
+        result = parallel(*args)
+        choice.learn(False, time.perf_counter() - start)
+        return result
     finally:
         _region.release()
+
+
+class _Choice:
+    """One thread or several for calls of a kernel on about so many numbers: the faster of late.
+
+    The threads of another library's pool may spin on the cores long after their work, NumPy's BLAS
+    among them: a parallel region then waits for a core, for a hundred times as long as its work
+    takes. So what the last calls took decides. The other way is tried again when that costs no more
+    than a twentieth of the time that has gone by since it lost.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[bool, list[float]] = {True: [], False: []}  # of the last calls
+        self._since = 0.0  # seconds that were taken since the other way was tried
+
+    def is_alone(self) -> bool:
+        """Tell whether the next call is for one thread."""
+        counts = {alone: len(taken) for alone, taken in self._seconds.items()}
+        if min(counts.values()) < CALLS:
+            return counts[True] < counts[False]
+        usual = {alone: statistics.median(taken) for alone, taken in self._seconds.items()}
+        alone = usual[True] < usual[False]
+        return alone != (self._since > 20 * usual[not alone])
+
+    def learn(self, alone: bool, seconds: float) -> None:
+        """Take note of what a call took."""
+        taken = self._seconds[alone]
+        other = self._seconds[not alone]
+        taken.append(seconds)
+        del taken[:-CALLS]
+        is_trial = len(other) == CALLS and statistics.median(other) < statistics.median(taken)
+        self._since = 0.0 if is_trial else self._since + seconds
+
+
+# Calls whose median says how long one takes.
+CALLS = 3
+
+_choices: dict[tuple[Any, int], _Choice] = {}

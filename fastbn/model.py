@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import math
 import os
 import threading
@@ -25,6 +26,12 @@ from fastbn.config import LOSSES, OPTIMIZERS, ModelConfig
 from fastbn.kernels import network as kernels
 from fastbn.schedules import Schedule
 from fastbn.training import Callback, EarlyStopping, History, minibatch_bounds, train
+
+
+def _torch_edge() -> Any:
+    """Return the edge that knows PyTorch: looked up when it is asked for, and never imported."""
+    return importlib.import_module("fastbn.torch")
+
 
 # Samples per GEMM in inference; fixed, so that a sample's logits do not depend on what came before.
 INFERENCE_ROWS = 512
@@ -397,6 +404,23 @@ class BatchNormMLP:
         model._build(header.config)
         model.restore({**tensors, "steps": header.steps, "input_is_fitted": header.input_is_fitted})
         model.epochs, model.metadata = header.epochs, header.metadata
+        return model
+
+    def to_torch(self) -> tuple[Any, Any]:
+        """Return the layers as a `torch.nn.Sequential`, and the optimizer with its state.
+
+        `fastbn.torch.to_torch` tells more; needs PyTorch.
+        """
+        result: tuple[Any, Any] = _torch_edge().to_torch(self)
+        return result
+
+    @classmethod
+    def from_torch(cls, module: Any, optimizer: Any = None, **options: Any) -> BatchNormMLP:
+        """Return the model that a `torch.nn.Sequential` is, with the state of its optimizer.
+
+        `fastbn.torch.from_torch` tells more; needs PyTorch.
+        """
+        model: BatchNormMLP = _torch_edge().from_torch(module, optimizer, **options)
         return model
 
     def snapshot(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from fastbn.kernels import (
     optimizers,
     preprocessing,
     reductions,
+    tensors,
 )
 
 pytestmark = [
@@ -187,6 +188,11 @@ def arrays(dtype):
             (*flat[:3], *[0.5] * 5, 0, 2000),
             {"multiply", "add", "divide", "root"},
         ),
+        (
+            tensors.amsgrad,
+            (*flat, row.copy(), *[0.5] * 8, True, 0, 2000),
+            {"multiply", "add", "divide", "root", "compare"},
+        ),
         (optimizers.clip_factor, (row, 0.5), fma),
         (preprocessing.min_max_fit, (x, vec, vec.copy()), {"compare"}),
         (preprocessing.scale_rows, (x, vec, vec, s, x.copy()), fma),
@@ -262,7 +268,7 @@ def test_every_kernel_with_a_loop_is_read():
     }
     for module in (
         activations, batchnorm, batchnorm_nc, batchnorm_weighted, gemm, losses, optimizers,
-        preprocessing, reductions,
+        preprocessing, reductions, tensors,
     ):  # fmt: skip
         tree = ast.parse(pathlib.Path(module.__file__).read_text())
         for function in tree.body:

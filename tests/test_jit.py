@@ -238,6 +238,60 @@ def test_one_thread_is_serial(monkeypatch):
     assert paths_taken(monkeypatch, 100) == "serial"
 
 
+class Clock:
+    """Time that only work takes."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(_jit.numba, "get_num_threads", lambda: 2)
+        monkeypatch.setattr(_jit, "PARALLEL_ELEMENTS", 100)
+        monkeypatch.setattr(_jit, "_choices", {})
+        monkeypatch.setattr(_jit.time, "perf_counter", lambda: self.now)
+        self.seconds = {"serial": 1.0, "parallel": 0.5}
+        self.taken = []
+        self.ways = (lambda: self.work("serial"), lambda: self.work("parallel"))
+
+    def work(self, way):
+        self.now += self.seconds[way]
+        self.taken.append(way)
+
+    def run(self, calls):
+        self.taken.clear()
+        for _ in range(calls):
+            _jit.run(*self.ways, 1000)
+        return self.taken.count("serial")
+
+
+def test_the_faster_way_is_taken(monkeypatch):
+    clock = Clock(monkeypatch)
+    clock.seconds["parallel"] = 50.0  # the first call compiles
+    clock.run(1)
+    clock.seconds["parallel"] = 0.5
+    assert clock.run(5) == 3
+    assert clock.run(40) == 0
+
+
+def test_a_pool_that_spins_on_the_cores_is_noticed_and_so_is_its_end(monkeypatch):
+    clock = Clock(monkeypatch)
+    clock.run(50)
+    clock.seconds["parallel"] = 100.0
+    assert clock.run(1000) >= 995, "a region that waits for a core is not entered again and again"
+    clock.seconds["parallel"] = 0.5
+    clock.run(4 * 2000)
+    assert clock.run(100) < 10
+
+
+def test_a_trial_of_the_slower_way_costs_little(monkeypatch):
+    clock = Clock(monkeypatch)
+    clock.seconds["parallel"] = 30.0
+    clock.run(10)
+    before = clock.now
+    serial = clock.run(20_000)
+    trials = 20_000 - serial
+    assert trials > 10
+    assert clock.now - before < 1.06 * 20_000
+
+
 def test_a_second_thread_does_not_enter_a_parallel_region(monkeypatch):
     monkeypatch.setattr(_jit.numba, "get_num_threads", lambda: 2)
     inside, leave = threading.Event(), threading.Event()

@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # The test files that call kernels, directly or through the API and the model.
 FILES = [
+    "test_addresses.py",
     "test_batchnorm.py",
     "test_gemm.py",
     "test_losses.py",

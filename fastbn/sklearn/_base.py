@@ -69,8 +69,10 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
             return self._train_new(X, y, sample_weight, incremental, options)
         except BaseException:
             for name in OF_THE_DATA:  # what is fitted is as it was, and fits to this
-                vars(self).pop(name, None)
-            vars(self).update(known)
+                if name in vars(self):
+                    delattr(self, name)
+                if name in known:
+                    setattr(self, name, known[name])
             raise
 
     def _train_new(

@@ -1,0 +1,291 @@
+"""A model as PyTorch modules, and back: weights, running statistics, scaling, optimizer state."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastbn.model import BatchNormMLP
+
+OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+class InputScaling(nn.Module):
+    """``(x - center) * scale`` per feature: the scaling of inputs that a model has learned.
+
+    Parameters
+    ----------
+    center, scale : tensors (features,)
+    """
+
+    center: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, center: torch.Tensor, scale: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("center", center)
+        self.register_buffer("scale", scale)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
+        """Scale a batch (N, features)."""
+        return (input - self.center) * self.scale
+
+
+def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]:
+    """Return a model's layers as PyTorch modules, and its optimizer; nothing is shared.
+
+    Parameters
+    ----------
+    model : BatchNormMLP
+
+    Returns
+    -------
+    module : torch.nn.Sequential
+        From inputs to logits: `InputScaling` where the model scales, then for each layer `Linear`,
+        `BatchNorm1d`, the activation and `Dropout`. In the mode of prediction (`eval`).
+    optimizer : torch.optim.Adam, AdamW, SGD or RMSprop
+        With the model's moments and steps.
+    """
+    if not isinstance(model, BatchNormMLP):
+        raise TypeError(f"model: expected a BatchNormMLP, got {type(model).__name__}")
+    config, state = model.config, model.snapshot()
+    dtype = torch.float32 if config.dtype == "float32" else torch.float64
+    layers: list[nn.Module] = []
+    if config.input_normalization is not None:
+        if not model.scaling.is_fitted:
+            raise ValueError("model: expected one that has seen data, its inputs are to be scaled")
+        scaling = (torch.from_numpy(state[f"input.{name}"]) for name in ("center", "scale"))
+        layers.append(InputScaling(*scaling))
+    names: list[str] = []  # of the model's tensors, in the order of the module's parameters
+    sizes = config.layer_sizes
+    for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        name, is_last = f"layers.{index}", index == len(sizes) - 2
+        normalized = config.normalized(index)
+        layers.append(nn.Linear(n_in, n_out, bias=not normalized, dtype=dtype))
+        names += [f"{name}.weight"] if normalized else [f"{name}.weight", f"{name}.bias"]
+        if normalized:
+            norm = nn.BatchNorm1d(n_out, config.eps, config.momentum, dtype=dtype)
+            for buffer in ("running_mean", "running_var"):
+                getattr(norm, buffer).copy_(torch.from_numpy(state[f"{name}.{buffer}"]))
+            norm.num_batches_tracked.fill_(model.steps)  # type: ignore[union-attr]
+            layers.append(norm)
+            names += [f"{name}.gamma", f"{name}.beta"]
+        if not is_last and config.slope != 1:
+            layers.append(nn.LeakyReLU(config.slope) if config.slope > 0 else nn.ReLU())
+        if not is_last and config.dropout > 0:
+            layers.append(nn.Dropout(config.dropout))
+    module = nn.Sequential(*layers)
+    with torch.no_grad():
+        for name, parameter in zip(names, module.parameters(), strict=True):
+            parameter.copy_(torch.from_numpy(state[name]))
+    return module.eval(), _optimizer(model, module, names, state)
+
+
+def _optimizer(
+    model: BatchNormMLP, module: nn.Module, names: list[str], state: dict[str, Any]
+) -> torch.optim.Optimizer:
+    config = model.config
+    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        options |= {"momentum": config.betas[0], "nesterov": config.nesterov}
+    elif config.optimizer == "rmsprop":
+        options |= {"alpha": config.betas[1], "eps": config.optimizer_eps}
+    else:
+        options |= {"betas": config.betas, "eps": config.optimizer_eps}
+    parameters: Any = list(module.parameters())
+    if config.weight_decay > 0 and not config.decay_vectors:
+        vectors = [one for one in parameters if one.dim() == 1]
+        matrices = [one for one in parameters if one.dim() > 1]
+        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = OPTIMIZERS[config.optimizer](groups, **options)
+    else:
+        optimizer = OPTIMIZERS[config.optimizer](parameters, **options)
+    if model.steps > 0:
+        for name, parameter in zip(names, parameters, strict=True):
+            m, v = (torch.from_numpy(state[f"optimizer.{moment}.{name}"]) for moment in "mv")
+            step = torch.tensor(float(model.steps))
+            optimizer.state[parameter] = {
+                "sgd": {"momentum_buffer": m},
+                "rmsprop": {"step": step, "square_avg": v},
+            }.get(config.optimizer, {"step": step, "exp_avg": m, "exp_avg_sq": v})
+    return optimizer
+
+
+def from_torch(
+    module: nn.Sequential, optimizer: torch.optim.Optimizer | None = None, **options: Any
+) -> BatchNormMLP:
+    """Return a PyTorch network as a model; nothing is shared.
+
+    Parameters
+    ----------
+    module : torch.nn.Sequential
+        Layers as `to_torch` makes them, in order: `Linear`, `BatchNorm1d` (with parameters and
+        running statistics; a bias before it moves into the running mean), `LeakyReLU` or `ReLU`,
+        `Dropout`; an `InputScaling` before the first, an `Identity` anywhere. All hidden layers
+        have to be alike, and so has the last but for its activation.
+    optimizer : torch.optim.Adam, AdamW, SGD or RMSprop, optional
+        Of the module's parameters: gives its moments, steps and options.
+    options
+        More arguments of `BatchNormMLP`: `loss`, `seed`.
+
+    Returns
+    -------
+    BatchNormMLP
+
+    Raises
+    ------
+    TypeError, ValueError
+        The module or the optimizer has something that a model does not; the message says what.
+    """
+    if not isinstance(module, nn.Sequential):
+        raise TypeError(f"module: expected a torch.nn.Sequential, got {type(module).__name__}")
+    scaling, layers = _read_layers(module)
+    config = _shared_options(layers)
+    dtypes = {parameter.dtype for parameter in module.parameters()}
+    if dtypes not in ({torch.float32}, {torch.float64}):
+        raise TypeError(
+            f"module: expected float32 or float64 throughout, got {sorted(map(str, dtypes))}"
+        )
+    config["dtype"] = str(dtypes.pop()).removeprefix("torch.")
+    if scaling is not None:
+        config["input_normalization"] = "zscore"
+    config |= _optimizer_options(optimizer) | options
+    model = BatchNormMLP(**config)
+    state = model.snapshot()
+    if scaling is not None:
+        for name in ("center", "scale"):
+            state[f"input.{name}"] = getattr(scaling, name).detach().numpy()
+        state["input_is_fitted"] = True
+    tensors: dict[str, nn.Parameter] = {}
+    for index, layer in enumerate(layers):
+        name, linear, norm = f"layers.{index}", layer["linear"], layer["norm"]
+        tensors[f"{name}.weight"] = linear.weight
+        if norm is None:
+            tensors[f"{name}.bias"] = linear.bias
+            continue
+        tensors |= {f"{name}.gamma": norm.weight, f"{name}.beta": norm.bias}
+        mean = norm.running_mean if linear.bias is None else norm.running_mean - linear.bias
+        state[f"{name}.running_mean"] = mean.detach().numpy()
+        state[f"{name}.running_var"] = norm.running_var.detach().numpy()
+    for name, tensor in tensors.items():
+        state[name] = tensor.detach().numpy()
+        found = {} if optimizer is None else optimizer.state.get(tensor, {})
+        for key, moment in (
+            ("exp_avg", "m"), ("momentum_buffer", "m"), ("exp_avg_sq", "v"), ("square_avg", "v"),
+        ):  # fmt: skip
+            if found.get(key) is not None:
+                state[f"optimizer.{moment}.{name}"] = found[key].detach().numpy()
+        state["steps"] = max(state["steps"], int(found.get("step", 0)))
+    model.restore(state)
+    return model
+
+
+def _read_layers(module: nn.Sequential) -> tuple[InputScaling | None, list[dict[str, Any]]]:
+    """The scaling of inputs, and what each layer is made of."""
+    scaling: InputScaling | None = None
+    layers: list[dict[str, Any]] = []
+    for place, part in enumerate(module):
+        last = layers[-1] if layers else None
+        if isinstance(part, InputScaling) and last is None and scaling is None:
+            scaling = part
+        elif isinstance(part, nn.Linear):
+            layers.append({"linear": part, "norm": None, "slope": None, "dropout": None})
+        elif last is None:
+            _refuse(place, part)
+        elif isinstance(part, nn.BatchNorm1d) and _is_free(last, "norm", "slope", "dropout"):
+            if not (part.affine and part.track_running_stats) or part.momentum is None:
+                raise ValueError(
+                    f"module[{place}]: expected a BatchNorm1d with parameters, running statistics "
+                    f"and a momentum, got {part}"
+                )
+            last["norm"] = part
+        elif isinstance(part, nn.LeakyReLU | nn.ReLU) and _is_free(last, "slope", "dropout"):
+            last["slope"] = part.negative_slope if isinstance(part, nn.LeakyReLU) else 0.0
+        elif isinstance(part, nn.Dropout) and _is_free(last, "dropout"):
+            last["dropout"] = part.p
+        elif not isinstance(part, nn.Identity):
+            _refuse(place, part)
+    if not layers:
+        raise ValueError("module: expected at least one Linear, got none")
+    for index, layer in enumerate(layers):
+        if layer["norm"] is None and layer["linear"].bias is None:
+            raise ValueError(f"module: expected a bias in layer {index}, which has no batch norm")
+    return scaling, layers
+
+
+def _is_free(layer: dict[str, Any], *names: str) -> bool:
+    return all(layer[name] is None for name in names)
+
+
+def _refuse(place: int, part: nn.Module) -> None:
+    raise TypeError(
+        f"module[{place}]: expected Linear, BatchNorm1d, LeakyReLU or ReLU, Dropout in this order, "
+        f"got {part}"
+    )
+
+
+def _shared_options(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Arguments of the model that all layers have to agree on."""
+    *hidden, last = layers
+    if last["slope"] is not None or last["dropout"] is not None:
+        raise ValueError("module: expected nothing behind the last layer but its batch norm")
+    sizes = [layers[0]["linear"].in_features, *(layer["linear"].out_features for layer in layers)]
+    norms = [layer["norm"] for layer in layers if layer["norm"] is not None]
+    slope = _one(
+        "activation", {1.0 if one["slope"] is None else one["slope"] for one in hidden}, 1.0
+    )
+    batch_norm = _one("batch norm", {one["norm"] is not None for one in hidden}, bool(norms))
+    if last["norm"] is not None and not batch_norm:
+        raise ValueError("module: expected batch norm in all hidden layers, as the last one has it")
+    options = {
+        "layer_sizes": sizes,
+        "activation": "leaky_relu",
+        "negative_slope": slope,
+        "batch_norm": batch_norm,
+        "batch_norm_output": last["norm"] is not None,
+        "dropout": _one("dropout", {one["dropout"] or 0.0 for one in hidden}, 0.0),
+    }
+    if norms:
+        options["eps"] = _one("eps", {norm.eps for norm in norms}, 1e-5)
+        options["momentum"] = _one("momentum", {norm.momentum for norm in norms}, 0.1)
+    return options
+
+
+def _one(name: str, found: set[Any], default: Any) -> Any:
+    if len(found) > 1:
+        raise ValueError(f"module: expected the same {name} in all layers, got {sorted(found)}")
+    return found.pop() if found else default
+
+
+def _optimizer_options(optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+    """Arguments of the model that say how the optimizer goes about it."""
+    if optimizer is None:
+        return {}
+    kinds = {kind: name for name, kind in OPTIMIZERS.items()}
+    kind = next((kinds[base] for base in type(optimizer).__mro__ if base in kinds), None)
+    if kind is None:
+        raise TypeError(
+            f"optimizer: expected Adam, AdamW, SGD or RMSprop, got {type(optimizer).__name__}"
+        )
+    group, *others = optimizer.param_groups
+    if others:
+        raise ValueError(f"optimizer: expected one group of parameters, got {len(others) + 1}")
+    unknown = [name for name in ("amsgrad", "maximize", "dampening", "centered") if group.get(name)]
+    if kind == "rmsprop" and group["momentum"]:
+        unknown.append("momentum")
+    if unknown:
+        raise ValueError(f"optimizer: expected none of {unknown}, which a model does not have")
+    options = {"optimizer": kind, "lr": float(group["lr"]), "weight_decay": group["weight_decay"]}
+    if kind == "sgd":
+        return options | {"betas": (group["momentum"], 0.999), "nesterov": group["nesterov"]}
+    if kind == "rmsprop":
+        return options | {"betas": (0.9, group["alpha"]), "optimizer_eps": group["eps"]}
+    return options | {"betas": tuple(group["betas"]), "optimizer_eps": group["eps"]}

@@ -1,0 +1,165 @@
+"""Swapping modules of an existing tree, and back."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
+from torch import nn
+
+from fastbn.torch import BatchNorm1d, BatchNorm2d, accelerate, restore
+from fastbn.torch._accelerate import Absorbed
+from fastbn.torch._modules import FeatureMajorLinear
+
+
+@pytest.fixture(autouse=True)
+def small_ones_too(monkeypatch):
+    from fastbn.torch import _modules
+
+    monkeypatch.setattr(_modules, "SMALLEST", 0)
+
+
+def perceptron():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(7, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Dropout(0.0),
+        nn.Linear(9, 5, bias=False), nn.BatchNorm1d(5), nn.LeakyReLU(0.2), nn.Linear(5, 3),
+    )  # fmt: skip
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(self.norm(self.conv(x)))
+
+
+def train(model, steps=5):
+    torch.manual_seed(1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    shape = (32, 7) if isinstance(model[0], nn.Linear) else (8, 2, 6, 5)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model(torch.randn(shape)).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def test_a_perceptron(capsys):
+    model = perceptron()
+    plain, before = copy.deepcopy(model), dict(model.named_parameters())
+    keys, text = list(model.state_dict()), repr(model)
+    lines = accelerate(model)
+    assert lines == [
+        "1: BatchNorm1d, the Linear before it laid out feature by feature, with the ReLU behind it",
+        "5: BatchNorm1d, the Linear before it laid out feature by feature, with the LeakyReLU "
+        "behind it",
+    ]
+    assert capsys.readouterr().out.splitlines() == lines
+    kinds = [type(part) for part in model]
+    assert kinds == [
+        FeatureMajorLinear, BatchNorm1d, Absorbed, nn.Dropout, FeatureMajorLinear, BatchNorm1d,
+        Absorbed, nn.Linear,
+    ]  # fmt: skip
+    assert "Absorbed(ReLU, by the batch norm before it)" in repr(model)
+    assert list(model.state_dict()) == keys
+    for name, parameter in model.named_parameters():
+        assert parameter is before[name]
+    assert train(model) == pytest.approx(train(plain), rel=1e-4)
+    x = torch.randn(32, 7)
+    torch.testing.assert_close(model.eval()(x), plain.eval()(x), rtol=1e-4, atol=1e-5)
+    assert accelerate(model, verbose=False) == []
+    restore(model)
+    assert repr(model) == text
+    assert not any(
+        "_fastbn_original" in vars(part) or "slope" in vars(part) for part in model.modules()
+    )
+    torch.testing.assert_close(model(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
+def test_modules_that_are_called_by_name():
+    model = nn.Sequential(Block(), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2))
+    plain = copy.deepcopy(model)
+    assert accelerate(model, verbose=False) == ["0.norm: BatchNorm2d", "2: BatchNorm2d"]
+    assert type(model[0].norm) is BatchNorm2d
+    assert type(model[0].act) is nn.ReLU, "who knows what a forward does with it"
+    assert train(model) == pytest.approx(train(plain), rel=1e-4)
+    restore(model)
+    assert type(model[0].norm) is nn.BatchNorm2d
+
+
+def test_a_batch_norm_alone():
+    model = nn.BatchNorm1d(5)
+    assert accelerate(model, verbose=False) == ["BatchNorm1d: BatchNorm1d"]
+    assert type(model) is BatchNorm1d
+    restore(model)
+    assert type(model) is nn.BatchNorm1d
+
+
+def test_what_occurs_twice_stays_apart():
+    act = nn.ReLU()
+    model = nn.Sequential(
+        nn.Linear(7, 5), nn.BatchNorm1d(5), act, nn.Linear(5, 7), nn.BatchNorm1d(7), act
+    )
+    plain = copy.deepcopy(model)
+    accelerate(model, verbose=False)
+    assert type(act) is nn.ReLU
+    assert train(model) == pytest.approx(train(plain), rel=1e-4)
+
+
+def test_hooks_see_what_they_saw():
+    model = perceptron()
+    seen = {"plain": [], "fast": []}
+    for place in (1, 6):
+        model[place].register_forward_hook(lambda m, i, o: seen[now].append(o.detach().clone()))
+    x = torch.randn(32, 7)
+    plain = copy.deepcopy(model)
+    now = "plain"
+    plain(x)
+    now = "fast"
+    accelerate(model, verbose=False)
+    assert type(model[2]) is nn.ReLU
+    assert type(model[6]) is nn.LeakyReLU
+    model(x)
+    for one, other in zip(seen["plain"], seen["fast"], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_subclasses_and_own_sequentials_are_left_alone():
+    class Mine(nn.BatchNorm1d):
+        pass
+
+    class Skipping(nn.Sequential):
+        def forward(self, x):
+            return self[1](x)
+
+    model = nn.Sequential(Mine(7), Skipping(nn.BatchNorm1d(7), nn.ReLU()))
+    assert accelerate(model, verbose=False) == ["1.0: BatchNorm1d"]
+    assert type(model[0]) is Mine
+    assert type(model[1][1]) is nn.ReLU
+
+
+def test_mistakes(capsys):
+    with pytest.raises(TypeError, match=r"model: expected a torch.nn.Module, got list"):
+        accelerate([])
+    assert accelerate(nn.Linear(2, 2)) == []
+    assert capsys.readouterr().out == "fastbn: found no batch norm to swap\n"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_and_scripted_models_are_pytorchs():
+    model = perceptron().eval()
+    accelerate(model, verbose=False)
+    x = torch.randn(32, 7)
+    traced = torch.jit.trace(model, x, check_trace=False)
+    torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-5)

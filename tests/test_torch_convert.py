@@ -1,0 +1,149 @@
+"""Models as PyTorch modules, and back: predictions, and training that goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
+from torch import nn
+
+from fastbn import BatchNormMLP
+from fastbn.torch import from_torch, to_torch
+
+VARIANTS = [
+    {},
+    {"batch_norm": False, "activation": "relu"},
+    {"batch_norm_output": False, "activation": "identity", "eps": 1e-3, "momentum": 0.2},
+    {"input_normalization": "zscore", "dropout": 0.3},
+    {"input_normalization": "minmax", "negative_slope": 0.2},
+    {"optimizer": "adamw", "weight_decay": 0.1, "betas": (0.8, 0.95)},
+    {"optimizer": "sgd", "nesterov": True, "betas": (0.8, 0.999)},
+    {"optimizer": "rmsprop", "betas": (0.9, 0.95), "weight_decay": 0.01},
+]
+
+
+def make(rng, options, dtype="float64"):
+    x, y = rng.standard_normal((60, 5)).astype(dtype), rng.integers(0, 3, 60)
+    model = BatchNormMLP((5, 8, 7, 3), dtype=dtype, lr=0.01, **options)
+    model.fit(x, y, epochs=3, batch_size=20)
+    return model, x, y
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", VARIANTS)
+def test_predictions_are_equal(rng, options, dtype):
+    model, x, _ = make(rng, options, dtype)
+    module, _ = model.to_torch()
+    expected = module(torch.from_numpy(x)).detach().numpy()
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose(model.predict_logits(x), expected, rtol=tolerance, atol=tolerance)
+    before = model.params.copy()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1)
+    assert np.array_equal(model.params, before), "nothing is shared"
+
+
+@pytest.mark.parametrize("options", [one for one in VARIANTS if not one.get("dropout")])
+def test_training_goes_on_at_the_same_point(rng, options):
+    """The same steps by both, with the optimizer's state carried over, and back again."""
+    model, x, y = make(rng, options)
+    module, optimizer = model.to_torch()
+    module.train()
+    for _ in range(4):
+        loss = model.train_step(x, y)
+        optimizer.zero_grad()
+        theirs = nn.functional.cross_entropy(module(torch.from_numpy(x)), torch.from_numpy(y))
+        theirs.backward()
+        optimizer.step()
+        assert loss == pytest.approx(float(theirs.detach()), rel=1e-9)
+    back = BatchNormMLP.from_torch(module, optimizer)
+    assert back.steps == (model.steps if "sgd" not in options.values() else 0)
+    np.testing.assert_allclose(back.predict_logits(x), model.predict_logits(x), atol=1e-9)
+    back.steps = model.steps
+    for _ in range(3):
+        assert back.train_step(x, y) == pytest.approx(model.train_step(x, y), rel=1e-8)
+
+
+def test_decay_of_weights_alone_makes_two_groups(rng):
+    model, x, y = make(rng, {"optimizer": "adamw", "weight_decay": 0.1, "decay_vectors": False})
+    module, optimizer = to_torch(model)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    module.train()
+    loss = nn.functional.cross_entropy(module(torch.from_numpy(x)), torch.from_numpy(y))
+    loss.backward()
+    optimizer.step()
+    model.train_step(x, y)
+    for (_, mine), parameter in zip(model.named_parameters(), module.parameters(), strict=True):
+        np.testing.assert_allclose(mine, parameter.detach().numpy(), atol=1e-10)
+
+
+def test_a_network_of_pytorchs_own(rng):
+    """A bias before batch norm moves into the running mean."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1),
+        nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.1), nn.Identity(),
+        nn.Linear(6, 2),
+    )  # fmt: skip
+    x = torch.randn(40, 5)
+    for _ in range(5):
+        module(x)
+    model = from_torch(module.eval(), seed=3, loss="sigmoid_cross_entropy")
+    assert model.config.layer_sizes == (5, 8, 6, 2)
+    assert model.config.dropout == 0.1
+    assert model.config.seed == 3
+    np.testing.assert_allclose(
+        model.predict_logits(x.numpy()), module(x).detach().numpy(), atol=1e-5
+    )
+
+
+def linear(n_in, n_out, bias=True):
+    return nn.Linear(n_in, n_out, bias)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([nn.Conv1d(2, 2, 1)], r"module\[0\]: expected Linear, .*got Conv1d"),
+        ([linear(2, 2), nn.Tanh()], r"module\[1\]: expected Linear, .*got Tanh"),
+        ([linear(2, 3), nn.ReLU(), nn.BatchNorm1d(3), linear(3, 2)], r"module\[2\]: expected"),
+        ([linear(2, 3), nn.BatchNorm1d(3, affine=False)], r"module\[1\]: expected a BatchNorm1d"),
+        ([linear(2, 3, False), nn.ReLU(), linear(3, 2)], "expected a bias in layer 0"),
+        ([linear(2, 3), nn.ReLU()], "expected nothing behind the last layer but its batch norm"),
+        ([linear(2, 3), nn.ReLU(), linear(3, 3), linear(3, 2)], "expected the same activation"),
+        (
+            [linear(2, 3), nn.BatchNorm1d(3), linear(3, 3), linear(3, 2)],
+            "the same batch norm in all",
+        ),
+        ([linear(2, 3), linear(3, 2), nn.BatchNorm1d(2)], "batch norm in all hidden layers"),
+        ([], "expected at least one Linear"),
+        ([linear(2, 2).to(torch.bfloat16)], "expected float32 or float64 throughout"),
+    ],
+)
+def test_what_a_model_cannot_be(parts, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        from_torch(nn.Sequential(*parts))
+
+
+def test_mistakes(rng):
+    module = nn.Sequential(linear(2, 2))
+    parameters = list(module.parameters())
+    with pytest.raises(TypeError, match=r"module: expected a torch.nn.Sequential, got Linear"):
+        from_torch(module[0])
+    with pytest.raises(
+        TypeError, match="optimizer: expected Adam, AdamW, SGD or RMSprop, got Adagrad"
+    ):
+        from_torch(module, torch.optim.Adagrad(parameters))
+    with pytest.raises(ValueError, match=r"optimizer: expected none of \['amsgrad'\]"):
+        from_torch(module, torch.optim.Adam(parameters, amsgrad=True))
+    with pytest.raises(ValueError, match="optimizer: expected one group of parameters, got 2"):
+        from_torch(
+            module, torch.optim.Adam([{"params": parameters[:1]}, {"params": parameters[1:]}])
+        )
+    with pytest.raises(TypeError, match="model: expected a BatchNormMLP, got int"):
+        to_torch(3)
+    with pytest.raises(ValueError, match="model: expected one that has seen data"):
+        to_torch(BatchNormMLP((2, 2), input_normalization="zscore"))

@@ -1,0 +1,139 @@
+"""Synchronized batch norm over real processes, beside one process with the joined batch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+import torch
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed"
+)
+
+# Rows of each rank's batch: uneven, and empty.
+BATCHES = {2: [5, 8], 3: [4, 0, 9]}
+
+PROLOGUE = """
+import datetime, sys, torch, torch.distributed as dist
+from fastbn.torch import SyncBatchNorm
+rank, size, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size,
+                        timeout=datetime.timedelta(seconds=10))
+"""
+
+
+def run(code, size, folder):
+    """Run the code as so many processes; return what each says."""
+    script = folder / "rank.py"
+    script.write_text(PROLOGUE + textwrap.dedent(code))
+    command = [sys.executable, str(script)]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(size), str(folder / "store"), str(folder)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+    return [(process.communicate(timeout=100), process.returncode) for process in processes]
+
+
+EXACT = """
+batches, shape, dtype = {batches}, {shape}, torch.{dtype}
+torch.manual_seed(0)
+module = SyncBatchNorm(3, eps=1e-3, momentum={momentum}).to(dtype)
+torch.nn.init.normal_(module.weight), torch.nn.init.normal_(module.bias)
+whole = 100 + 3 * torch.randn(sum(batches), *shape, dtype=dtype)
+dys = torch.randn_like(whole)
+alone = torch.nn.SyncBatchNorm.__mro__[1](3, 1e-3, {momentum})  # PyTorch's plain batch norm
+alone._check_input_dim = lambda x: None
+alone = alone.to(dtype)
+alone.load_state_dict(module.state_dict())
+first = sum(batches[:rank])
+mine = slice(first, first + batches[rank])
+tolerance = dict(rtol=1e-9, atol=1e-9) if dtype == torch.float64 else dict(rtol=1e-4, atol=1e-4)
+for _ in range(2):
+    x = whole[mine].clone().requires_grad_()
+    joined = whole.clone().requires_grad_()
+    y, expected = module(x), alone(joined)
+    y.backward(dys[mine])
+    expected.backward(dys)
+    torch.testing.assert_close(y, expected[mine], **tolerance)
+    torch.testing.assert_close(x.grad, joined.grad[mine], **tolerance)
+    for parameter in module.parameters():
+        dist.all_reduce(parameter.grad)  # each process has its part of the sum
+    for one, other in zip(module.parameters(), alone.parameters()):
+        torch.testing.assert_close(one.grad, other.grad, **tolerance)
+        one.grad = other.grad = None
+    for one, other in zip(module.buffers(), alone.buffers()):
+        torch.testing.assert_close(one, other, **tolerance)
+module.eval(), alone.eval()
+torch.testing.assert_close(module(whole), alone(whole), **tolerance)
+print(module.running_var.tolist())
+"""
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "momentum"),
+    [((3,), "float64", 0.3), ((3, 4, 2), "float32", None)],
+)
+def test_as_one_process_with_the_joined_batch(tmp_path, size, shape, dtype, momentum):
+    code = EXACT.format(batches=BATCHES[size], shape=shape, dtype=dtype, momentum=momentum)
+    done = run(code, size, tmp_path)
+    for (_, errors), status in done:
+        assert status == 0, errors[-2000:]
+    assert len({out for (out, _), _ in done}) == 1, "all processes have the same bits"
+
+
+def test_a_rank_that_dies_leaves_no_one_waiting(tmp_path):
+    code = """
+    import os
+    module = SyncBatchNorm(3)
+    module(torch.randn(4, 3)).sum().backward()
+    if rank == 1:
+        os._exit(7)
+    try:
+        module(torch.randn(4, 3))
+    except RuntimeError as error:
+        print("told:", type(error).__name__)
+    """
+    (first, _), (_, status) = run(code, 2, tmp_path)
+    assert status == 7
+    assert "told:" in first[0], first[1][-2000:]
+
+
+def test_groups_and_conversion(tmp_path):
+    code = """
+    group = dist.new_group([0, 1])
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.ReLU())
+    before = dict(model.named_parameters())
+    model = SyncBatchNorm.convert_sync_batchnorm(model, group)
+    assert type(model[1]) is SyncBatchNorm and model[1].process_group is group
+    assert all(parameter is before[name] for name, parameter in model.named_parameters())
+    if rank < 2:
+        model(torch.full((2, 2), float(rank)))
+        print(model[1].running_mean.tolist())
+    """
+    done = run(code, 3, tmp_path)
+    for (_, errors), status in done:
+        assert status == 0, errors[-2000:]
+
+
+def test_without_other_processes_it_is_plain_batch_norm():
+    from fastbn.torch import SyncBatchNorm
+
+    module, plain = SyncBatchNorm(3), torch.nn.BatchNorm1d(3)
+    x = torch.randn(8, 3)
+    torch.testing.assert_close(module(x), plain(x))
+    torch.testing.assert_close(module.running_var, plain.running_var)
+    module.eval(), plain.eval()
+    torch.testing.assert_close(module(x), plain(x))
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        module.train()(torch.randn(1, 3))
+    with pytest.raises(ValueError, match="expected at least 2D input"):
+        module(torch.randn(3))
