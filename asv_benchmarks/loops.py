@@ -179,3 +179,124 @@ class FeatureMajorLoss(Loops):
 
     def time_count_correct(self, *_: Any) -> None:
         self.count(self.logits, self.labels, 0, self.labels.size, self.work)
+
+
+class TargetLosses(Benchmark):
+    """Losses and gradients of (outputs, rows) beside targets, with hits of yes-or-no outputs."""
+
+    params: Any = ([(1, 200), (10, 6000)], DTYPES)
+    param_names = ("outputs_rows", "dtype")
+
+    def setup(self, shape: tuple[int, int], dtype: str) -> None:
+        names = ("sigmoid_cross_entropy_cn", "squared_error_cn", "count_agreeing_cn", "sigmoid")
+        self.cross_entropy, self.error, self.count, self.squash = (
+            find(f"kernels.losses.{name}") for name in names
+        )
+        self.rows = shape[1]
+        self.outputs, self.out = normal(*shape, dtype=dtype), np.empty(shape, dtype)
+        self.targets = (normal(*shape, dtype=dtype, seed=1) > 0).astype(dtype)
+        self.weight = np.full(self.rows, 1 / self.rows, dtype)
+        self.work = np.empty((1, self.rows), dtype)
+        call_first(
+            self.time_sigmoid_cross_entropy, self.time_squared_error, self.time_count_agreeing,
+            self.time_sigmoid,
+        )  # fmt: skip
+
+    def time_sigmoid_cross_entropy(self, *_: Any) -> None:
+        self.out[:] = self.targets
+        self.cross_entropy(self.outputs, self.weight, 0.0, 0, self.rows, self.out)
+
+    def time_squared_error(self, *_: Any) -> None:
+        self.out[:] = self.targets
+        self.error(self.outputs, self.weight, 0, self.rows, self.out)
+
+    def time_count_agreeing(self, *_: Any) -> None:
+        self.count(self.outputs, self.targets, 0, self.rows, self.work)
+
+    def time_sigmoid(self, *_: Any) -> None:
+        self.out[:] = self.outputs
+        self.squash(self.out.reshape(-1))
+
+
+class WeightedBatchNorm(Loops):
+    """Forward and backward with a weight for each sample."""
+
+    def setup(self, shape: tuple[int, int], dtype: str) -> None:
+        self.forward, self.backward = (
+            find(f"kernels.batchnorm_weighted.weighted_batch_norm_{way}_cn")
+            for way in ("forward", "backward")
+        )
+        units, rows = shape
+        self.x, self.dy = normal(units, rows, dtype=dtype), normal(units, rows, dtype=dtype, seed=1)
+        self.out, self.weight = np.empty_like(self.x), np.full(rows, 1 / rows, dtype)
+        self.gamma, self.beta, self.mean, self.var, self.rstd = np.ones((5, units), dtype)
+        self.eps, self.slope = self.x.dtype.type(1e-5), self.x.dtype.type(0.01)
+        call_first(self.time_forward, self.time_backward)
+
+    def time_forward(self, *_: Any) -> None:
+        self.forward(
+            self.x, self.weight, self.gamma, self.beta, self.eps, self.slope, 0, len(self.x),
+            self.out, self.mean, self.var, self.rstd,
+        )  # fmt: skip
+
+    def time_backward(self, *_: Any) -> None:
+        self.backward(
+            self.dy, self.x, self.weight, self.gamma, self.beta, self.mean, self.rstd, self.slope,
+            True, 0, len(self.x), self.out, self.var.copy(), self.var.copy(),
+        )  # fmt: skip
+
+
+class Addresses(Benchmark):
+    """Batch norm of small tensors, and Adam over several, by their addresses."""
+
+    params: Any = ([(128, 128), (256, 256)], DTYPES, [True, False])
+    param_names = ("samples_features", "dtype", "sample_major")
+
+    def setup(self, shape: tuple[int, int], dtype: str, sample_major: bool) -> None:
+        self.train, self.differentiate = (
+            find(f"kernels.addresses.{name}") for name in ("train_at", "differentiate_at")
+        )
+        self.adam, part = find("kernels.tensors.adam_tensors"), find("kernels.optimizers.PART")
+        rows, features = shape
+        sizes = (rows, features, 1) if sample_major else (1, features, rows)
+        arrays = [normal(*shape, dtype=dtype, seed=seed) for seed in range(6)]
+        vectors = [np.ones((2, features), dtype) for _ in range(4)]
+        self.kept = arrays, vectors, np.zeros(1)
+        x, y, dy, dx, m, v = (array.ctypes.data for array in arrays)
+        (gamma, running, stats, gradients) = (pair.ctypes.data for pair in vectors)
+        beta, var = vectors[0][1].ctypes.data, vectors[1][1].ctypes.data
+        self.like = arrays[0].reshape(-1)
+        self.forward = (
+            sample_major,
+            *sizes,
+            x,
+            gamma,
+            beta,
+            1e-5,
+            0.01,
+            0.1,
+            running,
+            var,
+            y,
+            stats,
+        )
+        self.backward = (sample_major, *sizes, dy, x, gamma, beta, stats, 0.01, dx, gradients)
+        for moment in arrays[4:]:
+            moment[...] = 0
+        step = self.kept[2].ctypes.data
+        self.table = np.array([[step], [y], [dy], [m], [v], [y]])
+        self.sizes = np.array([rows * features])
+        self.parts = np.array([0, -(-rows * features // part)])
+        call_first(self.time_train, self.time_differentiate, self.time_adam)
+
+    def time_train(self, *_: Any) -> None:
+        self.train(self.like, *self.forward)
+
+    def time_differentiate(self, *_: Any) -> None:
+        self.differentiate(self.like, *self.backward)
+
+    def time_adam(self, *_: Any) -> None:
+        self.adam(
+            self.like, self.kept[2], self.table, self.sizes, self.parts, 1.0, 1e-3, 0.9, 0.999,
+            1e-8, 0.0, False, False,
+        )  # fmt: skip

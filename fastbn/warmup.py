@@ -87,6 +87,8 @@ def _optimizers(dtype: np.dtype) -> None:
     x, labels = _data(dtype)
     for layout, array in (("NC", x), ("CN", np.ascontiguousarray(x.T))):
         functional.softmax_cross_entropy(array, labels, layout=layout)
+        functional.sigmoid_cross_entropy(array, np.zeros(array.shape), layout=layout)
+        functional.squared_error(array, array, layout=layout)
     param, grad, m, v = np.ones((4, FEATURES), dtype)
     functional.adam_step(param, grad, m, v, step=1, max_norm=1.0)
     functional.sgd_step(param, grad, m, lr=0.1)

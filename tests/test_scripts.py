@@ -78,3 +78,17 @@ def test_perf_is_told_the_names_of_kernels(tmp_path):
     assert all(0 < int(size, 16) <= 1 << 16 for _, size, _ in lines)
     names = {name for _, _, name in lines}
     assert "fastbn.kernels.batchnorm_nc.batch_norm_forward_nc" in names
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.parametrize("data", ["iris", "breast cancer", "diabetes"])
+def test_the_table_of_estimators(data):
+    """Three networks learn the same data about as well: classes, two classes, numbers."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    line = load("tabular").compare(data, 2, 1)
+    cells = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert cells[0] == data
+    scores = [float(cell.split(" ±")[0]) for cell in cells[1::2]]
+    assert len(scores) == 3
+    assert min(scores) > (0.05 if data == "diabetes" else 0.88)
+    assert all(float(cell.removesuffix(" s")) > 0 for cell in cells[2::2])
