@@ -315,12 +315,13 @@ class _Choice:
 
     def learn(self, alone: bool, seconds: float) -> None:
         """Take note of what a call took."""
-        taken = self._seconds[alone]
-        other = self._seconds[not alone]
+        taken, other = self._seconds[alone], self._seconds[not alone]
         taken.append(seconds)
         del taken[:-CALLS]
-        is_trial = len(other) == CALLS and statistics.median(other) < statistics.median(taken)
-        self._since = 0.0 if is_trial else self._since + seconds
+        if len(other) < CALLS or statistics.median(other) >= statistics.median(taken):
+            self._since += seconds
+        elif seconds >= statistics.median(other):  # a trial that failed; after a good one, another
+            self._since = 0.0
 
 
 # Calls whose median says how long one takes.
