@@ -57,6 +57,7 @@ def njit(function: Any, **options: Any) -> Any:
             return template_for([types.unliteral(kind) for kind in args], kws)
 
         kernel.get_call_template, kernel.get_overload = get_call_template, inner.get_overload
+        kernel.get_compile_result = inner.get_compile_result
     return kernel
 
 
@@ -121,8 +122,9 @@ def _sources_digest() -> str:
     """Digest of every kernel source: a change in a helper outdates all that inlined it."""
     digest = hashlib.sha256()
     root = pathlib.Path(__file__).parent
-    inner = [root / f"{name}.py" for name in ("_jit", "_intrinsics", "_plain", "_team", "_threads")]
-    for path in [*inner, *sorted((root / "kernels").glob("*.py"))]:
+    inner = ("_jit", "_intrinsics", "_plain", "_openmp", "_team", "_threads")
+    paths = [root / f"{name}.py" for name in inner] + sorted((root / "kernels").glob("*.py"))
+    for path in paths:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -257,6 +259,11 @@ def _after_fork_in_child() -> None:
     global _forked, _region
     _forked = True
     _region = threading.Lock()
+
+
+def is_forked() -> bool:
+    """Tell whether this process was forked from one that may have had a pool of threads."""
+    return _forked
 
 
 if hasattr(os, "register_at_fork"):

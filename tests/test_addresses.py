@@ -8,11 +8,10 @@ from cases import DTYPES, JIT_DISABLED, assert_close
 
 import fastbn
 from fastbn import reference as ref
-from fastbn.kernels.addresses import differentiate_at, train_at
+from fastbn._openmp import NO_POOL
+from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
 from fastbn.kernels.optimizers import PART
-from fastbn.kernels.tensors import adam_tensors, adam_tensors_parallel, tensor_of
-
-KERNELS = [adam_tensors] if JIT_DISABLED else [adam_tensors, adam_tensors_parallel]
+from fastbn.kernels.tensors import adam_tensors, tensor_of
 
 
 def address(array):
@@ -32,15 +31,16 @@ def test_batch_norm(rng, layout, shape, dtype, tracked):
     y, dx = np.empty_like(x), np.empty_like(x)
     stats, dvectors = np.empty((2, 2, c), dtype)
     sizes = (layout == "NC", *shape) if layout == "CN" else (True, *shape, 1)
-    running = (address(mean), address(var)) if tracked else (0, 0)
-    like = np.zeros(1, dtype)
+    steps = np.array([3])
+    running = (address(mean), address(var), address(steps)) if tracked else (0, 0, 0)
+    first = (np.zeros(1, dtype), NO_POOL, 1, *sizes)
     assert train_at(
-        like, *sizes, address(x), address(gamma), address(beta), 1e-5, 0.1, 0.1, *running,
+        *first, address(x), address(gamma), address(beta), 1e-5, 0.1, 0.1, *running,
         address(y), address(stats),
     )  # fmt: skip
     differentiate_at(
-        like, *sizes, address(dy), address(x), address(gamma), address(beta), address(stats), 0.1,
-        address(dx), address(dvectors),
+        *first, address(dy), address(x), address(gamma), address(beta), address(stats), 0.1, True,
+        address(dx), *map(address, dvectors),
     )  # fmt: skip
     expected, batch_mean, rstd = ref.batch_norm(x, gamma, beta, slope=0.1)
     assert_close(y, expected)
@@ -56,8 +56,43 @@ def test_batch_norm(rng, layout, shape, dtype, tracked):
         wanted = ref.update_running_statistics(np.zeros(c), np.ones(c), batch_mean, var_of_batch, n)
         assert_close(mean, wanted[0])
         assert_close(var, wanted[1])
+        assert steps == 4
     else:
         assert not mean.any()
+    one, other = np.empty((2, c), dtype)
+    assert statistics_at(*first, address(x), address(one), address(other))
+    for actual, wanted in zip((one, other), ref.batch_statistics(x), strict=True):
+        assert_close(actual, wanted)
+    infer_at(
+        *first, address(x), address(gamma), address(beta), 1e-5, 0.1, address(one), address(other),
+        address(y),
+    )  # fmt: skip
+    assert_close(y, ref.batch_norm_inference(x, one, other, gamma, beta, slope=0.1))
+    differentiate_at(
+        *first, address(dy), address(x), address(gamma), address(beta), address(stats), 0.1, False,
+        address(dx), *map(address, dvectors),
+    )  # fmt: skip
+    detached = ref.batch_norm_backward(
+        dy, x, gamma, beta, batch_mean, rstd, 0.1, gradient="detached"
+    )
+    assert_close(dx, detached[0], tolerance=1e-5 if dtype == np.float32 else None)
+
+
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+def test_running_statistics_that_are_means_of_all_batches(rng, layout):
+    sizes = (True, 20, 3, 1) if layout == "NC" else (False, 1, 3, 20)
+    ones, zeros, steps, stats = np.ones(3), np.zeros(3), np.array([0]), np.empty((2, 3))
+    mean, var, y = np.full(3, 7.0), np.full(3, 7.0), np.empty(60)
+    batches = rng.standard_normal((4, 20, 3))
+    for batch in batches:
+        x = np.ascontiguousarray(batch if layout == "NC" else batch.T)
+        assert train_at(
+            zeros, NO_POOL, 1, *sizes, address(x), address(ones), address(zeros), 1e-5, 1.0, -1.0,
+            address(mean), address(var), address(steps), address(y), address(stats),
+        )  # fmt: skip
+    assert steps == 4
+    np.testing.assert_allclose(mean, batches.mean(axis=(0, 1)), atol=1e-12)
+    np.testing.assert_allclose(var, batches.var(axis=1, ddof=1).mean(axis=0), atol=1e-12)
 
 
 def test_squares_that_overflow_are_left_to_others():
@@ -66,10 +101,13 @@ def test_squares_that_overflow_are_left_to_others():
     y = np.zeros_like(x)
     ones, zeros, stats = np.ones(3, np.float32), np.zeros(3, np.float32), np.empty((2, 3), "f4")
     assert not train_at(
-        zeros, True, 8, 3, 1, address(x), address(ones), address(zeros), 1e-5, 1.0, 0.1, 0, 0,
-        address(y), address(stats),
+        zeros, NO_POOL, 1, True, 8, 3, 1, address(x), address(ones), address(zeros), 1e-5, 1.0, 0.1,
+        0, 0, 0, address(y), address(stats),
     )  # fmt: skip
     assert not y.any()
+    assert not statistics_at(
+        zeros, NO_POOL, 1, True, 8, 3, 1, address(x), address(stats[0]), address(stats[1])
+    )
 
 
 def test_the_tensor_of_a_part():
@@ -80,8 +118,7 @@ def test_the_tensor_of_a_part():
 @pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_adam(rng, kernel, dtype, decoupled, amsgrad):
+def test_adam(rng, dtype, decoupled, amsgrad):
     sizes = [3, 0, 17, 1] if JIT_DISABLED else [PART + 1, 0, 17, 2 * PART]
     params = [rng.standard_normal(size).astype(dtype) for size in sizes]
     steps = [np.full(1, 4.0), *np.zeros((3, 1))]  # each tensor counts for itself
@@ -89,13 +126,14 @@ def test_adam(rng, kernel, dtype, decoupled, amsgrad):
     wanted = [[param.astype(np.float64), *np.zeros((3, param.size))] for param in params]
     parts = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum([-(-size // PART) for size in sizes], out=parts[1:])
-    table = np.array([[address(a) for a in row] for row in (steps, params, grads, ms, vs, tops)])
+    table = np.array([[address(a) for a in row] for row in (steps, params, grads, ms, vs, tops)]).T
+    table = np.ascontiguousarray(table)
     options = {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-8, "weight_decay": 0.1}
     for _ in range(3):
         for grad in grads:
             grad[...] = rng.standard_normal(grad.size)
-        kernel(
-            np.zeros(1, dtype), np.zeros(1), table, np.array(sizes), parts, -1.0,
+        adam_tensors(
+            NO_POOL, 1, np.zeros(1, dtype), np.zeros(1), table, np.array(sizes), parts, -1.0,
             options["lr"], *options["betas"], options["eps"], options["weight_decay"],
             decoupled, amsgrad,
         )  # fmt: skip
@@ -132,10 +170,10 @@ def test_one_tensor_is_the_plain_step(rng):
     param, grad = rng.standard_normal((2, 100)).astype(np.float32)
     m, v, step = np.zeros(100, np.float32), np.zeros(100, np.float32), np.zeros(1)
     plain = [param.copy(), grad, m.copy(), v.copy()]
-    table = np.array([[address(a)] for a in (step, param, grad, m, v, param)])
+    table = np.array([[address(a) for a in (step, param, grad, m, v)]])
     adam_tensors(
-        param, step, table, np.array([100]), np.array([0, 1]), 1.0, 1e-3, 0.9, 0.999, 1e-8, 0.0,
-        False, False,
+        NO_POOL, 1, param, step, table, np.array([100]), np.array([0, 1]), 1.0, 1e-3, 0.9, 0.999,
+        1e-8, 0.0, False, False,
     )  # fmt: skip
     fastbn.adam_step(*plain, step=1)
     assert np.array_equal(param, plain[0])

@@ -203,7 +203,7 @@ def test_gradcheck(shape, slope):
     module = ours.BatchNormLeakyReLU(shape[1], slope, dtype=torch.float64)
 
     def normalize(x, weight, bias):
-        recipe = _functions.Recipe(1e-5, slope, 0.0, None, None)
+        recipe = _functions.Recipe(1e-5, slope, 0.0, None, None, None)
         return _functions.BatchNormTraining.apply(x, weight, bias, recipe)
 
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)

@@ -1,22 +1,38 @@
-"""Batch norm on memory that is given by its address, in one call: for small tensors.
+"""Batch norm on memory that is given by its address, in one call: for another library's tensors.
 
 A call from Python costs about as much for each array as batch norm for a hundred numbers. So a
 whole forward or backward pass takes integers: addresses, and the shape (B, C, L), or (N, C, 1)
-sample-major. Gradients of gamma and beta are the rows of one array, and so are mean and rstd.
+sample-major. It runs on the other library's own threads (`fastbn._openmp`), each with its share of
+the chunks or features: the bits are those of one thread.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from fastbn._intrinsics import at_address, view
-from fastbn._jit import njit_allocating, njit_inlined
+from fastbn._jit import njit, njit_allocating, njit_inlined
+from fastbn._openmp import on_pool
 from fastbn.kernels.batchnorm import (
     batch_norm_backward_cn,
     batch_norm_forward_cn,
+    batch_norm_inference_cn,
+    statistics_cn,
     update_running_statistics,
 )
-from fastbn.kernels.batchnorm_nc import batch_norm_backward_nc, batch_norm_forward_nc
+from fastbn.kernels.batchnorm_nc import (
+    chunk_affine_activation_nc,
+    chunk_gradient_input_nc,
+    chunk_gradient_sums_nc,
+    chunk_moments_nc,
+    combine_gradient_sums_nc,
+    combine_moments_nc,
+    count_chunks,
+    derive_affine_nc,
+    prepare_affine_nc,
+)
 
 
 @njit_inlined
@@ -31,11 +47,121 @@ def batch_at(like, address, b, c, length):
     return view(at_address(like, address, b * c * length), 0, (b, c, length))
 
 
+@njit
+def share_of(n, rank, size):
+    """Part of range(n) that belongs to one of `size` threads: first and last."""
+    return n * rank // size, n * (rank + 1) // size
+
+
+# -- what one thread does --------------------------------------------------------------------------
+
+
+@njit
+def moments_share(rank, size, x, partials):
+    """`chunk_moments_nc` of some chunks."""
+    first, last = share_of(partials.shape[1], rank, size)
+    for k in range(first, last):
+        chunk_moments_nc(x, k, partials[0, k], partials[1, k], partials[2, k])
+
+
+@njit
+def affine_share(rank, size, x, shift, scale, offset, slope, y):
+    """`chunk_affine_activation_nc` of some chunks."""
+    first, last = share_of(count_chunks(x), rank, size)
+    for k in range(first, last):
+        chunk_affine_activation_nc(x, k, shift, scale, offset, slope, y)
+
+
+@njit
+def statistics_share(rank, size, x, mean, var, work):
+    """`statistics_cn` of some features."""
+    first, last = share_of(mean.size, rank, size)
+    statistics_cn(x, first, last, mean, var, work)
+
+
+@njit
+def forward_share(rank, size, x, gamma, beta, eps, slope, y, mean, var, rstd):
+    """`batch_norm_forward_cn` of some features."""
+    first, last = share_of(gamma.size, rank, size)
+    batch_norm_forward_cn(x, gamma, beta, eps, slope, first, last, y, mean, var, rstd)
+
+
+@njit
+def inference_share(rank, size, x, mean, var, gamma, beta, eps, slope, y):
+    """`batch_norm_inference_cn` of some features."""
+    first, last = share_of(gamma.size, rank, size)
+    batch_norm_inference_cn(x, mean, var, gamma, beta, eps, slope, first, last, y)
+
+
+@njit
+def gradient_sums_share(rank, size, dy, x, gamma, beta, mean, rstd, slope, partials):
+    """`chunk_gradient_sums_nc` of some chunks."""
+    first, last = share_of(partials.shape[1], rank, size)
+    for k in range(first, last):
+        chunk_gradient_sums_nc(
+            dy, x, gamma, beta, mean, rstd, slope, k, partials[0, k], partials[1, k]
+        )
+
+
+@njit
+def gradient_input_share(rank, size, dy, x, gamma, beta, mean, rstd, slope, means, dx):
+    """`chunk_gradient_input_nc` of some chunks."""
+    first, last = share_of(count_chunks(x), rank, size)
+    for k in range(first, last):
+        chunk_gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, k, means[0], means[1], dx)
+
+
+@njit
+def backward_share(rank, size, dy, x, gamma, beta, mean, rstd, slope, exact, dx, dgamma, dbeta):
+    """`batch_norm_backward_cn` of some features."""
+    first, last = share_of(gamma.size, rank, size)
+    batch_norm_backward_cn(
+        dy, x, gamma, beta, mean, rstd, slope, exact, first, last, dx, dgamma, dbeta
+    )
+
+
+# -- a pass ----------------------------------------------------------------------------------------
+
+
 @njit_allocating
-def train_at(
-    like,  # an array of the dtype of all but eps, slope and momentum
+def statistics_at(
+    like,  # an array of the dtype of all
+    pool,  # of `fastbn._openmp.find_pool`
+    threads,  # of the pool, at most
     sample_major,  # bool
     b,  # x is (B, C, L), or (B, C)
+    c,
+    length,
+    x,
+    mean,  # out (C,)
+    var,  # out (C,), biased
+):
+    """Mean and variance of each feature; False where squares overflow."""
+    mean_c, var_c = at_address(like, mean, c), at_address(like, var, c)
+    if sample_major:
+        rows = matrix_at(like, x, b, c)
+        partials = np.empty((3, count_chunks(rows), c), like.dtype)
+        shift, delta, wide = np.empty(c, like.dtype), np.empty(c), np.empty(c)
+        on_pool(pool, threads, moments_share, (rows, partials))
+        combine_moments_nc(partials[0], partials[1], partials[2], b, shift, delta, wide)
+        done = True
+        for j in range(c):
+            mean_c[j] = shift[j] + delta[j]
+            var_c[j] = wide[j]
+            done = done and wide[j] < math.inf
+        return done
+    planes = batch_at(like, x, b, c, length)
+    on_pool(pool, threads, statistics_share, (planes, mean_c, var_c, np.empty(c, like.dtype)))
+    return True
+
+
+@njit_allocating
+def train_at(
+    like,  # an array of the dtype of all but eps, slope, momentum and steps
+    pool,
+    threads,
+    sample_major,
+    b,
     c,
     length,
     x,
@@ -43,49 +169,94 @@ def train_at(
     beta,
     eps,
     slope,
-    momentum,  # the weight of this batch in the running statistics
+    momentum,  # the weight of this batch in the running statistics; below 0, that of a mean of all
     running_mean,  # in and out; 0 for none
     running_var,  # in and out
+    steps,  # in and out: an int64, the batches of the running statistics
     y,  # out, as x
     stats,  # out (2, C): mean and rstd
 ):
-    """`batch_norm_forward_nc` or `batch_norm_forward_cn`, and the running statistics.
+    """y = act(gamma * xhat + beta), and the running statistics, as PyTorch keeps them.
 
     False, and all as it was, where squares overflow.
     """
     slope = like.dtype.type(slope)
     gamma_c, beta_c = at_address(like, gamma, c), at_address(like, beta, c)
     mean_rstd = matrix_at(like, stats, 2, c)
-    mean, rstd = mean_rstd[0], mean_rstd[1]
+    mean, rstd, var = mean_rstd[0], mean_rstd[1], np.empty(c, like.dtype)
     if sample_major:
-        wide, var = np.empty(c), np.empty(c, like.dtype)
-        done = batch_norm_forward_nc(
-            matrix_at(like, x, b, c), gamma_c, beta_c, eps, slope, matrix_at(like, y, b, c),
-            mean, wide, rstd,
-        )  # fmt: skip
-        if not done:
+        rows, result = matrix_at(like, x, b, c), matrix_at(like, y, b, c)
+        partials = np.empty((3, count_chunks(rows), c), like.dtype)
+        affine, wide = np.empty((3, c), like.dtype), np.empty(c)
+        on_pool(pool, threads, moments_share, (rows, partials))
+        if not prepare_affine_nc(partials, b, gamma_c, beta_c, eps, affine, mean, wide, rstd):
             return False
+        arguments = rows, affine[0], affine[1], affine[2], slope, result
+        on_pool(pool, threads, affine_share, arguments)
         for j in range(c):
             var[j] = wide[j]
     else:
-        var = np.empty(c, like.dtype)
-        batch_norm_forward_cn(
-            batch_at(like, x, b, c, length), gamma_c, beta_c, eps, slope, 0, c,
-            batch_at(like, y, b, c, length), mean, var, rstd,
+        planes, results = batch_at(like, x, b, c, length), batch_at(like, y, b, c, length)
+        on_pool(
+            pool, threads, forward_share,
+            (planes, gamma_c, beta_c, eps, slope, results, mean, var, rstd),
         )  # fmt: skip
     if running_mean != 0:
+        count = at_address(pool, steps, 1)
+        count[0] += 1
+        share = momentum if momentum >= 0 else 1.0 / count[0]
         update_running_statistics(
-            mean, var, b * length, momentum, True,
+            mean, var, b * length, share, True,
             at_address(like, running_mean, c), at_address(like, running_var, c),
         )  # fmt: skip
     return True
 
 
 @njit_allocating
+def infer_at(
+    like,  # an array of the dtype of all but eps and slope
+    pool,
+    threads,
+    sample_major,
+    b,
+    c,
+    length,
+    x,
+    gamma,
+    beta,
+    eps,
+    slope,
+    running_mean,
+    running_var,
+    y,  # out, as x
+):
+    """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
+    slope = like.dtype.type(slope)
+    gamma_c, beta_c = at_address(like, gamma, c), at_address(like, beta, c)
+    mean, var = at_address(like, running_mean, c), at_address(like, running_var, c)
+    if sample_major:
+        rows, result = matrix_at(like, x, b, c), matrix_at(like, y, b, c)
+        affine, zero, wide = np.empty((3, c), like.dtype), np.zeros(c), np.empty(c)
+        for j in range(c):
+            wide[j] = var[j]
+        derive_affine_nc(gamma_c, beta_c, zero, wide, eps, affine[0], affine[1], affine[2])
+        arguments = rows, mean, affine[0], affine[1], slope, result
+        on_pool(pool, threads, affine_share, arguments)
+    else:
+        planes, results = batch_at(like, x, b, c, length), batch_at(like, y, b, c, length)
+        on_pool(
+            pool, threads, inference_share,
+            (planes, mean, var, gamma_c, beta_c, eps, slope, results),
+        )  # fmt: skip
+
+
+@njit_allocating
 def differentiate_at(
     like,  # an array of the dtype of all but slope
-    sample_major,  # bool
-    b,  # x is (B, C, L), or (B, C)
+    pool,
+    threads,
+    sample_major,
+    b,
     c,
     length,
     dy,
@@ -94,21 +265,38 @@ def differentiate_at(
     beta,
     stats,  # (2, C): mean and rstd
     slope,
+    exact,  # bool; False takes mean and var as constants
     dx,  # out, as x
-    dvectors,  # out (2, C): dgamma and dbeta
+    dgamma,  # out (C,)
+    dbeta,  # out (C,)
 ):
-    """`batch_norm_backward_nc` or `batch_norm_backward_cn`."""
+    """Gradients of x, gamma and beta."""
     slope = like.dtype.type(slope)
     gamma_c, beta_c = at_address(like, gamma, c), at_address(like, beta, c)
-    mean_rstd, vectors = matrix_at(like, stats, 2, c), matrix_at(like, dvectors, 2, c)
+    dgamma_c, dbeta_c = at_address(like, dgamma, c), at_address(like, dbeta, c)
+    mean_rstd = matrix_at(like, stats, 2, c)
+    mean, rstd = mean_rstd[0], mean_rstd[1]
     if sample_major:
-        batch_norm_backward_nc(
-            matrix_at(like, dy, b, c), matrix_at(like, x, b, c), gamma_c, beta_c, mean_rstd[0],
-            mean_rstd[1], slope, True, matrix_at(like, dx, b, c), vectors[0], vectors[1],
+        rows, drows = matrix_at(like, x, b, c), matrix_at(like, dy, b, c)
+        partials = np.empty((2, count_chunks(rows), c), like.dtype)
+        work, means = np.empty((2, c)), np.empty((2, c), like.dtype)
+        on_pool(
+            pool, threads, gradient_sums_share,
+            (drows, rows, gamma_c, beta_c, mean, rstd, slope, partials),
+        )  # fmt: skip
+        combine_gradient_sums_nc(
+            partials[0], partials[1], b, exact, work, means[0], means[1], dgamma_c, dbeta_c
+        )
+        on_pool(
+            pool, threads, gradient_input_share,
+            (drows, rows, gamma_c, beta_c, mean, rstd, slope, means, matrix_at(like, dx, b, c)),
         )  # fmt: skip
     else:
-        batch_norm_backward_cn(
-            batch_at(like, dy, b, c, length), batch_at(like, x, b, c, length), gamma_c, beta_c,
-            mean_rstd[0], mean_rstd[1], slope, True, 0, c, batch_at(like, dx, b, c, length),
-            vectors[0], vectors[1],
+        planes, dplanes = batch_at(like, x, b, c, length), batch_at(like, dy, b, c, length)
+        on_pool(
+            pool, threads, backward_share,
+            (
+                dplanes, planes, gamma_c, beta_c, mean, rstd, slope, exact,
+                batch_at(like, dx, b, c, length), dgamma_c, dbeta_c,
+            ),
         )  # fmt: skip

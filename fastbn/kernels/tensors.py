@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import prange
 
 from fastbn._intrinsics import at_address
-from fastbn._jit import njit, njit_strict, parallel_twin
+from fastbn._jit import njit, njit_strict
+from fastbn._openmp import on_pool
 from fastbn.kernels.optimizers import PART, adam
 
-# rows of the table of addresses
+# columns of the table of addresses
 STEP, PARAM, GRAD, M, V, TOP = range(6)
 
 
@@ -75,10 +75,42 @@ def tensor_of(parts, part):
 
 
 @njit
+def adam_share(
+    rank, size, like, counter, addresses, sizes, parts, sign, lr, beta1, beta2, eps, weight_decay,
+    decoupled, with_top,
+):  # fmt: skip
+    """`adam_tensors`, on the parts that belong to one of `size` threads."""
+    for part in range(parts[-1] * rank // size, parts[-1] * (rank + 1) // size):
+        tensor = tensor_of(parts, part)
+        start = (part - parts[tensor]) * PART
+        n = min(PART, sizes[tensor] - start)
+        offset = start * like.itemsize
+        p = at_address(like, addresses[tensor, PARAM] + offset, n)
+        g = at_address(like, addresses[tensor, GRAD] + offset, n)
+        m = at_address(like, addresses[tensor, M] + offset, n)
+        v = at_address(like, addresses[tensor, V] + offset, n)
+        step = np.float64(at_address(counter, addresses[tensor, STEP], 1)[0])
+        bias1, bias2 = 1.0 - beta1**step, 1.0 - beta2**step
+        if with_top:
+            top = at_address(like, addresses[tensor, TOP] + offset, n)
+            amsgrad(
+                p, g, m, v, top, sign, lr, beta1, beta2, eps, bias1, bias2, weight_decay,
+                decoupled, 0, n,
+            )  # fmt: skip
+        else:
+            adam(
+                p, g, m, v, sign, lr, beta1, beta2, eps, bias1, bias2, weight_decay, decoupled,
+                0, n,
+            )  # fmt: skip
+
+
+@njit
 def adam_tensors(
+    pool,  # of `fastbn._openmp.find_pool`
+    threads,  # of the pool, at most
     like,  # an array of the tensors' dtype
     counter,  # an array of the dtype of the steps
-    addresses,  # (6, T) int64: steps, param, grad, m, v and, with amsgrad, top
+    addresses,  # (T, 5 or 6) int64: steps, param, grad, m, v and, with amsgrad, top
     sizes,  # (T,) int64
     parts,  # (T + 1,) int64: parts of PART values before each tensor
     sign,  # -1 to go up
@@ -92,29 +124,9 @@ def adam_tensors(
 ):
     """One step on all tensors, in parts of a fixed size; each tensor's steps are counted."""
     for tensor in range(sizes.size):
-        at_address(counter, addresses[STEP, tensor], 1)[0] += 1
-    for part in prange(parts[-1]):
-        tensor = tensor_of(parts, part)
-        start = (part - parts[tensor]) * PART
-        size = min(PART, sizes[tensor] - start)
-        offset = start * like.itemsize
-        p = at_address(like, addresses[PARAM, tensor] + offset, size)
-        g = at_address(like, addresses[GRAD, tensor] + offset, size)
-        m = at_address(like, addresses[M, tensor] + offset, size)
-        v = at_address(like, addresses[V, tensor] + offset, size)
-        step = np.float64(at_address(counter, addresses[STEP, tensor], 1)[0])
-        bias1, bias2 = 1.0 - beta1**step, 1.0 - beta2**step
-        if with_top:
-            top = at_address(like, addresses[TOP, tensor] + offset, size)
-            amsgrad(
-                p, g, m, v, top, sign, lr, beta1, beta2, eps, bias1, bias2, weight_decay,
-                decoupled, 0, size,
-            )  # fmt: skip
-        else:
-            adam(
-                p, g, m, v, sign, lr, beta1, beta2, eps, bias1, bias2, weight_decay, decoupled,
-                0, size,
-            )  # fmt: skip
-
-
-adam_tensors_parallel = parallel_twin(adam_tensors)
+        at_address(counter, addresses[tensor, STEP], 1)[0] += 1
+    arguments = (
+        like, counter, addresses, sizes, parts, sign, lr, beta1, beta2, eps, weight_decay,
+        decoupled, with_top,
+    )  # fmt: skip
+    on_pool(pool, threads, adam_share, arguments)

@@ -9,15 +9,25 @@ import torch
 from torch.nn import functional
 
 from fastbn import _jit
-from fastbn.functional.batchnorm import gradients_cn, gradients_nc, normalize_cn, normalize_nc
-from fastbn.kernels.addresses import differentiate_at, train_at
+from fastbn._openmp import NO_POOL, find_pool
+from fastbn.functional.batchnorm import normalize_nc
+from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
 from fastbn.kernels.batchnorm import update_running_statistics
 
 DTYPES = (torch.float32, torch.float64)
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 # An array of each dtype, for kernels that take addresses.
-LIKE = {torch.float32: np.zeros(1, np.float32), torch.float64: np.zeros(1)}
+LIKE: dict[torch.dtype, np.ndarray] = {
+    torch.float32: np.zeros(1, np.float32),
+    torch.float64: np.zeros(1),
+}
+
+# PyTorch's own threads.
+POOL = find_pool(torch._C.__file__)
+
+# Numbers from which they share the work, as PyTorch's own operations do.
+PARALLEL = 32768
 
 
 def is_covered(x: Any, *others: torch.Tensor | None) -> bool:
@@ -29,38 +39,52 @@ def is_covered(x: Any, *others: torch.Tensor | None) -> bool:
     if dtype not in DTYPES or not x.is_cpu or type(x) not in PLAIN:
         return False
     for other in others:
-        if other is not None and other.dtype is not dtype:
+        if other is not None and (
+            other.dtype is not dtype or not other.is_cpu or type(other) not in PLAIN
+        ):
             return False
     tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return x.layout is torch.strided and not tracing
 
 
-def as_kernels_take_it(x: torch.Tensor) -> tuple[torch.Tensor, str]:
-    """Return x, copied if it must be, and its memory's layout.
+def as_kernels_take_it(x: torch.Tensor) -> tuple[torch.Tensor, tuple[bool, int, int, int]]:
+    """Return x, copied if it must be, and how its memory is laid out.
 
-    "NC" is (N, C) or channels-last, "CN" what `feature_rows` turns into (B, C, L).
+    That is whether it is sample-major ((N, C) or channels-last), and B, C and L of the array
+    (B, C, L) that it is otherwise; sample-major L is 1.
     """
-    if x.dim() == 2:
+    shape = x.shape
+    if len(shape) == 2:
         if x.is_contiguous():
-            return x, "NC"
-        return (x, "CN") if x.t().is_contiguous() else (x.contiguous(), "NC")
-    if x.is_contiguous():
-        return x, "CN"
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        return x, "NC"
-    return x.contiguous(), "CN"
+            return x, (True, *shape, 1)
+        if x.t().is_contiguous():
+            return x, (False, 1, shape[1], shape[0])
+        return x.contiguous(), (True, *shape, 1)
+    if not x.is_contiguous():
+        if len(shape) == 4 and x.is_contiguous(memory_format=torch.channels_last):
+            return x, (True, x.numel() // shape[1], shape[1], 1)
+        x = x.contiguous()
+    return x, (False, shape[0], shape[1], x.numel() // (shape[0] * shape[1]))
 
 
-def samples(x: torch.Tensor) -> np.ndarray:
-    """View (N, C) of the memory of a sample-major or channels-last tensor."""
-    array = x.detach().numpy()
-    return array if x.dim() == 2 else array.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
+def vectors(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return gamma and beta, dense."""
+    return (
+        x.new_ones(x.shape[1]) if weight is None else weight.contiguous(),
+        x.new_zeros(x.shape[1]) if bias is None else bias.contiguous(),
+    )
 
 
-def feature_rows(x: torch.Tensor) -> np.ndarray:
-    """View (B, C, L) of the memory of a feature-major matrix, or of (N, C, *spatial)."""
-    array = x.detach().numpy()
-    return array.T[None] if x.dim() == 2 else array.reshape(*x.shape[:2], -1)
+def threads_for(size: int) -> int:
+    """Return how many of PyTorch's threads are to work on so many numbers."""
+    return torch.get_num_threads() if size >= PARALLEL and not _jit.is_forked() else 1
+
+
+def leaves_threads_idle(size: int) -> bool:
+    """Tell whether the kernels would work alone where PyTorch shares the work."""
+    return POOL is NO_POOL and threads_for(size) > 1
 
 
 def native(
@@ -77,9 +101,10 @@ class Recipe(NamedTuple):
 
     eps: float
     slope: float
-    momentum: float
+    momentum: float  # below 0: running statistics are means of all batches
     running_mean: torch.Tensor | None
     running_var: torch.Tensor | None
+    num_batches_tracked: torch.Tensor | None
 
 
 class BatchNormTraining(torch.autograd.Function):
@@ -91,46 +116,33 @@ class BatchNormTraining(torch.autograd.Function):
         recipe: Recipe,
     ) -> torch.Tensor:  # fmt: skip
         """Normalize x, and let running statistics follow."""
-        x, layout = as_kernels_take_it(x)
-        features = x.shape[1]
-        gamma = x.new_ones(features) if weight is None else weight.contiguous()
-        beta = x.new_zeros(features) if bias is None else bias.contiguous()
-        y, stats = torch.empty_like(x), x.new_empty(2, features)
-        if x.numel() >= _jit.PARALLEL_ELEMENTS or not _train_small(
-            x, gamma, beta, recipe, layout, y, stats
-        ):
-            _train_large(x, gamma, beta, recipe, layout, y, stats)
-        ctx.save_for_backward(x, weight, bias, stats)
-        ctx.constants = layout, gamma, beta, recipe
+        x, sizes = as_kernels_take_it(x)
+        gamma, beta = vectors(x, weight, bias)
+        y, stats = torch.empty_like(x), x.new_empty((2, x.shape[1]))
+        eps, slope, momentum, mean, var, count = recipe
+        running = (0, 0, 0)
+        if mean is not None and var is not None and count is not None:
+            running = mean.data_ptr(), var.data_ptr(), count.data_ptr()
+        done = train_at(
+            LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, x.data_ptr(), gamma.data_ptr(),
+            beta.data_ptr(), eps, slope, momentum, *running, y.data_ptr(), stats.data_ptr(),
+        )  # fmt: skip
+        if not done:
+            _train_wide(x, gamma, beta, recipe, y, stats)
+        ctx.save_for_backward(x, weight, bias)
+        ctx.constants = sizes, gamma, beta, stats, recipe
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         """Gradients of x, weight and bias."""
         (dy,) = grads
-        x, weight, bias, stats = ctx.saved_tensors
-        layout, gamma, beta, recipe = ctx.constants
+        x, weight, bias = ctx.saved_tensors
+        sizes, gamma, beta, stats, recipe = ctx.constants
         if torch.is_grad_enabled():  # of the gradient, too: by PyTorch's own formulas
             return *_differentiable(dy, x, weight, bias, recipe), None
-        if dy.stride() != x.stride():
-            dy = torch.empty_like(x).copy_(dy)
-        dx, dvectors = torch.empty_like(x), torch.empty_like(stats)
-        if x.numel() < _jit.PARALLEL_ELEMENTS:
-            differentiate_at(
-                LIKE[x.dtype], layout == "NC", *_sizes(x, layout), dy.data_ptr(), x.data_ptr(),
-                gamma.data_ptr(), beta.data_ptr(), stats.data_ptr(), recipe.slope,
-                dx.data_ptr(), dvectors.data_ptr(),
-            )  # fmt: skip
-        else:
-            kernel, view = KERNELS[layout][1:]
-            mean, rstd = stats.numpy()
-            vectors = kernel(
-                view(dy), view(x), gamma.detach().numpy(), beta.detach().numpy(), mean, rstd,
-                mean.dtype.type(recipe.slope), True, view(dx),
-            )  # fmt: skip
-            dvectors.numpy()[...] = vectors
+        dx, dgamma, dbeta = _gradients(dy, x, sizes, gamma, beta, stats, recipe.slope, True)
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        dgamma, dbeta = dvectors.unbind()
         return (
             dx if needs_x else None,
             dgamma if needs_weight else None,
@@ -139,57 +151,90 @@ class BatchNormTraining(torch.autograd.Function):
         )
 
 
-def _sizes(x: torch.Tensor, layout: str) -> tuple[int, int, int]:
-    """B, C and L of the array that the kernels take."""
-    features = x.shape[1]
-    if layout == "NC":
-        return x.numel() // features, features, 1
-    if x.dim() == 2:
-        return 1, features, x.shape[0]
-    return x.shape[0], features, x.numel() // (x.shape[0] * features)
-
-
-def _train_small(
-    x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, recipe: Recipe, layout: str,
-    y: torch.Tensor, stats: torch.Tensor,
-) -> bool:  # fmt: skip
-    """On this thread; False where squares overflow float32."""
-    mean, var = recipe.running_mean, recipe.running_var
-    running = (0, 0) if mean is None or var is None else (mean.data_ptr(), var.data_ptr())
-    done: bool = train_at(
-        LIKE[x.dtype], layout == "NC", *_sizes(x, layout), x.data_ptr(), gamma.data_ptr(),
-        beta.data_ptr(), recipe.eps, recipe.slope, recipe.momentum, *running,
-        y.data_ptr(), stats.data_ptr(),
+def _gradients(
+    dy: torch.Tensor, x: torch.Tensor, sizes: tuple[bool, int, int, int], gamma: torch.Tensor,
+    beta: torch.Tensor, stats: torch.Tensor, slope: float, exact: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    if dy.stride() != x.stride():
+        dy = torch.empty_like(x).copy_(dy)
+    dx, dgamma, dbeta = torch.empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
+    differentiate_at(
+        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, dy.data_ptr(), x.data_ptr(),
+        gamma.data_ptr(), beta.data_ptr(), stats.data_ptr(), slope, exact, dx.data_ptr(),
+        dgamma.data_ptr(), dbeta.data_ptr(),
     )  # fmt: skip
-    return done
+    return dx, dgamma, dbeta
 
 
-def _train_large(
-    x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, recipe: Recipe, layout: str,
-    y: torch.Tensor, stats: torch.Tensor,
+def differentiate(
+    dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None,
+    stats: torch.Tensor, slope: float, exact: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Return dx, dgamma and dbeta of a batch that was normalized with `stats`, mean and rstd.
+
+    x may be empty. Without `exact` mean and rstd are constants.
+    """
+    if not x.numel():
+        return torch.empty_like(x), *x.new_zeros(2, x.shape[1])
+    x, sizes = as_kernels_take_it(x)
+    return _gradients(dy, x, sizes, *vectors(x, weight, bias), stats, slope, exact)
+
+
+def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and biased variance of each feature."""
+    x, sizes = as_kernels_take_it(x)
+    mean, var = x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
+    if not statistics_at(
+        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, x.data_ptr(), mean.data_ptr(),
+        var.data_ptr(),
+    ):  # fmt: skip
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        var, mean = torch.var_mean(x.double(), axes, correction=0)
+    return mean, var
+
+
+def infer(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, mean: torch.Tensor,
+    var: torch.Tensor, eps: float, slope: float,
+) -> torch.Tensor:  # fmt: skip
+    """Normalize with running statistics, without gradients."""
+    x, sizes = as_kernels_take_it(x)
+    gamma, beta = vectors(x, weight, bias)
+    y = torch.empty_like(x)
+    mean, var = mean.contiguous(), var.contiguous()
+    infer_at(
+        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, x.data_ptr(), gamma.data_ptr(),
+        beta.data_ptr(), eps, slope, mean.data_ptr(), var.data_ptr(), y.data_ptr(),
+    )  # fmt: skip
+    return y
+
+
+def _train_wide(
+    x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, recipe: Recipe, y: torch.Tensor,
+    stats: torch.Tensor,
 ) -> None:  # fmt: skip
-    """On several threads, or with sums in float64."""
-    kernel, _, view = KERNELS[layout]
-    array = view(x)
-    mean, var, rstd = kernel(
-        array, gamma.detach().numpy(), beta.detach().numpy(), recipe.eps,
-        array.dtype.type(recipe.slope), view(y),
+    """With sums in float64: where squares overflow float32, and where there are NaNs."""
+    rows = x.detach().numpy()
+    if x.dim() == 4:
+        rows = rows.transpose(0, 2, 3, 1)
+    source = np.ascontiguousarray(rows).reshape(-1, x.shape[1])
+    target = np.empty_like(source)
+    mean, wide, rstd = normalize_nc(
+        source, gamma.detach().numpy(), beta.detach().numpy(), recipe.eps,
+        source.dtype.type(recipe.slope), target,
     )  # fmt: skip
+    result = torch.from_numpy(target.reshape(rows.shape))
+    y.copy_(result.permute(0, 3, 1, 2) if x.dim() == 4 else result)
     stats.numpy()[...] = mean, rstd
-    if recipe.running_mean is not None and recipe.running_var is not None:
+    _, _, momentum, running_mean, running_var, count = recipe
+    if running_mean is not None and running_var is not None and count is not None:
+        count += 1
+        share = momentum if momentum >= 0 else 1.0 / float(count)
         with np.errstate(over="ignore"):  # a variance may be no number of this dtype
-            var = var.astype(mean.dtype, copy=False)
+            var = wide.astype(mean.dtype, copy=False)
         update_running_statistics(
-            mean, var, x.numel() // gamma.numel(),
-            recipe.momentum, True, recipe.running_mean.numpy(), recipe.running_var.numpy(),
-        )  # fmt: skip
-
-
-# forward, backward and view of each layout
-KERNELS: dict[str, tuple[Any, Any, Any]] = {
-    "NC": (normalize_nc, gradients_nc, samples),
-    "CN": (normalize_cn, gradients_cn, feature_rows),
-}
+            mean, var, source.shape[0], share, True, running_mean.numpy(), running_var.numpy()
+        )
 
 
 def _differentiable(

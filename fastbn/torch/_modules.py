@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fastbn.functional import batch_norm_inference
 from fastbn.torch._functions import (
     BatchNormTraining,
     Recipe,
-    as_kernels_take_it,
-    feature_rows,
+    infer,
     is_covered,
-    samples,
+    leaves_threads_idle,
 )
 
 # Below so many numbers PyTorch's own code is as fast: a call of ours costs some microseconds.
@@ -38,45 +34,32 @@ class FastBatchNorm(_BatchNorm):
         parameters, buffers = self._parameters, self._buffers
         weight, bias = parameters["weight"], parameters["bias"]
         mean, var = buffers["running_mean"], buffers["running_var"]
-        if not is_covered(x, weight, bias, mean, var) or x.numel() < SMALLEST:
+        if not is_covered(x, weight, bias, mean, var):
             return self._by_pytorch(x)
-        if not self.training and (mean is not None or var is not None):
-            return self._infer(x)
-        if x.shape[1] != self.num_features or x.numel() == self.num_features:
+        size, training = x.numel(), self.training
+        if size < SMALLEST or x.shape[1] != self.num_features or size == self.num_features:
             return self._by_pytorch(x)  # which says what is wrong
-        recipe = Recipe(self.eps, self.slope, 0.0, None, None)
-        if self.training and self.track_running_stats:
-            count: Any = buffers["num_batches_tracked"]
-            count += 1
-            momentum = 1.0 / float(count) if self.momentum is None else self.momentum
-            recipe = Recipe(self.eps, self.slope, momentum, mean, var)
+        if leaves_threads_idle(size):
+            return self._by_pytorch(x)
+        if not training and mean is not None and var is not None:
+            needs = torch.is_grad_enabled() and (
+                x.requires_grad
+                or (weight is not None and weight.requires_grad)
+                or (bias is not None and bias.requires_grad)
+            )
+            if needs or not size:
+                return self._by_pytorch(x)
+            return infer(x, weight, bias, mean, var, self.eps, self.slope)
+        if training and self.track_running_stats:
+            count = buffers["num_batches_tracked"]
+            if count is not None and not (count.dtype is torch.int64 and count.is_cpu):
+                return self._by_pytorch(x)
+            momentum = -1.0 if self.momentum is None else self.momentum
+            recipe = Recipe(self.eps, self.slope, momentum, mean, var, count)
+        else:
+            recipe = Recipe(self.eps, self.slope, 0.0, None, None, None)
         result: torch.Tensor = BatchNormTraining.apply(x, weight, bias, recipe)
         return result
-
-    def _infer(self, x: torch.Tensor) -> torch.Tensor:
-        """With running statistics; what needs gradients goes to PyTorch."""
-        needs = torch.is_grad_enabled() and any(
-            tensor is not None and tensor.requires_grad for tensor in (x, self.weight, self.bias)
-        )
-        if needs or x.shape[1] != self.num_features or not x.numel():
-            return self._by_pytorch(x)
-        x, layout = as_kernels_take_it(x)
-        y = torch.empty_like(x)
-        vectors = [
-            None if tensor is None else tensor.detach().numpy()
-            for tensor in (self.running_mean, self.running_var, self.weight, self.bias)
-        ]
-        view = samples if layout == "NC" else feature_rows
-        source, target = view(x), view(y)
-        if layout == "CN" and x.dim() == 2:  # a matrix of one batch; images are (N, C, H * W)
-            source, target = source[0], target[0]
-        else:
-            layout = "NC"
-        batch_norm_inference(
-            source, *vectors, eps=self.eps, layout=layout, activation="leaky_relu",
-            negative_slope=self.slope, out=target,
-        )  # fmt: skip
-        return y
 
     def _by_pytorch(self, x: torch.Tensor) -> torch.Tensor:
         y = super().forward(x)

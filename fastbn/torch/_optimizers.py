@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from fastbn._jit import run
 from fastbn.kernels.optimizers import PART
-from fastbn.kernels.tensors import adam_tensors, adam_tensors_parallel
-from fastbn.torch._functions import DTYPES, LIKE, PLAIN
+from fastbn.kernels.tensors import GRAD, PARAM, STEP, TOP, M, V, adam_tensors
+from fastbn.torch._functions import DTYPES, LIKE, PLAIN, POOL, leaves_threads_idle, threads_for
+
+
+class _Tables(NamedTuple):
+    """What a group of parameters was when a step began, as `adam_tensors` takes it."""
+
+    places: list[int]  # of steps, parameters and moments, and numbers of each parameter
+    like: np.ndarray  # of the dtype of the parameters
+    counter: np.ndarray  # of the dtype of the steps
+    addresses: np.ndarray
+    sizes: np.ndarray
+    parts: np.ndarray
 
 
 class FastAdam(torch.optim.Adam):
@@ -39,51 +49,90 @@ class FastAdam(torch.optim.Adam):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        tables = [] if torch.compiler.is_compiling() else list(map(self._table, self.param_groups))
+        tables = [] if torch.compiler.is_compiling() else list(map(self._tables, self.param_groups))
         if not tables or None in tables:
             _unhooked(super().step)()
             return loss
         for group, table in zip(self.param_groups, tables, strict=True):
-            if table:
+            if table is not None and table.places:
                 _step(group, table)
         return loss
 
-    def _table(self, group: dict[str, Any]) -> list[list[torch.Tensor]] | None:
-        """Tensors as `adam_tensors` takes them, [steps, params, ...]; None: not ours."""
-        params = [param for param in group["params"] if param.grad is not None]
-        if not params:
-            return []
-        names = ["step", "exp_avg", "exp_avg_sq"] + ["max_exp_avg_sq"] * group["amsgrad"]
+    def _tables(self, group: dict[str, Any]) -> _Tables | None:
+        """Find the tensors of a group that have gradients; None: not ours.
+
+        What was found is kept for the next step, and looked at again where a tensor has moved.
+        """
         if group["capturable"] or group["differentiable"] or hasattr(self, "grad_scale"):
             return None
-        dtype = params[0].dtype
-        grads = [param.grad for param in params]
-        if dtype not in DTYPES or not (_are_plain(params, dtype) and _are_plain(grads, dtype)):
+        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else MOMENTS
+        params, sizes, grads, places = [], [], [], []
+        dtype, state = None, self.state
+        for param in group["params"]:
+            grad = param.grad
+            if grad is None:
+                continue
+            own = state.get(param)
+            if not own:  # the first step, or the first of a parameter
+                self._init_group(group, *([] for _ in range(6)))
+                own = state[param]
+            dtype, size = dtype or param.dtype, param.numel()
+            if not _is_plain(grad, dtype) or not param.is_contiguous() or grad.numel() != size:
+                return None
+            params.append(param)
+            sizes.append(size)
+            grads.append(grad.data_ptr())
+            places.append(own["step"].data_ptr())
+            places.append(param.data_ptr())
+            places.extend([own[name].data_ptr() for name in names])
+        places += sizes
+        kept: dict[int, _Tables] = self.__dict__.setdefault("_kept", {})
+        tables = kept.get(id(group))
+        if tables is None or tables.places != places:
+            tables = _new_tables(params, [state[param] for param in params], names, places)
+            if tables is None:
+                return None
+            kept[id(group)] = tables
+        if leaves_threads_idle(int(tables.parts[-1]) * PART):
             return None
-        if not all(map(self.state.get, params)):  # the first step, or the first of a parameter
-            self._init_group(group, *([] for _ in range(6)))
-        states = [self.state[param] for param in params]
-        counts, *moments = ([state[name] for state in states] for name in names)
-        if not all(_are_plain(row, dtype) for row in moments):
-            return None
-        if not _are_plain(counts, counts[0].dtype) or counts[0].dtype not in DTYPES:
-            return None
-        return [counts, params, grads, *moments]
+        tables.addresses[:, GRAD] = grads
+        return tables
 
 
-def _step(group: dict[str, Any], table: list[list[torch.Tensor]]) -> None:
-    counts, params = table[:2]
-    rows = table if group["amsgrad"] else [*table, params]
-    sizes = np.array([param.numel() for param in params], np.int64)
-    parts = np.zeros(len(params) + 1, np.int64)
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def _new_tables(
+    params: list[Any], states: list[Any], names: Sequence[str], places: list[int]
+) -> _Tables | None:
+    """Make the tables anew; None where a tensor is not as the kernel takes it."""
+    counts = [state["step"] for state in states]
+    dtype = params[0].dtype if params else torch.float32
+    counter = counts[0].dtype if counts else torch.float32
+    for param, state in zip(params, states, strict=True):
+        moments = [state[name] for name in names]
+        if not all(_is_plain(one, dtype) for one in (param, *moments)):
+            return None
+        if any(one.shape != param.shape for one in moments):
+            return None
+    if not all(_is_plain(one, counter) for one in counts):
+        return None
+    sizes = np.array(places[len(places) - len(params) :], np.int64)
+    parts = np.zeros(sizes.size + 1, np.int64)
     np.cumsum(-(-sizes // PART), out=parts[1:])
-    addresses = np.array([[tensor.data_ptr() for tensor in row] for row in rows], np.int64)
+    columns = [STEP, PARAM, M, V, TOP][: 2 + len(names)]
+    addresses = np.zeros((sizes.size, 3 + len(names)), np.int64)
+    addresses[:, columns] = np.reshape(places[: len(columns) * sizes.size], (-1, len(columns)))
+    return _Tables(places, LIKE[dtype], LIKE[counter], addresses, sizes, parts)
+
+
+def _step(group: dict[str, Any], tables: _Tables) -> None:
     beta1, beta2 = group["betas"]
-    run(
-        adam_tensors, adam_tensors_parallel, int(sizes.sum()),
-        LIKE[params[0].dtype], LIKE[counts[0].dtype], addresses, sizes, parts,
-        -1.0 if group["maximize"] else 1.0, float(group["lr"]), float(beta1), float(beta2),
-        float(group["eps"]), float(group["weight_decay"]),
+    n = int(tables.parts[-1]) * PART
+    adam_tensors(
+        POOL, threads_for(n), tables.like, tables.counter, tables.addresses, tables.sizes,
+        tables.parts, -1.0 if group["maximize"] else 1.0, float(group["lr"]),
+        float(beta1), float(beta2), float(group["eps"]), float(group["weight_decay"]),
         bool(group["decoupled_weight_decay"]), bool(group["amsgrad"]),
     )  # fmt: skip
 
@@ -103,15 +152,13 @@ def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
     return step
 
 
-def _are_plain(tensors: Sequence[Any], dtype: torch.dtype) -> bool:
-    """Tell whether all are dense contiguous CPU tensors of this dtype."""
-    for tensor in tensors:
-        if (
-            tensor.dtype is not dtype
-            or not tensor.is_cpu
-            or type(tensor) not in PLAIN
-            or tensor.layout is not torch.strided
-            or not tensor.is_contiguous()
-        ):
-            return False
-    return True
+def _is_plain(tensor: Any, dtype: torch.dtype) -> bool:
+    """Tell whether it is a dense contiguous CPU tensor of this dtype, of float32 or float64."""
+    return (
+        tensor.dtype is dtype
+        and dtype in DTYPES
+        and tensor.is_cpu
+        and type(tensor) in PLAIN
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous()
+    )

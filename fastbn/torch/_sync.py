@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
-from fastbn.functional import batch_norm_inference, batch_statistics
-from fastbn.functional.batchnorm import gradients_cn
-from fastbn.kernels.batchnorm import update_running_statistics
-from fastbn.torch._functions import is_covered
+from fastbn.torch._functions import differentiate, infer, is_covered, statistics
 
 
 class SyncBatchNorm(torch.nn.SyncBatchNorm):
@@ -31,7 +27,7 @@ class SyncBatchNorm(torch.nn.SyncBatchNorm):
             return self._alone(x)
         self._check_input_dim(x)
         self._check_non_zero_input_channels(x)
-        if not is_covered(x, self.weight, self.running_mean):
+        if not is_covered(x, self.weight, self.bias, self.running_mean, self.running_var):
             raise TypeError(f"input: expected float32 or float64 as the module is, got {x.dtype}")
         momentum: float = 0.0
         running: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
@@ -67,28 +63,20 @@ class _Synchronized(torch.autograd.Function):
         running_mean: torch.Tensor | None, running_var: torch.Tensor | None,
         momentum: float, eps: float, group: Any,
     ) -> torch.Tensor:  # fmt: skip
-        x = x.contiguous()
-        rows = _rows(x)
-        count, mean, var = _joined_statistics(rows, group)
+        count, mean, var = _joined_statistics(x, group)
         if count < 2:
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {count}"
             )
-        dtype = rows.dtype
-        gamma, beta = (
-            None if tensor is None else tensor.detach().contiguous().numpy()
-            for tensor in (weight, bias)
-        )
-        mean_, var_ = mean.astype(dtype), var.astype(dtype)
-        y = batch_norm_inference(rows, mean_, var_, gamma, beta, eps=eps)
+        rstd = (var + eps).rsqrt()
+        mean_, var_ = mean.to(x.dtype), var.to(x.dtype)
+        y = infer(x, weight, bias, mean_, var_, eps, 1.0) if x.numel() else torch.empty_like(x)
         if running_mean is not None and running_var is not None:
-            update_running_statistics(
-                mean_, var_, count, momentum, True, running_mean.numpy(), running_var.numpy()
-            )
+            running_mean.lerp_(mean_, momentum)
+            running_var.lerp_((var * (count / (count - 1))).to(x.dtype), momentum)
         ctx.save_for_backward(x, weight)
-        rstd = (1.0 / np.sqrt(var + eps)).astype(dtype)
-        ctx.constants = mean_, rstd, count, group
-        return torch.from_numpy(y.reshape(x.shape))
+        ctx.constants = mean, rstd, count, group
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -96,51 +84,42 @@ class _Synchronized(torch.autograd.Function):
         (dy,) = grads
         x, weight = ctx.saved_tensors
         mean, rstd, count, group = ctx.constants
-        rows = _rows(x)
-        d = _rows(dy.contiguous())
-        gamma = np.ones_like(mean) if weight is None else weight.detach().contiguous().numpy()
-        dx = np.empty_like(rows)
-        zero, one = np.zeros_like(gamma), rows.dtype.type(1)
-        dgamma, dbeta = np.zeros((2, gamma.size), rows.dtype)
-        if rows.size:  # this process's sums, and gamma * rstd * dy, which the others do not enter
-            dgamma, dbeta = gradients_cn(d, rows, gamma, zero, mean, rstd, one, False, dx)
-        sums = torch.from_numpy(np.concatenate([dbeta, dgamma]).astype(np.float64))
+        stats = torch.stack([mean, rstd]).to(x.dtype)
+        # this process's sums, and gamma * rstd * dy, which the others do not enter
+        dx, dgamma, dbeta = differentiate(dy, x, weight, None, stats, 1.0, exact=False)
+        sums = torch.stack([dbeta, dgamma]).double()
         dist.all_reduce(sums, group=group)
-        mean_g, mean_gx = (sums.numpy() / count).reshape(2, -1)
-        scale = (gamma * rstd.astype(np.float64)).astype(rows.dtype)
-        constant = (scale * (mean_g - mean * rstd.astype(np.float64) * mean_gx)).astype(rows.dtype)
-        linear = (scale * rstd * mean_gx).astype(rows.dtype)
-        dx -= constant[:, None] + linear[:, None] * rows
+        mean_g, mean_gx = sums / count
+        scale = rstd if weight is None else rstd * weight.double()
+        constant = (scale * (mean_g - mean * rstd * mean_gx)).to(x.dtype)
+        linear = (scale * rstd * mean_gx).to(x.dtype)
+        shape = (-1, *[1] * (x.dim() - 2))
+        dx = dx.sub_(constant.view(shape)).addcmul_(linear.view(shape), x, value=-1)
         needs = ctx.needs_input_grad
         return (
-            torch.from_numpy(dx.reshape(x.shape)) if needs[0] else None,
-            torch.from_numpy(dgamma) if needs[1] else None,
-            torch.from_numpy(dbeta) if needs[2] else None,
+            dx if needs[0] else None,
+            dgamma if needs[1] else None,
+            dbeta if needs[2] else None,
             *[None] * 5,
         )
 
 
-def _rows(x: torch.Tensor) -> np.ndarray:
-    """View (B, C, L) of a contiguous tensor, which may be empty."""
-    return x.detach().numpy().reshape(*x.shape[:2], x.shape[2:].numel())
-
-
-def _joined_statistics(rows: np.ndarray, group: Any) -> tuple[int, np.ndarray, np.ndarray]:
-    """Values per feature, mean and biased variance of all processes' rows (B, C, L), in float64.
+def _joined_statistics(x: torch.Tensor, group: Any) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """Values per feature, mean and biased variance of all processes' batches, in float64.
 
     Chan, Golub & LeVeque 1983, eq. 2.1, in the order of the ranks: all processes get the same bits.
     """
-    features = rows.shape[1]
-    own = np.zeros(2 * features + 1)
-    if rows.size:
-        own[0] = rows.size // features
-        own[1:] = np.concatenate(batch_statistics(rows))
-    parts = [torch.empty(own.size, dtype=torch.float64) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, torch.from_numpy(own), group=group)
-    table = torch.stack(parts).numpy()
-    counts, means, variances = table[:, 0], table[:, 1 : features + 1], table[:, features + 1 :]
-    count = counts.sum()
-    share = (counts / max(count, 1.0))[:, None]
-    mean = (share * means).sum(axis=0)
-    var = (share * (variances + (means - mean) ** 2)).sum(axis=0)
+    features = x.shape[1]
+    own = torch.zeros(2 * features + 1, dtype=torch.float64)
+    if x.numel():
+        own[0] = x.numel() // features
+        own[1:] = torch.cat(statistics(x))
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, own, group=group)
+    table = torch.stack(parts)
+    counts, means, variances = table[:, :1], table[:, 1 : features + 1], table[:, features + 1 :]
+    count = float(counts.sum())
+    share = counts / max(count, 1.0)
+    mean = (share * means).sum(dim=0)
+    var = (share * (variances + (means - mean) ** 2)).sum(dim=0)
     return int(count), mean, var
