@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 
 from fastbn import _jit, functional
+from fastbn._openmp import NO_POOL
 from fastbn._threads import calibrate
+from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
+from fastbn.kernels.tensors import adam_tensors
 from fastbn.model import BatchNormMLP
 
 # Enough for every kernel to have something to do.
@@ -34,6 +37,8 @@ def warm_up(dtype: Any) -> Iterator[str]:
     ):
         yield f"{name}, {dtype}"
         _serial_and_parallel(functools.partial(calls, dtype))
+    yield f"PyTorch's tensors, {dtype}"
+    _tensors(dtype)
 
 
 def _data(dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -93,3 +98,22 @@ def _optimizers(dtype: np.dtype) -> None:
     functional.adam_step(param, grad, m, v, step=1, max_norm=1.0)
     functional.sgd_step(param, grad, m, lr=0.1)
     functional.rmsprop_step(param, grad, v)
+
+
+def _tensors(dtype: np.dtype) -> None:
+    """What `fastbn.torch` calls: kernels that are given memory by its address."""
+    like, step, batches = np.zeros(1, dtype), np.ones(1, np.float32), np.zeros(1, np.int64)
+    memory = np.ones((10, SAMPLES * FEATURES), dtype)
+    x, dy, y, dx, gamma, beta, mean, var, stats, work = (row.ctypes.data for row in memory)
+    for sample_major in (True, False):
+        first = (like, NO_POOL, 1, sample_major, SAMPLES, FEATURES, 1)
+        statistics_at(*first, x, mean, var)
+        steps = batches.ctypes.data
+        train_at(*first, x, gamma, beta, 1e-5, 0.01, 0.1, mean, var, steps, y, stats)
+        infer_at(*first, x, gamma, beta, 1e-5, 0.01, mean, var, y)
+        differentiate_at(*first, dy, x, gamma, beta, stats, 0.01, True, dx, work, work)
+    table, sizes, parts = np.array([[step.ctypes.data, x, dy, y, dx]]), np.ones(1), np.arange(2)
+    adam_tensors(
+        NO_POOL, 1, like, step, table, sizes.astype(np.int64), parts, 1.0, 1e-3, 0.9, 0.999, 1e-8,
+        0.0, False, False,
+    )  # fmt: skip

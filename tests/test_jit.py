@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import shutil
@@ -182,6 +183,22 @@ EVERYTHING = """
     print(len(calls))
 """
 
+# The same of what PyTorch's tensors ask for.
+TENSORS = """
+    import torch, fastbn.torch
+    from fastbn import _jit
+    calls = []
+    with _jit.on_compile(lambda: calls.append(1)):
+        x = torch.randn(700, 300, requires_grad=True)
+        for source in (x, x.t(), x.view(100, 300, 7)):
+            module = fastbn.torch.BatchNormLeakyReLU(source.shape[1])
+            module(source).sum().backward()
+            with torch.no_grad():
+                module.eval()(source)
+            fastbn.torch.AdamW(module.parameters()).step()
+    print(len(calls))
+"""
+
 
 def test_processes_that_compile_at_once_and_warming_up(tmp_path):
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
@@ -198,6 +215,8 @@ def test_processes_that_compile_at_once_and_warming_up(tmp_path):
     assert "batch norm, float32" in run_python(warm_up, **cache)
     assert run_python(TRAINED, **cache) == results[0]
     assert run_python(EVERYTHING, **cache).strip() == "0", "something was left to compile"
+    if importlib.util.find_spec("torch"):
+        assert run_python(TENSORS, **cache).strip() == "0", "something was left to compile"
 
 
 def test_no_folder_for_the_cache(tmp_path):
