@@ -20,12 +20,13 @@ TOLERANCE = {"float32": 2e-6, "float64": 5e-14}
 WORST: dict[str, float] = {}
 
 # (N, C): the smallest, primes, one more and one less than a block (1024 samples feature-major, a
-# chunk of 32768 / C rows sample-major), wide and tall.
-SMALL = [(2, 1), (3, 1), (2, 7), (7, 2), (31, 13), (64, 16)]
+# chunk of 65536 / C rows sample-major), blocks of features and half a block, wide and tall.
+SMALL = [(2, 1), (3, 1), (2, 7), (7, 2), (31, 13), (64, 16), (5, 96)]
 LARGE = [
     (511, 64),
     (512, 64),
     (513, 64),
+    (683, 96),
     (1023, 3),
     (1024, 3),
     (1025, 3),

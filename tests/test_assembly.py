@@ -14,6 +14,7 @@ from fastbn.kernels import (
     batchnorm,
     batchnorm_nc,
     batchnorm_weighted,
+    blocks,
     gemm,
     losses,
     optimizers,
@@ -56,6 +57,7 @@ def arrays(dtype):
     s = dtype(0.5)
     row, vec = np.ones(2000, dtype), np.ones(8, dtype)
     x = np.ones((64, 8), dtype)
+    narrow, near = np.ones((64, 96), dtype), np.ones(96, dtype)
     batch = np.ones((1, 8, 64), dtype)
     labels, weight = np.zeros(64, i8), np.ones(64, dtype)
     f64 = np.ones(8)
@@ -116,6 +118,18 @@ def arrays(dtype):
             nc.stream_affine_activation_nc,
             (x, 0, 64, vec, vec, vec, s, x.copy()),
             fma | select | {"stream"},
+        ),
+        (blocks.moments_blocks, (narrow, 0, 64, near, near.copy(), near.copy()), fma),
+        (blocks.affine_blocks, (narrow, 0, 64, *[near] * 3, s, narrow.copy()), fma | select),
+        (
+            blocks.sums_blocks,
+            (narrow, narrow, 0, 64, *[near] * 4, s, near.copy(), near.copy()),
+            fma | select,
+        ),
+        (
+            blocks.input_blocks,
+            (narrow, narrow, 0, 64, *[near] * 4, s, near, near, narrow.copy()),
+            fma | select,
         ),
         (nc.row_gradient_input, (row, row, *flat, s, row, row, row.copy()), fma | select),
         (nc.chunk_affine_activation_nc, (x, 0, vec, vec, vec, s, x.copy()), fma | select),
@@ -263,12 +277,13 @@ def test_every_kernel_with_a_loop_is_read():
         "count_correct_cn",  # gathers by label
         "prepare_affine_nc",  # adds a vector
         "prefetch_row",  # computes nothing
+        *["moments_block", "affine_block", "sums_block", "input_block"],  # parts of `..._blocks`
         "pack_rows",  # copies
         "pack_columns",  # the loops of what is left over by transpose_tile
     }
     for module in (
-        activations, batchnorm, batchnorm_nc, batchnorm_weighted, gemm, losses, optimizers,
-        preprocessing, reductions, tensors,
+        activations, batchnorm, batchnorm_nc, batchnorm_weighted, blocks, gemm, losses,
+        optimizers, preprocessing, reductions, tensors,
     ):  # fmt: skip
         tree = ast.parse(pathlib.Path(module.__file__).read_text())
         for function in tree.body:

@@ -264,13 +264,26 @@ def test_nothing_and_other_devices_fall_back():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_forward_mode_and_vmap_say_so():
-    module = ours.BatchNorm1d(6, affine=False, track_running_stats=False)
-    x = torch.randn(40, 6)
-    with pytest.raises((NotImplementedError, RuntimeError)):
-        torch.func.jvp(module, (x,), (torch.ones_like(x),))
-    with pytest.raises(RuntimeError):
-        torch.vmap(module)(torch.randn(3, 40, 6))
+def test_transforms_of_functions_are_pytorchs():
+    mine, theirs = pair((40, 6), affine=False, track_running_stats=False)
+    x, tangent = torch.randn(2, 40, 6)
+    for one, other in zip(
+        torch.func.jvp(mine, (x,), (tangent,)), torch.func.jvp(theirs, (x,), (tangent,)),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(one, other)
+    batches = torch.randn(3, 40, 6)
+    torch.testing.assert_close(torch.vmap(mine)(batches), torch.vmap(theirs)(batches))
+    gradient = torch.func.grad(lambda x: mine(x).square().sum())(x)
+    torch.testing.assert_close(gradient, torch.func.grad(lambda x: theirs(x).square().sum())(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_forward_mode_says_that_it_is_not_supported():
+    with torch.autograd.forward_ad.dual_level():
+        x = torch.autograd.forward_ad.make_dual(torch.randn(40, 6), torch.ones(40, 6))
+        with pytest.raises((NotImplementedError, RuntimeError), match=r"jvp|forward"):
+            ours.BatchNorm1d(6)(x)
 
 
 def test_data_that_needs_care():

@@ -15,6 +15,13 @@ from numba import prange
 
 from fastbn._intrinsics import fence, scratch_like, stream_piece, view
 from fastbn._jit import njit, njit_allocating, njit_inlined, parallel_twin
+from fastbn.kernels.blocks import (
+    affine_blocks,
+    has_blocks,
+    input_blocks,
+    moments_blocks,
+    sums_blocks,
+)
 from fastbn.kernels.streams import PIECE, is_streamed, whole_pieces
 
 CHUNK_ELEMENTS = 65536
@@ -53,6 +60,8 @@ def add_rows(x, first, last, total):
 @njit
 def add_moments(x, first, last, shift, total, square):
     """Sums of d = x - shift and of d * d over rows first to last, four rows at a time."""
+    if has_blocks(x):
+        return moments_blocks(x, first, last, shift, total, square)
     for j in range(shift.size):
         total[j] = 0
         square[j] = 0
@@ -218,6 +227,8 @@ def chunk_affine_activation_nc(
         stream_affine_activation_nc(x, first, last, shift, scale, offset, slope, y)
         fence()
         return
+    if has_blocks(x):
+        return affine_blocks(x, first, last, shift, scale, offset, slope, y)
     for i in range(first, last):
         row_affine_activation(x[i], shift, scale, offset, slope, y[i])
 
@@ -235,22 +246,29 @@ def chunk_gradient_sums_nc(
     total,  # out (C,): the sum of g
     total_x,  # out (C,): the sum of g * xhat
 ):
-    """Partial sums for dbeta and dgamma over the rows of one chunk, two rows at a time."""
+    """Partial sums for dbeta and dgamma over the rows of one chunk, four rows at a time."""
     rows = rows_per_chunk(x.shape[1])
     first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
+    if has_blocks(x):
+        return sums_blocks(dy, x, first, last, gamma, beta, mean, rstd, slope, total, total_x)
     for j in range(total.size):
         total[j] = 0
         total_x[j] = 0
-    twos = first + (last - first) // 2 * 2
-    for i in range(first, twos, 2):
-        a, b, da, db = x[i], x[i + 1], dy[i], dy[i + 1]
+    fours = first + (last - first) // 4 * 4
+    for i in range(first, fours, 4):
+        a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
+        da, db, dc, dd = dy[i], dy[i + 1], dy[i + 2], dy[i + 3]
         for j in range(total.size):
-            a_hat, b_hat = (a[j] - mean[j]) * rstd[j], (b[j] - mean[j]) * rstd[j]
-            ga = da[j] if a_hat * gamma[j] + beta[j] > 0 else slope * da[j]
-            gb = db[j] if b_hat * gamma[j] + beta[j] > 0 else slope * db[j]
-            total[j] += ga + gb
-            total_x[j] += ga * a_hat + gb * b_hat
-    for i in range(twos, last):
+            m, r, scale, shift = mean[j], rstd[j], gamma[j], beta[j]
+            a_hat, b_hat = (a[j] - m) * r, (b[j] - m) * r
+            c_hat, d_hat = (c[j] - m) * r, (d[j] - m) * r
+            ga = da[j] if a_hat * scale + shift > 0 else slope * da[j]
+            gb = db[j] if b_hat * scale + shift > 0 else slope * db[j]
+            gc = dc[j] if c_hat * scale + shift > 0 else slope * dc[j]
+            gd = dd[j] if d_hat * scale + shift > 0 else slope * dd[j]
+            total[j] += (ga + gb) + (gc + gd)
+            total_x[j] += (ga * a_hat + gb * b_hat) + (gc * c_hat + gd * d_hat)
+    for i in range(fours, last):
         a, da = x[i], dy[i]
         for j in range(total.size):
             a_hat = (a[j] - mean[j]) * rstd[j]
@@ -311,6 +329,8 @@ def chunk_gradient_input_nc(
     """dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for the rows of one chunk."""
     rows = rows_per_chunk(x.shape[1])
     first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
+    if has_blocks(x):
+        return input_blocks(dy, x, first, last, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx)
     for i in range(first, last):
         row_gradient_input(dy[i], x[i], gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx[i])
 

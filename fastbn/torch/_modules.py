@@ -7,11 +7,11 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastbn.torch._functions import (
-    BatchNormTraining,
     Recipe,
     infer,
     is_covered,
     leaves_threads_idle,
+    normalize,
 )
 
 # Below so many numbers PyTorch's own code is as fast: a call of ours costs some microseconds.
@@ -58,7 +58,7 @@ class FastBatchNorm(_BatchNorm):
             recipe = Recipe(self.eps, self.slope, momentum, mean, var, count)
         else:
             recipe = Recipe(self.eps, self.slope, 0.0, None, None, None)
-        result: torch.Tensor = BatchNormTraining.apply(x, weight, bias, recipe)
+        result: torch.Tensor = normalize(x, weight, bias, recipe)
         return result
 
     def _by_pytorch(self, x: torch.Tensor) -> torch.Tensor:
