@@ -103,15 +103,15 @@ def _optimizers(dtype: np.dtype) -> None:
 def _tensors(dtype: np.dtype) -> None:
     """What `fastbn.torch` calls: kernels that are given memory by its address."""
     like, step, batches = np.zeros(1, dtype), np.ones(1, np.float32), np.zeros(1, np.int64)
-    memory = np.ones((10, SAMPLES * FEATURES), dtype)
-    x, dy, y, dx, gamma, beta, mean, var, stats, work = (row.ctypes.data for row in memory)
+    stats, memory = np.ones((2, FEATURES), dtype), np.ones((9, SAMPLES * FEATURES), dtype)
+    x, dy, y, dx, gamma, beta, mean, var, work = (row.ctypes.data for row in memory)
     for sample_major in (True, False):
-        first = (like, NO_POOL, 1, sample_major, SAMPLES, FEATURES, 1)
-        statistics_at(*first, x, mean, var)
+        first = (NO_POOL, 1, sample_major, SAMPLES, FEATURES, 1)
+        statistics_at(like, *first, x, mean, var)
         steps = batches.ctypes.data
-        train_at(*first, x, gamma, beta, 1e-5, 0.01, 0.1, mean, var, steps, y, stats)
-        infer_at(*first, x, gamma, beta, 1e-5, 0.01, mean, var, y)
-        differentiate_at(*first, dy, x, gamma, beta, stats, 0.01, True, dx, work, work)
+        train_at(stats, *first, x, gamma, beta, 1e-5, 0.01, 0.1, mean, var, steps, y)
+        infer_at(like, *first, x, gamma, beta, 1e-5, 0.01, mean, var, y)
+        differentiate_at(stats, *first, dy, x, gamma, beta, 0.01, True, dx, work, work)
     table, sizes, parts = np.array([[step.ctypes.data, x, dy, y, dx]]), np.ones(1), np.arange(2)
     adam_tensors(
         NO_POOL, 1, like, step, table, sizes.astype(np.int64), parts, 1.0, 1e-3, 0.9, 0.999, 1e-8,

@@ -33,13 +33,13 @@ def test_batch_norm(rng, layout, shape, dtype, tracked):
     sizes = (layout == "NC", *shape) if layout == "CN" else (True, *shape, 1)
     steps = np.array([3])
     running = (address(mean), address(var), address(steps)) if tracked else (0, 0, 0)
-    first = (np.zeros(1, dtype), NO_POOL, 1, *sizes)
+    like, first = np.zeros(1, dtype), (NO_POOL, 1, *sizes)
     assert train_at(
-        *first, address(x), address(gamma), address(beta), 1e-5, 0.1, 0.1, *running,
-        address(y), address(stats),
+        stats, *first, address(x), address(gamma), address(beta), 1e-5, 0.1, 0.1, *running,
+        address(y),
     )  # fmt: skip
     differentiate_at(
-        *first, address(dy), address(x), address(gamma), address(beta), address(stats), 0.1, True,
+        stats, *first, address(dy), address(x), address(gamma), address(beta), 0.1, True,
         address(dx), *map(address, dvectors),
     )  # fmt: skip
     expected, batch_mean, rstd = ref.batch_norm(x, gamma, beta, slope=0.1)
@@ -60,16 +60,16 @@ def test_batch_norm(rng, layout, shape, dtype, tracked):
     else:
         assert not mean.any()
     one, other = np.empty((2, c), dtype)
-    assert statistics_at(*first, address(x), address(one), address(other))
+    assert statistics_at(like, *first, address(x), address(one), address(other))
     for actual, wanted in zip((one, other), ref.batch_statistics(x), strict=True):
         assert_close(actual, wanted)
     infer_at(
-        *first, address(x), address(gamma), address(beta), 1e-5, 0.1, address(one), address(other),
-        address(y),
+        like, *first, address(x), address(gamma), address(beta), 1e-5, 0.1, address(one),
+        address(other), address(y),
     )  # fmt: skip
     assert_close(y, ref.batch_norm_inference(x, one, other, gamma, beta, slope=0.1))
     differentiate_at(
-        *first, address(dy), address(x), address(gamma), address(beta), address(stats), 0.1, False,
+        stats, *first, address(dy), address(x), address(gamma), address(beta), 0.1, False,
         address(dx), *map(address, dvectors),
     )  # fmt: skip
     detached = ref.batch_norm_backward(
@@ -87,8 +87,8 @@ def test_running_statistics_that_are_means_of_all_batches(rng, layout):
     for batch in batches:
         x = np.ascontiguousarray(batch if layout == "NC" else batch.T)
         assert train_at(
-            zeros, NO_POOL, 1, *sizes, address(x), address(ones), address(zeros), 1e-5, 1.0, -1.0,
-            address(mean), address(var), address(steps), address(y), address(stats),
+            stats, NO_POOL, 1, *sizes, address(x), address(ones), address(zeros), 1e-5, 1.0, -1.0,
+            address(mean), address(var), address(steps), address(y),
         )  # fmt: skip
     assert steps == 4
     np.testing.assert_allclose(mean, batches.mean(axis=(0, 1)), atol=1e-12)
@@ -101,8 +101,8 @@ def test_squares_that_overflow_are_left_to_others():
     y = np.zeros_like(x)
     ones, zeros, stats = np.ones(3, np.float32), np.zeros(3, np.float32), np.empty((2, 3), "f4")
     assert not train_at(
-        zeros, NO_POOL, 1, True, 8, 3, 1, address(x), address(ones), address(zeros), 1e-5, 1.0, 0.1,
-        0, 0, 0, address(y), address(stats),
+        stats, NO_POOL, 1, True, 8, 3, 1, address(x), address(ones), address(zeros), 1e-5, 1.0, 0.1,
+        0, 0, 0, address(y),
     )  # fmt: skip
     assert not y.any()
     assert not statistics_at(

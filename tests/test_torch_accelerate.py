@@ -11,15 +11,7 @@ import torch
 from torch import nn
 
 from fastbn.torch import BatchNorm1d, BatchNorm2d, accelerate, restore
-from fastbn.torch._accelerate import Absorbed
-from fastbn.torch._modules import FeatureMajorLinear
-
-
-@pytest.fixture(autouse=True)
-def small_ones_too(monkeypatch):
-    from fastbn.torch import _modules
-
-    monkeypatch.setattr(_modules, "SMALLEST", 0)
+from fastbn.torch._accelerate import AbsorbedLeakyReLU, AbsorbedLinear, AbsorbedReLU
 
 
 def perceptron():
@@ -61,17 +53,18 @@ def test_a_perceptron(capsys):
     keys, text = list(model.state_dict()), repr(model)
     lines = accelerate(model)
     assert lines == [
-        "1: BatchNorm1d, the Linear before it laid out feature by feature, with the ReLU behind it",
-        "5: BatchNorm1d, the Linear before it laid out feature by feature, with the LeakyReLU "
-        "behind it",
+        "1: BatchNorm1d, with the Linear before it, with the ReLU behind it",
+        "5: BatchNorm1d, with the Linear before it, with the LeakyReLU behind it",
     ]
     assert capsys.readouterr().out.splitlines() == lines
     kinds = [type(part) for part in model]
     assert kinds == [
-        FeatureMajorLinear, BatchNorm1d, Absorbed, nn.Dropout, FeatureMajorLinear, BatchNorm1d,
-        Absorbed, nn.Linear,
+        AbsorbedLinear, BatchNorm1d, AbsorbedReLU, nn.Dropout, AbsorbedLinear, BatchNorm1d,
+        AbsorbedLeakyReLU, nn.Linear,
     ]  # fmt: skip
-    assert "Absorbed(ReLU, by the batch norm before it)" in repr(model)
+    assert "(2): ReLU(by the batch norm beside it)" in repr(model)
+    assert "(4): Linear(in_features=9, out_features=5, bias=False, by the" in repr(model)
+    assert isinstance(model[0], nn.Linear), "for code that looks for layers"
     assert list(model.state_dict()) == keys
     for name, parameter in model.named_parameters():
         assert parameter is before[name]
@@ -82,7 +75,7 @@ def test_a_perceptron(capsys):
     restore(model)
     assert repr(model) == text
     assert not any(
-        "_fastbn_original" in vars(part) or "slope" in vars(part) for part in model.modules()
+        {"_fastbn_original", "slope", "linear"} & vars(part).keys() for part in model.modules()
     )
     torch.testing.assert_close(model(x), plain(x), rtol=1e-4, atol=1e-5)
 

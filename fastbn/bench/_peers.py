@@ -9,6 +9,7 @@ from typing import Any
 
 from fastbn._threads import available_threads
 from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
+from fastbn.bench._module_work import ModuleWork
 from fastbn.bench._step_work import Stepper, StepWork
 from fastbn.doctor import DISTRIBUTIONS, installed_version
 
@@ -139,6 +140,52 @@ def scales(peers: Iterable[str], work: ScaleWork) -> Makers:
 
     ours: Makers = {("fastbn", ""): lambda: _fastbn.Scale(work)}
     return ours | kernels(peers, "Scale", work)
+
+
+def torch_modules(peers: Iterable[str], work: ModuleWork) -> Makers:
+    """Return PyTorch's batch norm, as it is, compiled, and accelerated."""
+    from fastbn.bench._torch_modules import Module
+
+    ways = {"fastbn": "accelerated", "torch": "eager", "torch-compile": "compiled"}
+    return _at_thread_counts(
+        peers, {side: functools.partial(Module, work, way=way) for side, way in ways.items()}
+    )
+
+
+def torch_optimizers(peers: Iterable[str], work: AdamWork) -> Makers:
+    """Return PyTorch's fused Adam, and `fastbn.torch`'s."""
+    from fastbn.bench._torch import Adam
+    from fastbn.bench._torch_modules import FastAdam
+
+    makers = {"fastbn": FastAdam, "torch": Adam}
+    return _at_thread_counts(
+        peers, {side: functools.partial(kind, work) for side, kind in makers.items()}
+    )
+
+
+def torch_loops(peers: Iterable[str], work: StepWork) -> Makers:
+    """Return PyTorch's training loop, as it is, compiled, and accelerated."""
+    from fastbn.bench._torch import TorchStepper
+    from fastbn.bench._torch_modules import AcceleratedStepper
+
+    return _at_thread_counts(
+        peers,
+        {
+            "fastbn": functools.partial(AcceleratedStepper, work),
+            "torch": functools.partial(TorchStepper, work, compiled=False),
+            "torch-compile": functools.partial(TorchStepper, work, compiled=True),
+        },
+    )
+
+
+def _at_thread_counts(peers: Iterable[str], makers: Mapping[str, Callable[..., Any]]) -> Makers:
+    """Return fastbn's contestant, then those of the peers, each at every number of threads."""
+    return {
+        (side, threads_of(count)): functools.partial(make, threads=count)
+        for side, make in makers.items()
+        if side == "fastbn" or side in peers
+        for count in thread_counts()
+    }
 
 
 def copies(size: int) -> dict[str, Runner]:

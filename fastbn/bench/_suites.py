@@ -13,18 +13,21 @@ import numpy as np
 
 from fastbn.bench import _peers
 from fastbn.bench._kernel_work import ADAMS, BATCH_NORMS, SCALES, Runner
+from fastbn.bench._module_work import LOOPS, MODULES, OPTIMIZERS
 from fastbn.bench._peers import NO_BATCH_NORM, Makers, absent
 from fastbn.bench._row import Row
 from fastbn.bench._step_work import BATCHES, SCALING, STEPS, Stepper, StepWork, random_works
 from fastbn.bench._timing import Timing, interleave
 
-SUITES = ("kernels", "step", "startup")
+SUITES = ("kernels", "step", "torch", "startup")
 
 # Steps after which all sides must have the same losses.
 STEPS_COMPARED = 20
 
 # Calls after which all sides must have the same results, Adam's parameters among them.
 CALLS_COMPARED = 20
+
+COMPILED_ADAM = "its fused Adam is compiled already"
 
 # From here on a batch norm or an Adam step is compared with a copy: bytes to move.
 BEYOND_CACHES = 64e6
@@ -39,6 +42,8 @@ def rows(suites: Iterable[str], peers: Sequence[str], n_random: int = 0) -> Iter
         yield from (step_row("training step", work, peers) for work in STEPS)
         for kind, works in SCALING.items():
             yield from (step_row(f"{kind} doubled", work, []) for work in works)
+    if "torch" in suites and _peers.is_installed("torch"):
+        yield from torch_rows(peers)
     yield from (step_row("random nets", work, peers) for work in random_works(n_random))
     if "startup" in suites:
         from fastbn.bench._startup import startup_rows
@@ -49,13 +54,7 @@ def rows(suites: Iterable[str], peers: Sequence[str], n_random: int = 0) -> Iter
 def step_row(suite: str, work: StepWork, peers: Sequence[str]) -> Row:
     """Measure a training step, beside its bare matrix products."""
     missing = absent(peers, {"sklearn": NO_BATCH_NORM})
-    # a scan takes whole epochs: all are asked for them
-    epochs = -(-STEPS_COMPARED // BATCHES)
-
-    def first_losses(stepper: Stepper) -> list[np.ndarray]:
-        return [stepper.run(epochs * BATCHES)[:STEPS_COMPARED]]
-
-    made, apart = _prepare(_peers.steppers(peers, work), missing, first_losses)
+    made, apart = _prepare(_peers.steppers(peers, work), missing, _first_losses)
     runs: dict[Any, Any] = {**made, **_peers.bare_products(work), **_peers.alone(work)}
     epochs_of = {key: functools.partial(_run_epochs, one) for key, one in runs.items()}
     times = {key: _part(timing, BATCHES) for key, timing in interleave(epochs_of).items()}
@@ -63,6 +62,29 @@ def step_row(suite: str, work: StepWork, peers: Sequence[str]) -> Row:
     return Row.of(
         suite, work.name, times, apart=apart, missing=missing, flops=work.flops, alone=alone
     )
+
+
+def _first_losses(stepper: Stepper) -> list[np.ndarray]:
+    # a scan takes whole epochs: all are asked for them
+    epochs = -(-STEPS_COMPARED // BATCHES)
+    return [stepper.run(epochs * BATCHES)[:STEPS_COMPARED]]
+
+
+def torch_rows(peers: Sequence[str]) -> Iterator[Row]:
+    """Measure `fastbn.torch` in the places of PyTorch's modules and optimizers."""
+    for module in MODULES:
+        makers = _peers.torch_modules(peers, module)
+        yield _kernel_row("PyTorch's batch norm", module.name, makers, {}, 0)
+    no_adam = absent(peers, {"torch-compile": COMPILED_ADAM})
+    for adam in OPTIMIZERS:
+        makers = _peers.torch_optimizers(peers, adam)
+        yield _kernel_row("PyTorch's Adam", adam.name, makers, no_adam, 0)
+    for work in LOOPS:
+        missing: dict[str, str] = {}
+        made, apart = _prepare(_peers.torch_loops(peers, work), missing, _first_losses)
+        epochs_of = {key: functools.partial(_run_epochs, one) for key, one in made.items()}
+        times = {key: _part(timing, BATCHES) for key, timing in interleave(epochs_of).items()}
+        yield Row.of("PyTorch's training step", work.name, times, apart=apart, missing=missing)
 
 
 def _run_epochs(stepper: Stepper, count: int) -> None:
@@ -79,7 +101,7 @@ def kernel_rows(peers: Sequence[str]) -> Iterator[Row]:
                 _peers.batch_norms(peers, work, layout), no_batch_norm, work.bytes_moved,
             )  # fmt: skip
     no_adam = absent(peers, {
-        "torch-compile": "its fused Adam is compiled already", "sklearn": "has no function for it"
+        "torch-compile": COMPILED_ADAM, "sklearn": "has no function for it"
     })  # fmt: skip
     for adam in ADAMS:
         yield _kernel_row("Adam", adam.name, _peers.adams(peers, adam), no_adam, adam.bytes_moved)

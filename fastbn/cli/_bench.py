@@ -21,7 +21,7 @@ from fastbn.errors import missing_extra
 if TYPE_CHECKING:
     from fastbn.bench._row import Row
 
-SUITES = ("kernels", "step", "startup", "all")
+SUITES = ("kernels", "step", "torch", "startup", "all")
 
 
 def bench(
@@ -79,6 +79,8 @@ def bench(
     from fastbn.bench import _peers, _report, _suites
 
     peers = _peers.choose(against)
+    if suite == "torch" and not _peers.is_installed("torch"):
+        raise missing_extra("fastbn bench --suite torch", "PyTorch", "torch")
     chosen = suite or ("none" if random else "all")
     suites = _suites.SUITES if chosen == "all" else (chosen,)
     rows: list[Row] = []

@@ -157,7 +157,7 @@ def statistics_at(
 
 @njit_allocating
 def train_at(
-    like,  # an array of the dtype of all but eps, slope, momentum and steps
+    stats,  # out (2, C): mean and rstd, of the dtype of all but eps, slope, momentum and steps
     pool,
     threads,
     sample_major,
@@ -174,20 +174,18 @@ def train_at(
     running_var,  # in and out
     steps,  # in and out: an int64, the batches of the running statistics
     y,  # out, as x
-    stats,  # out (2, C): mean and rstd
 ):
     """y = act(gamma * xhat + beta), and the running statistics, as PyTorch keeps them.
 
     False, and all as it was, where squares overflow.
     """
-    slope = like.dtype.type(slope)
-    gamma_c, beta_c = at_address(like, gamma, c), at_address(like, beta, c)
-    mean_rstd = matrix_at(like, stats, 2, c)
-    mean, rstd, var = mean_rstd[0], mean_rstd[1], np.empty(c, like.dtype)
+    slope = stats.dtype.type(slope)
+    gamma_c, beta_c = at_address(stats, gamma, c), at_address(stats, beta, c)
+    mean, rstd, var = stats[0], stats[1], np.empty(c, stats.dtype)
     if sample_major:
-        rows, result = matrix_at(like, x, b, c), matrix_at(like, y, b, c)
-        partials = np.empty((3, count_chunks(rows), c), like.dtype)
-        affine, wide = np.empty((3, c), like.dtype), np.empty(c)
+        rows, result = matrix_at(stats, x, b, c), matrix_at(stats, y, b, c)
+        partials = np.empty((3, count_chunks(rows), c), stats.dtype)
+        affine, wide = np.empty((3, c), stats.dtype), np.empty(c)
         on_pool(pool, threads, moments_share, (rows, partials))
         if not prepare_affine_nc(partials, b, gamma_c, beta_c, eps, affine, mean, wide, rstd):
             return False
@@ -196,7 +194,7 @@ def train_at(
         for j in range(c):
             var[j] = wide[j]
     else:
-        planes, results = batch_at(like, x, b, c, length), batch_at(like, y, b, c, length)
+        planes, results = batch_at(stats, x, b, c, length), batch_at(stats, y, b, c, length)
         on_pool(
             pool, threads, forward_share,
             (planes, gamma_c, beta_c, eps, slope, results, mean, var, rstd),
@@ -207,7 +205,7 @@ def train_at(
         share = momentum if momentum >= 0 else 1.0 / count[0]
         update_running_statistics(
             mean, var, b * length, share, True,
-            at_address(like, running_mean, c), at_address(like, running_var, c),
+            at_address(stats, running_mean, c), at_address(stats, running_var, c),
         )  # fmt: skip
     return True
 
@@ -252,7 +250,7 @@ def infer_at(
 
 @njit_allocating
 def differentiate_at(
-    like,  # an array of the dtype of all but slope
+    stats,  # (2, C): mean and rstd, of the dtype of all but slope
     pool,
     threads,
     sample_major,
@@ -263,7 +261,6 @@ def differentiate_at(
     x,
     gamma,
     beta,
-    stats,  # (2, C): mean and rstd
     slope,
     exact,  # bool; False takes mean and var as constants
     dx,  # out, as x
@@ -271,15 +268,14 @@ def differentiate_at(
     dbeta,  # out (C,)
 ):
     """Gradients of x, gamma and beta."""
-    slope = like.dtype.type(slope)
-    gamma_c, beta_c = at_address(like, gamma, c), at_address(like, beta, c)
-    dgamma_c, dbeta_c = at_address(like, dgamma, c), at_address(like, dbeta, c)
-    mean_rstd = matrix_at(like, stats, 2, c)
-    mean, rstd = mean_rstd[0], mean_rstd[1]
+    slope = stats.dtype.type(slope)
+    gamma_c, beta_c = at_address(stats, gamma, c), at_address(stats, beta, c)
+    dgamma_c, dbeta_c = at_address(stats, dgamma, c), at_address(stats, dbeta, c)
+    mean, rstd = stats[0], stats[1]
     if sample_major:
-        rows, drows = matrix_at(like, x, b, c), matrix_at(like, dy, b, c)
-        partials = np.empty((2, count_chunks(rows), c), like.dtype)
-        work, means = np.empty((2, c)), np.empty((2, c), like.dtype)
+        rows, drows = matrix_at(stats, x, b, c), matrix_at(stats, dy, b, c)
+        partials = np.empty((2, count_chunks(rows), c), stats.dtype)
+        work, means = np.empty((2, c)), np.empty((2, c), stats.dtype)
         on_pool(
             pool, threads, gradient_sums_share,
             (drows, rows, gamma_c, beta_c, mean, rstd, slope, partials),
@@ -289,14 +285,14 @@ def differentiate_at(
         )
         on_pool(
             pool, threads, gradient_input_share,
-            (drows, rows, gamma_c, beta_c, mean, rstd, slope, means, matrix_at(like, dx, b, c)),
+            (drows, rows, gamma_c, beta_c, mean, rstd, slope, means, matrix_at(stats, dx, b, c)),
         )  # fmt: skip
     else:
-        planes, dplanes = batch_at(like, x, b, c, length), batch_at(like, dy, b, c, length)
+        planes, dplanes = batch_at(stats, x, b, c, length), batch_at(stats, dy, b, c, length)
         on_pool(
             pool, threads, backward_share,
             (
                 dplanes, planes, gamma_c, beta_c, mean, rstd, slope, exact,
-                batch_at(like, dx, b, c, length), dgamma_c, dbeta_c,
+                batch_at(stats, dx, b, c, length), dgamma_c, dbeta_c,
             ),
         )  # fmt: skip

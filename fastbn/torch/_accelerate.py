@@ -9,35 +9,56 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastbn.torch._modules import BatchNorm1d, BatchNorm2d, FeatureMajorLinear
+from fastbn.torch._modules import BatchNorm1d, BatchNorm2d
 
-# A module keeps its identity, parameters, buffers, name and hooks: what changes is its class.
-FASTER: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: BatchNorm1d,
-    nn.BatchNorm2d: BatchNorm2d,
-    nn.Linear: FeatureMajorLinear,
-}
+# Where a module keeps the class that it had.
 ORIGINAL = "_fastbn_original"
 
 
 class Absorbed(nn.Module):
-    """An activation that the batch norm before it has taken over: the identity."""
+    """What a batch norm beside it has taken over: the identity, of the same class to look at."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Return the input."""
         return input
 
     def extra_repr(self) -> str:
-        """Tell what it was."""
-        return f"{getattr(self, ORIGINAL).__name__}, by the batch norm before it"
+        """Tell who does the work."""
+        return ", ".join(filter(None, [super().extra_repr(), "by the batch norm beside it"]))
+
+    def _get_name(self) -> str:
+        kind: type[nn.Module] = getattr(self, ORIGINAL)
+        return kind.__name__
+
+
+class AbsorbedLinear(Absorbed, nn.Linear):
+    """A linear layer before a batch norm."""
+
+
+class AbsorbedLeakyReLU(Absorbed, nn.LeakyReLU):
+    """LeakyReLU behind a batch norm."""
+
+
+class AbsorbedReLU(Absorbed, nn.ReLU):
+    """ReLU behind a batch norm."""
+
+
+# A module keeps its identity, parameters, buffers, name and hooks: what changes is its class.
+FASTER: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: BatchNorm1d,
+    nn.BatchNorm2d: BatchNorm2d,
+    nn.Linear: AbsorbedLinear,
+    nn.LeakyReLU: AbsorbedLeakyReLU,
+    nn.ReLU: AbsorbedReLU,
+}
 
 
 def accelerate(model: nn.Module, *, verbose: bool = True) -> list[str]:
     """Let the batch norms of a model, and what stands beside them, run on fastbn's kernels.
 
     `BatchNorm1d` and `BatchNorm2d` are swapped wherever they are. Inside a `Sequential` a
-    `LeakyReLU` or `ReLU` behind one is computed in the same pass, and a `Linear` before one lays
-    its result out feature by feature. Modules stay the objects that they are, with the same names,
+    `LeakyReLU` or `ReLU` behind one is computed in the same pass, and a `Linear` before one in the
+    same function of PyTorch's graph. Modules stay the objects that they are, with the same names,
     parameters, buffers and hooks: an optimizer made before goes on working, and the state
     dictionary has the same keys. What has hooks, occurs twice in the tree, or is of another class
     (a subclass, too) is left alone, or stays apart.
@@ -61,17 +82,18 @@ def accelerate(model: nn.Module, *, verbose: bool = True) -> list[str]:
     lines = []
     for name, norm in found:
         if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d):
-            _become(norm, FASTER[type(norm)])
+            _become(norm)
             line = f"{name or type(norm).__name__}: {getattr(norm, ORIGINAL).__name__}"
             before, after = _neighbours(found, name, norm, occurrences)
             if type(norm) is BatchNorm1d and type(before) is nn.Linear:
-                _become(before, FeatureMajorLinear)
-                line += ", the Linear before it laid out feature by feature"
+                vars(norm)["linear"] = (before,)  # in a tuple, which makes it no submodule
+                _become(before)
+                line += ", with the Linear before it"
             if after is not None and type(after) in (nn.LeakyReLU, nn.ReLU):
                 slope = after.negative_slope if isinstance(after, nn.LeakyReLU) else 0.0
                 norm.slope = float(slope)
                 line += f", with the {type(after).__name__} behind it"
-                _become(after, Absorbed)
+                _become(after)
             lines.append(line)
     if verbose:
         print("\n".join(lines) if lines else "fastbn: found no batch norm to swap")
@@ -89,13 +111,13 @@ def restore(model: nn.Module) -> None:
     for part in model.modules():
         if ORIGINAL in vars(part):
             part.__class__ = vars(part).pop(ORIGINAL)
-            if "slope" in vars(part):
-                del part.slope
+            for name in ("slope", "linear"):
+                vars(part).pop(name, None)
 
 
-def _become(part: nn.Module, kind: type[nn.Module]) -> None:
+def _become(part: nn.Module) -> None:
     vars(part)[ORIGINAL] = type(part)
-    part.__class__ = kind
+    part.__class__ = FASTER[type(part)]
 
 
 def _neighbours(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,16 +32,19 @@ PARALLEL = 32768
 
 
 def is_covered(x: Any, *others: torch.Tensor | None) -> bool:
-    """Tell whether the kernels take x, and parameters or buffers of its dtype.
+    """Tell whether the kernels take x, and contiguous parameters or buffers of its dtype.
 
-    Plain dense tensors on the CPU, while nothing traces what is called.
+    Plain dense tensors on the CPU, while nothing traces or transforms what is called.
     """
     dtype = x.dtype
     if dtype not in DTYPES or not x.is_cpu or type(x) not in PLAIN:
         return False
     for other in others:
         if other is not None and (
-            other.dtype is not dtype or not other.is_cpu or type(other) not in PLAIN
+            other.dtype is not dtype
+            or not other.is_cpu
+            or type(other) not in PLAIN
+            or not other.is_contiguous()
         ):
             return False
     return x.layout is torch.strided and not (
@@ -73,10 +77,10 @@ def as_kernels_take_it(x: torch.Tensor) -> tuple[torch.Tensor, tuple[bool, int, 
 def vectors(
     x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return gamma and beta, dense."""
+    """Return gamma and beta."""
     return (
-        x.new_ones(x.shape[1]) if weight is None else weight.contiguous(),
-        x.new_zeros(x.shape[1]) if bias is None else bias.contiguous(),
+        x.new_ones(x.shape[1]) if weight is None else weight,
+        x.new_zeros(x.shape[1]) if bias is None else bias,
     )
 
 
@@ -90,15 +94,6 @@ def leaves_threads_idle(size: int) -> bool:
     return POOL is NO_POOL and threads_for(size) > 1
 
 
-def native(
-    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, eps: float,
-    slope: float,
-) -> torch.Tensor:  # fmt: skip
-    """Say the same in PyTorch's own words."""
-    y = functional.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
-    return y if slope == 1 else functional.leaky_relu(y, slope)
-
-
 class Recipe(NamedTuple):
     """What a module says of a call, beside the tensors that have gradients."""
 
@@ -110,6 +105,15 @@ class Recipe(NamedTuple):
     num_batches_tracked: torch.Tensor | None
 
 
+class Kept(NamedTuple):
+    """What the backward pass needs of the forward pass, beside the batch."""
+
+    sizes: tuple[bool, int, int, int]
+    gamma: torch.Tensor
+    beta: torch.Tensor
+    stats: np.ndarray  # (2, C): mean and rstd
+
+
 class BatchNormTraining(torch.autograd.Function):
     """y = act(gamma * (x - mean) / sqrt(var + eps) + beta); running statistics move in place."""
 
@@ -119,21 +123,9 @@ class BatchNormTraining(torch.autograd.Function):
         recipe: Recipe,
     ) -> torch.Tensor:  # fmt: skip
         """Normalize x, and let running statistics follow."""
-        x, sizes = as_kernels_take_it(x)
-        gamma, beta = vectors(x, weight, bias)
-        y, stats = torch.empty_like(x), x.new_empty((2, x.shape[1]))
-        eps, slope, momentum, mean, var, count = recipe
-        running = (0, 0, 0)
-        if mean is not None and var is not None and count is not None:
-            running = mean.data_ptr(), var.data_ptr(), count.data_ptr()
-        done = train_at(
-            LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, x.data_ptr(), gamma.data_ptr(),
-            beta.data_ptr(), eps, slope, momentum, *running, y.data_ptr(), stats.data_ptr(),
-        )  # fmt: skip
-        if not done:
-            _train_wide(x, gamma, beta, recipe, y, stats)
+        x, y, kept = _train(x, weight, bias, recipe)
         ctx.save_for_backward(x, weight, bias)
-        ctx.constants = sizes, gamma, beta, stats, recipe
+        ctx.constants = kept, recipe
         return y
 
     @staticmethod
@@ -141,10 +133,11 @@ class BatchNormTraining(torch.autograd.Function):
         """Gradients of x, weight and bias."""
         (dy,) = grads
         x, weight, bias = ctx.saved_tensors
-        sizes, gamma, beta, stats, recipe = ctx.constants
+        kept, recipe = ctx.constants
         if torch.is_grad_enabled():  # of the gradient, too: by PyTorch's own formulas
-            return *_differentiable(dy, x, weight, bias, recipe), None
-        dx, dgamma, dbeta = _gradients(dy, x, sizes, gamma, beta, stats, recipe.slope, True)
+            y = native(x, weight, bias, recipe)
+            return *_differentiable(y, dy, (x, weight, bias)), None
+        dx, dgamma, dbeta = _gradients(dy, x, kept, recipe.slope, True)
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         return (
             dx if needs_x else None,
@@ -154,29 +147,86 @@ class BatchNormTraining(torch.autograd.Function):
         )
 
 
+class LinearBatchNormTraining(torch.autograd.Function):
+    """The same of z = x W^T + b: one function, where PyTorch's graph has five."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, linear_weight: torch.Tensor, linear_bias: torch.Tensor | None,
+        weight: torch.Tensor | None, bias: torch.Tensor | None, recipe: Recipe,
+    ) -> torch.Tensor:  # fmt: skip
+        """Normalize x W^T + b, and let running statistics follow."""
+        z = functional.linear(x, linear_weight, linear_bias)
+        z, y, kept = _train(z, weight, bias, recipe)
+        ctx.save_for_backward(x, linear_weight, linear_bias, weight, bias, z)
+        ctx.constants = kept, recipe
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        """Gradients of x, W, b, weight and bias."""
+        (dy,) = grads
+        x, linear_weight, linear_bias, weight, bias, z = ctx.saved_tensors
+        kept, recipe = ctx.constants
+        if torch.is_grad_enabled():
+            y = native(functional.linear(x, linear_weight, linear_bias), weight, bias, recipe)
+            inputs = (x, linear_weight, linear_bias, weight, bias)
+            return *_differentiable(y, dy, inputs), None
+        dz, dgamma, dbeta = _gradients(dy, z, kept, recipe.slope, True)
+        needs = ctx.needs_input_grad
+        return (
+            torch.mm(dz, linear_weight) if needs[0] else None,
+            torch.mm(dz.t(), x) if needs[1] else None,
+            dz.sum(dim=0) if needs[2] else None,
+            dgamma if needs[3] else None,
+            dbeta if needs[4] else None,
+            None,
+        )
+
+
 # `apply` without what looks for functorch's transforms, which `is_covered` has done: some
 # microseconds less.
 normalize = super(torch.autograd.Function, BatchNormTraining).apply
+normalize_linear = super(torch.autograd.Function, LinearBatchNormTraining).apply
+
+
+def _train(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, recipe: Recipe
+) -> tuple[torch.Tensor, torch.Tensor, Kept]:
+    """Return x as the kernels take it, y, and what the backward pass needs."""
+    x, sizes = as_kernels_take_it(x)
+    gamma, beta = vectors(x, weight, bias)
+    y, stats = torch.empty_like(x), np.empty((2, sizes[2]), LIKE[x.dtype].dtype)
+    eps, slope, momentum, mean, var, count = recipe
+    running = (0, 0, 0)
+    if mean is not None and var is not None and count is not None:
+        running = mean.data_ptr(), var.data_ptr(), count.data_ptr()
+    done = train_at(
+        stats, POOL, threads_for(x.numel()), *sizes, x.data_ptr(), gamma.data_ptr(),
+        beta.data_ptr(), eps, slope, momentum, *running, y.data_ptr(),
+    )  # fmt: skip
+    if not done:
+        _train_wide(x, gamma, beta, recipe, y, stats)
+    return x, y, Kept(sizes, gamma, beta, stats)
 
 
 def _gradients(
-    dy: torch.Tensor, x: torch.Tensor, sizes: tuple[bool, int, int, int], gamma: torch.Tensor,
-    beta: torch.Tensor, stats: torch.Tensor, slope: float, exact: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    dy: torch.Tensor, x: torch.Tensor, kept: Kept, slope: float, exact: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    sizes, gamma, beta, stats = kept
     if dy.stride() != x.stride():
         dy = torch.empty_like(x).copy_(dy)
     dx, dgamma, dbeta = torch.empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
     differentiate_at(
-        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, dy.data_ptr(), x.data_ptr(),
-        gamma.data_ptr(), beta.data_ptr(), stats.data_ptr(), slope, exact, dx.data_ptr(),
-        dgamma.data_ptr(), dbeta.data_ptr(),
+        stats, POOL, threads_for(x.numel()), *sizes, dy.data_ptr(), x.data_ptr(), gamma.data_ptr(),
+        beta.data_ptr(), slope, exact, dx.data_ptr(), dgamma.data_ptr(), dbeta.data_ptr(),
     )  # fmt: skip
     return dx, dgamma, dbeta
 
 
 def differentiate(
     dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None,
-    stats: torch.Tensor, slope: float, exact: bool,
+    stats: np.ndarray, slope: float, exact: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Return dx, dgamma and dbeta of a batch that was normalized with `stats`, mean and rstd.
 
@@ -185,7 +235,7 @@ def differentiate(
     if not x.numel():
         return torch.empty_like(x), *x.new_zeros(2, x.shape[1])
     x, sizes = as_kernels_take_it(x)
-    return _gradients(dy, x, sizes, *vectors(x, weight, bias), stats, slope, exact)
+    return _gradients(dy, x, Kept(sizes, *vectors(x, weight, bias), stats), slope, exact)
 
 
 def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -209,7 +259,6 @@ def infer(
     x, sizes = as_kernels_take_it(x)
     gamma, beta = vectors(x, weight, bias)
     y = torch.empty_like(x)
-    mean, var = mean.contiguous(), var.contiguous()
     infer_at(
         LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, x.data_ptr(), gamma.data_ptr(),
         beta.data_ptr(), eps, slope, mean.data_ptr(), var.data_ptr(), y.data_ptr(),
@@ -219,7 +268,7 @@ def infer(
 
 def _train_wide(
     x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, recipe: Recipe, y: torch.Tensor,
-    stats: torch.Tensor,
+    stats: np.ndarray,
 ) -> None:  # fmt: skip
     """With sums in float64: where squares overflow float32, and where there are NaNs."""
     rows = x.detach().numpy()
@@ -233,7 +282,7 @@ def _train_wide(
     )  # fmt: skip
     result = torch.from_numpy(target.reshape(rows.shape))
     y.copy_(result.permute(0, 3, 1, 2) if x.dim() == 4 else result)
-    stats.numpy()[...] = mean, rstd
+    stats[...] = mean, rstd
     _, _, momentum, running_mean, running_var, count = recipe
     if running_mean is not None and running_var is not None and count is not None:
         count += 1
@@ -245,14 +294,19 @@ def _train_wide(
         )
 
 
+def native(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, recipe: Recipe
+) -> torch.Tensor:
+    """Say the same in PyTorch's own words."""
+    y = functional.batch_norm(x, None, None, weight, bias, True, 0.0, recipe.eps)
+    return y if recipe.slope == 1 else functional.leaky_relu(y, recipe.slope)
+
+
 def _differentiable(
-    dy: torch.Tensor, x: torch.Tensor, weight: Any, bias: Any, recipe: Recipe
+    y: torch.Tensor, dy: torch.Tensor, inputs: tuple[torch.Tensor | None, ...]
 ) -> list[torch.Tensor | None]:
     """Gradients that have gradients themselves."""
-    wanted = [tensor for tensor in (x, weight, bias) if tensor is not None and tensor.requires_grad]
-    y = native(x, weight, bias, recipe.eps, recipe.slope)
+    needs = [tensor is not None and tensor.requires_grad for tensor in inputs]
+    wanted: Any = list(itertools.compress(inputs, needs))
     found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
-    return [
-        next(found) if tensor is not None and tensor.requires_grad else None
-        for tensor in (x, weight, bias)
-    ]
+    return [next(found) if need else None for need in needs]

@@ -12,54 +12,94 @@ from fastbn.torch._functions import (
     is_covered,
     leaves_threads_idle,
     normalize,
+    normalize_linear,
 )
-
-# Below so many numbers PyTorch's own code is as fast: a call of ours costs some microseconds.
-SMALLEST = 128 * 128
 
 
 class FastBatchNorm(_BatchNorm):
-    """PyTorch's batch norm, by kernels where they cover the input and are worth their call.
+    """PyTorch's batch norm, by kernels where they cover the input.
 
-    Subclasses have PyTorch's constructors. `slope` is that of the activation: 1 is none.
+    Subclasses have PyTorch's constructors. `slope` is that of the activation: 1 is none. `linear`
+    holds a linear layer that the input goes through first, which is no submodule.
     """
 
     slope = 1.0
+    linear: tuple[torch.nn.Linear] | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Normalize a batch: with its own statistics in training, else with the running ones."""
-        x = input
-        self._check_input_dim(x)
+        if self.linear is not None:
+            return self.behind(*self.linear, input)
+        return self._normalize(input)
+
+    def behind(self, linear: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        """Normalize the result of a linear layer; in training in one function of PyTorch's graph.
+
+        Parameters
+        ----------
+        linear : torch.nn.Linear
+            Its hooks are not called.
+        x : tensor (N, in_features)
+        """
         # not by their names, which a module looks up in three places
-        parameters, buffers = self._parameters, self._buffers
-        weight, bias = parameters["weight"], parameters["bias"]
-        mean, var = buffers["running_mean"], buffers["running_var"]
-        if not is_covered(x, weight, bias, mean, var):
+        weight: torch.Tensor = linear._parameters["weight"]  # type: ignore[assignment]
+        bias = linear._parameters["bias"]
+        vectors = self._vectors()
+        if (
+            self.training
+            and is_covered(x, weight, bias, *vectors)
+            and x.dim() == 2
+            and x.shape[0] > 1
+            and weight.shape == (self.num_features, x.shape[1])
+            and not torch.is_autocast_enabled("cpu")
+            and not leaves_threads_idle(x.shape[0] * self.num_features)
+        ):
+            recipe = self._recipe()
+            if recipe is not None:
+                y: torch.Tensor = normalize_linear(x, weight, bias, *vectors[:2], recipe)
+                return y
+        return self._normalize(functional.linear(x, weight, bias))
+
+    def _normalize(self, x: torch.Tensor) -> torch.Tensor:
+        self._check_input_dim(x)
+        weight, bias, mean, var = vectors = self._vectors()
+        size = x.numel()
+        if not is_covered(x, *vectors) or leaves_threads_idle(size):
             return self._by_pytorch(x)
-        size, training = x.numel(), self.training
-        if size < SMALLEST or x.shape[1] != self.num_features or size == self.num_features:
+        if x.shape[1] != self.num_features or size <= self.num_features:
             return self._by_pytorch(x)  # which says what is wrong
-        if leaves_threads_idle(size):
-            return self._by_pytorch(x)
-        if not training and mean is not None and var is not None:
-            needs = torch.is_grad_enabled() and (
-                x.requires_grad
-                or (weight is not None and weight.requires_grad)
-                or (bias is not None and bias.requires_grad)
+        if not self.training and mean is not None and var is not None:
+            needs = torch.is_grad_enabled() and any(
+                tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)
             )
-            if needs or not size:
+            if needs:
                 return self._by_pytorch(x)
             return infer(x, weight, bias, mean, var, self.eps, self.slope)
-        if training and self.track_running_stats:
-            count = buffers["num_batches_tracked"]
-            if count is not None and not (count.dtype is torch.int64 and count.is_cpu):
-                return self._by_pytorch(x)
-            momentum = -1.0 if self.momentum is None else self.momentum
-            recipe = Recipe(self.eps, self.slope, momentum, mean, var, count)
-        else:
-            recipe = Recipe(self.eps, self.slope, 0.0, None, None, None)
-        result: torch.Tensor = normalize(x, weight, bias, recipe)
-        return result
+        recipe = self._recipe()
+        if recipe is None:
+            return self._by_pytorch(x)
+        y: torch.Tensor = normalize(x, weight, bias, recipe)
+        return y
+
+    def _vectors(self) -> tuple[torch.Tensor | None, ...]:
+        parameters, buffers = self._parameters, self._buffers
+        return (
+            parameters["weight"], parameters["bias"], buffers["running_mean"],
+            buffers["running_var"],
+        )  # fmt: skip
+
+    def _recipe(self) -> Recipe | None:
+        """What a training batch is to be normalized with; None where a kernel cannot."""
+        if not (self.training and self.track_running_stats):
+            return Recipe(self.eps, self.slope, 0.0, None, None, None)
+        buffers = self._buffers
+        count = buffers["num_batches_tracked"]
+        if count is not None and not (count.dtype is torch.int64 and count.is_cpu):
+            return None
+        momentum = -1.0 if self.momentum is None else self.momentum
+        return Recipe(
+            self.eps, self.slope, momentum, buffers["running_mean"], buffers["running_var"], count
+        )
 
     def _by_pytorch(self, x: torch.Tensor) -> torch.Tensor:
         y = super().forward(x)
@@ -109,21 +149,10 @@ class BatchNormLeakyReLU(FastBatchNorm):
         return f"{super().extra_repr()}, negative_slope={self.slope}"
 
 
-class FeatureMajorLinear(torch.nn.Linear):
-    """`torch.nn.Linear` whose result (N, C) is laid out feature by feature, for batch norm."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
-        """W x, transposed in memory."""
-        covered = is_covered(input, self.weight) and not torch.is_autocast_enabled("cpu")
-        if not covered or input.dim() != 2 or input.shape[0] * self.out_features < SMALLEST:
-            return super().forward(input)
-        if self.bias is None:
-            return torch.mm(self.weight, input.t()).t()
-        return torch.addmm(self.bias[:, None], self.weight, input.t()).t()
-
-
 class LinearBatchNormLeakyReLU(torch.nn.Module):
-    """A linear layer without bias, batch norm and LeakyReLU, laid out feature by feature.
+    """A linear layer without bias, batch norm and LeakyReLU, in one function of PyTorch's graph.
+
+    Hooks of its two parts are not called.
 
     Parameters
     ----------
@@ -150,12 +179,11 @@ class LinearBatchNormLeakyReLU(torch.nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.linear = FeatureMajorLinear(in_features, out_features, False, device, dtype)
+        self.linear = torch.nn.Linear(in_features, out_features, False, device, dtype)
         self.norm = BatchNormLeakyReLU(
             out_features, negative_slope, eps, momentum, affine, track_running_stats, device, dtype
         )
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """act(BN(W x)) of (N, in_features)."""
-        result: torch.Tensor = self.norm(self.linear(input))
-        return result
+        return self.norm.behind(self.linear, input)

@@ -84,7 +84,7 @@ class _Synchronized(torch.autograd.Function):
         (dy,) = grads
         x, weight = ctx.saved_tensors
         mean, rstd, count, group = ctx.constants
-        stats = torch.stack([mean, rstd]).to(x.dtype)
+        stats = torch.stack([mean, rstd]).to(x.dtype).numpy()
         # this process's sums, and gamma * rstd * dy, which the others do not enter
         dx, dgamma, dbeta = differentiate(dy, x, weight, None, stats, 1.0, exact=False)
         sums = torch.stack([dbeta, dgamma]).double()

@@ -1,0 +1,57 @@
+"""The work of PyTorch's modules and optimizers that `fastbn.torch` has counterparts of."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from fastbn.bench._kernel_work import AdamWork
+from fastbn.bench._step_work import STEPS
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleWork:
+    """Forward and backward of a batch norm module in training, with LeakyReLU behind it or not."""
+
+    shape: tuple[int, ...]  # (N, C, *spatial)
+    activation: bool
+    channels_last: bool = False
+
+    @property
+    def name(self) -> str:
+        """Return "128x64x50, LeakyReLU"."""
+        parts = ["x".join(map(str, self.shape))]
+        parts += ["channels last"] * self.channels_last + ["LeakyReLU"] * self.activation
+        return ", ".join(parts)
+
+    def data(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return x and dy of the shape, weight and bias (C,)."""
+        generator = np.random.default_rng(0)
+        x, dy = (generator.standard_normal(self.shape, np.float32) for _ in "xd")
+        weight, bias = generator.standard_normal((2, self.shape[1]), np.float32)
+        return x, dy, weight, bias
+
+
+SHAPES: list[tuple[int, ...]] = [
+    (128, 128), (256, 256), (1024, 512), (6000, 32), (4096, 1024),
+    (128, 64, 50), (32, 64, 32, 32), (32, 128, 16, 16),
+]  # fmt: skip
+
+MODULES = [
+    ModuleWork(shape, activation, channels_last)
+    for shape, channels_last in [*((shape, False) for shape in SHAPES), (SHAPES[-2], True)]
+    for activation in (False, True)
+]
+
+OPTIMIZERS = [
+    AdamWork("1 k", 18),
+    AdamWork("10 k", 57),
+    AdamWork("100 k", 182),
+    AdamWork("1 M", 577),
+    AdamWork("30 M", 3162),
+]
+
+# Nets whose hidden layers have some thousand numbers at least.
+LOOPS = [work for work in STEPS if math.prod((work.batch, max(work.sizes[1:]))) >= 128 * 128]
