@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 
@@ -10,7 +11,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed")
 import torch
 from torch import nn
 
-from fastbn.torch import BatchNorm1d, BatchNorm2d, accelerate, restore
+from fastbn.torch import BatchNorm1d, BatchNorm2d, _modules, accelerate, restore
 from fastbn.torch._accelerate import AbsorbedLeakyReLU, AbsorbedLinear, AbsorbedReLU
 
 
@@ -156,3 +157,82 @@ def test_compiled_and_scripted_models_are_pytorchs():
     x = torch.randn(32, 7)
     traced = torch.jit.trace(model, x, check_trace=False)
     torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_gradients_of_the_chain(bias, affine):
+    torch.manual_seed(0)
+    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    model = nn.Sequential(
+        nn.Linear(4, 3, bias=bias), nn.BatchNorm1d(3, affine=affine), nn.LeakyReLU(0.1)
+    ).double()  # fmt: skip
+    accelerate(model, verbose=False)
+    parameters = dict(model.named_parameters())
+
+    def call(x, *values):
+        return torch.func.functional_call(model, dict(zip(parameters, values, strict=True)), x)
+
+    seen = []
+    real = _modules.normalize_linear
+    try:
+        _modules.normalize_linear = lambda *a: seen.append(a) or real(*a)
+        assert torch.autograd.gradcheck(call, (x, *parameters.values()))
+        assert torch.autograd.gradgradcheck(call, (x, *parameters.values()))
+        call(x.detach(), *parameters.values()).sum().backward()  # no gradient of x is asked for
+    finally:
+        _modules.normalize_linear = real
+    assert seen
+
+
+def same(model, plain, x, **tolerance):
+    for one, other in zip(
+        [model(x), *model.buffers()], [plain(x), *plain.buffers()], strict=True
+    ):  # fmt: skip
+        torch.testing.assert_close(one, other, **tolerance)
+
+
+@pytest.mark.parametrize("x", [torch.randn(32, 7), torch.randn(7, 32).t(), torch.randn(64, 7)[::2]])
+def test_layouts_before_the_linear_layer(x):
+    model = perceptron()
+    plain = copy.deepcopy(model)
+    accelerate(model, verbose=False)
+    same(model, plain, x, rtol=1e-4, atol=1e-5)
+
+
+def test_autocast_and_compiling_are_pytorchs():
+    model = perceptron()
+    plain = copy.deepcopy(model)
+    accelerate(model, verbose=False)
+    x = torch.randn(32, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(x).dtype == plain(x).dtype == torch.bfloat16
+        same(model, plain, x)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), plain(x), rtol=1e-4, atol=1e-5)
+    torch.compiler.reset()
+
+
+def test_copies_and_files_of_a_swapped_model(tmp_path):
+    model = perceptron()
+    accelerate(model, verbose=False)
+    x = torch.randn(32, 7)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other[1].linear[0] is other[0]
+        same(other, copy.deepcopy(model), x)
+        restore(other)
+        assert type(other[0]) is nn.Linear
+    plain = perceptron()
+    plain.load_state_dict(model.state_dict())
+    same(model, plain, x, rtol=1e-4, atol=1e-5)
+
+
+def test_mistakes_behind_a_linear_layer_are_pytorchs():
+    model, plain = perceptron(), perceptron()
+    accelerate(model, verbose=False)
+    for x in (torch.randn(32, 6), torch.randn(1, 7), torch.randn(32, 7).double(), torch.ones(7)):
+        with pytest.raises((RuntimeError, ValueError)) as theirs:
+            plain(x)
+        with pytest.raises(type(theirs.value)) as mine:
+            model(x)
+        assert str(mine.value) == str(theirs.value)

@@ -54,6 +54,11 @@ def is_covered(x: Any, *others: torch.Tensor | None) -> bool:
     )
 
 
+def have_size(size: int, vectors: tuple[torch.Tensor | None, ...]) -> bool:
+    """Tell whether all vectors have so many numbers: the kernels see addresses alone."""
+    return all(vector is None or vector.numel() == size for vector in vectors)
+
+
 def as_kernels_take_it(x: torch.Tensor) -> tuple[torch.Tensor, tuple[bool, int, int, int]]:
     """Return x, copied if it must be, and how its memory is laid out.
 

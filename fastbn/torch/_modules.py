@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastbn.torch._functions import (
     Recipe,
+    have_size,
     infer,
     is_covered,
     leaves_threads_idle,
@@ -51,6 +52,8 @@ class FastBatchNorm(_BatchNorm):
             and x.dim() == 2
             and x.shape[0] > 1
             and weight.shape == (self.num_features, x.shape[1])
+            and have_size(self.num_features, vectors)
+            and (vectors[2] is None) == (vectors[3] is None)
             and not torch.is_autocast_enabled("cpu")
             and not leaves_threads_idle(x.shape[0] * self.num_features)
         ):
@@ -66,8 +69,11 @@ class FastBatchNorm(_BatchNorm):
         size = x.numel()
         if not is_covered(x, *vectors) or leaves_threads_idle(size):
             return self._by_pytorch(x)
-        if x.shape[1] != self.num_features or size <= self.num_features:
+        features = x.shape[1]
+        if size <= features or features != self.num_features or not have_size(features, vectors):
             return self._by_pytorch(x)  # which says what is wrong
+        if (mean is None) != (var is None):
+            return self._by_pytorch(x)
         if not self.training and mean is not None and var is not None:
             needs = torch.is_grad_enabled() and any(
                 tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from fastbn.torch._functions import differentiate, infer, is_covered, statistics
+from fastbn.torch._functions import differentiate, have_size, infer, is_covered, statistics
 
 
 class SyncBatchNorm(torch.nn.SyncBatchNorm):
@@ -27,8 +27,13 @@ class SyncBatchNorm(torch.nn.SyncBatchNorm):
             return self._alone(x)
         self._check_input_dim(x)
         self._check_non_zero_input_channels(x)
-        if not is_covered(x, self.weight, self.bias, self.running_mean, self.running_var):
+        vectors = self.weight, self.bias, self.running_mean, self.running_var
+        if not is_covered(x, *vectors):
             raise TypeError(f"input: expected float32 or float64 as the module is, got {x.dtype}")
+        if not have_size(x.shape[1], vectors):
+            raise ValueError(
+                f"input: expected {self.num_features} channels as the module has, got {x.shape[1]}"
+            )
         momentum: float = 0.0
         running: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
         if self.track_running_stats and self.num_batches_tracked is not None:
