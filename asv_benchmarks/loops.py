@@ -257,46 +257,38 @@ class Addresses(Benchmark):
             find(f"kernels.addresses.{name}") for name in ("train_at", "differentiate_at")
         )
         self.adam, part = find("kernels.tensors.adam_tensors"), find("kernels.optimizers.PART")
+        pool = find("_openmp.NO_POOL")
         rows, features = shape
         sizes = (rows, features, 1) if sample_major else (1, features, rows)
         arrays = [normal(*shape, dtype=dtype, seed=seed) for seed in range(6)]
         vectors = [np.ones((2, features), dtype) for _ in range(4)]
-        self.kept = arrays, vectors, np.zeros(1)
-        x, y, dy, dx, m, v = (array.ctypes.data for array in arrays)
-        (gamma, running, stats, gradients) = (pair.ctypes.data for pair in vectors)
-        beta, var = vectors[0][1].ctypes.data, vectors[1][1].ctypes.data
-        self.like = arrays[0].reshape(-1)
-        self.forward = (
-            sample_major,
-            *sizes,
-            x,
-            gamma,
-            beta,
-            1e-5,
-            0.01,
-            0.1,
-            running,
-            var,
-            y,
-            stats,
-        )
-        self.backward = (sample_major, *sizes, dy, x, gamma, beta, stats, 0.01, dx, gradients)
+        steps, counter = np.zeros(1, np.int64), np.zeros(1)
         for moment in arrays[4:]:
             moment[...] = 0
-        step = self.kept[2].ctypes.data
-        self.table = np.array([[step], [y], [dy], [m], [v], [y]])
-        self.sizes = np.array([rows * features])
-        self.parts = np.array([0, -(-rows * features // part)])
+        self.kept = arrays, vectors, steps, counter
+        x, y, dy, dx, m, v = (array.ctypes.data for array in arrays)
+        stats = vectors[0]
+        (gamma, beta), (mean, var), (dgamma, dbeta) = (
+            [row.ctypes.data for row in pair] for pair in vectors[1:]
+        )
+        where = stats, pool, 1, sample_major, *sizes
+        self.forward = (
+            *where, x, gamma, beta, 1e-5, 0.01, 0.1, mean, var, steps.ctypes.data, y,
+        )  # fmt: skip
+        self.backward = (*where, dy, x, gamma, beta, 0.01, True, dx, dgamma, dbeta)
+        table = np.array([[counter.ctypes.data, y, dy, m, v]])
+        parts = np.array([0, -(-rows * features // part)])
+        self.step = (
+            pool, 1, arrays[0].reshape(-1), counter, table, np.array([rows * features]), parts,
+            1.0, 1e-3, 0.9, 0.999, 1e-8, 0.0, False, False,
+        )  # fmt: skip
         call_first(self.time_train, self.time_differentiate, self.time_adam)
 
     def time_train(self, *_: Any) -> None:
-        self.train(self.like, *self.forward)
+        self.train(*self.forward)
 
     def time_differentiate(self, *_: Any) -> None:
-        self.differentiate(self.like, *self.backward)
+        self.differentiate(*self.backward)
 
     def time_adam(self, *_: Any) -> None:
-        self.adam(
-            self.like, self.kept[2], self.table, self.sizes, self.parts, 1.0, 1e-3, 0.9, 0.999,
-            1e-8, 0.0, False, False,
-        )  # fmt: skip
+        self.adam(*self.step)
