@@ -246,6 +246,29 @@ class WeightedBatchNorm(Loops):
         )  # fmt: skip
 
 
+class Curves(Loops):
+    """tanh and the logistic function behind batch norm, in place."""
+
+    params: Any = (*Loops.params, ["tanh", "logistic"])
+    param_names = (*Loops.param_names, "curve")
+
+    def setup(self, shape: tuple[int, int], dtype: str, curve: str) -> None:
+        self.forward, self.backward = (
+            find(f"kernels.curves.curve_{way}") for way in ("forward", "backward")
+        )
+        self.code = find(f"kernels.curves.{curve.upper()}")
+        self.z = normal(shape[0] * shape[1], dtype=dtype)
+        self.da, number = self.z.copy(), self.z.dtype.type
+        self.affine = number(0.1), number(1.5), number(-0.2)
+        call_first(self.time_forward, self.time_backward)
+
+    def time_forward(self, *_: Any) -> None:
+        self.forward(self.code, self.z)
+
+    def time_backward(self, *_: Any) -> None:
+        self.backward(self.code, self.z, *self.affine, self.da)
+
+
 class Addresses(Benchmark):
     """Batch norm of small tensors, and Adam over several, by their addresses."""
 

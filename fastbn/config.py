@@ -10,7 +10,8 @@ from fastbn._checks import choice, flag, integer, number, pair
 
 LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error")
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
-ACTIVATIONS = ("leaky_relu", "relu", "identity")
+ACTIVATIONS = ("leaky_relu", "relu", "identity", "tanh", "logistic")
+CURVES = (None, "tanh", "logistic")  # in the order of their codes (kernels/curves.py)
 INPUT_NORMALIZATIONS = (None, "zscore", "minmax")
 MAX_SEED = 2**32 - 1
 MAX_LAYER = 2**24  # units of one layer: two such layers have 1 PB of weights
@@ -101,8 +102,14 @@ class ModelConfig:
 
     @property
     def slope(self) -> float:
-        """LeakyReLU's slope in the hidden layers: 0 is ReLU, 1 is no activation."""
-        return {"relu": 0.0, "identity": 1.0}.get(self.activation, self.negative_slope)
+        """LeakyReLU's slope in the hidden layers: 0 is ReLU, 1 none, or none but the curve."""
+        slopes = {"relu": 0.0, "leaky_relu": self.negative_slope}
+        return slopes.get(self.activation, 1.0)
+
+    @property
+    def curve(self) -> str | None:
+        """The activation of the hidden layers where it is a curve: "tanh" or "logistic"."""
+        return self.activation if self.activation in CURVES else None
 
     @property
     def predicts_one_class(self) -> bool:

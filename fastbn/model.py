@@ -22,7 +22,7 @@ from fastbn._state import Header, check_tensors, state_views
 from fastbn._targets import decisions, loss_and_score, to_probabilities, wanted
 from fastbn._team import run_team
 from fastbn._threads import TrainingTeam, team_size
-from fastbn.config import LOSSES, OPTIMIZERS, ModelConfig
+from fastbn.config import CURVES, LOSSES, OPTIMIZERS, ModelConfig
 from fastbn.kernels import network as kernels
 from fastbn.schedules import Schedule
 from fastbn.training import Callback, EarlyStopping, History, minibatch_bounds, train
@@ -44,7 +44,7 @@ class BatchNormMLP:
     ----------
     layer_sizes : sequence of int
         Inputs, hidden layers, classes or outputs.
-    activation : "leaky_relu", "relu" or "identity"
+    activation : "leaky_relu", "relu", "identity", "tanh" or "logistic"
         Of the hidden layers.
     negative_slope : float
         Of LeakyReLU.
@@ -513,6 +513,7 @@ class BatchNormMLP:
         return kernels.Recipe(
             eps=number(config.eps),
             slope=number(config.slope),
+            curve=CURVES.index(config.curve),
             momentum=config.momentum,
             unbiased=config.unbiased,
             weighted=weighted,

@@ -40,6 +40,18 @@ def leaky_relu_gradient(y: Any, slope: float) -> Array:
     return np.where(_f64(y) > 0, 1.0, slope)
 
 
+def curve(y: Any, name: str) -> Array:
+    """The activation called "tanh" or "logistic", which is 1 / (1 + e^-y)."""
+    y = _f64(y)
+    return np.tanh(y) if name == "tanh" else sigmoid(y)
+
+
+def curve_gradient(y: Any, name: str) -> Array:
+    """Derivative of the curve at y: 1 - a^2, or a (1 - a)."""
+    a = curve(y, name)
+    return 1 - a**2 if name == "tanh" else a * (1 - a)
+
+
 def bias_activation(z: Any, bias: Any, slope: float) -> Array:
     """Return act(z + bias) for feature-major z (C, N)."""
     return leaky_relu(_f64(z) + _f64(bias)[:, None], slope)
@@ -230,7 +242,9 @@ def _normalized_weight(z: Array, layout: str, sample_weight: Any) -> Array:
 
 def sigmoid(logits: Any) -> Array:
     """1 / (1 + exp(-z)), without overflow."""
-    return np.exp(-np.logaddexp(0, -_f64(logits)))
+    z = _f64(logits)
+    e = np.exp(-np.abs(z))
+    return np.where(z > 0, 1.0, e) / (1 + e)
 
 
 def count_correct(logits: Any, labels: Any, layout: str = "NC") -> int:

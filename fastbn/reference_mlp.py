@@ -22,6 +22,7 @@ def forward(
     x: Any,
     *,
     slope: float,
+    curve: str | None = None,
     eps: float = 1e-5,
     masks: list[Array] | None = None,
     sample_weight: Any = None,
@@ -29,7 +30,8 @@ def forward(
     """Logits (classes, N) of samples x (N, features), and what each layer's backward pass needs.
 
     `params` maps "layers.0.weight" (out, in), "layers.0.gamma" and "layers.0.beta", or
-    "layers.0.bias" for a layer without batch norm. `masks` are dropout's, one per hidden layer.
+    "layers.0.bias" for a layer without batch norm. `curve` is "tanh" or "logistic", with slope 1,
+    where the hidden layers have one. `masks` are dropout's, one per hidden layer.
     `sample_weight` (N,) counts in the statistics of the batch.
     """
     a = np.asarray(x, np.float64).T
@@ -48,6 +50,9 @@ def forward(
             a, mean, rstd = ref.batch_norm(z, gamma, beta, eps, layer_slope, "CN", sample_weight)
             var = ref.batch_statistics(z, "CN", sample_weight)[1]
             cache |= {"mean": mean, "var": var, "rstd": rstd, "sample_weight": sample_weight}
+        if curve is not None and index < n_layers - 1:
+            cache |= {"curve": curve, "y": a}
+            a = ref.curve(a, curve)
         if masks is not None and index < n_layers - 1:
             a = a * masks[index]
         caches.append(cache)
@@ -69,6 +74,8 @@ def backward(
         cache, name = caches[index], f"layers.{index}"
         if masks is not None and index < len(caches) - 1:
             da = da * masks[index]
+        if "curve" in cache:
+            da = da * ref.curve_gradient(cache["y"], cache["curve"])
         gamma = params.get(f"{name}.gamma")
         if gamma is None:
             dz, grads[f"{name}.bias"] = ref.bias_activation_backward(
@@ -90,6 +97,7 @@ def infer(
     x: Any,
     *,
     slope: float,
+    curve: str | None = None,
     eps: float = 1e-5,
 ) -> Array:
     """Logits (classes, N) of samples x (N, features) with the running statistics.
@@ -109,4 +117,6 @@ def infer(
             )  # fmt: skip
         else:
             a = ref.bias_activation(z, params[f"{name}.bias"], layer_slope)
+        if curve is not None and index < n_layers - 1:
+            a = ref.curve(a, curve)
     return a

@@ -15,6 +15,7 @@ from fastbn.kernels import (
     batchnorm_nc,
     batchnorm_weighted,
     blocks,
+    curves,
     gemm,
     losses,
     optimizers,
@@ -87,6 +88,9 @@ def arrays(dtype):
             fma | select | {"stream"},
         ),
         (activations.dropout, (row, 0, 0.5, key), {"multiply"}),
+        (curves.curve_forward, (curves.TANH, row), {"multiply", "divide", "compare"}),
+        (curves.curve_forward, (curves.LOGISTIC, row), {"multiply", "divide"}),
+        (curves.curve_backward, (curves.TANH, row, s, s, s, row.copy()), fma | {"divide"}),
         (bn.block_gradient_sums, (row, row.copy(), s, s, s, s, s), fma | select),
         (bn.row_gradient_input, (row, row.copy(), *[s] * 7, row.copy()), fma | select),
         (

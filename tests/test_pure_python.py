@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = [
     "test_addresses.py",
     "test_batchnorm.py",
+    "test_curves.py",
     "test_gemm.py",
     "test_losses.py",
     "test_optimizers.py",

@@ -100,9 +100,19 @@ def test_cross_entropy_of_equal_logits_is_the_log_of_the_classes():
     assert loss == pytest.approx(np.log(8))
 
 
+@pytest.mark.parametrize("name", ["tanh", "logistic"])
+def test_curves(rng, name):
+    y = np.r_[-30, -1, 0, 1e-9, 3 * rng.standard_normal(20), 30]
+    expected = np.tanh(y) if name == "tanh" else 1 / (1 + np.exp(-y))
+    np.testing.assert_allclose(ref.curve(y, name), expected, rtol=1e-14)
+    numeric = (ref.curve(y + H, name) - ref.curve(y - H, name)) / (2 * H)
+    assert_gradient(ref.curve_gradient(y, name), numeric)
+
+
+@pytest.mark.parametrize("curve", [None, "tanh", "logistic"])
 @pytest.mark.parametrize("normalized_output", [True, False])
 @pytest.mark.parametrize("dropped", [True, False])
-def test_gradients_of_a_whole_network(rng, dropped, normalized_output):
+def test_gradients_of_a_whole_network(rng, dropped, normalized_output, curve):
     sizes = (4, 6, 5, 3)
     params = {}
     for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
@@ -115,10 +125,10 @@ def test_gradients_of_a_whole_network(rng, dropped, normalized_output):
     options = {"masks": masks if dropped else None}
 
     def loss():
-        logits, _ = reference_mlp.forward(params, x, slope=0.1, **options)
+        logits, _ = reference_mlp.forward(params, x, slope=0.1, curve=curve, **options)
         return ref.softmax_cross_entropy(logits, labels, "CN")[0]
 
-    logits, caches = reference_mlp.forward(params, x, slope=0.1, **options)
+    logits, caches = reference_mlp.forward(params, x, slope=0.1, curve=curve, **options)
     _, dlogits = ref.softmax_cross_entropy(logits, labels, "CN")
     grads = reference_mlp.backward(params, caches, dlogits, **options)
     assert set(grads) == set(params)

@@ -92,3 +92,17 @@ def test_the_table_of_estimators(data):
     assert len(scores) == 3
     assert min(scores) > (0.05 if data == "diabetes" else 0.88)
     assert all(float(cell.removesuffix(" s")) > 0 for cell in cells[2::2])
+
+
+def test_the_table_of_pools():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    lines = load("torch_pools").compare(1, 3)
+    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines[2:]]
+    assert [tuple(row[:2]) for row in cells] == [
+        ("PyTorch alone", "PyTorch"),
+        ("PyTorch first", "PyTorch"),
+        ("PyTorch first", "accelerated"),
+        ("fastbn first", "PyTorch"),
+        ("fastbn first", "accelerated"),
+    ]
+    assert all(float(cell.replace(",", "")) > 0 for row in cells for cell in row[2:])

@@ -75,6 +75,8 @@ def test_every_attribute_is_there(ours, theirs, iris):
         {"solver": "sgd", "learning_rate_init": 0.05},
         {"solver": "sgd", "nesterovs_momentum": False, "momentum": 0.5},
         {"hidden_layer_sizes": (7, 5), "activation": "identity"},
+        {"hidden_layer_sizes": (7, 5), "activation": "tanh"},
+        {"activation": "logistic"},
         {"batch_size": 40, "alpha": 0.0},
     ],
 )
@@ -122,18 +124,25 @@ def test_without_batch_norm_it_trains_as_scikit_learn_does(kind, options, iris, 
         assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity", "tanh", "logistic"])
 @pytest.mark.parametrize("scaling", ["zscore", "minmax", None])
 def test_coefs_are_the_network_that_predicts(iris, activation, scaling):
     X, y = iris
     model = BatchNormMLPClassifier(
         **FAST, activation=activation, input_normalization=scaling, dtype="float64"
     ).fit(X, y)
-    a, slope = X, {"relu": 0.0, "leaky_relu": 0.01, "identity": 1.0}[activation]
+    act = {
+        "relu": lambda y: np.maximum(y, 0),
+        "leaky_relu": lambda y: np.where(y > 0, y, 0.01 * y),
+        "identity": lambda y: y,
+        "tanh": np.tanh,
+        "logistic": lambda y: 1 / (1 + np.exp(-y)),
+    }[activation]
+    a = X
     for index, (weight, bias) in enumerate(zip(model.coefs_, model.intercepts_, strict=True)):
         a = a @ weight + bias
         if index < model.n_layers_ - 2:
-            a = np.where(a > 0, a, slope * a)
+            a = act(a)
     p = np.exp(a - a.max(axis=1, keepdims=True))
     np.testing.assert_allclose(model.predict_proba(X), p / p.sum(axis=1, keepdims=True), atol=1e-10)
 

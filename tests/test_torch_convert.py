@@ -15,6 +15,8 @@ from fastbn.torch import from_torch, to_torch
 VARIANTS = [
     {},
     {"batch_norm": False, "activation": "relu"},
+    {"activation": "tanh"},
+    {"batch_norm": False, "activation": "logistic"},
     {"batch_norm_output": False, "activation": "identity", "eps": 1e-3, "momentum": 0.2},
     {"input_normalization": "zscore", "dropout": 0.3},
     {"input_normalization": "minmax", "negative_slope": 0.2},
@@ -108,7 +110,7 @@ def linear(n_in, n_out, bias=True):
     ("parts", "message"),
     [
         ([nn.Conv1d(2, 2, 1)], r"module\[0\]: expected Linear, .*got Conv1d"),
-        ([linear(2, 2), nn.Tanh()], r"module\[1\]: expected Linear, .*got Tanh"),
+        ([linear(2, 2), nn.GELU()], r"module\[1\]: expected Linear, .*got GELU"),
         ([linear(2, 3), nn.ReLU(), nn.BatchNorm1d(3), linear(3, 2)], r"module\[2\]: expected"),
         ([linear(2, 3), nn.BatchNorm1d(3, affine=False)], r"module\[1\]: expected a BatchNorm1d"),
         ([linear(2, 3, False), nn.ReLU(), linear(3, 2)], "expected a bias in layer 0"),

@@ -37,6 +37,10 @@ VARIANTS = [
     {"loss": "sigmoid_cross_entropy", "label_smoothing": 0.2, "dropout": 0.3},
     {"loss": "squared_error"},
     {"loss": "squared_error", "batch_norm": False, "max_norm": 0.5},
+    {"activation": "tanh"},
+    {"activation": "tanh", "weighted": True, "gradient": "detached"},
+    {"activation": "logistic", "batch_norm": False, "dropout": 0.3},
+    {"activation": "logistic", "loss": "squared_error"},
 ]
 
 
@@ -62,7 +66,7 @@ class Oracle:
                 for i, n in enumerate(SIZES[1:-1])
             ]
         logits, caches = reference_mlp.forward(
-            self.params, x, slope=config.slope, eps=config.eps, masks=masks,
+            self.params, x, slope=config.slope, curve=config.curve, eps=config.eps, masks=masks,
             sample_weight=weight if config.weighted else None,
         )  # fmt: skip
         if config.loss == "squared_error":
@@ -215,6 +219,7 @@ def test_inference_is_the_oracles(rng, variant):
         model.snapshot(),
         scaled(x, variant.get("input_normalization")),
         slope=model.config.slope,
+        curve=model.config.curve,
     )
     assert_close(model.predict_logits(x), a.T, tolerance=1e-12)
     if model.config.loss == "squared_error":

@@ -23,6 +23,13 @@ from fastbn.persistence import whole_file
 
 ENDINGS = (".csv", ".npz", ".npy")
 
+# What the last layer's outputs become in a prediction, by the loss.
+OUTPUTS = {
+    "softmax_cross_entropy": "softmax",
+    "sigmoid_cross_entropy": "logistic",
+    "squared_error": "identity",
+}
+
 Model = Annotated[
     pathlib.Path, typer.Argument(metavar="MODEL", help="A model file that fastbn has saved.")
 ]
@@ -149,7 +156,7 @@ def info(model: Model) -> None:
     for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         last = index == len(sizes) - 2
         norm = "batch norm" if network.config.normalized(index) else "bias"
-        activation = "softmax" if last else config["activation"]
+        activation = OUTPUTS[network.config.loss] if last else config["activation"]
         rows.append((f"layer {index + 1}", f"{n_in} to {n_out}, {norm}, {activation}"))
     rows += [(name, _as_typed(value)) for name, value in config.items()]
     print_rows(rows)

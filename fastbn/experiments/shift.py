@@ -31,7 +31,9 @@ class Watch:
         params = {name: view.astype(np.float64) for name, view in model.named_parameters()}
         x = (self._x - model.scaling.center) * model.scaling.scale
         config = model.config
-        _, caches = reference_mlp.forward(params, x, slope=config.slope, eps=config.eps)
+        _, caches = reference_mlp.forward(
+            params, x, slope=config.slope, curve=config.curve, eps=config.eps
+        )
         inputs = [cache["a_prev"] for cache in caches[1:]]
         self.means.append([a.mean(axis=1) for a in inputs])
         self.deviations.append([a.std(axis=1) for a in inputs])

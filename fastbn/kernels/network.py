@@ -42,6 +42,7 @@ from fastbn.kernels.batchnorm_weighted import (
     weighted_batch_norm_backward_cn,
     weighted_batch_norm_forward_cn,
 )
+from fastbn.kernels.curves import NONE, curve_backward, curve_forward
 from fastbn.kernels.gemm import (
     DEPTH,
     multiply,
@@ -94,6 +95,7 @@ class Recipe(NamedTuple):
 
     eps: np.floating
     slope: np.floating
+    curve: int  # of the hidden layers, behind LeakyReLU with slope 1
     momentum: float
     unbiased: bool  # running variances
     weighted: bool  # statistics of the batch
@@ -320,9 +322,12 @@ def forward(network, recipe, work, samples, order, step, member):
         activate(network, recipe, work, index, z, first, last, a)
         mark(member.log, FORWARD + place)
         if index < network.layers.shape[0] - 1:
+            values = view(a, first * rows, ((last - first) * rows,))
+            if recipe.curve != NONE:
+                curve_forward(recipe.curve, values)
+                mark(member.log, FORWARD + place)
             if recipe.dropout > 0:
                 key = dropout_key(recipe.seed, step, index)
-                values = view(a, first * rows, ((last - first) * rows,))
                 dropout(values, first * rows, recipe.dropout, key)
                 mark(member.log, DROPOUT + place)
             pack_rows(a, work.a_panels[layer[UNIT] * padded :], first, last)
@@ -363,6 +368,19 @@ def activate(network, recipe, work, index, z, first, last, a):
 
 
 @njit_inlined
+def differentiate_curve(network, recipe, work, index, z, first, last, da):
+    """Gradient before the curve, of features first to last, from that behind it."""
+    layer = network.layers[index]
+    beta, number = tensor(network.params, layer, BETA), z.dtype.type
+    for c in range(first, last):
+        shift, scale = number(0), number(1)
+        if layer[NORMALIZED]:
+            shift = features(work.mean, layer)[c]
+            scale = tensor(network.params, layer, GAMMA)[c] * features(work.rstd, layer)[c]
+        curve_backward(recipe.curve, z[c], shift, scale, beta[c], da[c])
+
+
+@njit_inlined
 def backward(network, recipe, work, samples, order, step, member):
     """All gradients, from the gradient of the last layer's output in work.da."""
     rows = order.size
@@ -383,6 +401,8 @@ def backward(network, recipe, work, samples, order, step, member):
                 values = view(da, first * rows, ((last - first) * rows,))
                 dropout(values, first * rows, recipe.dropout, key)
                 mark(member.log, DROPOUT + place)
+            if recipe.curve != NONE:
+                differentiate_curve(network, recipe, work, index, z, first, last, da)
         beta, dbeta = tensor(network.params, layer, BETA), tensor(network.grads, layer, BETA)
         slope = layer_slope(network, recipe, index)
         if layer[NORMALIZED] and recipe.weighted:
@@ -580,6 +600,8 @@ def infer_logits(
             else:
                 bias_activation_forward_cn(z, beta, slope, 0, layer[N_OUT], a)
             if index < layers.shape[0] - 1:
+                if recipe.curve != NONE:
+                    curve_forward(recipe.curve, view(a, 0, (a.size,)))
                 pack_rows(a, work.a_panels[layer[UNIT] * padded :], 0, layer[N_OUT])
         result = view(work.a, 0, (layers[-1][N_OUT], count))
         for i in range(count):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(100,)
-    activation : "relu", "leaky_relu" or "identity", default="relu"
+    activation : "relu", "leaky_relu", "tanh", "logistic" or "identity", default="relu"
         Of the hidden layers.
     solver : "adam", "adamw", "sgd", "rmsprop" or "lbfgs", default="adam"
         "lbfgs" takes all samples at once, and stands for "adam" here, with a warning.

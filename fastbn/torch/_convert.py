@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastbn.config import ModelConfig
 from fastbn.model import BatchNormMLP
 
 OPTIMIZERS = {
@@ -16,6 +17,9 @@ OPTIMIZERS = {
     "sgd": torch.optim.SGD,
     "rmsprop": torch.optim.RMSprop,
 }
+
+# Activations without parameters, and what the model calls them.
+NAMED: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "logistic"}
 
 
 class InputScaling(nn.Module):
@@ -78,8 +82,8 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
             norm.num_batches_tracked.fill_(model.steps)  # type: ignore[union-attr]
             layers.append(norm)
             names += [f"{name}.gamma", f"{name}.beta"]
-        if not is_last and config.slope != 1:
-            layers.append(nn.LeakyReLU(config.slope) if config.slope > 0 else nn.ReLU())
+        if not is_last and config.activation != "identity":
+            layers.append(_activation(config))
         if not is_last and config.dropout > 0:
             layers.append(nn.Dropout(config.dropout))
     module = nn.Sequential(*layers)
@@ -87,6 +91,13 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
         for name, parameter in zip(names, module.parameters(), strict=True):
             parameter.copy_(torch.from_numpy(state[name]))
     return module.eval(), _optimizer(model, module, names, state)
+
+
+def _activation(config: ModelConfig) -> nn.Module:
+    for kind, name in NAMED.items():
+        if config.activation == name:
+            return kind()
+    return nn.LeakyReLU(config.negative_slope)
 
 
 def _optimizer(
@@ -128,9 +139,9 @@ def from_torch(
     ----------
     module : torch.nn.Sequential
         Layers as `to_torch` makes them, in order: `Linear`, `BatchNorm1d` (with parameters and
-        running statistics; a bias before it moves into the running mean), `LeakyReLU` or `ReLU`,
-        `Dropout`; an `InputScaling` before the first, an `Identity` anywhere. All hidden layers
-        have to be alike, and so has the last but for its activation.
+        running statistics; a bias before it moves into the running mean), `LeakyReLU`, `ReLU`,
+        `Tanh` or `Sigmoid`, `Dropout`; an `InputScaling` before the first, an `Identity` anywhere.
+        All hidden layers have to be alike, and so has the last but for its activation.
     optimizer : torch.optim.Adam, AdamW, SGD or RMSprop, optional
         Of the module's parameters: gives its moments, steps and options.
     options
@@ -197,18 +208,18 @@ def _read_layers(module: nn.Sequential) -> tuple[InputScaling | None, list[dict[
         if isinstance(part, InputScaling) and last is None and scaling is None:
             scaling = part
         elif isinstance(part, nn.Linear):
-            layers.append({"linear": part, "norm": None, "slope": None, "dropout": None})
+            layers.append({"linear": part, "norm": None, "activation": None, "dropout": None})
         elif last is None:
             _refuse(place, part)
-        elif isinstance(part, nn.BatchNorm1d) and _is_free(last, "norm", "slope", "dropout"):
+        elif isinstance(part, nn.BatchNorm1d) and _is_free(last, "norm", "activation", "dropout"):
             if not (part.affine and part.track_running_stats) or part.momentum is None:
                 raise ValueError(
                     f"module[{place}]: expected a BatchNorm1d with parameters, running statistics "
                     f"and a momentum, got {part}"
                 )
             last["norm"] = part
-        elif isinstance(part, nn.LeakyReLU | nn.ReLU) and _is_free(last, "slope", "dropout"):
-            last["slope"] = part.negative_slope if isinstance(part, nn.LeakyReLU) else 0.0
+        elif _named(part) is not None and _is_free(last, "activation", "dropout"):
+            last["activation"] = _named(part)
         elif isinstance(part, nn.Dropout) and _is_free(last, "dropout"):
             last["dropout"] = part.p
         elif not isinstance(part, nn.Identity):
@@ -221,33 +232,40 @@ def _read_layers(module: nn.Sequential) -> tuple[InputScaling | None, list[dict[
     return scaling, layers
 
 
+def _named(part: nn.Module) -> tuple[str, float] | None:
+    """Name and slope of an activation, as the model has them; None for other modules."""
+    for kind, name in NAMED.items():
+        if isinstance(part, kind):
+            return name, 0.01
+    return ("leaky_relu", part.negative_slope) if isinstance(part, nn.LeakyReLU) else None
+
+
 def _is_free(layer: dict[str, Any], *names: str) -> bool:
     return all(layer[name] is None for name in names)
 
 
 def _refuse(place: int, part: nn.Module) -> None:
     raise TypeError(
-        f"module[{place}]: expected Linear, BatchNorm1d, LeakyReLU or ReLU, Dropout in this order, "
-        f"got {part}"
+        f"module[{place}]: expected Linear, BatchNorm1d, LeakyReLU, ReLU, Tanh or Sigmoid, Dropout "
+        f"in this order, got {part}"
     )
 
 
 def _shared_options(layers: list[dict[str, Any]]) -> dict[str, Any]:
     """Arguments of the model that all layers have to agree on."""
     *hidden, last = layers
-    if last["slope"] is not None or last["dropout"] is not None:
+    if last["activation"] is not None or last["dropout"] is not None:
         raise ValueError("module: expected nothing behind the last layer but its batch norm")
     sizes = [layers[0]["linear"].in_features, *(layer["linear"].out_features for layer in layers)]
     norms = [layer["norm"] for layer in layers if layer["norm"] is not None]
-    slope = _one(
-        "activation", {1.0 if one["slope"] is None else one["slope"] for one in hidden}, 1.0
-    )
+    none = ("identity", 1.0)
+    activation, slope = _one("activation", {one["activation"] or none for one in hidden}, none)
     batch_norm = _one("batch norm", {one["norm"] is not None for one in hidden}, bool(norms))
     if last["norm"] is not None and not batch_norm:
         raise ValueError("module: expected batch norm in all hidden layers, as the last one has it")
     options = {
         "layer_sizes": sizes,
-        "activation": "leaky_relu",
+        "activation": activation,
         "negative_slope": slope,
         "batch_norm": batch_norm,
         "batch_norm_output": last["norm"] is not None,

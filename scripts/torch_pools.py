@@ -1,0 +1,125 @@
+"""Measure whether PyTorch and fastbn stand in each other's way in one process.
+
+    python scripts/torch_pools.py [--processes 7] [--steps 300]
+
+A training step in PyTorch's own words (784-256-128-10, 128 samples, fused Adam), in turns with the
+same step accelerated by `fastbn.torch` and with one of fastbn's NumPy functions: in a process where
+PyTorch was imported and used first, in one where fastbn was, and, beside them, in a process without
+fastbn, in turns with itself and with a function of NumPy's own on as much memory. Where two pools
+of threads fight for the cores, a step takes several times as long, now and then or always.
+Processes take turns; microseconds, the median over processes of each one's median and 99th
+percentile. Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+
+CODE = """
+import json, sys, time
+order, steps = sys.argv[1], int(sys.argv[2])
+
+def use_fastbn():
+    import fastbn, numpy as np
+    x = np.random.default_rng(0).standard_normal((1024, 512), np.float32)
+    return lambda: fastbn.batch_norm(x)
+
+numpy_function = use_fastbn() if order == "fastbn first" else None
+if numpy_function is not None:
+    numpy_function()
+import torch
+
+data, labels = torch.randn(128, 784), torch.randint(0, 10, (128,))
+
+def loop(accelerated):
+    torch.manual_seed(0)
+    layers = []
+    for n_in, n_out in [(784, 256), (256, 128), (128, 10)]:
+        layers += [torch.nn.Linear(n_in, n_out), torch.nn.BatchNorm1d(n_out), torch.nn.ReLU()]
+    net = torch.nn.Sequential(*layers)
+    if accelerated:
+        from fastbn.torch import Adam, accelerate
+        accelerate(net, verbose=False)
+        optimizer = Adam(net.parameters())
+    else:
+        optimizer = torch.optim.Adam(net.parameters(), fused=True)
+
+    def step():
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(data), labels).backward()
+        optimizer.step()
+
+    return step
+
+plain = loop(accelerated=False)
+plain()
+if order == "PyTorch first":
+    numpy_function = use_fastbn()
+work = {"PyTorch": plain}
+if numpy_function is None:
+    import numpy as np
+    x = np.random.default_rng(0).standard_normal((1024, 512), np.float32)
+    work |= {"itself": loop(accelerated=False), "NumPy function": lambda: np.tanh(x)}
+else:
+    work |= {"accelerated": loop(accelerated=True), "NumPy function": numpy_function}
+times = {name: [] for name in work}
+for step in range(steps + 20):
+    for name, run in work.items():
+        start = time.perf_counter()
+        run()
+        if step >= 20:
+            times[name].append(time.perf_counter() - start)
+print(json.dumps({name: sorted(taken) for name, taken in times.items()}))
+"""
+
+ORDERS = ("PyTorch alone", "PyTorch first", "fastbn first")
+
+
+def measure(order: str, steps: int) -> dict[str, list[float]]:
+    """Return sorted seconds of each kind of step, in a process of its own."""
+    command = [sys.executable, "-c", CODE, order, str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{order}: {done.stderr}")
+    found: dict[str, list[float]] = json.loads(done.stdout)
+    return found
+
+
+def compare(processes: int, steps: int) -> list[str]:
+    """Return the lines of a Markdown table."""
+    taken: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    measure(ORDERS[1], 1)  # compiles
+    for turn in range(processes):
+        for order in ORDERS[:: -1 if turn % 2 else 1]:
+            for name, seconds in measure(order, steps).items():
+                late = seconds[int(0.99 * (len(seconds) - 1))]
+                pair = statistics.median(seconds), late
+                taken.setdefault((order, name), []).append(pair)
+    lines = ["| process | step | median | 99th percentile |", "|---|---|---|---|"]
+    for order, name in itertools.product(ORDERS, ("PyTorch", "accelerated")):
+        if (order, name) in taken:
+            middle, late = (
+                statistics.median(part) for part in zip(*taken[order, name], strict=True)
+            )
+            lines.append(f"| {order} | {name} | {middle * 1e6:,.0f} | {late * 1e6:,.0f} |")
+    return lines
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--processes", type=int, default=7, help="of each kind (default: 7)")
+    parser.add_argument("--steps", type=int, default=300, help="in each process (default: 300)")
+    options = parser.parse_args()
+    if options.processes < 1 or options.steps < 1:
+        parser.error("--processes and --steps: expected 1 or more")
+    print("\n".join(compare(options.processes, options.steps)))
+
+
+if __name__ == "__main__":
+    main()
