@@ -11,8 +11,19 @@ from cases import JIT_DISABLED
 
 pytest.importorskip("threadpoolctl")
 
-from fastbn.bench import _fastbn, _kernel_work, _numpy, _peers, _report, _suites, _timing
+from fastbn import reference
+from fastbn.bench import (
+    _fastbn,
+    _kernel_work,
+    _module_work,
+    _numpy,
+    _peers,
+    _report,
+    _suites,
+    _timing,
+)
 from fastbn.bench._kernel_work import AdamWork, BatchNormWork, ScaleWork
+from fastbn.bench._module_work import ModuleWork
 from fastbn.bench._row import Contestant, Row
 from fastbn.bench._step_work import SCALING, StepWork, random_works
 from fastbn.bench._timing import Timing, interleave
@@ -91,6 +102,65 @@ def test_other_work_is_marked_wrong(monkeypatch):
     assert found.wrong == ["numpy"]
     assert "WRONG" in str(_report.tables([found]))
     assert "numpy in training step" in _report.summary([found])[-1]
+
+
+TORCH_MODULES = [
+    ModuleWork((31, 5), activation=True),
+    ModuleWork((7, 3, 6), activation=False),
+    ModuleWork((4, 3, 5, 2), activation=True, channels_last=True),
+]
+
+
+@pytest.fixture
+def small_torch_suite(monkeypatch):
+    monkeypatch.setattr(_suites, "MODULES", TORCH_MODULES)
+    monkeypatch.setattr(_suites, "OPTIMIZERS", [AdamWork("small", 9)])
+    monkeypatch.setattr(_suites, "STEPS", [TINY])
+
+
+def test_what_takes_pytorchs_place_does_the_same_work(small_torch_suite):
+    if not _peers.is_installed("torch"):
+        pytest.skip("torch is not installed")
+    found = list(_suites.rows(["torch"], ["torch"]))
+    assert [row.suite.removeprefix("PyTorch's ") for row in found] == [
+        *["batch norm"] * 3, "Adam", "training step",
+    ]  # fmt: skip
+    assert found[2].work == "4x3x5x2, channels last, LeakyReLU"
+    for row in found:
+        assert row.missing == {}
+        assert 0 <= row.apart["torch"] < 1e-5
+        assert {one.side for one in row.contestants} == {"fastbn", "torch"}
+
+
+def test_no_sign_is_left_to_rounding():
+    work = ModuleWork((500, 40), activation=True)
+    x, _, weight, bias = work.data()
+    y = reference.batch_norm(x, weight, bias)[0]
+    assert np.abs(y).min() > 0.9 * _module_work.CORNER
+    other = ModuleWork((500, 40), activation=False).data()[0]
+    assert np.abs(reference.batch_norm(other, weight, bias)[0]).min() < 0.5 * _module_work.CORNER
+
+
+def test_modules_are_those_of_fastbn_and_of_pytorch():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    from fastbn.bench._torch_modules import AcceleratedStepper, FastAdam, Module
+
+    ours, theirs = (Module(TORCH_MODULES[0], 1, way) for way in ("accelerated", "eager"))
+    assert type(ours.norm).__module__.startswith("fastbn.torch")
+    assert type(theirs.norm).__module__.startswith("torch.nn")
+    stepper = AcceleratedStepper(TINY, 1)
+    for optimizer in (FastAdam(AdamWork("small", 9), 1).adam, stepper.adam):
+        assert type(optimizer).__module__.startswith("fastbn.torch")
+    assert any(type(part).__module__.startswith("fastbn.torch") for part in stepper.net.modules())
+
+
+def test_the_suite_without_pytorch(monkeypatch):
+    commands = pytest.importorskip("commands")
+    monkeypatch.setattr(_peers, "is_installed", lambda peer: False)
+    result = commands.run("bench", "--suite", "torch")
+    assert result.exit_code == 1
+    assert "pip install 'fastbn[torch]'" in " ".join(result.output.replace("│", " ").split())
+    assert list(_suites.rows(["torch"], [])) == []
 
 
 class Fixed(_kernel_work.Runner):

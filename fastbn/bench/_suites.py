@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbn.bench import _peers
 from fastbn.bench._kernel_work import ADAMS, BATCH_NORMS, SCALES, Runner
-from fastbn.bench._module_work import LOOPS, MODULES, OPTIMIZERS
+from fastbn.bench._module_work import MODULES, OPTIMIZERS
 from fastbn.bench._peers import NO_BATCH_NORM, Makers, absent
 from fastbn.bench._row import Row
 from fastbn.bench._step_work import BATCHES, SCALING, STEPS, Stepper, StepWork, random_works
@@ -79,7 +79,7 @@ def torch_rows(peers: Sequence[str]) -> Iterator[Row]:
     for adam in OPTIMIZERS:
         makers = _peers.torch_optimizers(peers, adam)
         yield _kernel_row("PyTorch's Adam", adam.name, makers, no_adam, 0)
-    for work in LOOPS:
+    for work in STEPS:
         missing: dict[str, str] = {}
         made, apart = _prepare(_peers.torch_loops(peers, work), missing, _first_losses)
         epochs_of = {key: functools.partial(_run_epochs, one) for key, one in made.items()}
