@@ -123,6 +123,11 @@ def arrays(dtype):
             (x, 0, 64, vec, vec, vec, s, x.copy()),
             fma | select | {"stream"},
         ),
+        (
+            nc.stream_row_gradient_input,
+            (row, row.copy(), *flat, s, row.copy(), row.copy(), row.copy()),
+            fma | select | {"stream"},
+        ),
         (blocks.moments_blocks, (narrow, 0, 64, near, near.copy(), near.copy()), fma),
         (blocks.affine_blocks, (narrow, 0, 64, *[near] * 3, s, narrow.copy()), fma | select),
         (

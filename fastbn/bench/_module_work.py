@@ -42,12 +42,13 @@ class ModuleWork:
 
 SHAPES: list[tuple[int, ...]] = [
     (64, 64), (128, 128), (256, 256), (1024, 512), (6000, 32), (4096, 1024),
-    (128, 64, 50), (32, 64, 32, 32), (32, 128, 16, 16),
+    (128, 64, 50), (32, 64, 32, 32), (32, 128, 16, 16), (32, 64, 56, 56),
 ]  # fmt: skip
+CHANNELS_LAST = (32, 64, 32, 32)
 
 MODULES = [
     ModuleWork(shape, activation, channels_last)
-    for shape, channels_last in [*((shape, False) for shape in SHAPES), (SHAPES[-2], True)]
+    for shape, channels_last in [*((shape, False) for shape in SHAPES), (CHANNELS_LAST, True)]
     for activation in (False, True)
 ]
 

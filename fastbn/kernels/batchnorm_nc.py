@@ -312,6 +312,35 @@ def row_gradient_input(dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, d
         dx[j] = gamma[j] * rstd[j] * (g - mean_g[j] - xhat * mean_gx[j])
 
 
+@njit_inlined
+def part_gradient_input(
+    dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, start, length, dx
+):  # fmt: skip
+    """`row_gradient_input` for numbers start, start + 1, ... of a row, to all of `dx`."""
+    size = (length,)
+    row_gradient_input(
+        view(dy, start, size), view(x, start, size), view(gamma, start, size),
+        view(beta, start, size), view(mean, start, size), view(rstd, start, size), slope,
+        view(mean_g, start, size), view(mean_gx, start, size), dx,
+    )  # fmt: skip
+
+
+@njit
+def stream_row_gradient_input(dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx):
+    """`row_gradient_input`, past the caches; a `fence` has to follow."""
+    first, last = whole_pieces(dx)
+    piece = scratch_like(dx, PIECE)
+    part_gradient_input(
+        dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, 0, first, dx[:first]
+    )
+    for j in range(first, last, PIECE):
+        part_gradient_input(dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, j, PIECE, piece)
+        stream_piece(PIECE, piece, dx, j)
+    part_gradient_input(
+        dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, last, dx.size - last, dx[last:]
+    )
+
+
 @njit
 def chunk_gradient_input_nc(
     dy,  # (N, C)
@@ -331,6 +360,13 @@ def chunk_gradient_input_nc(
     first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
     if has_blocks(x):
         return input_blocks(dy, x, first, last, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx)
+    if is_streamed(x) and x.shape[1] >= WIDE:
+        for i in range(first, last):
+            stream_row_gradient_input(
+                dy[i], x[i], gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx[i]
+            )
+        fence()
+        return
     for i in range(first, last):
         row_gradient_input(dy[i], x[i], gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx[i])
 

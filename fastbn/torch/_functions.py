@@ -14,6 +14,7 @@ from fastbn._openmp import NO_POOL, find_pool
 from fastbn.functional.batchnorm import normalize_nc
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
 from fastbn.kernels.batchnorm import update_running_statistics
+from fastbn.torch._memory import empty_like
 
 DTYPES = (torch.float32, torch.float64)
 PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -201,7 +202,7 @@ def _train(
     """Return x as the kernels take it, y, and what the backward pass needs."""
     x, sizes = as_kernels_take_it(x)
     gamma, beta = vectors(x, weight, bias)
-    y, stats = torch.empty_like(x), np.empty((2, sizes[2]), LIKE[x.dtype].dtype)
+    y, stats = empty_like(x), np.empty((2, sizes[2]), LIKE[x.dtype].dtype)
     eps, slope, momentum, mean, var, count = recipe
     running = (0, 0, 0)
     if mean is not None and var is not None and count is not None:
@@ -221,7 +222,7 @@ def _gradients(
     sizes, gamma, beta, stats = kept
     if dy.stride() != x.stride():
         dy = torch.empty_like(x).copy_(dy)
-    dx, dgamma, dbeta = torch.empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
+    dx, dgamma, dbeta = empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
     differentiate_at(
         stats, POOL, threads_for(x.numel()), *sizes, dy.data_ptr(), x.data_ptr(), gamma.data_ptr(),
         beta.data_ptr(), slope, exact, dx.data_ptr(), dgamma.data_ptr(), dbeta.data_ptr(),
@@ -263,7 +264,7 @@ def infer(
     """Normalize with running statistics, without gradients."""
     x, sizes = as_kernels_take_it(x)
     gamma, beta = vectors(x, weight, bias)
-    y = torch.empty_like(x)
+    y = empty_like(x)
     infer_at(
         LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, x.data_ptr(), gamma.data_ptr(),
         beta.data_ptr(), eps, slope, mean.data_ptr(), var.data_ptr(), y.data_ptr(),
