@@ -15,6 +15,9 @@ from fastbn.functional.preprocessing import (
     standard_scales,
 )
 
+# Rows whose weighted moments are taken at once.
+ROWS = 4096
+
 
 def feature_matrix(name: str, value: Any, n_features: int, dtype: np.dtype) -> np.ndarray:
     """Return `value` as a contiguous matrix (samples, n_features) of `dtype`, all of it finite.
@@ -34,6 +37,19 @@ def feature_matrix(name: str, value: Any, n_features: int, dtype: np.dtype) -> n
         row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
         raise ValueError(f"{name}: expected finite numbers of {dtype}, got others in row {row}")
     return matrix
+
+
+def weighted_moments(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and variance of each column in float64, from a part of the rows at a time.
+
+    All is measured from the first row, so that a constant column has the variance 0.
+    """
+    share = np.asarray(weight, np.float64) / weight.sum(dtype=np.float64)
+    origin = x[0].astype(np.float64)
+    parts = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]
+    mean: Any = sum(share[part] @ (x[part] - origin) for part in parts)
+    var: Any = sum(share[part] @ (x[part] - origin - mean) ** 2 for part in parts)
+    return origin + mean, var
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +87,7 @@ class InputScaling:
         if weight is None:
             mean, std = fit_standard(x.astype(dtype, copy=False))
         else:
-            wide = np.average(x, axis=0, weights=weight)
-            var = np.average((x - wide) ** 2, axis=0, weights=weight)
+            wide, var = weighted_moments(x, weight)
             mean, std = wide.astype(dtype), np.sqrt(var).astype(dtype)
         return InputScaling(self.mode, mean, standard_scales(std), True)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import pickle
 import signal
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -12,14 +14,16 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import fastbn
 from fastbn.sklearn import BatchNormMLPClassifier, BatchNormMLPRegressor
+from fastbn.sklearn._rates import rate_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -157,7 +161,7 @@ def test_two_classes_with_names():
     assert p.shape == (len(y), 2)
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
     assert np.array_equal(model.predict(X), model.classes_[p.argmax(axis=1)])
-    np.testing.assert_allclose(model.predict_log_proba(X), np.log(p))
+    np.testing.assert_allclose(model.predict_log_proba(X), np.log(p), rtol=1e-5, atol=1e-6)
 
 
 def test_several_labels(iris):
@@ -241,26 +245,72 @@ def test_it_stops_where_the_loss_does(iris, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"Iteration 1, loss = {model.loss_curve_[0]:.8f}"
     assert out[-1] == (
-        "Training loss did not improve more than tol=0.050000 for 10 consecutive epochs."
+        "Training loss did not improve more than tol=0.050000 for 10 consecutive epochs. Stopping."
     )
     with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(3\) reached"):
         model.set_params(max_iter=3).fit(X, y)
 
 
-def test_learning_rates_of_sgd(iris):
+def test_learning_rates_of_sgd(iris, capsys):
     X, y = iris
     options = {**FAST, "solver": "sgd", "shuffle": False, "batch_size": 50, "max_iter": 4}
     scaled = BatchNormMLPClassifier(**options, learning_rate="invscaling", power_t=0.5)
     scaled.fit(X, y)
-    from fastbn.sklearn._rates import rate_of
-
-    rate = rate_of(scaled, 150, 3, 0)
+    rate = rate_of(scaled, 150, 3, 0, None)
     expected = [0.01] * 3 + [0.01 / 151**0.5] * 3 + [0.01 / 301**0.5] * 3
     np.testing.assert_allclose([rate.schedule(step) for step in range(9)], expected)
     adaptive = BatchNormMLPClassifier(**options, learning_rate="adaptive", tol=0.5)
-    adaptive.set_params(max_iter=400, n_iter_no_change=2).fit(X, y)
+    adaptive.set_params(max_iter=400, n_iter_no_change=2, verbose=True).fit(X, y)
     assert adaptive.n_iter_ < 100  # 0.01 is divided by five until it is below 1e-6
-    assert rate_of(adaptive, 150, 3, 0).slow_down()
+    out = capsys.readouterr().out
+    assert "consecutive epochs. Setting learning rate to 0.002000\n" in out
+    assert out.endswith("consecutive epochs. Learning rate too small. Stopping.\n")
+
+
+def rates_of_partial_fits(monkeypatch, calls, X, y, **options):
+    """Learning rates of the first step of each `partial_fit`, ours and scikit-learn's."""
+    ours, theirs = BatchNormMLPClassifier(**options), MLPClassifier(**options)
+    found, expected, real = [], [], fastbn.BatchNormMLP.run_steps
+    monkeypatch.setattr(
+        fastbn.BatchNormMLP, "run_steps",
+        lambda self, samples, order, bounds, lrs: found.append(lrs[0])
+        or real(self, samples, order, bounds, lrs),
+    )  # fmt: skip
+    for _ in range(calls):
+        if theirs.__dict__.get("_optimizer") is None:
+            expected.append(options["learning_rate_init"])
+        else:
+            expected.append(theirs._optimizer.learning_rate)
+        theirs.partial_fit(X, y, classes=np.unique(y))
+        ours.partial_fit(X, y, classes=np.unique(y))
+    monkeypatch.undo()
+    return found, expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"learning_rate": "invscaling", "learning_rate_init": 0.5},
+        {"learning_rate": "adaptive", "learning_rate_init": 0.5, "tol": 10, "n_iter_no_change": 2},
+    ],
+)
+def test_rates_go_on_from_one_partial_fit_to_the_next(monkeypatch, iris, options):
+    found, expected = rates_of_partial_fits(
+        monkeypatch, 10, *iris, solver="sgd", random_state=0, **options
+    )
+    np.testing.assert_allclose(found, expected)
+    assert found[-1] < 0.1
+
+
+def test_a_schedule_goes_on_from_one_partial_fit_to_the_next(iris):
+    X, y = iris
+    seen = []
+    model = BatchNormMLPClassifier(
+        **{**FAST, "max_iter": 4, "batch_size": 50}, schedule=lambda step: seen.append(step) or 0.01
+    )
+    for _ in range(4):
+        model.partial_fit(X, y, classes=[0, 1, 2])
+    assert sorted(set(seen)) == list(range(12))
 
 
 def test_schedules_solvers_and_smoothing(iris):
@@ -289,7 +339,7 @@ def test_weights(iris):
         X[30:], y[30:], sample_weight=np.where(y[30:] == 0, 120 / 3 / 20, 120 / 3 / 50)
     )
     np.testing.assert_allclose(balanced.predict_proba(X), by_hand.predict_proba(X), atol=1e-6)
-    with pytest.raises(ValueError, match="must contain at least one non-zero number"):
+    with pytest.raises(ValueError, match="non-zero number|some above 0"):
         model.fit(X, y, sample_weight=np.zeros(150))
 
 
@@ -393,7 +443,11 @@ def test_threads_are_limited(monkeypatch):
         ({"learning_rate": "fast"}, "learning_rate: expected one of"),
         ({"learning_rate_init": 0.0}, "learning_rate_init: expected a finite number"),
         ({"alpha": -1}, "alpha: expected a finite number"),
-        ({"batch_size": 1}, "batch_size: expected an integer of at least 2"),
+        ({"batch_size": 0}, "batch_size: expected an integer of at least 1"),
+        ({"hidden_layer_sizes": None}, "hidden_layer_sizes: expected an int, or a sequence"),
+        ({"verbose": "yes"}, "verbose: expected True, False or an int"),
+        ({"class_weight": {0: float("nan"), 1: 1, 2: 1}}, "class_weight: expected finite numbers"),
+        ({"class_weight": {0: 0, 1: 0, 2: 0}}, "class_weight: expected finite numbers"),
         ({"batch_size": "large"}, "batch_size: expected one of"),
         ({"max_iter": 0}, "max_iter: expected an integer of at least 1"),
         ({"tol": float("nan")}, "tol: expected a finite number"),
@@ -410,7 +464,7 @@ def test_mistakes_leave_an_estimator_as_it_was(iris, options, message):
     X, y = iris
     model = BatchNormMLPClassifier(**FAST).fit(X, y)
     before = {name: value for name, value in vars(model).items() if name.endswith("_")}
-    with pytest.raises((TypeError, ValueError), match=message):
+    with pytest.raises(ValueError, match=message):  # of wrong types, too, as in scikit-learn
         model.set_params(**options).fit(X[:, :2], y)
     after = {name: value for name, value in vars(model).items() if name.endswith("_")}
     assert before == after
@@ -429,6 +483,161 @@ def test_a_fit_that_diverges_loses_nothing(iris):
         model.fit(X, np.c_[y, y])
     with pytest.raises(ValueError, match="features"):
         model.predict(X[:, :2])
+
+
+def test_early_stopping_of_a_fit_that_diverges_goes_back_to_the_best_epoch(diabetes):
+    X, y = diabetes
+    model = BatchNormMLPRegressor(
+        **FAST, solver="sgd", early_stopping=True, batch_norm=False,
+        schedule=lambda step: 0.01 if step < 10 else 1e30,
+    )  # fmt: skip
+    with pytest.warns(ConvergenceWarning, match="Training diverged: the weights are those of"):
+        model.fit(X, y)
+    assert np.isnan(model.validation_scores_[-1])
+    assert np.isfinite(model.best_validation_score_)
+    assert np.isfinite(model.predict(X)).all()
+    best = model.set_params(warm_start=True, learning_rate_init=1e-9, schedule=None, max_iter=1)
+    before = best.predict(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        best.fit(X, y)
+    np.testing.assert_allclose(best.predict(X), before, rtol=1e-3, atol=1e-3)
+
+
+def test_warm_start_goes_back_to_the_best_epoch_of_all(iris):
+    X, y = iris
+    model = BatchNormMLPClassifier(**FAST, early_stopping=True, warm_start=True).fit(X, y)
+    best, said = model.best_validation_score_, model.predict_proba(X)
+    model.set_params(schedule=lambda step: 10.0, solver="sgd", max_iter=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X, y)
+    assert model.best_validation_score_ == best
+    assert max(model.validation_scores_[-2:]) < best
+    assert np.array_equal(model.predict_proba(X), said)
+
+
+def test_another_solver_begins_with_moments_of_its_own(iris):
+    X, y = iris
+    options = {**FAST, "warm_start": True}
+    model = BatchNormMLPClassifier(**options, solver="sgd", tol=0).fit(X, y)
+    last = model.loss_curve_[-1]
+    model.set_params(solver="adam", learning_rate_init=1e-3, max_iter=5).fit(X, y)
+    assert model.model_.steps == 5
+    assert max(model.loss_curve_[-5:]) < 1.1 * last
+
+
+def test_a_signal_handler_of_somebody_elses(iris):
+    X, y = iris
+
+    class Impatient(BatchNormMLPClassifier):
+        def _validation_score(self, *args):
+            signal.raise_signal(signal.SIGINT)
+            return 0.0
+
+    def handler(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.warns(UserWarning, match="Training interrupted by user"):
+            model = Impatient(**FAST, early_stopping=True).fit(X, y)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert model.predict(X).shape == y.shape
+
+
+def test_weights_scale_inputs_as_well_as_none_do():
+    rng = np.random.default_rng(0)
+    x = np.c_[1e4 + rng.standard_normal((100_000, 2)), np.full(100_000, 0.1)].astype(np.float32)
+    y = x[:, 0] > 1e4
+    options = {"hidden_layer_sizes": 4, "max_iter": 1, "random_state": 0}
+    for weight in (np.ones(len(x)), rng.uniform(0.5, 2, len(x))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scaling = BatchNormMLPClassifier(**options).fit(x, y, weight).model_.scaling
+        wide = x.astype(np.float64)
+        mean = np.average(wide, axis=0, weights=weight)
+        std = np.sqrt(np.average((wide - mean) ** 2, axis=0, weights=weight))
+        np.testing.assert_allclose(scaling.center, mean, rtol=1e-6)
+        np.testing.assert_allclose(scaling.scale[:2], 1 / std[:2], rtol=1e-5)
+        assert scaling.scale[2] == 1, "a constant"
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,)])
+def test_coefs_of_a_regressor_are_the_network_that_predicts(diabetes, shape):
+    X, y = diabetes
+    y = 1e3 + (np.c_[y, -y][:, : shape[0]] if shape else y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = BatchNormMLPRegressor(**FAST, dtype="float64").fit(X, y)
+    hidden = np.maximum(X @ model.coefs_[0] + model.intercepts_[0], 0)
+    said = hidden @ model.coefs_[1] + model.intercepts_[1]
+    np.testing.assert_allclose(said.squeeze(), model.predict(X), rtol=1e-9)
+
+
+@pytest.mark.parametrize("factor", [1e-200, 1.0, 1e160])
+def test_targets_of_any_size(diabetes, factor):
+    X, y = diabetes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = BatchNormMLPRegressor(**FAST, dtype="float64").fit(X, y * factor)
+        plain = BatchNormMLPRegressor(**FAST, dtype="float64").fit(X, y)
+    np.testing.assert_allclose(model.predict(X) / factor, plain.predict(X), rtol=1e-6)
+
+
+def test_a_first_part_of_constant_targets(diabetes):
+    X, y = diabetes
+    model = BatchNormMLPRegressor(random_state=0, learning_rate_init=0.01)
+    model.partial_fit(X[:50], np.full(50, 0.1))
+    assert (model.target_mean_, model.target_scale_) == (0.1, 1.0)
+    y = (y - y.mean()) / y.std()
+    for _ in range(100):
+        model.partial_fit(X, y)
+    assert model.score(X, y) > 0.5
+
+
+def test_classes_of_one_sample_and_early_stopping():
+    X, y = load_digits(return_X_y=True)
+    y = y.copy()
+    y[0] = 17
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = BatchNormMLPClassifier(**FAST, early_stopping=True).fit(X[:80], y[:80])
+    assert 17 in model.classes_
+
+
+def test_samples_without_weight_are_none():
+    """Not even where a minibatch would have one sample with weight, whose variance is 0."""
+    X, y = load_digits(return_X_y=True)
+    weight = (np.random.default_rng(0).uniform(size=len(y)) < 0.02).astype(float)
+    some = weight > 0
+    options = {**FAST, "max_iter": 100, "batch_size": 16}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with_weight = BatchNormMLPClassifier(**options).fit(X, y, weight)
+        alone = BatchNormMLPClassifier(**options).fit(X[some], y[some])
+    assert with_weight.score(X[some], y[some]) == alone.score(X[some], y[some]) == 1
+    with pytest.raises(ValueError, match="weight"):
+        with_weight.fit(X, y, np.zeros(len(y)))
+
+
+def test_minibatches_of_one_are_two(iris):
+    X, y = iris
+    with pytest.warns(UserWarning, match="batch norm needs 2 samples"):
+        model = BatchNormMLPClassifier(**{**FAST, "max_iter": 1}, batch_size=1).fit(X, y)
+    assert model.model_.steps == 75
+
+
+def test_logarithms_of_small_probabilities():
+    X, y = load_breast_cancer(return_X_y=True)
+    model = BatchNormMLPClassifier(random_state=0, learning_rate_init=0.05).fit(X, y)
+    logits = model.model_.predict_logits(X.astype(np.float32)).astype(np.float64)[:, 0]
+    log_p, p = model.predict_log_proba(X), model.predict_proba(X)
+    assert np.isfinite(log_p).all()
+    np.testing.assert_allclose(log_p[:, 1], -np.logaddexp(0, -logits), rtol=1e-5, atol=1e-40)
+    np.testing.assert_allclose(log_p[:, 0], -np.logaddexp(0, logits), rtol=1e-5, atol=1e-40)
+    assert p.min() < 1e-15
 
 
 def test_poisson_is_refused():
@@ -506,3 +715,18 @@ def test_wine_is_learned():
     X, y = load_wine(return_X_y=True)
     model = BatchNormMLPClassifier(random_state=0, learning_rate_init=0.01, max_iter=50)
     assert model.fit(X, y).score(X, y) == 1.0
+
+
+def test_an_earlier_version_without_callbacks():
+    code = (
+        "import sys, warnings, sklearn.neural_network\n"
+        "sys.modules['sklearn.callback'] = None\n"
+        "vars(sklearn).pop('callback', None)\n"
+        "from fastbn.sklearn import BatchNormMLPClassifier, _callbacks\n"
+        "warnings.simplefilter('ignore')\n"
+        "assert _callbacks._callback is None\n"
+        "model = BatchNormMLPClassifier(max_iter=2).fit([[0.0], [1.0], [2.0]], [0, 1, 1])\n"
+        "print(model.n_iter_)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "2\n", done.stderr

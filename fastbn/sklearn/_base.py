@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import numbers
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_regressor
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from fastbn._checks import choice, flag, integer, number
@@ -32,6 +35,15 @@ OF_THE_DATA = ("n_features_in_", "feature_names_in_")
 BUILT_IN = (
     "layer_sizes", "dtype", "batch_norm", "batch_norm_output", "loss", "input_normalization",
 )  # fmt: skip
+
+
+@contextlib.contextmanager
+def invalid_parameters() -> Iterator[None]:
+    """Raise errors of parameters as scikit-learn's, which are ValueError and TypeError in one."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(str(error)) from error
 
 
 class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
@@ -79,7 +91,8 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, incremental: bool, options: dict[str, Any]
     ) -> Any:
         is_first = not hasattr(self, "model_") or not (self.warm_start or incremental)
-        self._check_parameters()
+        with invalid_parameters():
+            self._check_parameters()
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         given = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
@@ -96,20 +109,25 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         random = check_random_state(self.random_state)
         sample_weight = self._weights(y, sample_weight)
         facts = self._facts(y, sample_weight, is_first, incremental, **options)
+        if sample_weight is not None:  # a sample without weight is none
+            some = sample_weight > 0
+            X, y, sample_weight = X[some], y[some], sample_weight[some]
         held = None
         if self.early_stopping:
             (X, y, sample_weight), held = self._split(X, y, sample_weight, random, facts)
         batch_size = self._batch_size(X.shape[0])
         # samples of a minibatch: one of weight two is two
         counted = batch_size * (1.0 if sample_weight is None else float(sample_weight.mean()))
-        config = self._config(X.shape[1], counted, facts)
-        # a fit that goes on from an earlier one leaves that as it was, should it fail
-        model = copy.deepcopy(self.model_) if not is_first else None
-        if model is None:
-            model = BatchNormMLP(**config, seed=random.randint(np.iinfo(np.int32).max))
-        else:
-            self._reconfigure(model, config)
-        run = Run(self, model, facts, held, 1 if incremental else self.max_iter, is_first, given)
+        with invalid_parameters():
+            config = self._config(X.shape[1], counted, facts)
+            # a fit that goes on from an earlier one leaves that as it was, should it fail
+            model = copy.deepcopy(self.model_) if not is_first else None
+            if model is None:
+                model = BatchNormMLP(**config, seed=random.randint(np.iinfo(np.int32).max))
+            else:
+                self._reconfigure(model, config)
+        epochs = 1 if incremental else self.max_iter
+        run = Run(self, model, facts, held, epochs, is_first, incremental, given)
         with at_most(self.n_threads):
             run.train(X, self._targets(y, facts), sample_weight, batch_size)
         for name, value in run.attributes().items():
@@ -124,6 +142,9 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
             before, wanted = getattr(model.config, name), getattr(now, name)
             if before != wanted:
                 raise ValueError(f"{name}: expected {before} as in the earlier fit, got {wanted}")
+        if model.config.optimizer != now.optimizer:  # whose moments mean something else
+            model.m[...] = model.v[...] = 0
+            model.steps = 0
         model.config = now
 
     def _split(
@@ -149,7 +170,13 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         if isinstance(self.batch_size, str):
             choice("batch_size", self.batch_size, ["auto"])
             return min(AUTO_BATCH, n_samples)
-        batch_size = integer("batch_size", self.batch_size, least)
+        batch_size = integer("batch_size", self.batch_size, 1)
+        if batch_size < least:
+            warnings.warn(
+                "batch_size=1: batch norm needs 2 samples in a minibatch, which it gets",
+                stacklevel=4,
+            )
+            batch_size = least
         if batch_size > n_samples:
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be "
@@ -170,8 +197,9 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         number("beta_2", self.beta_2, 0.0, 1.0, open_high=True)
         number("epsilon", self.epsilon, 0.0, open_low=True)
         number("momentum", self.momentum, 0.0, 1.0, open_high=True)
-        number("validation_fraction", self.validation_fraction, 0.0, 1.0,
-               open_low=True, open_high=True)  # fmt: skip
+        number("validation_fraction", self.validation_fraction, 0.0, 1.0, open_high=True)
+        if not isinstance(self.verbose, bool | np.bool_ | numbers.Integral):
+            raise TypeError(f"verbose: expected True, False or an int, got {self.verbose!r}")
         integer("max_iter", self.max_iter, 1)
         if self.n_iter_no_change != np.inf:
             integer("n_iter_no_change", self.n_iter_no_change, 1)
@@ -193,7 +221,10 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
 
     def _hidden(self) -> list[int]:
         sizes = self.hidden_layer_sizes
-        sizes = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
+        if isinstance(sizes, numbers.Integral):
+            sizes = [sizes]
+        elif isinstance(sizes, str) or not hasattr(sizes, "__iter__"):
+            raise TypeError(f"hidden_layer_sizes: expected an int, or a sequence, got {sizes!r}")
         return [integer(f"hidden_layer_sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
 
     def _config(self, n_features: int, batch_size: float, facts: dict[str, Any]) -> dict[str, Any]:
@@ -275,8 +306,9 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
                 scale = model.scaling.scale.astype(np.float64)
                 bias = bias - weight @ (model.scaling.center * scale)
                 weight = weight * scale
-            layers.append((weight.astype(model.dtype), bias.astype(model.dtype)))
-        return layers
+            layers.append((weight, bias))
+        layers[-1] = self._with_targets_scaled(*layers[-1])
+        return [(weight.astype(model.dtype), bias.astype(model.dtype)) for weight, bias in layers]
 
     @property
     def n_layers_(self) -> int:
@@ -316,7 +348,15 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         return True
 
     def _weights(self, y: np.ndarray, sample_weight: Any) -> Any:
+        if sample_weight is not None and not sample_weight.any():
+            raise ValueError("sample_weight: expected some above 0, got zeros")
         return sample_weight
+
+    def _with_targets_scaled(
+        self, weight: np.ndarray, bias: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fold into the last layer what predictions are scaled by."""
+        return weight, bias
 
     def _strata(self, y: np.ndarray, facts: dict[str, Any]) -> Any:
         return None

@@ -10,7 +10,12 @@ try:
 except ImportError:  # an earlier version: nothing is mixed in, and methods stay as they are
     _callback = None
 
-CallbackSupportMixin: Any = _callback.CallbackSupportMixin if _callback else object
+
+class _NoSupport:
+    """Nothing to mix in."""
+
+
+CallbackSupportMixin: Any = _callback.CallbackSupportMixin if _callback else _NoSupport
 
 
 def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy import special
 from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
@@ -187,17 +188,23 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         places = np.searchsorted(facts["classes_"], y)
         return places if facts["loss"] == "softmax_cross_entropy" else places > 0
 
-    def _as_column(self, y: np.ndarray) -> np.ndarray:
-        return y if issparse(y) else column_or_1d(y, warn=True)
+    def _as_column(self, y: Any) -> np.ndarray:
+        return column_or_1d(y.toarray() if issparse(y) else y, warn=True)
 
     def _weights(self, y: np.ndarray, sample_weight: Any) -> Any:
-        if self.class_weight is None:
-            return sample_weight
-        by_class = compute_sample_weight(self.class_weight, y)
-        return by_class if sample_weight is None else by_class * sample_weight
+        if self.class_weight is not None:
+            by_class = compute_sample_weight(self.class_weight, y)
+            if not (np.isfinite(by_class).all() and (by_class >= 0).all() and by_class.any()):
+                raise ValueError(
+                    "class_weight: expected finite numbers from 0 on, and some above it, got "
+                    f"{self.class_weight!r}"
+                )
+            sample_weight = by_class if sample_weight is None else by_class * sample_weight
+        return super()._weights(y, sample_weight)
 
     def _strata(self, y: np.ndarray, facts: dict[str, Any]) -> Any:
-        return None if facts["_is_multilabel"] else y
+        # as scikit-learn does: two classes alone
+        return y if facts["n_outputs_"] == 1 and not facts["_is_multilabel"] else None
 
     def _validation_score(
         self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any
@@ -241,10 +248,10 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         array (samples, classes) or (samples, labels)
         """
         logits = self._logits(X)
+        if self._is_one_of_two:
+            return special.expit(self._both(logits))
         to_probabilities(logits, self.model_.config)
-        if logits.shape[1] > 1 or self._is_multilabel:
-            return logits
-        return np.hstack([1 - logits, logits])[:, -len(self.classes_) :]
+        return logits
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of `predict_proba`.
@@ -257,8 +264,20 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         -------
         array (samples, classes) or (samples, labels)
         """
-        with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
+        logits = self._logits(X)
+        if self._is_one_of_two:
+            return special.log_expit(self._both(logits))
+        if self._is_multilabel:
+            return special.log_expit(logits)
+        return special.log_softmax(logits, axis=1)
+
+    @property
+    def _is_one_of_two(self) -> bool:
+        return not self._is_multilabel and self.model_.config.layer_sizes[-1] == 1
+
+    def _both(self, logits: np.ndarray) -> np.ndarray:
+        """Logits of each class against the other; there may be one class alone."""
+        return np.hstack([-logits, logits])[:, -len(self.classes_) :]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

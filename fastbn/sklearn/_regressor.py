@@ -141,10 +141,7 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
                 )
             mean, scale = self.target_mean_, self.target_scale_
         else:
-            columns = y.reshape(len(y), -1).astype(np.float64)
-            mean = np.average(columns, axis=0, weights=sample_weight)
-            scale = np.sqrt(np.average((columns - mean) ** 2, axis=0, weights=sample_weight))
-            scale[scale == 0] = 1.0
+            mean, scale = _location_and_scale(y.reshape(len(y), -1), sample_weight)
         return {
             "n_outputs_": outputs,
             "loss": self.loss,
@@ -160,6 +157,12 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         y = outputs * facts["target_scale_"] + facts["target_mean_"]
         return y[:, 0] if y.shape[1] == 1 else y
 
+    def _with_targets_scaled(
+        self, weight: np.ndarray, bias: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        scale = self.target_scale_
+        return weight * scale[:, None], bias * scale + self.target_mean_
+
     def _as_column(self, y: np.ndarray) -> np.ndarray:
         return column_or_1d(y, warn=True)
 
@@ -167,9 +170,28 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any
     ) -> float:
         said = self._unscaled(model.predict_logits(X), facts)
+        if not np.isfinite(said).all():
+            return np.nan  # it diverges
         return float(r2_score(y, said, sample_weight=weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _location_and_scale(y: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each column; the deviation of a constant is 1.
+
+    Measured from the first row, in units of the largest distance from it: so a constant is one to
+    the last bit, and no square overflows.
+    """
+    origin = y[0].astype(np.float64)
+    distance = y - origin
+    unit = np.abs(distance).max(axis=0)
+    unit[unit == 0] = 1.0
+    distance /= unit
+    mean = np.average(distance, axis=0, weights=weight)
+    scale = unit * np.sqrt(np.average((distance - mean) ** 2, axis=0, weights=weight))
+    scale[scale == 0] = 1.0
+    return origin + unit * mean, scale

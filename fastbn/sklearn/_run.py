@@ -20,10 +20,10 @@ class Run:
 
     def __init__(
         self, estimator: Any, model: BatchNormMLP, facts: dict[str, Any], held: Any,
-        max_iter: int, is_first: bool, given: dict[str, Any],
+        max_iter: int, is_first: bool, incremental: bool, given: dict[str, Any],
     ) -> None:  # fmt: skip
         self.estimator, self.model, self.facts, self.held = estimator, model, facts, held
-        self.max_iter = max_iter
+        self.max_iter, self._incremental = max_iter, incremental
         earlier: Any = {} if is_first else vars(estimator)
         self.losses: list[float] = list(earlier.get("loss_curve_", []))
         self.scores: list[float] = list(earlier.get("validation_scores_") or [])
@@ -33,10 +33,12 @@ class Run:
         self.best_score = -np.inf if self.best_score is None else self.best_score
         self.seen = earlier.get("t_", 0)
         self.epochs = 0
-        self.waited = 0
+        self.waited = earlier.get("_waited", 0) if incremental else 0
         self.converged = False
         self.stop_reason = "epochs"
         self._best: dict[str, Any] | None = None
+        if held is not None and self.best_score > -np.inf:
+            self._best = model.snapshot()  # an earlier fit's best epoch
         self._samples = 0
         self._rate = Rate()
         self._hooks = Hooks(
@@ -50,21 +52,26 @@ class Run:
         """Train the model; it is not to be used where this fails."""
         estimator, self._samples = self.estimator, X.shape[0]
         steps = minibatch_bounds(self._samples, batch_size).size - 1
-        self._rate = rate_of(estimator, self._samples, steps, self.seen)
+        before = self.model.steps if self._incremental else None
+        self._rate = rate_of(estimator, self._samples, steps, self.seen, before)
         self._hooks.begin()
-        history = self.model.fit(
-            X, targets, epochs=self.max_iter, batch_size=batch_size, sample_weight=weight,
-            shuffle=estimator.shuffle, schedule=self._rate.schedule, progress=False,
-            callbacks=[self._after_epoch],
-        )  # fmt: skip
-        self.stop_reason = history.stop_reason
-        if history.stop_reason == "diverged" or not np.isfinite(self.model.params).all():
+        try:
+            history = self.model.fit(
+                X, targets, epochs=self.max_iter, batch_size=batch_size, sample_weight=weight,
+                shuffle=estimator.shuffle, schedule=self._rate.schedule, progress=False,
+                callbacks=[self._after_epoch],
+            )  # fmt: skip
+            self.stop_reason = history.stop_reason
+        except KeyboardInterrupt:  # raised by somebody else's handler of the signal
+            self.stop_reason = "interrupted"
+        if self._best is not None:
+            self.model.restore(self._best)
+        lost = self.stop_reason == "diverged" and self._best is None
+        if lost or not np.isfinite(self.model.params).all():
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large "
                 "values and need to be preprocessed."
             )
-        if self._best is not None:
-            self.model.restore(self._best)
 
     def _after_epoch(self, model: BatchNormMLP, history: History) -> bool:
         estimator = self.estimator
@@ -77,13 +84,15 @@ class Run:
         self.waited = 0 if improved else self.waited + 1
         stop = False
         if self.waited > estimator.n_iter_no_change:
+            lower = self._rate.slow_down()
+            stop, self.waited = lower is None, 0
             if estimator.verbose:
                 what = "Training loss" if self.held is None else "Validation score"
+                then = self._rate.why if stop else f"Setting learning rate to {lower:f}"
                 print(
                     f"{what} did not improve more than tol={estimator.tol:f} for "
-                    f"{estimator.n_iter_no_change} consecutive epochs."
+                    f"{estimator.n_iter_no_change} consecutive epochs. {then}"
                 )
-            stop, self.waited = not self._rate.slow_down(), 0
         self.converged = stop
         finite = np.isfinite(self.losses[-1])
         return self._hooks.end_epoch(self.epochs, stop or not finite) or stop
@@ -117,6 +126,8 @@ class Run:
             "best_validation_score_": self.best_score if by_score else None,
             "n_iter_": self.epochs,
             "t_": self.seen,
+            "_waited": self.waited,
+            "_learning_rate": self._rate.current,
         }
 
     def finish(self, warns: bool) -> None:
@@ -124,6 +135,12 @@ class Run:
         self._hooks.end()
         if self.stop_reason == "interrupted":
             warnings.warn("Training interrupted by user.", stacklevel=5)
+        elif self.stop_reason == "diverged":
+            warnings.warn(
+                "Training diverged: the weights are those of the best epoch before.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
         elif warns and self.stop_reason == "epochs" and not self.converged:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
