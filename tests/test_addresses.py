@@ -87,7 +87,7 @@ def test_running_statistics_that_are_means_of_all_batches(rng, layout):
     for batch in batches:
         x = np.ascontiguousarray(batch if layout == "NC" else batch.T)
         assert train_at(
-            stats, NO_POOL, 1, *sizes, address(x), address(ones), address(zeros), 1e-5, 1.0, -1.0,
+            stats, NO_POOL, 1, *sizes, address(x), address(ones), address(zeros), 1e-5, 1.0, np.nan,
             address(mean), address(var), address(steps), address(y),
         )  # fmt: skip
     assert steps == 4

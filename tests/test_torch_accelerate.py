@@ -10,9 +10,19 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed")
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
-from fastbn.torch import BatchNorm1d, BatchNorm2d, _modules, accelerate, restore
-from fastbn.torch._accelerate import AbsorbedLeakyReLU, AbsorbedLinear, AbsorbedReLU
+from fastbn.torch import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNormLeakyReLU,
+    LinearBatchNormLeakyReLU,
+    SyncBatchNorm,
+    _modules,
+    accelerate,
+    restore,
+)
+from fastbn.torch._accelerate import FastSequential
 
 
 def perceptron():
@@ -60,12 +70,11 @@ def test_a_perceptron(capsys):
     assert capsys.readouterr().out.splitlines() == lines
     kinds = [type(part) for part in model]
     assert kinds == [
-        AbsorbedLinear, BatchNorm1d, AbsorbedReLU, nn.Dropout, AbsorbedLinear, BatchNorm1d,
-        AbsorbedLeakyReLU, nn.Linear,
+        nn.Linear, BatchNorm1d, nn.ReLU, nn.Dropout, nn.Linear, BatchNorm1d, nn.LeakyReLU,
+        nn.Linear,
     ]  # fmt: skip
-    assert "(2): ReLU(by the batch norm beside it)" in repr(model)
-    assert "(4): Linear(in_features=9, out_features=5, bias=False, by the" in repr(model)
-    assert isinstance(model[0], nn.Linear), "for code that looks for layers"
+    assert type(model) is FastSequential
+    assert repr(model) == text
     assert list(model.state_dict()) == keys
     for name, parameter in model.named_parameters():
         assert parameter is before[name]
@@ -75,9 +84,8 @@ def test_a_perceptron(capsys):
     assert accelerate(model, verbose=False) == []
     restore(model)
     assert repr(model) == text
-    assert not any(
-        {"_fastbn_original", "slope", "linear"} & vars(part).keys() for part in model.modules()
-    )
+    assert [type(part) for part in model.modules()] == [type(part) for part in plain.modules()]
+    assert not any("_fastbn_original" in vars(part) for part in model.modules())
     torch.testing.assert_close(model(x), plain(x), rtol=1e-4, atol=1e-5)
 
 
@@ -100,33 +108,188 @@ def test_a_batch_norm_alone():
     assert type(model) is nn.BatchNorm1d
 
 
-def test_what_occurs_twice_stays_apart():
-    act = nn.ReLU()
+def joined(model, x):
+    """How many linear layers went into a batch norm's function in this call."""
+    seen, real = [], _modules.normalize_linear
+    try:
+        _modules.normalize_linear = lambda *a: seen.append(a) or real(*a)
+        model(x)
+    finally:
+        _modules.normalize_linear = real
+    return len(seen)
+
+
+def test_modules_that_occur_twice():
+    """Between a linear layer and its batch norm, too, where nothing else stands."""
+    act, drop, norm = nn.ReLU(), nn.Tanh(), nn.BatchNorm1d(7)
     model = nn.Sequential(
-        nn.Linear(7, 5), nn.BatchNorm1d(5), act, nn.Linear(5, 7), nn.BatchNorm1d(7), act
+        nn.Linear(7, 7), act, norm, nn.Linear(7, 7), act, nn.BatchNorm1d(7), act, drop, norm, drop
     )
     plain = copy.deepcopy(model)
     accelerate(model, verbose=False)
-    assert type(act) is nn.ReLU
+    assert joined(model, torch.randn(32, 7)) == 0
+    model.load_state_dict(plain.state_dict())
     assert train(model) == pytest.approx(train(plain), rel=1e-4)
+
+
+def test_a_layer_that_is_also_called_alone():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = perceptron()
+
+        def forward(self, x):
+            return self.body[0](x).sum() + self.body(x) + self.body[1:](self.body[:1](x))
+
+    model = Net()
+    plain = copy.deepcopy(model)
+    accelerate(model, verbose=False)
+    same(model, plain, torch.randn(32, 7), rtol=1e-4, atol=1e-4)
+
+
+def swap_linear(model):
+    model[0] = nn.Linear(7, 9)
+
+
+def swap_activation(model):
+    model[2] = nn.GELU()
+
+
+def remove_activation(model):
+    del model[2]
+
+
+def put_between(model):
+    model.insert(1, nn.Tanh())
+
+
+def swap_norm(model):
+    model[1] = nn.Identity()
+
+
+def other_slope(model):
+    model[6].negative_slope = 0.9
+
+
+def own_forward(model):
+    for place in (0, 1, 2):
+        old = model[place].forward
+        model[place].forward = lambda x, old=old: old(x) + 1
+
+
+def prune_and_parametrize(model):
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    prune.l1_unstructured(model[1], "weight", 0.3)
+    nn.utils.parametrizations.weight_norm(model[4])
+
+
+def hooks(model):
+    model[1].register_forward_pre_hook(lambda part, given: (2 * given[0] + 1,))
+    model[5].register_forward_hook(lambda part, given, y: 3 * y)
+    model[6].register_full_backward_hook(lambda part, dx, dy: (2 * dx[0],))
+
+
+CHANGES = [
+    swap_linear, swap_activation, remove_activation, put_between, swap_norm, other_slope,
+    own_forward, prune_and_parametrize, hooks,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_tree_that_is_changed(change, when):
+    """Before or after it was accelerated: it computes what PyTorch's own does."""
+    model, plain = perceptron(), perceptron()
+    if when == "after":
+        accelerate(model, verbose=False)
+    for one in (model, plain):
+        torch.manual_seed(3)
+        change(one)
+    accelerate(model, verbose=False)
+    x = torch.randn(32, 7)
+    x, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    model(x).square().sum().backward()
+    plain(other).square().sum().backward()
+    torch.testing.assert_close(x.grad, other.grad, rtol=1e-3, atol=1e-3)
+    same(model, plain, x, rtol=1e-4, atol=1e-4)
+    if change is own_forward:
+        return  # it holds on to the class that the module had
+    restore(model)
+    kinds = [[str(type(part)) for part in one.modules()] for one in (model, plain)]
+    assert kinds[0] == kinds[1]
+    same(model, plain, x, rtol=1e-4, atol=1e-4)
 
 
 def test_hooks_see_what_they_saw():
     model = perceptron()
-    seen = {"plain": [], "fast": []}
-    for place in (1, 6):
-        model[place].register_forward_hook(lambda m, i, o: seen[now].append(o.detach().clone()))
-    x = torch.randn(32, 7)
     plain = copy.deepcopy(model)
-    now = "plain"
-    plain(x)
-    now = "fast"
     accelerate(model, verbose=False)
-    assert type(model[2]) is nn.ReLU
-    assert type(model[6]) is nn.LeakyReLU
+    seen = {"plain": [], "fast": []}
+    for one, name in ((plain, "plain"), (model, "fast")):
+        for place in (1, 6):
+            one[place].register_forward_hook(
+                lambda m, i, o, name=name: seen[name].extend([i[0].detach(), o.detach().clone()])
+            )
+    x = torch.randn(32, 7)
+    plain(x)
     model(x)
+    assert len(seen["plain"]) == 4
     for one, other in zip(seen["plain"], seen["fast"], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_hooks_of_all_modules():
+    model = perceptron()
+    accelerate(model, verbose=False)
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(lambda m, i, o: seen.append(type(m)))
+    try:
+        model(torch.randn(32, 7))
+    finally:
+        handle.remove()
+    assert seen[:3] == [nn.Linear, BatchNorm1d, nn.ReLU]
+
+
+def test_subclasses_of_sequential(tmp_path):
+    model = nn.Sequential(Named(7), nn.Linear(5, 3))
+    plain, text = copy.deepcopy(model), repr(model)
+    lines = accelerate(model, verbose=False)
+    assert lines == ["0.1: BatchNorm1d, with the Linear before it, with the ReLU behind it"]
+    assert isinstance(model[0], Named)
+    assert model[0].what == "mine"
+    assert repr(model) == text
+    torch.save(model, tmp_path / "model.pt")
+    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+    x = torch.randn(32, 7)
+    assert [joined(one, x) for one in (model, loaded, copy.deepcopy(model))] == [1, 1, 1]
+    plain(x)
+    for one in (model, loaded):
+        same(one.eval(), plain.eval(), x, rtol=1e-4, atol=1e-5)
+        restore(one)
+        assert type(one[0]) is Named
+
+
+class Named(nn.Sequential):
+    def __init__(self, width):
+        super().__init__(nn.Linear(width, 5), nn.BatchNorm1d(5), nn.ReLU())
+        self.what = "mine"
+
+
+def test_what_is_converted_to_sync_batch_norm():
+    x = torch.randn(32, 7)
+    for make in (
+        perceptron,
+        lambda: nn.Sequential(nn.Linear(7, 4), BatchNormLeakyReLU(4, 0.3)),
+        lambda: nn.Sequential(LinearBatchNormLeakyReLU(7, 4, 0.2)),
+        lambda: BatchNormLeakyReLU(7, 0.1),
+    ):
+        model = make()
+        accelerate(model, verbose=False)
+        model(x)
+        expected = model.eval()(x)
+        found = SyncBatchNorm.convert_sync_batchnorm(model).eval()
+        assert any(type(part) is SyncBatchNorm for part in found.modules())
+        torch.testing.assert_close(found(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_subclasses_and_own_sequentials_are_left_alone():
@@ -140,7 +303,7 @@ def test_subclasses_and_own_sequentials_are_left_alone():
     model = nn.Sequential(Mine(7), Skipping(nn.BatchNorm1d(7), nn.ReLU()))
     assert accelerate(model, verbose=False) == ["1.0: BatchNorm1d"]
     assert type(model[0]) is Mine
-    assert type(model[1][1]) is nn.ReLU
+    assert type(model[1]) is Skipping
 
 
 def test_mistakes(capsys):
@@ -218,10 +381,10 @@ def test_copies_and_files_of_a_swapped_model(tmp_path):
     accelerate(model, verbose=False)
     x = torch.randn(32, 7)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert other[1].linear[0] is other[0]
+        assert type(other) is FastSequential
         same(other, copy.deepcopy(model), x)
         restore(other)
-        assert type(other[0]) is nn.Linear
+        assert type(other) is nn.Sequential
     plain = perceptron()
     plain.load_state_dict(model.state_dict())
     same(model, plain, x, rtol=1e-4, atol=1e-5)

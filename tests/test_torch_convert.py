@@ -62,9 +62,8 @@ def test_training_goes_on_at_the_same_point(rng, options):
         optimizer.step()
         assert loss == pytest.approx(float(theirs.detach()), rel=1e-9)
     back = BatchNormMLP.from_torch(module, optimizer)
-    assert back.steps == (model.steps if "sgd" not in options.values() else 0)
+    assert back.steps == model.steps
     np.testing.assert_allclose(back.predict_logits(x), model.predict_logits(x), atol=1e-9)
-    back.steps = model.steps
     for _ in range(3):
         assert back.train_step(x, y) == pytest.approx(model.train_step(x, y), rel=1e-8)
 
@@ -80,6 +79,48 @@ def test_decay_of_weights_alone_makes_two_groups(rng):
     model.train_step(x, y)
     for (_, mine), parameter in zip(model.named_parameters(), module.parameters(), strict=True):
         np.testing.assert_allclose(mine, parameter.detach().numpy(), atol=1e-10)
+    back = from_torch(module, optimizer)
+    assert not back.config.decay_vectors
+    assert back.train_step(x, y) == pytest.approx(model.train_step(x, y), rel=1e-9)
+    np.testing.assert_allclose(back.params, model.params, atol=1e-10)
+
+
+def test_what_computes_otherwise_is_refused():
+    class Twice(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    class Reverse(nn.Sequential):
+        def forward(self, x):
+            return -super().forward(x)
+
+    with pytest.raises(TypeError, match=r"module\[0\]: expected Linear's own forward"):
+        from_torch(nn.Sequential(Twice(3, 2)))
+    with pytest.raises(TypeError, match="module: expected Sequential's own forward"):
+        from_torch(Reverse(linear(3, 2)))
+    tied = linear(3, 3)
+    with pytest.raises(ValueError, match=r"module\[2\]: expected each layer once"):
+        from_torch(nn.Sequential(tied, nn.ReLU(), tied))
+    normalized = nn.Sequential(linear(3, 4), nn.BatchNorm1d(4), linear(4, 2), nn.BatchNorm1d(2))
+    for loss in ("sigmoid_cross_entropy", "squared_error"):
+        with pytest.raises(ValueError, match="expected no batch norm in layer 1, with the loss"):
+            from_torch(normalized, loss=loss)
+    net = nn.Sequential(linear(3, 2))
+    for parameters in (linear(3, 2).parameters(), [net[0].weight]):
+        with pytest.raises(ValueError, match="optimizer: expected all parameters of the module"):
+            from_torch(net, torch.optim.Adam(parameters))
+    decoupled = torch.optim.Adam(net.parameters(), decoupled_weight_decay=True, weight_decay=0.1)
+    assert from_torch(net, decoupled).config.optimizer == "adamw"
+
+
+def test_an_accelerated_network_is_read_as_it_was(rng):
+    from fastbn.torch import accelerate
+
+    model, x, _ = make(rng, {})
+    module, optimizer = model.to_torch()
+    accelerate(module, verbose=False)
+    back = from_torch(module, optimizer)
+    np.testing.assert_allclose(back.predict_logits(x), model.predict_logits(x), atol=1e-9)
 
 
 def test_a_network_of_pytorchs_own(rng):
@@ -141,10 +182,9 @@ def test_mistakes(rng):
         from_torch(module, torch.optim.Adagrad(parameters))
     with pytest.raises(ValueError, match=r"optimizer: expected none of \['amsgrad'\]"):
         from_torch(module, torch.optim.Adam(parameters, amsgrad=True))
-    with pytest.raises(ValueError, match="optimizer: expected one group of parameters, got 2"):
-        from_torch(
-            module, torch.optim.Adam([{"params": parameters[:1]}, {"params": parameters[1:]}])
-        )
+    groups = [{"params": parameters[:1]}, {"params": parameters[1:], "weight_decay": 0.2}]
+    with pytest.raises(ValueError, match="optimizer: expected one group of .* got 2 groups"):
+        from_torch(module, torch.optim.Adam(groups))
     with pytest.raises(TypeError, match="model: expected a BatchNormMLP, got int"):
         to_torch(3)
     with pytest.raises(ValueError, match="model: expected one that has seen data"):

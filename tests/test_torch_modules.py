@@ -273,11 +273,115 @@ def test_transforms_of_functions_are_pytorchs():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_forward_mode_says_that_it_is_not_supported():
-    with torch.autograd.forward_ad.dual_level():
-        x = torch.autograd.forward_ad.make_dual(torch.randn(40, 6), torch.ones(40, 6))
-        with pytest.raises((NotImplementedError, RuntimeError), match=r"jvp|forward"):
-            ours.BatchNorm1d(6)(x)
+@pytest.mark.parametrize("training", [True, False])
+def test_forward_mode_is_pytorchs(training):
+    mine, theirs = ours.BatchNorm1d(6).train(training), torch.nn.BatchNorm1d(6).train(training)
+    forward_ad = torch.autograd.forward_ad
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(torch.randn(40, 6), torch.randn(40, 6))
+        with torch.no_grad():
+            found, expected = (forward_ad.unpack_dual(one(x)).tangent for one in (mine, theirs))
+    torch.testing.assert_close(found, expected)
+
+
+def test_gradients_of_gradients_of_an_input_that_was_copied():
+    torch.manual_seed(0)
+    for affine in (True, False):
+        mine, theirs = (
+            kind(5, affine=affine, dtype=torch.float64)
+            for kind in (ours.BatchNorm1d, torch.nn.BatchNorm1d)
+        )
+        x = torch.randn(4, 6, 5, dtype=torch.float64, requires_grad=True)
+        found = []
+        for module in (mine, theirs):
+            y = module(x.transpose(1, 2))
+            (dx,) = torch.autograd.grad((y**3).sum(), x, create_graph=True)
+            found.append(torch.autograd.grad((dx**2).sum(), x)[0])
+        torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("kind", [ours.BatchNorm1d, torch.nn.BatchNorm1d])
+def test_batched_gradients(kind):
+    x = torch.randn(6, 3, requires_grad=True)
+    y = kind(3)(x)
+    directions = torch.randn(4, 6, 3)
+    (together,) = torch.autograd.grad(y, x, directions, is_grads_batched=True, retain_graph=True)
+    for one, direction in zip(together, directions, strict=True):
+        torch.testing.assert_close(one, torch.autograd.grad(y, x, direction, retain_graph=True)[0])
+
+
+def test_saved_tensors_may_come_back_laid_out_otherwise():
+    torch.manual_seed(0)
+    x, dy = torch.randn(2, 4, 3, 5, 5)
+    x = x.to(memory_format=torch.channels_last)
+    found = []
+    for module in (ours.BatchNorm2d(3), torch.nn.BatchNorm2d(3)):
+        leaf = x.detach().requires_grad_()
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t: t.contiguous().numpy().copy(), torch.from_numpy
+        )
+        with hooks:
+            y = module(leaf)
+        y.backward(dy)
+        found.append([leaf.grad, module.weight.grad, module.bias.grad])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_what_has_no_memory_or_other_signs():
+    torch.manual_seed(0)
+    mine, theirs = ours.BatchNorm1d(5), torch.nn.BatchNorm1d(5)
+    x, dy = torch.randn(2, 30, 5)
+    for training in (True, False):
+        one, other = mine.train(training), theirs.train(training)
+        torch.testing.assert_close(one(torch._neg_view(x)), other(torch._neg_view(x)))
+    mine.train(), theirs.train()
+    for gradient in (torch._neg_view(dy), torch._efficientzerotensor((30, 5))):
+        for module in (mine, theirs):
+            module.zero_grad()
+            module(x).backward(gradient)
+        torch.testing.assert_close(mine.weight.grad, theirs.weight.grad)
+        torch.testing.assert_close(mine.bias.grad, theirs.bias.grad)
+    y = mine(x.requires_grad_())
+    x.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match="storage"):
+        y.backward(dy)
+
+
+def test_modes_that_watch_operations_see_all_of_them():
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    module, plain, x = ours.BatchNorm1d(5).eval(), torch.nn.BatchNorm1d(5).eval(), torch.randn(9, 5)
+    torch.testing.assert_close(make_fx(module)(x)(x), plain(x))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert module.train()(x).shape == (9, 5)
+
+
+def test_settings_that_pytorch_refuses_or_takes_otherwise():
+    x = torch.arange(12.0).view(4, 3)
+    for training in (True, False):
+        messages = []
+        for kind in (ours.BatchNorm1d, torch.nn.BatchNorm1d):
+            with pytest.raises((RuntimeError, ValueError)) as error:
+                kind(3, eps=-1.0).train(training)(x)
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+    for options, change in [
+        ({"momentum": -0.5}, None),
+        ({"momentum": torch.tensor(0.25)}, None),
+        ({"eps": torch.tensor(0.5)}, None),
+        ({"bias": False}, None),
+        ({}, lambda module: setattr(module, "num_batches_tracked", None)),
+    ]:
+        mine, theirs = ours.BatchNorm1d(3, **options), torch.nn.BatchNorm1d(3, **options)
+        for module in (mine, theirs):
+            if change:
+                change(module)
+        torch.testing.assert_close(mine(x), theirs(x))
+        torch.testing.assert_close(mine.running_mean, theirs.running_mean)
+    assert ours.BatchNormLeakyReLU(3, bias=False).bias is None
+    assert ours.LinearBatchNormLeakyReLU(3, 2, bias=False).norm.bias is None
 
 
 def test_data_that_needs_care():

@@ -210,3 +210,33 @@ def test_nothing_to_do():
     assert not optimizer.state
     with pytest.raises(ValueError, match="Invalid learning rate"):
         ours.Adam(mine, lr=-1.0)
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_a_step_is_a_change_that_autograd_notices(amsgrad):
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = ours.Adam([weight], lr=0.5, amsgrad=amsgrad)
+    loss = (weight**2).sum()
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.step()
+    assert weight._version == 2
+    assert {one._version for one in optimizer.state[weight].values()} >= {2}
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_other_numbers_at_the_same_place():
+    memory = torch.zeros(8)
+    memory[:4] = 1
+    weight = torch.nn.Parameter(memory[:4])
+    optimizer = ours.Adam([weight], lr=0.1)
+    weight.grad = torch.ones(4)
+    optimizer.step()
+    weight.grad = None
+    weight.data = memory.view(torch.float64)[:4]
+    weight.data.fill_(1.0)
+    weight.grad = torch.ones(4, dtype=torch.float64)
+    with pytest.raises(RuntimeError):  # PyTorch's: moments of another dtype
+        optimizer.step()
+    assert torch.equal(weight.detach(), torch.ones(4, dtype=torch.float64))

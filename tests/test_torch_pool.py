@@ -118,7 +118,7 @@ def test_without_a_pool_large_tensors_are_for_pytorch(monkeypatch):
     seen = []
     real = _modules.FastBatchNorm._by_pytorch
     monkeypatch.setattr(
-        _modules.FastBatchNorm, "_by_pytorch", lambda self, x: seen.append(x) or real(self, x)
+        _modules.FastBatchNorm, "_by_pytorch", lambda self, *x: seen.append(x) or real(self, *x)
     )
     before = torch.get_num_threads()
     try:

@@ -169,7 +169,7 @@ def train_at(
     beta,
     eps,
     slope,
-    momentum,  # the weight of this batch in the running statistics; below 0, that of a mean of all
+    momentum,  # the weight of this batch in the running statistics; NaN for that of a mean of all
     running_mean,  # in and out; 0 for none
     running_var,  # in and out
     steps,  # in and out: an int64, the batches of the running statistics
@@ -202,7 +202,7 @@ def train_at(
     if running_mean != 0:
         count = at_address(pool, steps, 1)
         count[0] += 1
-        share = momentum if momentum >= 0 else 1.0 / count[0]
+        share = 1.0 / count[0] if math.isnan(momentum) else momentum
         update_running_statistics(
             mean, var, b * length, share, True,
             at_address(stats, running_mean, c), at_address(stats, running_var, c),

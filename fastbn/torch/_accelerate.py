@@ -2,66 +2,91 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
-from fastbn.torch._modules import BatchNorm1d, BatchNorm2d
+from fastbn.torch._modules import BatchNorm1d, BatchNorm2d, is_bare
 
 # Where a module keeps the class that it had.
 ORIGINAL = "_fastbn_original"
-
-
-class Absorbed(nn.Module):
-    """What a batch norm beside it has taken over: the identity, of the same class to look at."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
-        """Return the input."""
-        return input
-
-    def extra_repr(self) -> str:
-        """Tell who does the work."""
-        return ", ".join(filter(None, [super().extra_repr(), "by the batch norm beside it"]))
-
-    def _get_name(self) -> str:
-        kind: type[nn.Module] = getattr(self, ORIGINAL)
-        return kind.__name__
-
-
-class AbsorbedLinear(Absorbed, nn.Linear):
-    """A linear layer before a batch norm."""
-
-
-class AbsorbedLeakyReLU(Absorbed, nn.LeakyReLU):
-    """LeakyReLU behind a batch norm."""
-
-
-class AbsorbedReLU(Absorbed, nn.ReLU):
-    """ReLU behind a batch norm."""
-
 
 # A module keeps its identity, parameters, buffers, name and hooks: what changes is its class.
 FASTER: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: BatchNorm1d,
     nn.BatchNorm2d: BatchNorm2d,
-    nn.Linear: AbsorbedLinear,
-    nn.LeakyReLU: AbsorbedLeakyReLU,
-    nn.ReLU: AbsorbedReLU,
 }
+
+# A linear layer, a batch norm and an activation that follow each other, or one module alone.
+Run = tuple[nn.Linear | None, nn.Module, nn.Module | None]
+
+
+class FastSequential(nn.Sequential):
+    """A `Sequential` that computes what stands beside a batch norm together with it.
+
+    What that is, is looked up in each call: its modules stay what they are and may be called alone,
+    sliced, replaced and hooked.
+    """
+
+    _fastbn_original: type[nn.Module] = nn.Sequential
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
+        """Call the modules one after the other."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or _has_any_global_hook():
+            result: torch.Tensor = super().forward(input)
+            return result
+        x = input
+        for linear, part, activation in runs(self._modules.values()):
+            if linear is None and activation is None:
+                x = part(x)
+            else:
+                x = part.normalize_between(linear, x, activation)  # type: ignore[operator]
+        return x
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Let copies and pickles find the class, which may have been made at run time."""
+        return _empty, (self._fastbn_original,), self.__dict__
+
+    def _get_name(self) -> str:
+        return self._fastbn_original.__name__
+
+
+def runs(modules: Iterable[Any]) -> Iterator[Run]:
+    """Yield the runs of a Sequential's modules, in order.
+
+    A hook of a module, or a `forward` of its own, would see other numbers: it stays apart.
+    """
+    row = list(modules)
+    place = 0
+    while place < len(row):
+        linear, part, activation = None, row[place], None
+        place += 1
+        if type(part) is nn.Linear and place < len(row):
+            norm = row[place]
+            if type(norm) is BatchNorm1d and is_bare(part) and is_bare(norm):
+                linear, part = part, norm
+                place += 1
+        if type(part) in (BatchNorm1d, BatchNorm2d) and place < len(row):
+            after = row[place]
+            if type(after) in (nn.ReLU, nn.LeakyReLU) and is_bare(after) and is_bare(part):
+                activation = after
+                place += 1
+        yield linear, part, activation
 
 
 def accelerate(model: nn.Module, *, verbose: bool = True) -> list[str]:
     """Let the batch norms of a model, and what stands beside them, run on fastbn's kernels.
 
-    `BatchNorm1d` and `BatchNorm2d` are swapped wherever they are. Inside a `Sequential` a
-    `LeakyReLU` or `ReLU` behind one is computed in the same pass, and a `Linear` before one in the
+    `BatchNorm1d` and `BatchNorm2d` are swapped wherever they are. In a `Sequential` a `LeakyReLU`
+    or `ReLU` behind one is computed in the same pass, and a `Linear` before a `BatchNorm1d` in the
     same function of PyTorch's graph. Modules stay the objects that they are, with the same names,
     parameters, buffers and hooks: an optimizer made before goes on working, and the state
-    dictionary has the same keys. What has hooks, occurs twice in the tree, or is of another class
-    (a subclass, too) is left alone, or stays apart.
+    dictionary has the same keys. Batch norms of another class (a subclass, too) are left alone;
+    what has hooks stays apart.
 
     Parameters
     ----------
@@ -73,31 +98,22 @@ def accelerate(model: nn.Module, *, verbose: bool = True) -> list[str]:
     Returns
     -------
     list of str
-        A line for each module that was swapped.
+        A line for each batch norm that was swapped.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    found = [(name, part) for name, part in model.named_modules(remove_duplicate=False)]
-    occurrences = Counter(id(part) for _, part in found)
-    lines = []
-    for name, norm in found:
-        if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d):
-            _become(norm)
-            line = f"{name or type(norm).__name__}: {getattr(norm, ORIGINAL).__name__}"
-            before, after = _neighbours(found, name, norm, occurrences)
-            if type(norm) is BatchNorm1d and type(before) is nn.Linear:
-                vars(norm)["linear"] = (before,)  # in a tuple, which makes it no submodule
-                _become(before)
-                line += ", with the Linear before it"
-            if after is not None and type(after) in (nn.LeakyReLU, nn.ReLU):
-                slope = after.negative_slope if isinstance(after, nn.LeakyReLU) else 0.0
-                norm.slope = float(slope)
-                line += f", with the {type(after).__name__} behind it"
-                _become(after)
-            lines.append(line)
+    lines: dict[Any, str] = {}
+    for name, part in model.named_modules():
+        if type(part) in FASTER:
+            lines[part] = f"{name or type(part).__name__}: {type(part).__name__}"
+            vars(part)[ORIGINAL] = type(part)
+            part.__class__ = FASTER[type(part)]
+    for sequence in model.modules():
+        if type(sequence).forward is nn.Sequential.forward and "forward" not in vars(sequence):
+            _join(sequence, lines)
     if verbose:
-        print("\n".join(lines) if lines else "fastbn: found no batch norm to swap")
-    return lines
+        print("\n".join(lines.values()) if lines else "fastbn: found no batch norm to swap")
+    return list(lines.values())
 
 
 def restore(model: nn.Module) -> None:
@@ -111,40 +127,35 @@ def restore(model: nn.Module) -> None:
     for part in model.modules():
         if ORIGINAL in vars(part):
             part.__class__ = vars(part).pop(ORIGINAL)
-            for name in ("slope", "linear"):
-                vars(part).pop(name, None)
+        elif isinstance(part, FastSequential):
+            part.__class__ = part._fastbn_original  # type: ignore[assignment]
 
 
-def _become(part: nn.Module) -> None:
-    vars(part)[ORIGINAL] = type(part)
-    part.__class__ = FASTER[type(part)]
+def _join(sequence: nn.Module, lines: dict[Any, str]) -> None:
+    """Let a Sequential join its modules, if there is anything to join, and say what."""
+    for linear, norm, activation in runs(sequence._modules.values()):
+        if linear is None and activation is None:
+            continue
+        kind: Any = type(sequence)
+        sequence.__class__ = _faster(kind)
+        if norm in lines:
+            if linear is not None:
+                lines[norm] += ", with the Linear before it"
+            if activation is not None:
+                lines[norm] += f", with the {type(activation).__name__} behind it"
 
 
-def _neighbours(
-    found: list[tuple[str, nn.Module]], name: str, norm: nn.Module, occurrences: Counter[int]
-) -> tuple[nn.Module | None, nn.Module | None]:
-    """What stands before and behind a batch norm in a Sequential, if it may be swapped with it."""
-    parents = dict(found)
-    parent = parents.get(name.rpartition(".")[0]) if name else None
-    if parent is None or type(parent).forward is not nn.Sequential.forward:
-        return None, None
-    row = list(parent.children())
-    if occurrences[id(norm)] > 1 or norm not in row:
-        return None, None
-    place = row.index(norm)
-
-    def free(part: nn.Module | None) -> nn.Module | None:
-        return part if part is not None and occurrences[id(part)] == 1 else None
-
-    before = free(row[place - 1] if place > 0 else None)
-    after = free(row[place + 1] if place + 1 < len(row) else None)
-    if after is not None and (any(_hooks(norm)) or any(_hooks(after))):
-        after = None  # a hook would see other numbers
-    if before is not None and any(_hooks(before)):
-        before = None
-    return before, after
+@functools.cache
+def _faster(kind: Any) -> type[nn.Module]:
+    """Return the class that joins, of a Sequential or a subclass without its own forward."""
+    if issubclass(kind, FastSequential):
+        return kind
+    if kind is nn.Sequential:
+        return FastSequential
+    names = {"_fastbn_original": kind, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (FastSequential, kind), names)
 
 
-def _hooks(part: nn.Module) -> Iterator[Any]:
-    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return (getattr(part, name) for name in names)
+def _empty(kind: Any) -> nn.Module:
+    faster = _faster(kind)
+    return faster.__new__(faster)

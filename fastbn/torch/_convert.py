@@ -10,6 +10,7 @@ from torch import nn
 
 from fastbn.config import ModelConfig
 from fastbn.model import BatchNormMLP
+from fastbn.torch._accelerate import FastSequential
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
@@ -158,6 +159,8 @@ def from_torch(
     """
     if not isinstance(module, nn.Sequential):
         raise TypeError(f"module: expected a torch.nn.Sequential, got {type(module).__name__}")
+    if not _computes_as(module, nn.Sequential, FastSequential):
+        raise TypeError(f"module: expected Sequential's own forward, got that of {type(module)}")
     scaling, layers = _read_layers(module)
     config = _shared_options(layers)
     dtypes = {parameter.dtype for parameter in module.parameters()}
@@ -168,8 +171,14 @@ def from_torch(
     config["dtype"] = str(dtypes.pop()).removeprefix("torch.")
     if scaling is not None:
         config["input_normalization"] = "zscore"
-    config |= _optimizer_options(optimizer) | options
+    config |= _optimizer_options(optimizer, module) | options
     model = BatchNormMLP(**config)
+    for index, layer in enumerate(layers):
+        if (layer["norm"] is not None) != model.config.normalized(index):
+            raise ValueError(
+                f"module: expected {'no ' if layer['norm'] is not None else ''}batch norm in layer "
+                f"{index}, with the loss {model.config.loss!r}"
+            )
     state = model.snapshot()
     if scaling is not None:
         for name in ("center", "scale"):
@@ -186,6 +195,8 @@ def from_torch(
         mean = norm.running_mean if linear.bias is None else norm.running_mean - linear.bias
         state[f"{name}.running_mean"] = mean.detach().numpy()
         state[f"{name}.running_var"] = norm.running_var.detach().numpy()
+        if optimizer is not None and norm.num_batches_tracked is not None:
+            state["steps"] = int(norm.num_batches_tracked)  # which SGD does not count
     for name, tensor in tensors.items():
         state[name] = tensor.detach().numpy()
         found = {} if optimizer is None else optimizer.state.get(tensor, {})
@@ -208,11 +219,16 @@ def _read_layers(module: nn.Sequential) -> tuple[InputScaling | None, list[dict[
         if isinstance(part, InputScaling) and last is None and scaling is None:
             scaling = part
         elif isinstance(part, nn.Linear):
+            if not _computes_as(part, nn.Linear):
+                raise TypeError(f"module[{place}]: expected Linear's own forward, got {type(part)}")
+            if any(part is layer["linear"] for layer in layers):
+                raise ValueError(f"module[{place}]: expected each layer once, got {part} again")
             layers.append({"linear": part, "norm": None, "activation": None, "dropout": None})
         elif last is None:
             _refuse(place, part)
         elif isinstance(part, nn.BatchNorm1d) and _is_free(last, "norm", "activation", "dropout"):
-            if not (part.affine and part.track_running_stats) or part.momentum is None:
+            tensors = part.weight, part.bias, part.running_mean, part.running_var
+            if any(tensor is None for tensor in tensors) or part.momentum is None:
                 raise ValueError(
                     f"module[{place}]: expected a BatchNorm1d with parameters, running statistics "
                     f"and a momentum, got {part}"
@@ -238,6 +254,11 @@ def _named(part: nn.Module) -> tuple[str, float] | None:
         if isinstance(part, kind):
             return name, 0.01
     return ("leaky_relu", part.negative_slope) if isinstance(part, nn.LeakyReLU) else None
+
+
+def _computes_as(part: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Tell whether a module has the forward of one of these, and not one of its own."""
+    return "forward" not in vars(part) and any(type(part).forward is one.forward for one in kinds)
 
 
 def _is_free(layer: dict[str, Any], *names: str) -> bool:
@@ -283,7 +304,9 @@ def _one(name: str, found: set[Any], default: Any) -> Any:
     return found.pop() if found else default
 
 
-def _optimizer_options(optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+def _optimizer_options(
+    optimizer: torch.optim.Optimizer | None, module: nn.Module
+) -> dict[str, Any]:
     """Arguments of the model that say how the optimizer goes about it."""
     if optimizer is None:
         return {}
@@ -293,17 +316,50 @@ def _optimizer_options(optimizer: torch.optim.Optimizer | None) -> dict[str, Any
         raise TypeError(
             f"optimizer: expected Adam, AdamW, SGD or RMSprop, got {type(optimizer).__name__}"
         )
-    group, *others = optimizer.param_groups
-    if others:
-        raise ValueError(f"optimizer: expected one group of parameters, got {len(others) + 1}")
+    group, decay_vectors = _one_group(optimizer)
+    steered = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    if steered != {id(one) for one in module.parameters()}:
+        raise ValueError("optimizer: expected all parameters of the module, and no others")
     unknown = [name for name in ("amsgrad", "maximize", "dampening", "centered") if group.get(name)]
     if kind == "rmsprop" and group["momentum"]:
         unknown.append("momentum")
     if unknown:
         raise ValueError(f"optimizer: expected none of {unknown}, which a model does not have")
-    options = {"optimizer": kind, "lr": float(group["lr"]), "weight_decay": group["weight_decay"]}
+    if kind == "adam" and group.get("decoupled_weight_decay"):
+        kind = "adamw"
+    options = {
+        "optimizer": kind, "lr": float(group["lr"]), "weight_decay": group["weight_decay"],
+        "decay_vectors": decay_vectors,
+    }  # fmt: skip
     if kind == "sgd":
         return options | {"betas": (group["momentum"], 0.999), "nesterov": group["nesterov"]}
     if kind == "rmsprop":
         return options | {"betas": (0.9, group["alpha"]), "optimizer_eps": group["eps"]}
     return options | {"betas": tuple(group["betas"]), "optimizer_eps": group["eps"]}
+
+
+def _one_group(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], bool]:
+    """Return the options of all parameters, and whether those of one dimension decay, too.
+
+    There may be two groups, as `to_torch` makes them: matrices, and vectors without decay.
+    """
+    first, *others = optimizer.param_groups
+    if not others:
+        return first, True
+    apart = ("params", "weight_decay")
+    same = [
+        {name: value for name, value in group.items() if name not in apart}
+        for group in (first, others[0])
+    ]
+    if (
+        len(others) == 1
+        and same[0] == same[1]
+        and others[0]["weight_decay"] == 0
+        and all(one.dim() == 2 for one in first["params"])
+        and all(one.dim() == 1 for one in others[0]["params"])
+    ):
+        return first, False
+    raise ValueError(
+        "optimizer: expected one group of parameters, or matrices and vectors without decay, got "
+        f"{len(others) + 1} groups"
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from fastbn import _jit
@@ -52,7 +54,15 @@ def is_covered(x: Any, *others: torch.Tensor | None) -> bool:
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
         or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or forward_ad._current_level >= 0
+        or is_lazy(x)
     )
+
+
+def is_lazy(x: torch.Tensor) -> bool:
+    """Tell whether the memory of x does not hold its numbers: negated, or zeros without memory."""
+    return x.is_neg() or x._is_zerotensor()
 
 
 def have_size(size: int, vectors: tuple[torch.Tensor | None, ...]) -> bool:
@@ -100,24 +110,19 @@ def leaves_threads_idle(size: int) -> bool:
     return POOL is NO_POOL and threads_for(size) > 1
 
 
+# A momentum: running statistics are means of all batches.
+MEAN_OF_ALL = math.nan
+
+
 class Recipe(NamedTuple):
     """What a module says of a call, beside the tensors that have gradients."""
 
     eps: float
     slope: float
-    momentum: float  # below 0: running statistics are means of all batches
+    momentum: float  # or MEAN_OF_ALL
     running_mean: torch.Tensor | None
     running_var: torch.Tensor | None
     num_batches_tracked: torch.Tensor | None
-
-
-class Kept(NamedTuple):
-    """What the backward pass needs of the forward pass, beside the batch."""
-
-    sizes: tuple[bool, int, int, int]
-    gamma: torch.Tensor
-    beta: torch.Tensor
-    stats: np.ndarray  # (2, C): mean and rstd
 
 
 class BatchNormTraining(torch.autograd.Function):
@@ -129,9 +134,9 @@ class BatchNormTraining(torch.autograd.Function):
         recipe: Recipe,
     ) -> torch.Tensor:  # fmt: skip
         """Normalize x, and let running statistics follow."""
-        x, y, kept = _train(x, weight, bias, recipe)
+        y, stats = _train(x, weight, bias, recipe)
         ctx.save_for_backward(x, weight, bias)
-        ctx.constants = kept, recipe
+        ctx.constants = stats, recipe
         return y
 
     @staticmethod
@@ -139,11 +144,12 @@ class BatchNormTraining(torch.autograd.Function):
         """Gradients of x, weight and bias."""
         (dy,) = grads
         x, weight, bias = ctx.saved_tensors
-        kept, recipe = ctx.constants
-        if torch.is_grad_enabled():  # of the gradient, too: by PyTorch's own formulas
-            y = native(x, weight, bias, recipe)
+        stats, recipe = ctx.constants
+        if _is_pytorchs(dy):
+            with torch.enable_grad():
+                y = native(x, weight, bias, recipe)
             return *_differentiable(y, dy, (x, weight, bias)), None
-        dx, dgamma, dbeta = _gradients(dy, x, kept, recipe.slope, True)
+        dx, dgamma, dbeta = differentiate(dy, x, weight, bias, stats, recipe.slope, True)
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         return (
             dx if needs_x else None,
@@ -163,9 +169,9 @@ class LinearBatchNormTraining(torch.autograd.Function):
     ) -> torch.Tensor:  # fmt: skip
         """Normalize x W^T + b, and let running statistics follow."""
         z = functional.linear(x, linear_weight, linear_bias)
-        z, y, kept = _train(z, weight, bias, recipe)
+        y, stats = _train(z, weight, bias, recipe)
         ctx.save_for_backward(x, linear_weight, linear_bias, weight, bias, z)
-        ctx.constants = kept, recipe
+        ctx.constants = stats, recipe
         return y
 
     @staticmethod
@@ -173,12 +179,13 @@ class LinearBatchNormTraining(torch.autograd.Function):
         """Gradients of x, W, b, weight and bias."""
         (dy,) = grads
         x, linear_weight, linear_bias, weight, bias, z = ctx.saved_tensors
-        kept, recipe = ctx.constants
-        if torch.is_grad_enabled():
-            y = native(functional.linear(x, linear_weight, linear_bias), weight, bias, recipe)
+        stats, recipe = ctx.constants
+        if _is_pytorchs(dy):
+            with torch.enable_grad():
+                y = native(functional.linear(x, linear_weight, linear_bias), weight, bias, recipe)
             inputs = (x, linear_weight, linear_bias, weight, bias)
             return *_differentiable(y, dy, inputs), None
-        dz, dgamma, dbeta = _gradients(dy, z, kept, recipe.slope, True)
+        dz, dgamma, dbeta = differentiate(dy, z, weight, bias, stats, recipe.slope, True)
         needs = ctx.needs_input_grad
         return (
             torch.mm(dz, linear_weight) if needs[0] else None,
@@ -198,8 +205,8 @@ normalize_linear = super(torch.autograd.Function, LinearBatchNormTraining).apply
 
 def _train(
     x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, recipe: Recipe
-) -> tuple[torch.Tensor, torch.Tensor, Kept]:
-    """Return x as the kernels take it, y, and what the backward pass needs."""
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Return y, and mean and rstd (2, C)."""
     x, sizes = as_kernels_take_it(x)
     gamma, beta = vectors(x, weight, bias)
     y, stats = empty_like(x), np.empty((2, sizes[2]), LIKE[x.dtype].dtype)
@@ -207,27 +214,30 @@ def _train(
     running = (0, 0, 0)
     if mean is not None and var is not None and count is not None:
         running = mean.data_ptr(), var.data_ptr(), count.data_ptr()
+    inputs = _addresses(x, gamma, beta)
     done = train_at(
-        stats, POOL, threads_for(x.numel()), *sizes, x.data_ptr(), gamma.data_ptr(),
-        beta.data_ptr(), eps, slope, momentum, *running, y.data_ptr(),
+        stats, POOL, threads_for(x.numel()), *sizes, *inputs, eps, slope, momentum, *running,
+        y.data_ptr(),
     )  # fmt: skip
     if not done:
         _train_wide(x, gamma, beta, recipe, y, stats)
-    return x, y, Kept(sizes, gamma, beta, stats)
+    return y, stats
 
 
-def _gradients(
-    dy: torch.Tensor, x: torch.Tensor, kept: Kept, slope: float, exact: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    sizes, gamma, beta, stats = kept
-    if dy.stride() != x.stride():
-        dy = torch.empty_like(x).copy_(dy)
-    dx, dgamma, dbeta = empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
-    differentiate_at(
-        stats, POOL, threads_for(x.numel()), *sizes, dy.data_ptr(), x.data_ptr(), gamma.data_ptr(),
-        beta.data_ptr(), slope, exact, dx.data_ptr(), dgamma.data_ptr(), dbeta.data_ptr(),
-    )  # fmt: skip
-    return dx, dgamma, dbeta
+def _is_pytorchs(dy: torch.Tensor) -> bool:
+    """Tell whether gradients are to have gradients themselves, or dy is a batch of gradients.
+
+    Then they are those of PyTorch's own formulas.
+    """
+    return torch.is_grad_enabled() or not torch._C._has_storage(dy)
+
+
+def _addresses(*tensors: torch.Tensor) -> list[int]:
+    """Where tensors are, whose memory may have been given back."""
+    places = [tensor.data_ptr() for tensor in tensors]
+    if 0 in places:
+        raise RuntimeError("expected a tensor with memory, got one whose storage was freed")
+    return places
 
 
 def differentiate(
@@ -241,7 +251,16 @@ def differentiate(
     if not x.numel():
         return torch.empty_like(x), *x.new_zeros(2, x.shape[1])
     x, sizes = as_kernels_take_it(x)
-    return _gradients(dy, x, Kept(sizes, *vectors(x, weight, bias), stats), slope, exact)
+    gamma, beta = (one.contiguous() for one in vectors(x, weight, bias))
+    if dy.stride() != x.stride() or is_lazy(dy):
+        dy = torch.empty_like(x).copy_(dy)
+    dx, dgamma, dbeta = empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
+    inputs = _addresses(dy, x, gamma, beta)
+    differentiate_at(
+        stats, POOL, threads_for(x.numel()), *sizes, *inputs, slope, exact, dx.data_ptr(),
+        dgamma.data_ptr(), dbeta.data_ptr(),
+    )  # fmt: skip
+    return dx, dgamma, dbeta
 
 
 def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -265,9 +284,10 @@ def infer(
     x, sizes = as_kernels_take_it(x)
     gamma, beta = vectors(x, weight, bias)
     y = empty_like(x)
+    inputs = _addresses(x, gamma, beta)
     infer_at(
-        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, x.data_ptr(), gamma.data_ptr(),
-        beta.data_ptr(), eps, slope, mean.data_ptr(), var.data_ptr(), y.data_ptr(),
+        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, *inputs, eps, slope, mean.data_ptr(),
+        var.data_ptr(), y.data_ptr(),
     )  # fmt: skip
     return y
 
@@ -292,7 +312,7 @@ def _train_wide(
     _, _, momentum, running_mean, running_var, count = recipe
     if running_mean is not None and running_var is not None and count is not None:
         count += 1
-        share = momentum if momentum >= 0 else 1.0 / float(count)
+        share = 1.0 / float(count) if math.isnan(momentum) else momentum
         with np.errstate(over="ignore"):  # a variance may be no number of this dtype
             var = wide.astype(mean.dtype, copy=False)
         update_running_statistics(

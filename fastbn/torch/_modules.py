@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import _has_any_global_hook
 
 from fastbn.torch._functions import (
+    MEAN_OF_ALL,
     Recipe,
     have_size,
     infer,
@@ -17,37 +19,54 @@ from fastbn.torch._functions import (
 )
 
 
+def is_bare(part: torch.nn.Module) -> bool:
+    """Tell whether calling a module is calling its class's forward, and nothing else."""
+    return not (
+        part._forward_pre_hooks
+        or part._forward_hooks
+        or part._backward_pre_hooks
+        or part._backward_hooks
+        or "forward" in part.__dict__
+    )
+
+
 class FastBatchNorm(_BatchNorm):
     """PyTorch's batch norm, by kernels where they cover the input.
 
-    Subclasses have PyTorch's constructors. `slope` is that of the activation: 1 is none. `linear`
-    holds a linear layer that the input goes through first, which is no submodule.
+    Subclasses have PyTorch's constructors. `slope` is that of the activation: 1 is none.
     """
 
     slope = 1.0
-    linear: tuple[torch.nn.Linear] | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Normalize a batch: with its own statistics in training, else with the running ones."""
-        if self.linear is not None:
-            return self.behind(*self.linear, input)
-        return self._normalize(input)
+        return self._normalize(input, self.slope)
 
-    def behind(self, linear: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
-        """Normalize the result of a linear layer; in training in one function of PyTorch's graph.
+    def normalize_between(
+        self, linear: torch.nn.Linear | None, x: torch.Tensor, activation: torch.nn.Module | None
+    ) -> torch.Tensor:
+        """Normalize the result of a linear layer, and activate it: in one function of the graph.
 
         Parameters
         ----------
-        linear : torch.nn.Linear
+        linear : torch.nn.Linear, optional
             Its hooks are not called.
         x : tensor (N, in_features)
+        activation : torch.nn.LeakyReLU or torch.nn.ReLU, optional
+            Without one the slope is the module's own.
         """
+        slope = self.slope
+        if activation is not None:
+            slope = float(getattr(activation, "negative_slope", 0.0))
+        if linear is None:
+            return self._normalize(x, slope)
         # not by their names, which a module looks up in three places
         weight: torch.Tensor = linear._parameters["weight"]  # type: ignore[assignment]
         bias = linear._parameters["bias"]
         vectors = self._vectors()
         if (
             self.training
+            and isinstance(x, torch.Tensor)
             and is_covered(x, weight, bias, *vectors)
             and x.dim() == 2
             and x.shape[0] > 1
@@ -57,59 +76,67 @@ class FastBatchNorm(_BatchNorm):
             and not torch.is_autocast_enabled("cpu")
             and not leaves_threads_idle(x.shape[0] * self.num_features)
         ):
-            recipe = self._recipe()
+            recipe = self._recipe(slope)
             if recipe is not None:
                 y: torch.Tensor = normalize_linear(x, weight, bias, *vectors[:2], recipe)
                 return y
-        return self._normalize(functional.linear(x, weight, bias))
+        return self._normalize(linear(x), slope)
 
-    def _normalize(self, x: torch.Tensor) -> torch.Tensor:
+    def _normalize(self, x: torch.Tensor, slope: float) -> torch.Tensor:
         self._check_input_dim(x)
         weight, bias, mean, var = vectors = self._vectors()
         size = x.numel()
         if not is_covered(x, *vectors) or leaves_threads_idle(size):
-            return self._by_pytorch(x)
+            return self._by_pytorch(x, slope)
         features = x.shape[1]
         if size <= features or features != self.num_features or not have_size(features, vectors):
-            return self._by_pytorch(x)  # which says what is wrong
+            return self._by_pytorch(x, slope)  # which says what is wrong
         if (mean is None) != (var is None):
-            return self._by_pytorch(x)
+            return self._by_pytorch(x, slope)
         if not self.training and mean is not None and var is not None:
             needs = torch.is_grad_enabled() and any(
                 tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)
             )
-            if needs:
-                return self._by_pytorch(x)
-            return infer(x, weight, bias, mean, var, self.eps, self.slope)
-        recipe = self._recipe()
+            if needs or not self.eps > 0:
+                return self._by_pytorch(x, slope)
+            return infer(x, weight, bias, mean, var, float(self.eps), slope)
+        recipe = self._recipe(slope)
         if recipe is None:
-            return self._by_pytorch(x)
+            return self._by_pytorch(x, slope)
         y: torch.Tensor = normalize(x, weight, bias, recipe)
         return y
 
     def _vectors(self) -> tuple[torch.Tensor | None, ...]:
         parameters, buffers = self._parameters, self._buffers
-        return (
-            parameters["weight"], parameters["bias"], buffers["running_mean"],
-            buffers["running_var"],
-        )  # fmt: skip
+        try:
+            return (
+                parameters["weight"], parameters["bias"], buffers["running_mean"],
+                buffers["running_var"],
+            )  # fmt: skip
+        except KeyError:  # pruning and parametrizations put other things in their places
+            return self.weight, self.bias, self.running_mean, self.running_var
 
-    def _recipe(self) -> Recipe | None:
+    def _recipe(self, slope: float) -> Recipe | None:
         """What a training batch is to be normalized with; None where a kernel cannot."""
+        eps = float(self.eps)
+        if not eps > 0:
+            return None  # PyTorch refuses it
         if not (self.training and self.track_running_stats):
-            return Recipe(self.eps, self.slope, 0.0, None, None, None)
-        buffers = self._buffers
-        count = buffers["num_batches_tracked"]
-        if count is not None and not (count.dtype is torch.int64 and count.is_cpu):
+            return Recipe(eps, slope, 0.0, None, None, None)
+        count: torch.Tensor | None = self._buffers.get("num_batches_tracked")
+        if count is None or not (
+            count.dtype is torch.int64 and count.is_cpu and count.numel() == 1
+        ):
             return None
-        momentum = -1.0 if self.momentum is None else self.momentum
-        return Recipe(
-            self.eps, self.slope, momentum, buffers["running_mean"], buffers["running_var"], count
-        )
+        momentum = MEAN_OF_ALL if self.momentum is None else float(self.momentum)
+        buffers = self._buffers
+        return Recipe(eps, slope, momentum, buffers["running_mean"], buffers["running_var"], count)
 
-    def _by_pytorch(self, x: torch.Tensor) -> torch.Tensor:
+    def _by_pytorch(self, x: torch.Tensor, slope: float) -> torch.Tensor:
         y = super().forward(x)
-        return y if self.slope == 1 else functional.leaky_relu(y, self.slope)
+        if slope == 1:
+            return y
+        return functional.relu(y) if slope == 0 else functional.leaky_relu(y, slope)
 
 
 class BatchNorm1d(FastBatchNorm, torch.nn.BatchNorm1d):
@@ -130,6 +157,8 @@ class BatchNormLeakyReLU(FastBatchNorm):
         0 is ReLU, 1 no activation at all.
     eps, momentum, affine, track_running_stats, device, dtype
         As in `torch.nn.BatchNorm1d`.
+    **options
+        What else it takes in the installed version, such as `bias`.
     """
 
     def __init__(
@@ -142,8 +171,11 @@ class BatchNormLeakyReLU(FastBatchNorm):
         track_running_stats: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: bool,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, **options
+        )
         self.slope = float(negative_slope)
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
@@ -158,12 +190,10 @@ class BatchNormLeakyReLU(FastBatchNorm):
 class LinearBatchNormLeakyReLU(torch.nn.Module):
     """A linear layer without bias, batch norm and LeakyReLU, in one function of PyTorch's graph.
 
-    Hooks of its two parts are not called.
-
     Parameters
     ----------
     in_features, out_features : int
-    negative_slope, eps, momentum, affine, track_running_stats, device, dtype
+    negative_slope, eps, momentum, affine, track_running_stats, device, dtype, **options
         As in `BatchNormLeakyReLU`.
 
     Attributes
@@ -183,13 +213,26 @@ class LinearBatchNormLeakyReLU(torch.nn.Module):
         track_running_stats: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **options: bool,
     ) -> None:
         super().__init__()
         self.linear = torch.nn.Linear(in_features, out_features, False, device, dtype)
         self.norm = BatchNormLeakyReLU(
-            out_features, negative_slope, eps, momentum, affine, track_running_stats, device, dtype
-        )
+            out_features, negative_slope, eps, momentum, affine, track_running_stats, device, dtype,
+            **options,
+        )  # fmt: skip
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """act(BN(W x)) of (N, in_features)."""
-        return self.norm.behind(self.linear, input)
+        linear, norm = self.linear, self.norm
+        joined = (
+            type(linear) is torch.nn.Linear
+            and type(norm) is BatchNormLeakyReLU
+            and is_bare(linear)
+            and is_bare(norm)
+            and not _has_any_global_hook()
+        )
+        y: torch.Tensor = (
+            norm.normalize_between(linear, input, None) if joined else norm(linear(input))
+        )
+        return y

@@ -8,16 +8,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.autograd.graph import increment_version
 
 from fastbn.kernels.optimizers import PART
 from fastbn.kernels.tensors import GRAD, PARAM, STEP, TOP, M, V, adam_tensors
-from fastbn.torch._functions import DTYPES, LIKE, PLAIN, POOL, leaves_threads_idle, threads_for
+from fastbn.torch._functions import (
+    DTYPES,
+    LIKE,
+    PLAIN,
+    POOL,
+    is_lazy,
+    leaves_threads_idle,
+    threads_for,
+)
 
 
 class _Tables(NamedTuple):
     """What a group of parameters was when a step began, as `adam_tensors` takes it."""
 
     places: list[int]  # of steps, parameters and moments, and numbers of each parameter
+    dtype: torch.dtype | None  # of the parameters
+    tensors: list[torch.Tensor]  # all that a step changes
     like: np.ndarray  # of the dtype of the parameters
     counter: np.ndarray  # of the dtype of the steps
     addresses: np.ndarray
@@ -56,6 +67,7 @@ class FastAdam(torch.optim.Adam):
         for group, table in zip(self.param_groups, tables, strict=True):
             if table is not None and table.places:
                 _step(group, table)
+                increment_version(table.tensors)
         return loss
 
     def _tables(self, group: dict[str, Any]) -> _Tables | None:
@@ -88,7 +100,7 @@ class FastAdam(torch.optim.Adam):
         places += sizes
         kept: dict[int, _Tables] = self.__dict__.setdefault("_kept", {})
         tables = kept.get(id(group))
-        if tables is None or tables.places != places:
+        if tables is None or tables.places != places or tables.dtype is not dtype:
             tables = _new_tables(params, [state[param] for param in params], names, places)
             if tables is None:
                 return None
@@ -115,7 +127,7 @@ def _new_tables(
             return None
         if any(one.shape != param.shape for one in moments):
             return None
-    if not all(_is_plain(one, counter) for one in counts):
+    if not all(_is_plain(one, counter) and one.numel() == 1 for one in counts):
         return None
     sizes = np.array(places[len(places) - len(params) :], np.int64)
     parts = np.zeros(sizes.size + 1, np.int64)
@@ -123,7 +135,9 @@ def _new_tables(
     columns = [STEP, PARAM, M, V, TOP][: 2 + len(names)]
     addresses = np.zeros((sizes.size, 3 + len(names)), np.int64)
     addresses[:, columns] = np.reshape(places[: len(columns) * sizes.size], (-1, len(columns)))
-    return _Tables(places, LIKE[dtype], LIKE[counter], addresses, sizes, parts)
+    changed = [*params, *(state[name] for state in states for name in ("step", *names))]
+    kind = dtype if params else None
+    return _Tables(places, kind, changed, LIKE[dtype], LIKE[counter], addresses, sizes, parts)
 
 
 def _step(group: dict[str, Any], tables: _Tables) -> None:
@@ -161,4 +175,5 @@ def _is_plain(tensor: Any, dtype: torch.dtype) -> bool:
         and type(tensor) in PLAIN
         and tensor.layout is torch.strided
         and tensor.is_contiguous()
+        and not is_lazy(tensor)
     )

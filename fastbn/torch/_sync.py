@@ -6,27 +6,62 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastbn.torch._functions import differentiate, have_size, infer, is_covered, statistics
+from fastbn.torch._modules import FastBatchNorm
 
 
-class SyncBatchNorm(torch.nn.SyncBatchNorm):
-    """`torch.nn.SyncBatchNorm`, with the same arguments and state, for tensors on the CPU, too.
+class SyncBatchNorm(_BatchNorm):
+    """`torch.nn.SyncBatchNorm`, with the same arguments and state, for tensors on the CPU.
+
+    It is no subclass of PyTorch's, which `DistributedDataParallel` refuses to have on the CPU.
 
     Statistics, forward and backward are those of the joined batch of all processes of the group,
     whose batches may differ in size, or be empty. As in PyTorch the gradients of weight and bias
     are a process's own part of the sum.
     """
 
+    slope = 1.0  # of the activation that a converted module had
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+        **options: bool,
+    ) -> None:
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, **options
+        )
+        self.process_group = process_group
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Normalize this process's part of the batch."""
-        x = input
-        if x.device.type != "cpu" or not (self.training and dist.is_available()):
+        y = self._normalize(input)
+        return y if self.slope == 1 else functional.leaky_relu(y, self.slope)
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
+
+    def _normalize(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type != "cpu":
+            elsewhere: torch.Tensor = torch.nn.SyncBatchNorm.forward(self, x)  # type: ignore[arg-type]
+            return elsewhere
+        if not (self.training and dist.is_available()):
             return super().forward(x)
         if not dist.is_initialized() or dist.get_world_size(self.process_group) < 2:
-            return self._alone(x)
+            return super().forward(x)  # PyTorch asks for a GPU before it looks for others
         self._check_input_dim(x)
-        self._check_non_zero_input_channels(x)
+        if x.shape[1] == 0:
+            raise ValueError("SyncBatchNorm number of input channels should be non-zero")
         vectors = self.weight, self.bias, self.running_mean, self.running_var
         if not is_covered(x, *vectors):
             raise TypeError(f"input: expected float32 or float64 as the module is, got {x.dtype}")
@@ -46,18 +81,21 @@ class SyncBatchNorm(torch.nn.SyncBatchNorm):
         )
         return result
 
-    def _alone(self, x: torch.Tensor) -> torch.Tensor:
-        """Do without the others: PyTorch asks for a GPU before it looks whether there are any."""
-        self._check_input_dim(x)
-        return torch.nn.modules.batchnorm._BatchNorm.forward(self, x)
-
     @classmethod
     def convert_sync_batchnorm(cls, module: torch.nn.Module, process_group: Any = None) -> Any:
         """Replace the batch norms of a module tree, as PyTorch's does; parameters are shared."""
+        slopes = {
+            name: part.slope
+            for name, part in module.named_modules()
+            if isinstance(part, FastBatchNorm)
+        }
         converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module, process_group)
         for part in converted.modules():
             if type(part) is torch.nn.SyncBatchNorm:
-                part.__class__ = cls
+                part.__class__ = cls  # type: ignore[assignment]
+        for name, slope in slopes.items():
+            if slope != 1:
+                converted.get_submodule(name).slope = slope
         return converted
 
 
