@@ -53,6 +53,8 @@ def test_the_documentation_shows_the_code_that_runs():
     functions = [
         part.strip() for block in shown for part in block.split("\n\n\n") if "def " in part
     ]
-    assert len(functions) == 8
+    assert len(functions) == 9
+    times = re.findall(r"([\d,]+) microseconds", page)
+    assert len(times) == 5, "one after each stage"
     for function in functions:
         assert function in source

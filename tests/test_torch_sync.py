@@ -137,3 +137,19 @@ def test_without_other_processes_it_is_plain_batch_norm():
         module.train()(torch.randn(1, 3))
     with pytest.raises(ValueError, match="expected at least 2D input"):
         module(torch.randn(3))
+
+
+def test_in_distributed_data_parallel(tmp_path):
+    code = f"""
+import torch, torch.distributed as dist
+from fastbn.torch import SyncBatchNorm
+dist.init_process_group("gloo", init_method="file://{tmp_path}/store", rank=0, world_size=1)
+net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6))
+net = SyncBatchNorm.convert_sync_batchnorm(net)
+parallel = torch.nn.parallel.DistributedDataParallel(net)
+parallel(torch.randn(8, 4)).square().sum().backward()
+print(float(net[1].weight.grad.sum()) > 0)
+dist.destroy_process_group()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr

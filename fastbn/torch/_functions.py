@@ -110,6 +110,8 @@ def leaves_threads_idle(size: int) -> bool:
     return POOL is NO_POOL and threads_for(size) > 1
 
 
+FREED = "expected tensors with memory, got one whose storage was freed"
+
 # A momentum: running statistics are means of all batches.
 MEAN_OF_ALL = math.nan
 
@@ -214,10 +216,12 @@ def _train(
     running = (0, 0, 0)
     if mean is not None and var is not None and count is not None:
         running = mean.data_ptr(), var.data_ptr(), count.data_ptr()
-    inputs = _addresses(x, gamma, beta)
+    x_at, gamma_at, beta_at = x.data_ptr(), gamma.data_ptr(), beta.data_ptr()
+    if not (x_at and gamma_at and beta_at):
+        raise RuntimeError(FREED)
     done = train_at(
-        stats, POOL, threads_for(x.numel()), *sizes, *inputs, eps, slope, momentum, *running,
-        y.data_ptr(),
+        stats, POOL, threads_for(x.numel()), *sizes, x_at, gamma_at, beta_at, eps, slope, momentum,
+        *running, y.data_ptr(),
     )  # fmt: skip
     if not done:
         _train_wide(x, gamma, beta, recipe, y, stats)
@@ -232,14 +236,6 @@ def _is_pytorchs(dy: torch.Tensor) -> bool:
     return torch.is_grad_enabled() or not torch._C._has_storage(dy)
 
 
-def _addresses(*tensors: torch.Tensor) -> list[int]:
-    """Where tensors are, whose memory may have been given back."""
-    places = [tensor.data_ptr() for tensor in tensors]
-    if 0 in places:
-        raise RuntimeError("expected a tensor with memory, got one whose storage was freed")
-    return places
-
-
 def differentiate(
     dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None,
     stats: np.ndarray, slope: float, exact: bool,
@@ -251,14 +247,20 @@ def differentiate(
     if not x.numel():
         return torch.empty_like(x), *x.new_zeros(2, x.shape[1])
     x, sizes = as_kernels_take_it(x)
-    gamma, beta = (one.contiguous() for one in vectors(x, weight, bias))
+    gamma, beta = vectors(x, weight, bias)
+    if not (gamma.is_contiguous() and beta.is_contiguous()):  # by hooks of saved tensors
+        gamma, beta = gamma.contiguous(), beta.contiguous()
     if dy.stride() != x.stride() or is_lazy(dy):
         dy = torch.empty_like(x).copy_(dy)
     dx, dgamma, dbeta = empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
-    inputs = _addresses(dy, x, gamma, beta)
+    dy_at, x_at, gamma_at, beta_at = (
+        dy.data_ptr(), x.data_ptr(), gamma.data_ptr(), beta.data_ptr(),
+    )  # fmt: skip
+    if not (dy_at and x_at and gamma_at and beta_at):
+        raise RuntimeError(FREED)
     differentiate_at(
-        stats, POOL, threads_for(x.numel()), *sizes, *inputs, slope, exact, dx.data_ptr(),
-        dgamma.data_ptr(), dbeta.data_ptr(),
+        stats, POOL, threads_for(x.numel()), *sizes, dy_at, x_at, gamma_at, beta_at, slope, exact,
+        dx.data_ptr(), dgamma.data_ptr(), dbeta.data_ptr(),
     )  # fmt: skip
     return dx, dgamma, dbeta
 
@@ -284,10 +286,12 @@ def infer(
     x, sizes = as_kernels_take_it(x)
     gamma, beta = vectors(x, weight, bias)
     y = empty_like(x)
-    inputs = _addresses(x, gamma, beta)
+    x_at, gamma_at, beta_at = x.data_ptr(), gamma.data_ptr(), beta.data_ptr()
+    if not (x_at and gamma_at and beta_at):
+        raise RuntimeError(FREED)
     infer_at(
-        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, *inputs, eps, slope, mean.data_ptr(),
-        var.data_ptr(), y.data_ptr(),
+        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, x_at, gamma_at, beta_at, eps, slope,
+        mean.data_ptr(), var.data_ptr(), y.data_ptr(),
     )  # fmt: skip
     return y
 
