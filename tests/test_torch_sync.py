@@ -74,6 +74,8 @@ for _ in range(2):
 module.eval(), alone.eval()
 torch.testing.assert_close(module(whole), alone(whole), **tolerance)
 print(module.running_var.tolist())
+dist.barrier()
+dist.destroy_process_group()
 """
 
 
