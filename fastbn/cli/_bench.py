@@ -71,8 +71,6 @@ def bench(
     if plot is not None:
         check_picture_ending(plot)
     _limit_cores(threads)
-    # PyTorch's tensors on large pages, as ours and NumPy's are: a setting of its own
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         import threadpoolctl  # noqa: F401
     except ImportError:
