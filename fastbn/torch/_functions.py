@@ -329,7 +329,14 @@ def native(
 ) -> torch.Tensor:
     """Say the same in PyTorch's own words."""
     y = functional.batch_norm(x, None, None, weight, bias, True, 0.0, recipe.eps)
-    return y if recipe.slope == 1 else functional.leaky_relu(y, recipe.slope)
+    return activate(y, recipe.slope)
+
+
+def activate(y: torch.Tensor, slope: float) -> torch.Tensor:
+    """LeakyReLU by PyTorch: ReLU with slope 0, and nothing with 1."""
+    if slope == 1:
+        return y
+    return functional.relu(y) if slope == 0 else functional.leaky_relu(y, slope)
 
 
 def _differentiable(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import _has_any_global_hook
 
 from fastbn.torch._functions import (
     MEAN_OF_ALL,
     Recipe,
+    activate,
     have_size,
     infer,
     is_covered,
@@ -133,10 +133,7 @@ class FastBatchNorm(_BatchNorm):
         return Recipe(eps, slope, momentum, buffers["running_mean"], buffers["running_var"], count)
 
     def _by_pytorch(self, x: torch.Tensor, slope: float) -> torch.Tensor:
-        y = super().forward(x)
-        if slope == 1:
-            return y
-        return functional.relu(y) if slope == 0 else functional.leaky_relu(y, slope)
+        return activate(super().forward(x), slope)
 
 
 class BatchNorm1d(FastBatchNorm, torch.nn.BatchNorm1d):

@@ -6,10 +6,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fastbn.torch._functions import differentiate, have_size, infer, is_covered, statistics
+from fastbn.torch._functions import (
+    activate,
+    differentiate,
+    have_size,
+    infer,
+    is_covered,
+    statistics,
+)
 from fastbn.torch._modules import FastBatchNorm
 
 
@@ -44,8 +50,7 @@ class SyncBatchNorm(_BatchNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Normalize this process's part of the batch."""
-        y = self._normalize(input)
-        return y if self.slope == 1 else functional.leaky_relu(y, self.slope)
+        return activate(self._normalize(input), self.slope)
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
         if input.dim() < 2:
