@@ -3,7 +3,7 @@
     python scripts/tabular.py [--seeds 5] [--folds 5] [--data digits ...] [--fashion-mnist FOLDER]
 
 trains three networks of the same size, with Adam at the same rate, for as many epochs, on the same
-folds:
+folds (of Fashion-MNIST, its training and test part together):
 
 - fastbn's estimators;
 - `MLPClassifier` and `MLPRegressor`, which have no batch norm, on z-scores;
@@ -19,7 +19,7 @@ import argparse
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -126,28 +126,30 @@ CONTESTANTS: dict[str, Fit] = {
 }  # fmt: skip
 
 
-def folds_of(name: str, count: int, seed: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield X and y to fit, and to test on, of each fold."""
-    load = CLASSES.get(name) or NUMBERS[name]
-    X, y = load(return_X_y=True)
-    kind = StratifiedKFold if name in CLASSES else KFold
-    for train, test in kind(count, shuffle=True, random_state=seed).split(X, y):
-        yield X[train], y[train], X[test], y[test]
+def load(name: str, fashion_mnist: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the samples and the targets of a data set."""
+    if name in NUMBERS:
+        return NUMBERS[name](return_X_y=True)
+    if name in CLASSES:
+        return CLASSES[name](return_X_y=True)
+    data = load_fashion_mnist(fashion_mnist)
+    X = np.concatenate([data.X_train, data.X_test])
+    return X.reshape(len(X), -1), np.concatenate([data.y_train, data.y_test]).astype(int)
 
 
-def compare(name: str, folds: int, seeds: int, split: Any = folds_of) -> str:
+def compare(name: str, X: np.ndarray, y: np.ndarray, folds: int, seeds: int) -> str:
     """Return the line of a data set."""
+    kind, score = (StratifiedKFold, accuracy_score) if y.dtype.kind == "i" else (KFold, r2_score)
     scores: dict[str, list[list[float]]] = {who: [] for who in CONTESTANTS}
     times: dict[str, list[float]] = {who: [] for who in CONTESTANTS}
     for seed in range(seeds):
         of_seed: dict[str, list[float]] = {who: [] for who in CONTESTANTS}
-        for X, y, X_test, y_test in split(name, folds, seed):
-            score = accuracy_score if y.dtype.kind == "i" else r2_score
+        for train, test in kind(folds, shuffle=True, random_state=seed).split(X, y):
             for who in list(CONTESTANTS)[:: -1 if len(of_seed["fastbn"]) % 2 else 1]:
                 start = time.perf_counter()
-                predict = CONTESTANTS[who](X, y, seed)
+                predict = CONTESTANTS[who](X[train], y[train], seed)
                 times[who].append(time.perf_counter() - start)
-                of_seed[who].append(score(y_test, predict(X_test)))
+                of_seed[who].append(score(y[test], predict(X[test])))
         for who, found in of_seed.items():
             scores[who].append(found)
     cells = []
@@ -169,7 +171,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--data", nargs="*", default=[*CLASSES, *NUMBERS], metavar="NAME")
-    parser.add_argument("--fashion-mnist", metavar="FOLDER", help="Its training part and its test.")
+    parser.add_argument("--fashion-mnist", metavar="FOLDER", help="Take this one, too.")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # all of them are to take all epochs
     for fit in (fit_fastbn, fit_torch):  # compile, and start threads
@@ -178,17 +180,13 @@ def main() -> None:
     print("| data | " + " | ".join(f"{who} | time" for who in CONTESTANTS) + " |")
     print("|---|" + "---|" * (2 * len(CONTESTANTS)))
     for name in options.data:
-        print(compare(name, options.folds, options.seeds), flush=True)
+        X, y = load(name, None)
+        print(compare(name, X, y, options.folds, options.seeds), flush=True)
     if options.fashion_mnist:
-
-        def whole(name: str, folds: int, seed: int) -> Iterator[tuple[np.ndarray, ...]]:
-            data = load_fashion_mnist(options.fashion_mnist)
-            flat = [X.reshape(len(X), -1) for X in (data.X_train, data.X_test)]
-            yield flat[0], data.y_train.astype(int), flat[1], data.y_test.astype(int)
-
         global EPOCHS, BATCH, RATE
         EPOCHS, BATCH, RATE = 20, 200, 0.001
-        print(compare("Fashion-MNIST", 1, options.seeds, whole), flush=True)
+        X, y = load("Fashion-MNIST", options.fashion_mnist)
+        print(compare("Fashion-MNIST", X, y, options.folds, options.seeds), flush=True)
 
 
 if __name__ == "__main__":
