@@ -33,13 +33,17 @@ def is_bare(part: torch.nn.Module) -> bool:
 class FastBatchNorm(_BatchNorm):
     """PyTorch's batch norm, by kernels where they cover the input.
 
-    Subclasses have PyTorch's constructors. `slope` is that of the activation: 1 is none.
+    Subclasses have PyTorch's constructors. `slope` is that of the activation: 1 is none. Called
+    alone, inputs of fewer numbers than `least` are left to PyTorch.
     """
 
     slope = 1.0
+    least = 0
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Normalize a batch: with its own statistics in training, else with the running ones."""
+        if self.least and not torch.jit.is_tracing() and input.numel() < self.least:
+            return self._by_pytorch(input, self.slope)
         return self._normalize(input, self.slope)
 
     def normalize_between(
