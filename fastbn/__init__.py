@@ -35,6 +35,9 @@ if TYPE_CHECKING:
         DataFileError as DataFileError,
     )
     from fastbn.errors import (
+        DivergenceError as DivergenceError,
+    )
+    from fastbn.errors import (
         MissingExtraError as MissingExtraError,
     )
     from fastbn.errors import (
@@ -99,6 +102,7 @@ _HOME = {
     "EarlyStopping": "training",
     "History": "training",
     "DataFileError": "errors",
+    "DivergenceError": "errors",
     "MissingExtraError": "errors",
     "ModelFileError": "errors",
     "adam_step": "functional",

@@ -15,11 +15,13 @@ from fastbn.functional.preprocessing import (
     standard_scales,
 )
 
-# Rows whose weighted moments are taken at once.
+# Rows that are looked at at once, where an array of all would be as large as the data.
 ROWS = 4096
 
 
-def feature_matrix(name: str, value: Any, n_features: int, dtype: np.dtype) -> np.ndarray:
+def feature_matrix(
+    name: str, value: Any, n_features: int, dtype: np.dtype, check_finite: bool = True
+) -> np.ndarray:
     """Return `value` as a contiguous matrix (samples, n_features) of `dtype`, all of it finite.
 
     Bytes stay bytes, a quarter of what would have to be read: the kernels convert what they gather.
@@ -33,9 +35,11 @@ def feature_matrix(name: str, value: Any, n_features: int, dtype: np.dtype) -> n
         return kernel_input(array)
     with np.errstate(over="ignore"):  # what does not fit the dtype is refused below
         matrix = kernel_input(array.astype(dtype, copy=False))
-    if not np.isfinite(matrix).all():
-        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-        raise ValueError(f"{name}: expected finite numbers of {dtype}, got others in row {row}")
+    for start in range(0, len(matrix) * check_finite, ROWS):  # as much as a cache holds
+        finite = np.isfinite(matrix[start : start + ROWS])
+        if not finite.all():
+            row = start + int(np.flatnonzero(~finite.all(axis=1))[0])
+            raise ValueError(f"{name}: expected finite numbers of {dtype}, got others in row {row}")
     return matrix
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DataFileError(ValueError):
     """A data file that is missing, truncated, mislabelled or malformed."""
@@ -9,6 +11,33 @@ class DataFileError(ValueError):
 
 class ModelFileError(ValueError):
     """A model file that is missing, truncated, or says something that no model can be."""
+
+
+class DivergenceError(ArithmeticError):
+    """The loss of a fit is no longer finite.
+
+    The model is back at the last parameters whose loss was.
+
+    Attributes
+    ----------
+    step : int
+        Steps of the fit after which the loss was not finite.
+    layer : str
+        The first layer whose numbers were not, such as "layers.0"; or "loss".
+    history : History
+        Of the epochs before.
+    """
+
+    def __init__(self, step: int, layer: str, history: Any) -> None:
+        super().__init__(step, layer, history)
+        self.step, self.layer, self.history = step, layer, history
+
+    def __str__(self) -> str:
+        return (
+            f"after step {self.step} the loss is not finite: the numbers of {self.layer} are the "
+            "first that are not. The model is back at its last finite loss; a smaller lr or a "
+            "max_norm may help"
+        )
 
 
 class MissingExtraError(ImportError):

@@ -16,16 +16,26 @@ import numpy as np
 
 from fastbn import persistence
 from fastbn._buffers import Layout, aligned_zeros, allocate_workspace
+from fastbn._checkpoint import CheckpointFile, facts_of
 from fastbn._checks import flag, integer, number, pair, weights_array
+from fastbn._culprit import culprit
 from fastbn._inputs import InputScaling, feature_matrix
-from fastbn._state import Header, check_tensors, state_views
+from fastbn._state import Header, layout_of, odd_numbers, read_state, state_views
 from fastbn._targets import decisions, loss_and_score, to_probabilities, wanted
 from fastbn._team import run_team
 from fastbn._threads import TrainingTeam, team_size
 from fastbn.config import CURVES, LOSSES, OPTIMIZERS, ModelConfig
 from fastbn.kernels import network as kernels
 from fastbn.schedules import Schedule
-from fastbn.training import Callback, EarlyStopping, History, minibatch_bounds, train
+from fastbn.training import (
+    Callback,
+    EarlyStopping,
+    History,
+    Plan,
+    early_stopping_rule,
+    minibatch_bounds,
+    train,
+)
 
 
 def _torch_edge() -> Any:
@@ -208,6 +218,11 @@ class BatchNormMLP:
         until_accuracy: float | None = None,
         callbacks: Iterable[Callback] = (),
         progress: bool | str = "auto",
+        check_finite: bool = True,
+        on_divergence: str = "raise",
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        resume: bool = False,
     ) -> History:
         """Train for `epochs` passes over the data, from the present parameters and moments.
 
@@ -236,6 +251,20 @@ class BatchNormMLP:
             Each is called as ``callback(model, history)`` after an epoch; True stops the fit.
         progress : True, False or "auto"
             A bar on stderr; "auto" shows it on a terminal where rich is installed.
+        check_finite : bool
+            Look for NaN and infinities in X before training.
+        on_divergence : "raise", "stop" or "skip"
+            When the loss of a minibatch is not finite, the model goes back to the last parameters
+            whose loss was, and the fit ends: with an error, or with a history that says "diverged".
+            "skip" leaves the minibatch out instead, ten of them on end at most.
+        checkpoint : path, optional
+            A file to write the model and the state of the fit to, which `load` takes, too. Ctrl-C
+            and SIGTERM are noticed after the current step, and write it a last time.
+        checkpoint_every : int, optional
+            Steps between two checkpoints; without it one is written after every epoch.
+        resume : bool
+            Go on with the fit that is in `checkpoint`, if the file is there: the end is the same to
+            the bit as if nothing had come between. Arguments and data have to be the same.
 
         Returns
         -------
@@ -246,6 +275,10 @@ class BatchNormMLP:
         ------
         TypeError, ValueError
             An argument is not as described above. Nothing has been changed then.
+        DivergenceError
+            The loss is no longer finite; it names the step and the layer.
+        ModelFileError
+            The checkpoint to go on with is damaged.
         """
         epochs, batch_size = integer("epochs", epochs, 1), self._batch_size(batch_size)
         if until_accuracy is not None:
@@ -258,23 +291,39 @@ class BatchNormMLP:
         if validation_data is not None:
             X_val, y_val = pair("validation_data", validation_data)
             evaluate = self._evaluator(X_val, y_val, "validation_data[0]", "validation_data[1]")
-        samples = self.training_samples(X, y, sample_weight)
+        score = "r2" if self.config.loss == "squared_error" else "accuracy"
+        plan = Plan(
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=self.config.lr,
+            schedule=schedule,
+            shuffle=flag("shuffle", shuffle),
+            early_stopping=early_stopping_rule(early_stopping, evaluate is not None, score),
+            until_accuracy=until_accuracy,
+            on_divergence=on_divergence,
+            score=score,
+        )
+        if checkpoint_every is not None:
+            checkpoint_every = integer("checkpoint_every", checkpoint_every, 1)
+        if checkpoint is None and (flag("resume", resume) or checkpoint_every is not None):
+            raise ValueError("checkpoint: expected a path to resume from or to write to, got None")
+        samples = self.training_samples(X, y, sample_weight, flag("check_finite", check_finite))
+        file = state = None
+        if checkpoint is not None:
+            facts = facts_of(plan, samples, evaluate is not None)
+            file = CheckpointFile(self, checkpoint, checkpoint_every, facts)
+            state = file.resume() if resume else None
         return train(
             self,
             samples,
             samples.x.shape[0],
+            plan,
             weight=samples.weight if samples.weight.size else None,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=self.config.lr,
             evaluate=evaluate,
-            score="r2" if self.config.loss == "squared_error" else "accuracy",
-            shuffle=flag("shuffle", shuffle),
-            early_stopping=early_stopping,
-            schedule=schedule,
-            until_accuracy=until_accuracy,
             callbacks=callbacks,
             progress=progress,
+            checkpoint=file,
+            state=state,
         )
 
     def partial_fit(
@@ -390,20 +439,38 @@ class BatchNormMLP:
         Parameters, moments, running statistics, input scaling, counters and configuration: a loaded
         model predicts the same bits and goes on training from the same point.
         """
-        header = Header(self.config, self.steps, self.epochs, self.scaling.is_fitted, self.metadata)
-        persistence.write_model(path, self._state(), header.to_dict())
+        self.write(path)
+
+    def write(
+        self, path: str | os.PathLike[str], fit: dict[str, Any] | None = None,
+        tensors: dict[str, np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        """Write a model file; with a fit and its tensors it is a checkpoint."""
+        state = self._state()
+        for name, tensor in state.items():
+            odd = odd_numbers(name, tensor)
+            if odd is not None:
+                raise ValueError(f"the model is not written: {odd}")
+        header = Header(
+            self.config, self.steps, self.epochs, self.scaling.is_fitted, self.metadata, fit
+        )
+        persistence.write_model(path, {**state, **(tensors or {})}, header.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BatchNormMLP:
-        """Return the model that `save` wrote; `ModelFileError` if the file is not one."""
-        tensors, values = persistence.read_model(path)
-        header = Header.from_dict(path, values)
-        dtype = np.dtype(header.config.dtype)
-        check_tensors(path, Layout(header.config), dtype, tensors)
-        model = cls.__new__(cls)
-        model._build(header.config)
-        model.restore({**tensors, "steps": header.steps, "input_is_fitted": header.input_is_fitted})
-        model.epochs, model.metadata = header.epochs, header.metadata
+        """Return the model that `save` wrote, or `fit` as a checkpoint.
+
+        `ModelFileError` if the file is not one, or says what no model can be: it is checked before
+        memory is asked for, and nothing in it is executed.
+        """
+        with persistence.open_model(path) as file:
+            header = Header.from_dict(path, file.header)
+            layout_of(file, header)
+            model = cls.__new__(cls)
+            model._build(header.config)
+            read_state(file, model._state())
+        model.steps, model.epochs, model.metadata = header.steps, header.epochs, header.metadata
+        model.scaling = dataclasses.replace(model.scaling, is_fitted=header.input_is_fitted)
         return model
 
     def to_torch(self) -> tuple[Any, Any]:
@@ -438,6 +505,15 @@ class BatchNormMLP:
         for name, view in self._state().items():
             view[...] = snapshot[name]
 
+    def is_finite(self) -> bool:
+        """Tell whether all parameters and running statistics are numbers."""
+        trained = (self.params, self.running_mean, self.running_var)
+        return all(bool(np.isfinite(buffer).all()) for buffer in trained)
+
+    def culprit(self, samples: kernels.Samples, rows: np.ndarray) -> str:
+        """Name the first layer whose numbers are not finite on some samples; "loss" if none is."""
+        return culprit(self.config, dict(self.named_parameters()), samples, rows)
+
     def _state(self) -> dict[str, np.ndarray]:
         """Views of all that training changes, by name."""
         buffers = {**vars(self), "center": self.scaling.center, "scale": self.scaling.scale}
@@ -448,12 +524,14 @@ class BatchNormMLP:
     def _batch_size(self, value: Any) -> int:
         return integer("batch_size", value, 1 + self.config.batch_norm)
 
-    def _features(self, name: str, X: Any) -> np.ndarray:
-        return feature_matrix(name, X, self.config.layer_sizes[0], self.dtype)
+    def _features(self, name: str, X: Any, check_finite: bool = True) -> np.ndarray:
+        return feature_matrix(name, X, self.config.layer_sizes[0], self.dtype, check_finite)
 
-    def training_samples(self, X: Any, y: Any, sample_weight: Any) -> kernels.Samples:
+    def training_samples(
+        self, X: Any, y: Any, sample_weight: Any, check_finite: bool = True
+    ) -> kernels.Samples:
         """Check the data; the model is left as it is."""
-        x = self._features("X", X)
+        x = self._features("X", X, check_finite)
         n = x.shape[0]
         labels, targets = wanted("y", y, n, self.config)
         if n < 1 + self.config.batch_norm:

@@ -16,6 +16,9 @@ from fastbn.errors import ModelFileError
 
 FORMAT_VERSION = 1
 
+# safetensors' names of dtypes
+DTYPES = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64), "I64": np.dtype(np.int64)}
+
 
 def write_model(
     path: str | os.PathLike[str], tensors: dict[str, np.ndarray], header: dict[str, Any]
@@ -26,6 +29,15 @@ def write_model(
     """
     from safetensors.numpy import save
 
+    target = writable_file(path)
+    metadata = {"fastbn": _json(header)}
+    data = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, metadata)
+    with whole_file(target, "wb") as file:
+        file.write(data)
+
+
+def writable_file(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Return where `path` leads; an error where no file can be written there."""
     target = pathlib.Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"path: expected a file to write, got the directory {target}")
@@ -33,10 +45,7 @@ def write_model(
         raise OSError(f"path: expected a regular file to write, got {target}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path: expected an existing folder, got {target.parent}")
-    metadata = {"fastbn": _json(header)}
-    data = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, metadata)
-    with whole_file(target, "wb") as file:
-        file.write(data)
+    return target
 
 
 @contextlib.contextmanager
@@ -55,6 +64,17 @@ def whole_file(path: pathlib.Path, mode: str, **options: Any) -> Iterator[IO[Any
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """Let the new name outlast a power failure, where the system can open folders."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _json(header: dict[str, Any]) -> str:
@@ -69,8 +89,30 @@ def _json(header: dict[str, Any]) -> str:
     return json.dumps({"format_version": FORMAT_VERSION, **header})
 
 
-def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return tensors and header of a file that `write_model` wrote; ModelFileError otherwise."""
+class ModelFile:
+    """An open model file: its header, and dtypes and shapes of tensors that are still on disk."""
+
+    def __init__(self, path: pathlib.Path, file: Any) -> None:
+        self.path, self._file = path, file
+        metadata = file.metadata() or {}
+        if "fastbn" not in metadata:
+            raise ModelFileError(f"{path}: expected fastbn's metadata, found {sorted(metadata)}")
+        self.header = _parsed(path, metadata["fastbn"])
+        self.shapes: dict[str, tuple[Any, tuple[int, ...]]] = {}
+        for name in file.keys():  # noqa: SIM118
+            part = file.get_slice(name)
+            dtype = part.get_dtype()
+            self.shapes[name] = DTYPES.get(dtype, dtype), tuple(part.get_shape())
+
+    def read(self, name: str) -> np.ndarray:
+        """Return one tensor."""
+        tensor: np.ndarray = self._file.get_tensor(name)
+        return tensor
+
+
+@contextlib.contextmanager
+def open_model(path: str | os.PathLike[str]) -> Iterator[ModelFile]:
+    """Context of a file that `write_model` wrote; ModelFileError where it is none."""
     from safetensors import SafetensorError, safe_open
 
     target = pathlib.Path(path)
@@ -78,20 +120,22 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dic
         raise ModelFileError(f"{target}: expected a model file, found none")
     try:
         with safe_open(target, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield ModelFile(target, file)
+    except ModelFileError:
+        raise
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise ModelFileError(f"{target}: not a readable safetensors file ({error})") from error
-    if "fastbn" not in metadata:
-        raise ModelFileError(f"{target}: expected fastbn's metadata, found {sorted(metadata)}")
+
+
+def _parsed(path: pathlib.Path, text: str) -> dict[str, Any]:
     try:
-        header = json.loads(metadata["fastbn"])
+        header: dict[str, Any] = json.loads(text)
         version = header["format_version"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ModelFileError(f"{target}: fastbn's metadata is malformed ({error!r})") from error
-    if version != FORMAT_VERSION:
-        raise ModelFileError(f"{target}: expected format version {FORMAT_VERSION}, got {version!r}")
-    return tensors, header
+        raise ModelFileError(f"{path}: fastbn's metadata is malformed ({error!r})") from error
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise ModelFileError(f"{path}: expected format version {FORMAT_VERSION}, got {version!r}")
+    return header
 
 
 def _umask() -> int:

@@ -5,68 +5,27 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
 
-from fastbn._checks import choice, integer, number
+from fastbn._checks import choice, integer
+from fastbn._history import EarlyStopping, FitState, History
+from fastbn._last_good import LastGood
 from fastbn._progress import progress_bar
+from fastbn._signals import Signals
+from fastbn.errors import DivergenceError
 from fastbn.schedules import Schedule, schedule_function
+
+__all__ = ["Callback", "EarlyStopping", "History", "Plan", "Trainee", "minibatch_bounds", "train"]
 
 # Seconds between two looks at Ctrl-C and the progress bar.
 CHUNK_SECONDS = 0.05
 
-
-@dataclasses.dataclass
-class History:
-    """What `fit` measured: one entry per epoch in each list.
-
-    `loss` and `accuracy` are means over the epoch's minibatches as they were trained on, `lr` is
-    that of the epoch's last step, `steps` the optimizer steps and `seconds` the time since the
-    start of the fit. For the squared error there is `val_r2`, and no accuracy.
-
-    `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback",
-    "diverged" (the loss is no longer finite) or "interrupted".
-    """
-
-    loss: list[float] = dataclasses.field(default_factory=list)
-    accuracy: list[float] = dataclasses.field(default_factory=list)
-    val_loss: list[float] = dataclasses.field(default_factory=list)
-    val_accuracy: list[float] = dataclasses.field(default_factory=list)
-    val_r2: list[float] = dataclasses.field(default_factory=list)
-    lr: list[float] = dataclasses.field(default_factory=list)
-    steps: list[int] = dataclasses.field(default_factory=list)
-    seconds: list[float] = dataclasses.field(default_factory=list)
-    stop_reason: str = "epochs"
-
-    @property
-    def epochs(self) -> int:
-        """Number of epochs, a started one included."""
-        return len(self.loss)
-
-
-@dataclasses.dataclass(frozen=True)
-class EarlyStopping:
-    """Stop when `monitor` has not improved by more than `min_delta` for `patience` epochs.
-
-    `monitor` is "val_loss", "val_accuracy", "val_r2", "loss" or "accuracy". With `restore_best`
-    the model goes back to its best epoch.
-    """
-
-    patience: int = 10
-    monitor: str = "val_loss"
-    min_delta: float = 0.0
-    restore_best: bool = True
-
-    def __post_init__(self) -> None:
-        integer("patience", self.patience, 1)
-        number("min_delta", self.min_delta, 0.0)
-        choice("monitor", self.monitor, MONITORS)
+# With on_divergence="skip", so many steps on end whose loss is not finite are the end all the same.
+MOST_SKIPPED = 10
 
 
 class Trainee(Protocol):
@@ -86,10 +45,59 @@ class Trainee(Protocol):
     def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot."""
 
+    def is_finite(self) -> bool:
+        """Tell whether all parameters are numbers."""
 
-MONITORS = ("val_loss", "val_accuracy", "val_r2", "loss", "accuracy")
+    def culprit(self, samples: Any, rows: np.ndarray) -> str:
+        """Name the first layer whose numbers are not finite on a minibatch."""
+
+
+class Checkpoint(Protocol):
+    """Where `train` keeps its state."""
+
+    every: int | None  # steps; None is an epoch
+
+    def write(self, state: FitState) -> None:
+        """Write the model and the state of its fit."""
+
 
 Callback = Callable[[Any, History], "bool | None"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a fit is asked for; `score` is that of validation, "accuracy" or "r2"."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    schedule: Schedule
+    shuffle: bool
+    early_stopping: EarlyStopping | None
+    until_accuracy: float | None
+    on_divergence: str
+    score: str
+
+    def __post_init__(self) -> None:
+        choice("on_divergence", self.on_divergence, ("raise", "stop", "skip"))
+
+
+def early_stopping_rule(rule: Any, validated: bool, score: str) -> EarlyStopping | None:
+    """Return the rule that an argument stands for; an integer is the patience."""
+    if isinstance(rule, numbers.Integral) and not isinstance(rule, bool):
+        patience = integer("early_stopping", rule, 1)
+        rule = EarlyStopping(patience=patience, monitor="val_loss" if validated else "loss")
+    if rule is not None and not isinstance(rule, EarlyStopping):
+        raise TypeError(f"early_stopping: expected None, an integer or EarlyStopping, got {rule!r}")
+    if rule is not None and rule.monitor.startswith("val_") and not validated:
+        raise ValueError(
+            f"early_stopping: expected validation_data to monitor {rule.monitor!r}, got none"
+        )
+    if rule is not None and rule.monitor.removeprefix("val_") not in ("loss", score):
+        raise ValueError(
+            f"early_stopping: expected to monitor the loss or {score}, got {rule.monitor!r}"
+        )
+    return rule
 
 
 def minibatch_bounds(n_samples: int, batch_size: int) -> np.ndarray:
@@ -108,94 +116,209 @@ def train(
     model: Trainee,
     samples: Any,
     n_samples: int,
+    plan: Plan,
     *,
     weight: np.ndarray | None,
-    epochs: int,
-    batch_size: int,
-    lr: float,
     evaluate: Callable[[], tuple[float, float]] | None,
-    score: str,
-    shuffle: bool,
-    early_stopping: EarlyStopping | int | None,
-    schedule: Schedule,
-    until_accuracy: float | None,
     callbacks: Iterable[Callback],
     progress: bool | str,
+    checkpoint: Checkpoint | None = None,
+    state: FitState | None = None,
 ) -> History:
     """Train `model` on `samples`; `evaluate` gives loss and score on validation data.
 
-    `score` is "accuracy", which is then that of training, too, or "r2".
     An epoch's loss is the mean over its samples by their `weight` (samples,), None for equal ones.
+    `state` is that of a fit to go on with, whose model is as it was then.
     """
-    bounds = minibatch_bounds(n_samples, batch_size)
-    steps = bounds.size - 1
-    lr_of = schedule_function(schedule, lr, epochs * steps)
-    stopper = _Stopper(early_stopping, evaluate is not None, score)
-    callbacks = _callables(callbacks)
-    lr_of(0)  # a schedule that cannot say is refused before anything is changed
-    history = History()
-    chunk = _Chunk()
-    start = time.perf_counter()
-    with _CtrlC() as ctrl_c, progress_bar(progress, epochs * steps) as bar:
-        for epoch in range(epochs):
-            order = model.next_order(n_samples, shuffle)
-            losses, correct = np.zeros(steps), np.zeros(steps, np.int64)
-            done = 0
-            while done < steps and not ctrl_c.pressed:
-                last = min(done + chunk.steps, steps)
-                lrs = np.array([lr_of(epoch * steps + s) for s in range(done, last)])
-                chunk.begin()
-                losses[done:last], correct[done:last] = model.run_steps(
-                    samples, order, bounds[done : last + 1], lrs
-                )
-                chunk.end()
-                done = last
-                seen = bounds[done]
-                accuracy = correct[:done].sum() / seen if score == "accuracy" else None
-                bar.advance(epoch * steps + done, losses[done - 1], accuracy)
-            if done == 0:
-                history.stop_reason = "interrupted"
-                break
-            rows = np.diff(bounds[: done + 1])
-            seen_order = order[: bounds[done]]  # an epoch may be left half-way
-            shares = rows if weight is None else np.add.reduceat(weight[seen_order], bounds[:done])
-            history.loss.append(float(losses[:done] @ shares / max(shares.sum(), 1e-300)))
-            if score == "accuracy":
-                history.accuracy.append(float(correct[:done].sum() / rows.sum()))
-            history.lr.append(float(lrs[-1]))
-            history.steps.append(epoch * steps + done)
-            if evaluate is not None:
-                val_loss, val_score = evaluate()
-                history.val_loss.append(val_loss)
-                getattr(history, f"val_{score}").append(val_score)
-            history.seconds.append(time.perf_counter() - start)
-            reason = _stop_reason(model, history, until_accuracy, stopper, callbacks)
-            if not math.isfinite(history.loss[-1]):
-                reason = "diverged"
-            elif ctrl_c.pressed:
-                reason = "interrupted"
-            if reason is not None:
-                history.stop_reason = reason
-                break
-    stopper.finish(model)
-    return history
+    return _Fit(model, samples, n_samples, plan, weight, evaluate, callbacks, checkpoint).run(
+        FitState() if state is None else state, progress
+    )
 
 
-def _stop_reason(
-    model: Trainee,
-    history: History,
-    until_accuracy: float | None,
-    stopper: _Stopper,
-    callbacks: list[Callback],
-) -> str | None:
-    """Why training ends after this epoch; None if it goes on. Every callback is called."""
-    results = [callback(model, history) for callback in callbacks]
-    stops = [isinstance(result, bool | np.bool_) and bool(result) for result in results]
-    if until_accuracy is not None and history.accuracy[-1] > until_accuracy:
-        return "until_accuracy"
-    if stopper.is_due(model, history):
-        return "early_stopping"
-    return "callback" if any(stops) else None
+class _Fit:
+    """A fit: what it is of, and its loop."""
+
+    def __init__(
+        self, model: Trainee, samples: Any, n_samples: int, plan: Plan, weight: np.ndarray | None,
+        evaluate: Callable[[], tuple[float, float]] | None, callbacks: Iterable[Callback],
+        checkpoint: Checkpoint | None,
+    ) -> None:  # fmt: skip
+        self.model, self.samples, self.n_samples, self.plan = model, samples, n_samples, plan
+        self.weight, self.evaluate, self.checkpoint = weight, evaluate, checkpoint
+        self.bounds = minibatch_bounds(n_samples, plan.batch_size)
+        self.steps = self.bounds.size - 1
+        self.lr_of = schedule_function(plan.schedule, plan.lr, plan.epochs * self.steps)
+        self.callbacks = _callables(callbacks)
+        self.lr_of(0)  # a schedule that cannot say is refused before anything is changed
+        self.chunk = _Chunk()
+        self.good = LastGood(model, samples)
+        self.skipped_on_end = 0
+        self.start = self.last_lr = 0.0
+
+    def run(self, state: FitState, progress: bool | str) -> History:
+        """Train from a state to the end, or to where the fit is stopped."""
+        self.state, history = state, state.history
+        if state.is_over:
+            return history
+        self.start = time.perf_counter() - state.seconds
+        with (
+            Signals(terminate=self.checkpoint is not None) as self.signals,
+            progress_bar(progress, self.plan.epochs * self.steps) as self.bar,
+        ):
+            reason = None
+            while reason is None and history.epochs < self.plan.epochs:
+                reason = self._epoch()
+            history.stop_reason = reason or "epochs"
+            if state.best_state is not None and state.since > 0:
+                self.model.restore(state.best_state)
+            if reason != "interrupted":  # else the checkpoint is of where the fit can go on
+                state.is_over, state.best_state = True, None
+                self._save()
+        return history
+
+    def _epoch(self) -> str | None:
+        """Train an epoch, or what is left of it; return why the fit ends with it, if it does."""
+        state, before = self.state, self.state.history.epochs * self.steps
+        order = self.model.next_order(self.n_samples, self.plan.shuffle)
+        done = state.losses.size
+        while done < self.steps and not self.signals.pressed:
+            last = min(done + self.chunk.steps, self._next_save(before + done) - before, self.steps)
+            self.chunk.begin()
+            try:
+                losses, correct = self._take(order, done, last)
+            except DivergenceError:
+                if self.plan.on_divergence != "stop":
+                    raise
+                return "diverged"
+            self.chunk.end()
+            state.losses = np.concatenate([state.losses, losses])
+            state.correct = np.concatenate([state.correct, correct])
+            done = last
+            is_scored = self.plan.score == "accuracy"
+            accuracy = state.correct.sum() / self.bounds[done] if is_scored else None
+            self.bar.advance(before + done, losses[-1], accuracy)
+            if done < self.steps and before + done == self._next_save(before + done - 1):
+                self._save()
+        whole = done == self.steps
+        if not whole:  # Ctrl-C: a resumed fit goes on from here, and ends the epoch itself
+            self._save()
+        if done:
+            self._end_epoch(order)
+            reason = self._stop_reason()
+        if whole and reason is None and (self.signals.pressed or self._ends_with_save(before)):
+            self._save()
+        if self.signals.pressed and not (whole and reason):
+            return "interrupted"
+        return reason
+
+    def _take(self, order: np.ndarray, done: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Take steps of the epoch: losses and hits of each. One that is skipped has no loss."""
+        losses, correct = np.full(last - done, np.nan), np.zeros(last - done, np.int64)
+        before = self.state.history.epochs * self.steps
+        lrs = np.array([self.lr_of(before + step) for step in range(done, last)])
+        self.last_lr = float(lrs[-1])
+        first = done
+        while first < last:
+            of_call = first - done
+            call = order, self.bounds[first : last + 1], lrs[of_call:]
+            call_losses, call_correct = self.good.take(*call)
+            bad = np.flatnonzero(~np.isfinite(call_losses))
+            n = int(bad[0]) if bad.size else last - first
+            losses[of_call : of_call + n], correct[of_call : of_call + n] = (
+                call_losses[:n], call_correct[:n],
+            )  # fmt: skip
+            self.skipped_on_end *= n == 0
+            is_good = not bad.size and (last < self.steps or self.model.is_finite())
+            if is_good:
+                break
+            self.good.rewind(n)
+            self._leave_out(order, first + n)
+            first += n + 1
+        return losses, correct
+
+    def _leave_out(self, order: np.ndarray, step: int) -> None:
+        """Skip a step of the epoch whose loss is not finite, or end the fit before it."""
+        history = self.state.history
+        number = history.epochs * self.steps + step
+        if self.plan.on_divergence == "skip" and self.skipped_on_end < MOST_SKIPPED:
+            self.skipped_on_end += 1
+            history.skipped.append(number + 1)
+            if not self.model.is_finite():  # the step before has made it so
+                self.good.retreat()
+            return
+        step = min(step, self.steps - 1)
+        rows = order[self.bounds[step] : self.bounds[step + 1]]
+        layer = self.model.culprit(self.samples, rows)
+        self.good.retreat()
+        raise DivergenceError(number, layer, history)
+
+    def _end_epoch(self, order: np.ndarray) -> None:
+        """Note what the epoch came to, or the part of it that was trained."""
+        state, history, done = self.state, self.state.history, self.state.losses.size
+        losses, correct = state.losses, state.correct
+        state.losses, state.correct = np.zeros(0), np.zeros(0, np.int64)
+        taken = np.isfinite(losses)
+        rows = np.diff(self.bounds[: done + 1]) * taken
+        shares = rows
+        if self.weight is not None:
+            seen = self.weight[order[: self.bounds[done]]]
+            shares = np.add.reduceat(seen, self.bounds[:done]) * taken
+        total = np.where(taken, losses, 0.0) @ shares
+        history.loss.append(float(total / max(shares.sum(), 1e-300)) if taken.any() else math.nan)
+        if self.plan.score == "accuracy":
+            history.accuracy.append(float(correct.sum() / max(rows.sum(), 1)))
+        step = history.epochs * self.steps - (self.steps - done)
+        history.lr.append(self.last_lr)
+        history.steps.append(step)
+        if self.evaluate is not None:
+            val_loss, val_score = self.evaluate()
+            history.val_loss.append(val_loss)
+            getattr(history, f"val_{self.plan.score}").append(val_score)
+        state.seconds = time.perf_counter() - self.start
+        history.seconds.append(state.seconds)
+
+    def _stop_reason(self) -> str | None:
+        """Why training ends after this epoch; None if it goes on. Every callback is called."""
+        history, plan = self.state.history, self.plan
+        results = [callback(self.model, history) for callback in self.callbacks]
+        stops = [isinstance(result, bool | np.bool_) and bool(result) for result in results]
+        if plan.until_accuracy is not None and history.accuracy[-1] > plan.until_accuracy:
+            return "until_accuracy"
+        if self._no_longer_improves():
+            return "early_stopping"
+        return "callback" if any(stops) else None
+
+    def _no_longer_improves(self) -> bool:
+        rule, state = self.plan.early_stopping, self.state
+        if rule is None:
+            return False
+        value = getattr(state.history, rule.monitor)[-1]
+        value = value if rule.monitor.endswith("loss") else -value
+        if math.isfinite(value) and not state.best - rule.min_delta <= value:
+            state.best, state.since = value, 0
+            if rule.restore_best:
+                state.best_state = self.model.snapshot()
+        else:
+            state.since += 1
+        return state.since >= rule.patience
+
+    def _next_save(self, step: int) -> int:
+        """Return the first step after `step` at which a checkpoint is due within an epoch."""
+        every = self.checkpoint.every if self.checkpoint is not None else None
+        return step + (self.steps if every is None else every - step % every)
+
+    def _ends_with_save(self, before: int) -> bool:
+        """Tell if a checkpoint is due at the end of the epoch that begins after `before` steps."""
+        if self.checkpoint is None:
+            return False
+        every = self.checkpoint.every
+        return every is None or (before + self.steps) % every == 0
+
+    def _save(self) -> None:
+        """Write a checkpoint; not one of a model that has gone wrong, as the next loss will say."""
+        if self.checkpoint is not None and self.model.is_finite():
+            self.state.seconds = time.perf_counter() - self.start
+            self.checkpoint.write(self.state)
 
 
 def _callables(callbacks: Iterable[Callback]) -> list[Callback]:
@@ -224,73 +347,3 @@ class _Chunk:
             self.steps *= 2
         elif seconds > CHUNK_SECONDS * 2:
             self.steps = max(1, self.steps // 2)
-
-
-class _Stopper:
-    """Early stopping: the best value so far, and the state of the model there."""
-
-    def __init__(self, rule: EarlyStopping | int | None, validated: bool, score: str) -> None:
-        if isinstance(rule, numbers.Integral) and not isinstance(rule, bool):
-            patience = integer("early_stopping", rule, 1)
-            rule = EarlyStopping(patience=patience, monitor="val_loss" if validated else "loss")
-        if rule is not None and not isinstance(rule, EarlyStopping):
-            raise TypeError(
-                f"early_stopping: expected None, an integer or EarlyStopping, got {rule!r}"
-            )
-        if rule is not None and rule.monitor.startswith("val_") and not validated:
-            raise ValueError(
-                f"early_stopping: expected validation_data to monitor {rule.monitor!r}, got none"
-            )
-        if rule is not None and rule.monitor.removeprefix("val_") not in ("loss", score):
-            raise ValueError(
-                f"early_stopping: expected to monitor the loss or {score}, got {rule.monitor!r}"
-            )
-        self._rule = rule
-        self._best = math.inf
-        self._since = 0
-        self._snapshot: Any = None
-
-    def is_due(self, model: Trainee, history: History) -> bool:
-        rule = self._rule
-        if rule is None:
-            return False
-        value = getattr(history, rule.monitor)[-1]
-        value = value if rule.monitor.endswith("loss") else -value
-        if math.isfinite(value) and not self._best - rule.min_delta <= value:
-            self._best, self._since = value, 0
-            if rule.restore_best:
-                self._snapshot = model.snapshot()
-        else:
-            self._since += 1
-        return self._since >= rule.patience
-
-    def finish(self, model: Trainee) -> None:
-        if self._snapshot is not None and self._since > 0:
-            model.restore(self._snapshot)
-
-
-class _CtrlC:
-    """Context in which the first Ctrl-C sets `pressed`, and the second one interrupts at once."""
-
-    def __init__(self) -> None:
-        self.pressed = False
-        self._previous: Any = None
-
-    def __enter__(self) -> _CtrlC:
-        # signals reach Python's main thread alone, and a forked worker is not ours to steer
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.getsignal(signal.SIGINT)
-            if self._previous is signal.default_int_handler:
-                signal.signal(signal.SIGINT, self._handle)
-            else:
-                self._previous = None  # somebody else's handler stays in charge
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.pressed:
-            raise KeyboardInterrupt
-        self.pressed = True

@@ -20,11 +20,12 @@ RANKS = [
     {"_intrinsics"},
     {"_openmp", "_team"},
     {"kernels"},
-    {"_checks", "_progress", "schedules", "persistence"},
+    {"_checks", "_history", "_last_good", "_progress", "_signals", "schedules", "persistence"},
     {"_threads"},
     {"functional", "config"},
-    {"_buffers", "_inputs", "_targets", "training"},
+    {"_buffers", "_culprit", "_inputs", "_targets", "training"},
     {"_state"},
+    {"_checkpoint"},
     {"model"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

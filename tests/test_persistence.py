@@ -71,7 +71,9 @@ def test_the_file_is_plain_safetensors(trained, tmp_path):
 
 
 def rewrite(path, change_tensors=None, change_header=None):
-    tensors, header = persistence.read_model(path)
+    tensors = load_file(path)
+    with persistence.open_model(path) as file:
+        header = file.header
     if change_tensors:
         change_tensors(tensors)
     if change_header:

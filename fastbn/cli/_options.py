@@ -187,11 +187,47 @@ EarlyStopping = Annotated[
         metavar="PATIENCE",
     ),
 ]
+OnDivergence = Annotated[
+    str | None,
+    choice(
+        TRAINING,
+        "--on-divergence",
+        ("raise", "stop", "skip"),
+        "When the loss is no longer finite: end with an error, stop at the last good parameters, "
+        "or skip the minibatch",
+    ),
+]
 Validation = Annotated[
     bool,
     switch(TRAINING, "--validation/--no-validation", "Test after every epoch, for the picture"),
 ]
 
+Checkpoint = Annotated[
+    pathlib.Path | None,
+    option(
+        OUTPUT,
+        "--checkpoint",
+        "Where to write the state of the training, to go on from with --resume; Ctrl-C and SIGTERM "
+        "write it, too",
+        metavar="CHECKPOINT",
+    ),
+]
+CheckpointEvery = Annotated[
+    int | None,
+    option(
+        OUTPUT, "--checkpoint-every", "After so many steps (default: every epoch)", metavar="STEPS"
+    ),
+]
+Resume = Annotated[
+    pathlib.Path | None,
+    option(
+        OUTPUT,
+        "--resume",
+        "Go on with the training whose state is in this file, and write it there; of other options "
+        "only those of what comes out are taken",
+        metavar="CHECKPOINT",
+    ),
+]
 Out = Annotated[
     pathlib.Path | None,
     option(

@@ -39,6 +39,7 @@ FIT: dict[str, Any] = {
     "early_stopping": None,
     "until_accuracy": None,
     "shuffle": True,
+    "on_divergence": "raise",
 }
 
 # Part of the samples to test on, of data that are not split already.

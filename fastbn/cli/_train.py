@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
+import os
 import pathlib
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,7 +23,7 @@ from fastbn.cli._output import (
     percent,
     print_rows,
 )
-from fastbn.errors import MissingExtraError
+from fastbn.errors import DivergenceError, MissingExtraError, ModelFileError
 
 if TYPE_CHECKING:
     from fastbn.datasets import Dataset
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 
 def train(
+    ctx: typer.Context,
     data: options.Data = "digits",
     target: options.Target = None,
     test_size: options.TestSize = None,
@@ -56,7 +61,11 @@ def train(
     shuffle: options.Shuffle = None,
     until_accuracy: options.UntilAccuracy = None,
     early_stopping: options.EarlyStopping = None,
+    on_divergence: options.OnDivergence = None,
     validation: options.Validation = True,
+    checkpoint: options.Checkpoint = None,
+    checkpoint_every: options.CheckpointEvery = None,
+    resume: options.Resume = None,
     out: options.Out = None,
     plot: options.Plot = None,
     no_plot: options.NoPlot = False,
@@ -68,49 +77,48 @@ def train(
     Ctrl-C stops after the current step and saves what has been learned.
     """
     given = {name: value for name, value in locals().items() if name in recipes.DEFAULT}
-    settings = recipes.settings(preset, given)
     if progress and quiet:
         raise typer.BadParameter("it excludes --quiet", param_hint="'--progress'")
     if plot is not None and no_plot:
         raise typer.BadParameter("it excludes --no-plot", param_hint="'--plot'")
-    name = _short_name(data)
-    out = out or pathlib.Path(f"fastbn-{name}.safetensors")
+    if checkpoint_every is not None and checkpoint is None:
+        raise typer.BadParameter("it needs --checkpoint", param_hint="'--checkpoint-every'")
+    if resume is not None:
+        _refuse_others(ctx)
+        job, checkpoint = Job.read(resume), resume
+    else:
+        settings = recipes.settings(preset, given)
+        job = Job(
+            data=data if not os.path.exists(data) else os.path.abspath(data),
+            target=target,
+            test_size=recipes.TEST_SIZE if test_size is None else test_size,
+            settings=settings,
+            batch_size=batch_size,
+            validation=validation,
+            checkpoint_every=checkpoint_every,
+        )
+    out = out or pathlib.Path(f"fastbn-{_short_name(job.data)}.safetensors")
     picture = None if no_plot else plot or out.with_suffix(".png")
-    check_writable(out, "--out", inputs=[data])
+    check_writable(out, "--out", inputs=[job.data])
+    if checkpoint is not None:
+        check_writable(checkpoint, "--checkpoint", inputs=[job.data])
+        if os.path.realpath(checkpoint) == os.path.realpath(out):
+            raise typer.BadParameter(f"{out} is the model's file", param_hint="'--checkpoint'")
     if picture is not None:
-        _check_picture(picture, out, data, explicit=plot is not None)
-
-    from fastbn import datasets
-    from fastbn.model import BatchNormMLP
-
-    test_size = recipes.TEST_SIZE if test_size is None else test_size
-    dataset = datasets.load(data, target=target, test_size=test_size)
-    sizes = (dataset.X_train.shape[1], *settings["hidden"], len(dataset.class_names))
-    model = BatchNormMLP(sizes, **{key: settings[key] for key in recipes.MODEL})
-    model.metadata = {
-        "class_names": list(dataset.class_names),
-        "data": dataset.name,
-        "fastbn_version": fastbn.__version__,
-        "split": {"target": target, "test_size": test_size},
-    }
+        _check_picture(picture, out, job.data, explicit=plot is not None)
     bar: bool | str = progress or (False if quiet else "auto")
     with compile_notice(silent=quiet) as compiled:
-        history = model.fit(
-            dataset.X_train,
-            dataset.y_train,
-            batch_size=recipes.batch_size(settings, batch_size, len(dataset.y_train)),
-            validation_data=(dataset.X_test, dataset.y_test) if validation else None,
-            progress=bar,
-            **{key: settings[key] for key in recipes.FIT},
-        )
+        try:
+            dataset, model, history = _trained(job, checkpoint, resume is not None, bar)
+        except DivergenceError as error:
+            complain(
+                f"after step {error.step} the loss is not finite, and the numbers of {error.layer} "
+                "are the first that are not: nothing is saved; a smaller --lr or a --max-norm may "
+                "help, and with --on-divergence stop the last good parameters are saved"
+            )
+            raise typer.Exit(1) from None
         if not history.epochs:
             complain("interrupted before the first step: there is nothing to save")
-            raise typer.Exit(1)
-        if history.stop_reason == "diverged":
-            complain(
-                f"the loss became {history.loss[-1]} in epoch {history.epochs}: nothing is saved; "
-                "a smaller --lr or a --max-norm may help"
-            )
             raise typer.Exit(1)
         model.save(out)
         if picture is not None and not _draw(history, picture, dataset.name, model):
@@ -118,15 +126,92 @@ def train(
         test_loss, test_accuracy = model.evaluate(dataset.X_test, dataset.y_test)
     if not quiet:
         rows = [
-            *_rows(dataset, model, history, settings, bool(compiled)),
+            *_rows(dataset, model, history, job.settings, bool(compiled)),
             ("test", f"accuracy {percent(test_accuracy)}, loss {test_loss:.4f}"),
-            ("stopped", _why(history, settings)),
+            ("stopped", _why(history, job.settings)),
             ("model", str(out)),
         ]
+        if checkpoint is not None:
+            rows.append(("checkpoint", str(checkpoint)))
         print_rows(rows + ([("picture", str(picture))] if picture is not None else []))
     if history.stop_reason == "interrupted":
         complain(f"interrupted: {out} holds the model after step {model.steps:,}")
+        if checkpoint is not None:
+            complain(f"fastbn train --resume {shlex.quote(str(checkpoint))} goes on with it")
         raise typer.Exit(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is trained on what, as a checkpoint keeps it."""
+
+    data: str
+    target: str | None
+    test_size: float
+    settings: dict[str, Any]
+    batch_size: int | None
+    validation: bool
+    checkpoint_every: int | None
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> Job:
+        """Return the job of a checkpoint; what its values are worth is seen when they are used."""
+        from fastbn._state import Header
+        from fastbn.persistence import open_model
+
+        with open_model(path) as file:
+            stored = Header.from_dict(path, file.header).metadata.get("job")
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(stored, dict) or set(stored) != names:
+            raise ModelFileError(f"{path}: expected a checkpoint of 'fastbn train', got another")
+        settings = stored["settings"]
+        known = isinstance(settings, dict) and set(recipes.DEFAULT) <= set(settings)
+        if not (known and isinstance(stored["data"], str)):
+            raise ModelFileError(f"{path}: its job is malformed")
+        return cls(**stored)
+
+
+def _refuse_others(ctx: typer.Context) -> None:
+    """Refuse what a resumed training cannot change."""
+    taken = {"resume", "out", "plot", "no_plot", "progress", "quiet"}
+    for name in ctx.params:
+        source = ctx.get_parameter_source(name)
+        if name not in taken and source is not None and source.name == "COMMANDLINE":
+            option = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+            raise typer.BadParameter(f"it excludes {option}", param_hint="'--resume'")
+
+
+def _trained(
+    job: Job, checkpoint: pathlib.Path | None, resume: bool, bar: bool | str
+) -> tuple[Dataset, BatchNormMLP, History]:
+    """Load the data and train."""
+    from fastbn import datasets
+    from fastbn.model import BatchNormMLP
+
+    settings = job.settings
+    dataset = datasets.load(job.data, target=job.target, test_size=job.test_size)
+    sizes = (dataset.X_train.shape[1], *settings["hidden"], len(dataset.class_names))
+    model = BatchNormMLP(sizes, **{key: settings[key] for key in recipes.MODEL})
+    notes = {
+        "class_names": list(dataset.class_names),
+        "data": dataset.name,
+        "fastbn_version": fastbn.__version__,
+        "split": {"target": job.target, "test_size": job.test_size},
+    }
+    model.metadata = {**notes, "job": json.loads(json.dumps(dataclasses.asdict(job)))}
+    history = model.fit(
+        dataset.X_train,
+        dataset.y_train,
+        batch_size=recipes.batch_size(settings, job.batch_size, len(dataset.y_train)),
+        validation_data=(dataset.X_test, dataset.y_test) if job.validation else None,
+        progress=bar,
+        checkpoint=checkpoint,
+        checkpoint_every=job.checkpoint_every,
+        resume=resume,
+        **{key: settings[key] for key in recipes.FIT},
+    )
+    model.metadata = notes
+    return dataset, model, history
 
 
 def _short_name(data: str) -> str:
@@ -195,4 +280,5 @@ def _why(history: History, settings: dict[str, Any]) -> str:
         "until_accuracy": f"training accuracy is above {settings['until_accuracy']}",
         "early_stopping": f"no better for {settings['early_stopping']} epochs; back at the best",
         "interrupted": "by Ctrl-C",
+        "diverged": "the loss was no longer finite; back at the last parameters whose loss was",
     }.get(history.stop_reason, history.stop_reason)

@@ -93,13 +93,13 @@ def train(
     history = model.fit(
         data.X_train, data.y_train, epochs=epochs or setting.epochs,
         batch_size=batch_size or setting.batch_size, validation_data=(data.X_test, data.y_test),
-        callbacks=callbacks, progress=False,
+        callbacks=callbacks, progress=False, on_divergence="stop",
     )  # fmt: skip
     if history.stop_reason == "interrupted":
         raise KeyboardInterrupt
     final = model.evaluate(data.X_train, data.y_train)[1]
     run = Run(
-        tuple(history.accuracy), tuple(history.val_accuracy), final, history.seconds[-1],
+        tuple(history.accuracy), tuple(history.val_accuracy), final, sum(history.seconds[-1:]),
         history.stop_reason == "diverged",
     )  # fmt: skip
     setting.say(

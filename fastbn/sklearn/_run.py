@@ -59,7 +59,7 @@ class Run:
             history = self.model.fit(
                 X, targets, epochs=self.max_iter, batch_size=batch_size, sample_weight=weight,
                 shuffle=estimator.shuffle, schedule=self._rate.schedule, progress=False,
-                callbacks=[self._after_epoch],
+                callbacks=[self._after_epoch], on_divergence="stop",
             )  # fmt: skip
             self.stop_reason = history.stop_reason
         except KeyboardInterrupt:  # raised by somebody else's handler of the signal
@@ -94,8 +94,7 @@ class Run:
                     f"{estimator.n_iter_no_change} consecutive epochs. {then}"
                 )
         self.converged = stop
-        finite = np.isfinite(self.losses[-1])
-        return self._hooks.end_epoch(self.epochs, stop or not finite) or stop
+        return self._hooks.end_epoch(self.epochs, stop) or stop
 
     def _look_at_loss(self) -> bool:
         loss, improved = self.losses[-1], self.losses[-1] <= self.best_loss - self.estimator.tol
