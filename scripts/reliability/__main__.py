@@ -1,0 +1,65 @@
+"""Break things, and count what comes of it: the figures of docs/reliability.md.
+
+    python scripts/reliability [--seed 1] [--share 0.1] [--only NAME ...] [--list]
+
+Each trial is a promise, and a number of cases in which something is broken on purpose. The seed is
+printed: with the same one the same cases come again. A broken promise ends the command with the
+case and an exit code of 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import pathlib
+import secrets
+import sys
+import tempfile
+import time
+
+from rich.console import Console
+from rich.progress import Progress
+from suite import TRIALS
+
+
+def main() -> int:
+    """Run the trials; 1 where a promise is broken."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, help="Of the cases; drawn if it is not given.")
+    parser.add_argument("--share", type=float, default=1.0, help="Part of the cases to run.")
+    parser.add_argument("--only", nargs="+", choices=[t.name for t in TRIALS], metavar="NAME")
+    parser.add_argument("--list", action="store_true", help="Name the trials, and run none.")
+    options = parser.parse_args()
+    if options.list:
+        for trial in TRIALS:
+            print(f"{trial.name:<10} {trial.count:>5}  {trial.promise}")
+        return 0
+    seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+    print(f"seed {seed}\n\n| trial | cases | what came of them | seconds |\n|---|---|---|---|")
+    broken = 0
+    for trial in TRIALS:
+        if options.only and trial.name not in options.only:
+            continue
+        start = time.perf_counter()
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Progress(console=Console(stderr=True), transient=True) as progress,
+        ):
+            task = progress.add_task(trial.name, total=trial.size(options.share))
+            try:
+                tick = functools.partial(progress.advance, task)
+                found = trial.run(seed, options.share, pathlib.Path(folder), tick)
+            except AssertionError as error:
+                print(f"broken: {trial.name}, seed {seed}: {error}", file=sys.stderr)
+                broken += 1
+                continue
+        what = ", ".join(f"{count:,} {outcome}" for outcome, count in found.most_common())
+        seconds = time.perf_counter() - start
+        print(f"| {trial.name} | {found.total():,} | {what} | {seconds:.0f} |", flush=True)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""What a trial is, and how it is run."""
+
+from __future__ import annotations
+
+import collections
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+
+class Trial(NamedTuple):
+    """A promise, and how it is put to the test.
+
+    `cases(seed, count, folder)` yields what came of each of `count` cases, in a few words, and
+    raises AssertionError where the promise is broken. `folder` is empty, and its own.
+    """
+
+    name: str
+    promise: str
+    count: int
+    cases: Callable[[int, int, pathlib.Path], Iterator[str]]
+
+    def run(
+        self,
+        seed: int,
+        share: float,
+        folder: pathlib.Path,
+        tick: Callable[[], object] = lambda: None,
+    ) -> collections.Counter[str]:
+        """Run a share of the cases, at least one; return how often each thing came of them."""
+        found: collections.Counter[str] = collections.Counter()
+        for outcome in self.cases(seed, self.size(share), folder):
+            found[outcome] += 1
+            tick()
+        return found
+
+    def size(self, share: float) -> int:
+        """Return the number of cases of a share."""
+        return max(1, round(share * self.count))
