@@ -15,7 +15,7 @@ from fastbn._history import FitState
 from fastbn._state import BEST, FIT, Header, check_shape, layout_of, read_state
 from fastbn.errors import ModelFileError
 from fastbn.kernels.network import Samples
-from fastbn.training import Plan
+from fastbn.training import Plan, minibatch_bounds
 
 COUNTS = ("steps", "input_is_fitted")  # of a snapshot, beside its tensors
 
@@ -44,6 +44,8 @@ class CheckpointFile:
     ) -> None:
         self.path, self.every = persistence.writable_file(path), every
         self._model, self._facts = model, facts
+        self._epochs = facts["epochs"]
+        self._steps = minibatch_bounds(facts["samples"], facts["batch_size"]).size - 1
 
     def write(self, state: FitState) -> None:
         """Write the model and the state of its fit: the whole file, or nothing."""
@@ -72,16 +74,22 @@ class CheckpointFile:
                 state = FitState.from_dict(header.fit)
             except (KeyError, TypeError, ValueError) as error:
                 raise ModelFileError(f"{self.path}: fit: {error!r}") from error
-            steps = file.shapes.get(f"{FIT}losses", ("", (0,)))[1]
+            _, shape = file.shapes.get(f"{FIT}losses", ("", ()))
             for name, dtype in (("losses", np.float64), ("correct", np.int64)):
-                check_shape(file, FIT + name, np.dtype(dtype), steps[:1])
+                check_shape(file, FIT + name, np.dtype(dtype), shape[:1])
+            epochs, done = state.history.epochs, int(np.prod(shape))
+            if not (done < self._steps and epochs + (done > 0) <= self._epochs):
+                raise ModelFileError(
+                    f"{self.path}: fit: expected less than {self._epochs} epochs of {self._steps} "
+                    f"steps, got {epochs} and {done} steps"
+                )
             state.losses, state.correct = file.read(f"{FIT}losses"), file.read(f"{FIT}correct")
             tensors = _read(file, model)
             if state.best_state is not None:
                 state.best_state.update(_read(file, model, BEST))
         model.restore({**tensors, "steps": header.steps, "input_is_fitted": header.input_is_fitted})
         # an epoch that has begun has drawn its order, and draws the same one again
-        model.epochs = header.epochs - (state.losses.size > 0)
+        model.epochs = header.epochs - state.has_begun
         return state
 
 

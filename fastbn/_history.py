@@ -52,6 +52,9 @@ class History:
             kind = int if name in ("steps", "skipped") else float
             if not isinstance(items, list) or not all(type(item) is kind for item in items):
                 raise TypeError(f"history.{name}: expected a list of numbers, got {items!r:.80}")
+            wanted = (0, len(lists["loss"]))[name in ("lr", "steps", "seconds") :]
+            if name != "skipped" and len(items) not in wanted:
+                raise ValueError(f"history.{name}: expected an entry per epoch, got {len(items)}")
         return cls(**lists, stop_reason=reason)
 
 
@@ -82,7 +85,8 @@ class EarlyStopping:
 class FitState:
     """Where a fit is, between two steps.
 
-    `losses` and `correct` are those of the steps that have been taken of the present epoch. `best`
+    `losses` and `correct` are those of the steps that have been taken of the present epoch, which
+    `has_begun` when the order of its samples was drawn. `best`
     is the best value that early stopping has seen, `since` counts the epochs since then, and
     `best_state` is the model's snapshot there.
     """
@@ -90,6 +94,7 @@ class FitState:
     history: History = dataclasses.field(default_factory=History)
     losses: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     correct: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    has_begun: bool = False
     best: float = math.inf
     since: int = 0
     best_state: dict[str, Any] | None = None
@@ -101,6 +106,7 @@ class FitState:
         best = self.best_state
         return {
             "history": dataclasses.asdict(self.history),
+            "has_begun": self.has_begun,
             "best": self.best,
             "since": self.since,
             "best_counts": best and {name: best[name] for name in ("steps", "input_is_fitted")},
@@ -122,6 +128,7 @@ class FitState:
             }
         return cls(
             history=History.from_dict(values["history"]),
+            has_begun=flag("has_begun", values["has_begun"]),
             best=best,
             since=integer("since", values["since"], 0),
             best_state=counts,

@@ -166,9 +166,9 @@ class _Fit:
             progress_bar(progress, self.plan.epochs * self.steps) as self.bar,
         ):
             reason = None
-            while reason is None and history.epochs < self.plan.epochs:
+            while reason is None:
                 reason = self._epoch()
-            history.stop_reason = reason or "epochs"
+            history.stop_reason = reason
             if state.best_state is not None and state.since > 0:
                 self.model.restore(state.best_state)
             if reason != "interrupted":  # else the checkpoint is of where the fit can go on
@@ -180,7 +180,7 @@ class _Fit:
         """Train an epoch, or what is left of it; return why the fit ends with it, if it does."""
         state, before = self.state, self.state.history.epochs * self.steps
         order = self.model.next_order(self.n_samples, self.plan.shuffle)
-        done = state.losses.size
+        state.has_begun, done, reason = True, state.losses.size, None
         while done < self.steps and not self.signals.pressed:
             last = min(done + self.chunk.steps, self._next_save(before + done) - before, self.steps)
             self.chunk.begin()
@@ -242,9 +242,11 @@ class _Fit:
         number = history.epochs * self.steps + step
         if self.plan.on_divergence == "skip" and self.skipped_on_end < MOST_SKIPPED:
             self.skipped_on_end += 1
-            history.skipped.append(number + 1)
             if not self.model.is_finite():  # the step before has made it so
                 self.good.retreat()
+                history.skipped.append(number)
+            if step < self.steps:
+                history.skipped.append(number + 1)
             return
         step = min(step, self.steps - 1)
         rows = order[self.bounds[step] : self.bounds[step + 1]]
@@ -256,7 +258,7 @@ class _Fit:
         """Note what the epoch came to, or the part of it that was trained."""
         state, history, done = self.state, self.state.history, self.state.losses.size
         losses, correct = state.losses, state.correct
-        state.losses, state.correct = np.zeros(0), np.zeros(0, np.int64)
+        state.losses, state.correct, state.has_begun = np.zeros(0), np.zeros(0, np.int64), False
         taken = np.isfinite(losses)
         rows = np.diff(self.bounds[: done + 1]) * taken
         shares = rows
@@ -286,7 +288,9 @@ class _Fit:
             return "until_accuracy"
         if self._no_longer_improves():
             return "early_stopping"
-        return "callback" if any(stops) else None
+        if any(stops):
+            return "callback"
+        return "epochs" if history.epochs == plan.epochs else None
 
     def _no_longer_improves(self) -> bool:
         rule, state = self.plan.early_stopping, self.state

@@ -117,9 +117,9 @@ def test_the_notes_preset_and_options_that_go_before_it(insects):
 
 def test_the_notes_preset_has_batches_of_6000_on_fashion_mnist():
     settings = _recipes.settings("notes", {})
-    assert _recipes.batch_size(settings, None, 60_000) == 6_000
-    assert _recipes.batch_size(_recipes.settings("notes", {"batch_size": 64}), 64, 60_000) == 64
-    assert _recipes.batch_size(_recipes.settings(None, {}), None, 60_000) == 128
+    assert _recipes.batch_size(settings, 60_000) == 6_000
+    assert _recipes.batch_size(_recipes.settings("notes", {"batch_size": 64}), 60_000) == 64
+    assert _recipes.batch_size(_recipes.settings(None, {}), 60_000) == 128
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import pathlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -185,3 +188,127 @@ def test_metadata_that_would_not_come_back_is_refused(trained, tmp_path, metadat
     with pytest.raises(TypeError, match="metadata: expected a dict"):
         trained[0].save(tmp_path / "m")
     assert os.listdir(tmp_path) == []
+
+
+OLD = {  # what each file was written with, and the logits of five unit vectors
+    "model-format-1-first": (12, [0.839787, -1.144658, 0.795527]),
+    "model-format-1": (12, [0.839787, -1.144658, 0.795527]),
+    "checkpoint-format-1": (9, [0.898680, -1.187061, 0.798834]),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_files_of_every_format_stay_loadable(name):
+    steps, logits = OLD[name]
+    path = pathlib.Path(__file__).parent / "data" / f"{name}.safetensors"
+    model = fastbn.BatchNormMLP.load(path)
+    assert (model.steps, model.epochs) == (steps, 3)
+    assert np.allclose(model.predict_logits(np.eye(5))[0], logits, atol=1e-5)
+    model.fit(np.eye(5), np.arange(5) % 3, epochs=1, batch_size=5)
+    assert model.steps == steps + 1
+
+
+def test_the_fixtures_are_of_the_present_format():
+    """A new format needs files of its own, kept beside the old ones."""
+    assert sum(f"format-{persistence.FORMAT_VERSION}" in name for name in OLD) == len(OLD)
+
+
+def test_loading_takes_less_memory_than_twice_the_file(tmp_path):
+    path = tmp_path / "m"
+    fastbn.BatchNormMLP((1000, 1000, 10)).save(path)
+    tracemalloc.start()
+    fastbn.BatchNormMLP.load(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 12e6 < path.stat().st_size < peak < 2 * path.stat().st_size
+
+
+@pytest.mark.parametrize("name", ["layers.0.weight", "optimizer.m.layers.1.bias", "input.scale"])
+@pytest.mark.parametrize("odd", [np.nan, -np.inf])
+def test_numbers_that_are_none_are_refused(trained, tmp_path, name, odd):
+    path = tmp_path / "m"
+    trained[0].save(path)
+    rewrite(path, change_tensors=lambda tensors: tensors[name].reshape(-1).__setitem__(0, odd))
+    with pytest.raises(ModelFileError, match=f"{name}: expected finite numbers"):
+        fastbn.BatchNormMLP.load(path)
+
+
+@pytest.mark.parametrize("name", ["optimizer.v.layers.0.gamma", "layers.0.running_var"])
+def test_negative_squares_are_refused(trained, tmp_path, name):
+    path = tmp_path / "m"
+    trained[0].save(path)
+    rewrite(path, change_tensors=lambda tensors: tensors[name].__setitem__(0, -1.0))
+    with pytest.raises(ModelFileError, match=f"{name}: expected numbers of at least 0, got -1"):
+        fastbn.BatchNormMLP.load(path)
+
+
+def test_a_model_that_could_not_be_loaded_is_not_written(trained, tmp_path):
+    path = tmp_path / "m"
+    trained[0].save(path)
+    before = path.read_bytes()
+    trained[0].params[3] = np.inf
+    with pytest.raises(ValueError, match=r"not written: layers.0.weight: expected finite numbers"):
+        trained[0].save(path)
+    assert path.read_bytes() == before
+
+
+def in_a_child(work):
+    """Run a function in a forked process that may lose its rights; what it raised, or None."""
+    reader, writer = multiprocessing.get_context("fork").Pipe(duplex=False)
+
+    def child():
+        try:
+            work()
+        except BaseException as error:
+            writer.send(f"{type(error).__name__}: {error}")
+        else:
+            writer.send(None)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    said = reader.recv()
+    process.join()
+    return said
+
+
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+@posix
+def test_a_disk_that_is_full(trained, tmp_path):
+    """A limit on the size of files stands for it: writing fails half-way."""
+    import resource
+
+    path = tmp_path / "m"
+    trained[0].save(path)
+    before = path.read_bytes()
+
+    def save():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+        trained[0].save(path)
+
+    assert in_a_child(save).startswith("OSError: [Errno 27] File too large")
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["m"]
+
+
+@posix
+def test_a_folder_that_cannot_be_written(trained, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "m"
+    trained[0].save(path)
+    before = path.read_bytes()
+    folder.chmod(0o555)
+    for parent in (tmp_path, *tmp_path.parents[:-2]):
+        parent.chmod(parent.stat().st_mode | 0o011)
+
+    def save():
+        if os.getuid() == 0:
+            os.setuid(65534)  # root may write everywhere
+        trained[0].save(path)
+
+    assert in_a_child(save).startswith("PermissionError: [Errno 13] Permission denied")
+    folder.chmod(0o755)
+    assert path.read_bytes() == before
+    assert os.listdir(folder) == ["m"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fastbn._checks import integer
+
 # Arguments of the model, but for the layer sizes, of which data decide the first and the last.
 MODEL: dict[str, Any] = {
     "activation": "leaky_relu",
@@ -71,14 +73,18 @@ def settings(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in given.items()
         if value is not None
     }
-    return {**DEFAULT, **(PRESETS[preset] if preset else {}), **chosen}
+    recipe = {**DEFAULT, **(PRESETS[preset] if preset else {}), **chosen}
+    if "batch_size" in chosen:
+        recipe.pop("minibatches", None)
+    return recipe
 
 
-def batch_size(settings: Mapping[str, Any], given: int | None, n_samples: int) -> int:
-    """Return the given batch size, or the recipe's, which may be a number of minibatches."""
-    if given is None and "minibatches" in settings:
-        return max(2, -(-n_samples // settings["minibatches"]))
-    return int(settings["batch_size"])
+def batch_size(settings: Mapping[str, Any], n_samples: int) -> int:
+    """Return the batch size of a recipe, which may be given as a number of minibatches."""
+    if "minibatches" in settings:
+        return max(2, -(-n_samples // integer("minibatches", settings["minibatches"], 1)))
+    size: int = settings["batch_size"]
+    return size
 
 
 def shown(name: str) -> str:

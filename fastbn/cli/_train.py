@@ -93,7 +93,6 @@ def train(
             target=target,
             test_size=recipes.TEST_SIZE if test_size is None else test_size,
             settings=settings,
-            batch_size=batch_size,
             validation=validation,
             checkpoint_every=checkpoint_every,
         )
@@ -149,7 +148,6 @@ class Job:
     target: str | None
     test_size: float
     settings: dict[str, Any]
-    batch_size: int | None
     validation: bool
     checkpoint_every: int | None
 
@@ -202,7 +200,7 @@ def _trained(
     history = model.fit(
         dataset.X_train,
         dataset.y_train,
-        batch_size=recipes.batch_size(settings, job.batch_size, len(dataset.y_train)),
+        batch_size=recipes.batch_size(settings, len(dataset.y_train)),
         validation_data=(dataset.X_test, dataset.y_test) if job.validation else None,
         progress=bar,
         checkpoint=checkpoint,

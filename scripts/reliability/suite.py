@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import broken_files
+import killed_fits
+import killed_saves
 from trial import Trial
 
-TRIALS: list[Trial] = []
+TRIALS: list[Trial] = [
+    broken_files.TRIAL,
+    killed_saves.TRIAL,
+    killed_fits.TRIAL,
+]

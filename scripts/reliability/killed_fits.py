@@ -1,0 +1,143 @@
+"""Trainings that are killed, and go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import pathlib
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from trial import Trial
+
+from fastbn import BatchNormMLP, EarlyStopping, History
+
+SIGNALS = [signal.SIGKILL] * 8 + [signal.SIGTERM, signal.SIGINT]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A training, of data that the seed draws."""
+
+    seed: int
+    sizes: tuple[int, ...]
+    model: dict[str, Any]
+    fit: dict[str, Any]
+    weighted: bool
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Job:
+        """Return a training of a second or so."""
+
+        def one_of(*options: Any) -> Any:
+            return options[rng.integers(len(options))]
+
+        stop = EarlyStopping(patience=one_of(3, 1000), monitor="val_loss")
+        return cls(
+            seed=int(rng.integers(2**31)),
+            sizes=(30, *[int(n) for n in rng.integers(8, 97, rng.integers(1, 4))], 5),
+            model={
+                "optimizer": one_of("adam", "adamw", "sgd", "rmsprop"),
+                "dropout": one_of(0.0, 0.2),
+                "batch_norm": one_of(True, True, False),
+                "input_normalization": one_of(None, "zscore", "minmax"),
+                "dtype": one_of("float32", "float64"),
+                "max_norm": one_of(None, 1.0),
+                "seed": int(rng.integers(1000)),
+            },
+            fit={
+                "epochs": int(rng.integers(20, 60)),
+                "batch_size": int(rng.integers(16, 64)),
+                "schedule": one_of(None, "cosine", "one-cycle"),
+                "checkpoint_every": one_of(None, 7, 50),
+                "early_stopping": one_of(None, stop),
+                "shuffle": one_of(True, True, False),
+            },
+            weighted=bool(rng.integers(2)),
+        )
+
+    def train(self, folder: pathlib.Path, began: Any = None, **checkpoint: Any) -> None:
+        """Train, and write what it came to: the model and the history."""
+        rng = np.random.default_rng(self.seed)
+        X = rng.standard_normal((2000, self.sizes[0])).astype(np.float32)
+        y = (X[:, 0] > 0) + 2 * (X[:, 1] > 0) + (X[:, 2] > 1)
+        model = BatchNormMLP(self.sizes, **self.model)
+        if began is not None:
+            began.set()
+        history = model.fit(
+            X, y, validation_data=(X[:300], y[:300]), progress=False, **checkpoint,
+            sample_weight=rng.uniform(0.5, 2.0, len(X)) if self.weighted else None, **self.fit,
+        )  # fmt: skip
+        if history.stop_reason == "interrupted":
+            raise SystemExit(3)
+        model.save(folder / "model")
+        (folder / "history").write_text(json.dumps(dataclasses.asdict(history)))
+
+
+def result(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all of the model and of the history, but for the seconds."""
+    model = BatchNormMLP.load(folder / "model")
+    history = History.from_dict(json.loads((folder / "history").read_text()))
+    facts = {**dataclasses.asdict(history), "counts": (model.steps, model.epochs)}
+    del facts["seconds"]
+    return {name: tensor.copy() for name, tensor in model._state().items()}, facts
+
+
+def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
+    """Kill a training at a random moment, start it again, and compare its end."""
+    rng = np.random.default_rng(seed)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fastbn.model"])
+    whole, parts = folder / "whole", folder / "parts"
+    for place in (whole, parts):
+        place.mkdir()
+    for case in range(count):
+        job = Job.draw(rng)
+        signal_number = SIGNALS[case % len(SIGNALS)]
+        what = f"case {case}, {job}, {signal_number.name}"
+        path = folder / f"checkpoint-{case}"
+        twin = folder / f"twin-{case}"
+        start = time.perf_counter()
+        job.train(whole, checkpoint=twin)  # in no hurry: as long as the other one
+        seconds = time.perf_counter() - start
+
+        def run(began: Any, job: Job = job, path: pathlib.Path = path) -> Any:
+            process = context.Process(
+                target=job.train, args=(parts, began), kwargs={"checkpoint": path, "resume": True}
+            )
+            process.start()
+            assert began.wait(60)
+            return process
+
+        process = run(context.Event())
+        time.sleep(rng.uniform(0.0, seconds))
+        os.kill(process.pid, signal_number)
+        process.join(60)
+        assert process.exitcode in (0, 1, 3, -signal_number), f"{what}: exit {process.exitcode}"
+        was_killed, resumes = process.exitcode != 0, path.exists()
+        if process.exitcode == 3:
+            assert resumes, f"{what}: Ctrl-C left no checkpoint"
+        process = run(context.Event())
+        process.join(120)
+        assert process.exitcode == 0, f"{what}: exit {process.exitcode} when it went on"
+        (tensors, facts), (expected, expected_facts) = result(parts), result(whole)
+        assert facts == expected_facts, f"{what}: {facts} and not {expected_facts}"
+        for name, tensor in expected.items():
+            assert np.array_equal(tensors[name], tensor), f"{what}: other bits in {name}"
+        if not was_killed:
+            yield "had already ended"
+        else:
+            yield f"{signal_number.name}, {'went on' if resumes else 'began anew'}, the same bits"
+
+
+TRIAL = Trial(
+    "resume",
+    "A training that is killed and started again ends with the same bits as one that was not",
+    50,
+    cases,
+)

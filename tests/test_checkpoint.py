@@ -1,0 +1,310 @@
+"""Checkpoints: a fit that is interrupted and goes on ends like one that was not."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import fastbn
+from fastbn import persistence
+
+SIZES = (6, 9, 4)
+
+
+@pytest.fixture
+def data(rng):
+    x = rng.standard_normal((97, 6)).astype(np.float32)
+    return x, (x[:, 0] > 0).astype(int) + 2 * (x[:, 1] > 0)
+
+
+class Killed(Exception):
+    pass
+
+
+def fit(model, data, path=None, killed_at=None, **options):
+    """Train 6 epochs of 12 steps; `killed_at` ends the fit before that step is asked for."""
+
+    def schedule(step):
+        if killed_at is not None and step >= killed_at:
+            raise Killed
+        return 0.02 / (1 + step)
+
+    options = {"epochs": 6, "batch_size": 8, "schedule": schedule, **options}
+    if path is not None:
+        options["checkpoint"] = path
+    return model.fit(*data, progress=False, **options)
+
+
+def facts(model, history):
+    """All that has to be the same in the end."""
+    measured = dataclasses.asdict(history)
+    del measured["seconds"]
+    state = {name: tensor.copy() for name, tensor in model._state().items()}
+    return {"measured": measured, "counts": (model.steps, model.epochs), "state": state}
+
+
+def assert_same(ones, others):
+    np.testing.assert_equal(ones, others)  # to the bit, NaN included
+
+
+CASES = {
+    "plain": ({}, {}),
+    "validated": ({"input_normalization": "zscore"}, {"validation_data": None}),
+    "stopping": (
+        {"optimizer": "sgd"},
+        {"early_stopping": fastbn.EarlyStopping(patience=2, monitor="loss", min_delta=0.05)},
+    ),
+    "best kept": ({}, {"early_stopping": fastbn.EarlyStopping(9, "loss"), "schedule": None}),
+    "in order": ({"dropout": 0.2, "dtype": "float64"}, {"shuffle": False}),
+    "weighted": ({"weighted": True}, {"sample_weight": None}),
+}
+
+
+def kill_in(epoch):
+    """A callback that ends the fit in that epoch."""
+
+    def callback(model, history):
+        if history.epochs == epoch:
+            raise Killed
+
+    return callback
+
+
+@pytest.mark.parametrize("every", [None, 5, 12, 20])
+@pytest.mark.parametrize("name", CASES)
+def test_a_fit_that_goes_on_ends_with_the_same_bits(data, tmp_path, name, every):
+    model_options, options = CASES[name]
+    options = {**options, "checkpoint_every": every}
+    if "validation_data" in options:
+        options["validation_data"] = (data[0][:20], data[1][:20])
+    if "sample_weight" in options:
+        options["sample_weight"] = np.linspace(0.5, 2, 97)
+
+    def model():
+        return fastbn.BatchNormMLP(SIZES, seed=7, lr=0.02, **model_options)
+
+    whole = model()
+    expected = facts(whole, fit(whole, data, tmp_path / "whole", **options))
+    if "schedule" in options:  # one that cannot raise: a callback does
+        kills = [{"callbacks": [kill_in(epoch)]} for epoch in (1, 3, 5)]
+    else:
+        kills = [{"killed_at": step} for step in (0, 3, 17, 40, 66)]
+    path = tmp_path / "parts"
+    for killing in kills:  # one after the other, on one checkpoint
+        with contextlib.suppress(Killed):
+            fit(model(), data, path, resume=True, **{**options, **killing})
+    part = model()
+    assert_same(facts(part, fit(part, data, path, resume=True, **options)), expected)
+    again = model()  # a fit that is over is over
+    assert_same(facts(again, fit(again, data, path, resume=True, **options)), expected)
+    assert set(os.listdir(tmp_path)) == {"whole", "parts"}
+
+
+def test_it_does_not_begin_anew(data, tmp_path):
+    path = tmp_path / "c"
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, path, killed_at=40, checkpoint_every=4)
+    asked = []
+
+    def schedule(step):
+        asked.append(step)
+        return 0.1
+
+    fit(fastbn.BatchNormMLP(SIZES), data, path, schedule=schedule, resume=True, checkpoint_every=4)
+    assert min(asked[1:]) >= 36  # the first question is whether it can say at all
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [(None, [12, 24]), (5, [5, 10, 15, 20, 25, 30, 35]), (12, [12, 24]), (18, [18])],
+)
+def test_when_checkpoints_are_written(data, tmp_path, monkeypatch, every, expected):
+    written = []
+    write = persistence.write_model
+
+    def note(path, tensors, header):
+        written.append((header["steps"], header["fit"]["is_over"]))
+        write(path, tensors, header)
+
+    monkeypatch.setattr(persistence, "write_model", note)
+    fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", epochs=3, checkpoint_every=every)
+    assert written == [*((steps, False) for steps in expected), (36, True)]
+
+
+def test_a_checkpoint_is_a_model_file(data, tmp_path):
+    path = tmp_path / "c"
+    model = fastbn.BatchNormMLP(SIZES, input_normalization="minmax")
+    rule = fastbn.EarlyStopping(9, "loss")
+    with pytest.raises(Killed):
+        fit(model, data, path, killed_at=20, checkpoint_every=3, early_stopping=rule)
+    loaded = fastbn.BatchNormMLP.load(path)
+    assert loaded.steps == 18
+    assert loaded.predict(data[0]).shape == (97,)
+    names = set(load_file(path))
+    assert {"fit.losses", "fit.correct", "best.layers.0.weight", "layers.0.weight"} <= names
+    loaded.save(tmp_path / "m")
+    assert not any(name.startswith(("fit.", "best.")) for name in load_file(tmp_path / "m"))
+
+
+REFUSED = {
+    "epochs": ({"epochs": 7}, "resume: expected epochs as in .*c, 6, got 7"),
+    "batch size": ({"batch_size": 9}, "resume: expected batch_size"),
+    "order": ({"shuffle": False}, "resume: expected shuffle"),
+    "schedule": ({"schedule": "cosine"}, "resume: expected schedule .* 'a function', got 'cosine'"),
+    "stopping": ({"early_stopping": 3}, "resume: expected early_stopping"),
+    "validation": ({"validation_data": (np.zeros((2, 6)), [0, 1])}, "resume: expected validation"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_another_fit_is_refused(data, tmp_path, name):
+    options, message = REFUSED[name]
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
+    model, before = fastbn.BatchNormMLP(SIZES), (tmp_path / "c").read_bytes()
+    state = pickle.dumps(model)
+    with pytest.raises(ValueError, match=message):
+        fit(model, data, tmp_path / "c", resume=True, **options)
+    assert pickle.dumps(model) == state
+    assert (tmp_path / "c").read_bytes() == before
+
+
+def test_other_data_and_another_model_are_refused(data, tmp_path):
+    x, y = data
+    path = tmp_path / "c"
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, path, killed_at=20)
+    for others in ((x + 1, y), (x, (y + 1) % 4), (x[:-1], y[:-1])):
+        with pytest.raises(ValueError, match="resume: expected (data|samples) as in"):
+            fit(fastbn.BatchNormMLP(SIZES), others, path, resume=True)
+    with pytest.raises(ValueError, match="resume: expected the model's seed as in"):
+        fit(fastbn.BatchNormMLP(SIZES, seed=1), data, path, resume=True)
+    with pytest.raises(ValueError, match="resume: expected the model's layer_sizes as in"):
+        fit(fastbn.BatchNormMLP((6, 10, 4)), data, path, resume=True)
+
+
+def test_files_that_are_no_checkpoints(data, tmp_path):
+    model = fastbn.BatchNormMLP(SIZES)
+    model.save(tmp_path / "m")
+    state = pickle.dumps(model)
+    with pytest.raises(ValueError, match="checkpoint: .*m is a model, and not of a fit"):
+        fit(model, data, tmp_path / "m", resume=True)
+    (tmp_path / "broken").write_bytes(b"\0" * 100)
+    with pytest.raises(fastbn.ModelFileError, match="broken"):
+        fit(model, data, tmp_path / "broken", resume=True)
+    with pytest.raises(IsADirectoryError, match="path: expected a file"):
+        fit(model, data, tmp_path)
+    with pytest.raises(FileNotFoundError, match="path: expected an existing folder"):
+        fit(model, data, tmp_path / "no" / "c")
+    with pytest.raises(ValueError, match="checkpoint: expected a path"):
+        fit(model, data, resume=True)
+    with pytest.raises(ValueError, match="checkpoint: expected a path"):
+        fit(model, data, checkpoint_every=5)
+    for wrong in (0, -1, 1.5, "5", True):
+        with pytest.raises((TypeError, ValueError), match="checkpoint_every: expected an integer"):
+            fit(model, data, tmp_path / "c", checkpoint_every=wrong)
+    assert pickle.dumps(model) == state
+    assert set(os.listdir(tmp_path)) == {"m", "broken"}
+
+
+def test_without_resume_a_fit_begins_anew(data, tmp_path):
+    path = tmp_path / "c"
+    first = fastbn.BatchNormMLP(SIZES)
+    expected = facts(first, fit(first, data, path))
+    second = fastbn.BatchNormMLP(SIZES)
+    assert_same(facts(second, fit(second, data, path)), expected)
+
+
+def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(data, tmp_path, monkeypatch):
+    path = tmp_path / "c"
+    model = fastbn.BatchNormMLP(SIZES)
+    sync, calls = os.fsync, []
+
+    def full_disk(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 5:  # two of each: the file and its folder
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        fit(model, data, path)
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["c"]
+    assert fastbn.BatchNormMLP.load(path).steps == 24
+    whole, part = (fastbn.BatchNormMLP(SIZES) for _ in range(2))
+    expected = facts(whole, fit(whole, data))
+    assert_same(facts(part, fit(part, data, path, resume=True)), expected)
+
+
+def test_ctrl_c_writes_where_the_fit_can_go_on(data, tmp_path):
+    whole, part, rest = (fastbn.BatchNormMLP(SIZES) for _ in range(3))
+    expected = facts(whole, fit(whole, data, schedule=None))
+
+    def press(step):  # in the middle of an epoch
+        if step == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1e-3
+
+    path = tmp_path / "c"
+    history = fit(part, data, path, schedule=press, checkpoint_every=1000)
+    assert history.stop_reason == "interrupted"
+    assert 30 < part.steps < 72
+    assert fastbn.BatchNormMLP.load(path).steps == part.steps
+    history = fit(rest, data, path, schedule=lambda step: 1e-3, resume=True, checkpoint_every=1000)
+    assert_same(facts(rest, history), expected)
+
+
+TERM = """
+    import os, signal, sys
+    import numpy as np, fastbn
+    x = np.random.default_rng(0).standard_normal((97, 6)); y = (x[:, 0] > 0).astype(int)
+    model = fastbn.BatchNormMLP((6, 9, 2))
+
+    def schedule(step):
+        if step == 30 and sys.argv[1] == "killed":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 1e-3
+
+    model.fit(x, y, epochs=6, batch_size=8, schedule=schedule, checkpoint="c", resume=True)
+    model.save(sys.argv[1])
+    print(model.steps)
+"""
+
+
+def test_sigterm_writes_a_checkpoint_and_ends_the_process(tmp_path):
+    def run(name):
+        return subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(TERM), name],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+
+    assert run("killed").returncode == -signal.SIGTERM
+    assert os.listdir(tmp_path) == ["c"]
+    assert 30 < fastbn.BatchNormMLP.load(tmp_path / "c").steps < 72
+    assert run("went_on").returncode == 0
+    (tmp_path / "c").unlink()
+    assert run("whole").returncode == 0
+    assert (tmp_path / "went_on").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_somebody_elses_handler_of_sigterm_stays(data, tmp_path):
+    heard = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    try:
+        terminate = [lambda *_: os.kill(os.getpid(), signal.SIGTERM)]
+        history = fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", callbacks=terminate)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert history.stop_reason == "epochs"
+    assert len(heard) == 6
