@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from fastbn.errors import missing_extra
+from fastbn.persistence import whole_file, writable_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,8 +91,15 @@ def plot_history(
     if title is not None:
         figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=13, fontweight="bold")
     if path is not None:
-        figure.savefig(path)
+        save_figure(figure, path)
     return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], **options: Any) -> None:
+    """Save a figure in the format that the path's ending tells: the whole file, or nothing."""
+    kind = pathlib.Path(path).suffix.removeprefix(".") or None
+    with whole_file(writable_file(path), "wb") as file:
+        figure.savefig(file, format=kind, **options)
 
 
 def picture_formats() -> set[str]:

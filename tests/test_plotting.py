@@ -151,3 +151,23 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     for call in (lambda: plot_history(history_of(2)), picture_formats):
         with pytest.raises(MissingExtraError, match=r"matplotlib.*fastbn\[plot\]"):
             call()
+
+
+def test_a_picture_that_cannot_be_written_keeps_the_old_one(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    path = tmp_path / "p.png"
+    plot_history(History(loss=[1.0, 0.5]), path)
+    before = path.read_bytes()
+
+    def full_disk(figure, file, **options):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        plot_history(History(loss=[1.0, 0.4]), path)
+    assert path.read_bytes() == before
+    assert [place.name for place in tmp_path.iterdir()] == ["p.png"]
+    with pytest.raises(IsADirectoryError, match="path: expected a file to write"):
+        plot_history(History(loss=[1.0, 0.4]), tmp_path)

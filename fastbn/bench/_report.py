@@ -6,7 +6,6 @@ import datetime
 import itertools
 import math
 import os
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from fastbn.bench._peers import ALONE, PACKAGES
 from fastbn.bench._row import Row
 from fastbn.doctor import installed_version, report
 from fastbn.errors import missing_extra
-from fastbn.plotting import INK, PALE
+from fastbn.plotting import INK, PALE, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,5 +166,5 @@ def plot(rows: Sequence[Row], path: str | os.PathLike[str], title: str) -> Figur
     axes.set_xlabel("time as a multiple of fastbn's (right of 1: fastbn is faster)")
     axes.set_title(title, fontsize=9)
     figure.legend(loc="outside lower center", ncols=len(sides), frameon=False)
-    figure.savefig(pathlib.Path(path), dpi=150)
+    save_figure(figure, path, dpi=150)
     return figure

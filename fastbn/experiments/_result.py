@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastbn.errors import missing_extra
-from fastbn.plotting import INK, PALE
+from fastbn.plotting import INK, PALE, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +95,7 @@ class Result:
                 axes.legend(fontsize=7, frameon=False)
                 named = set(panel.curves)
         if path is not None:
-            figure.savefig(path)
+            save_figure(figure, path)
         return figure
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbn.errors import missing_extra
 from fastbn.persistence import whole_file
-from fastbn.plotting import INK, PALE
+from fastbn.plotting import INK, PALE, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -222,5 +222,5 @@ def plot(profile: Profile, path: str | os.PathLike[str] | None = None) -> Figure
         loc="left", color=INK, fontsize=11,
     )  # fmt: skip
     if path is not None:
-        figure.savefig(path)
+        save_figure(figure, path)
     return figure
