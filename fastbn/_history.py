@@ -88,13 +88,14 @@ class FitState:
     `losses` and `correct` are those of the steps that have been taken of the present epoch, which
     `has_begun` when the order of its samples was drawn. `best`
     is the best value that early stopping has seen, `since` counts the epochs since then, and
-    `best_state` is the model's snapshot there.
+    `best_state` is the model's snapshot there. The last `skipped_on_end` steps were skipped.
     """
 
     history: History = dataclasses.field(default_factory=History)
     losses: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     correct: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     has_begun: bool = False
+    skipped_on_end: int = 0
     best: float = math.inf
     since: int = 0
     best_state: dict[str, Any] | None = None
@@ -107,6 +108,7 @@ class FitState:
         return {
             "history": dataclasses.asdict(self.history),
             "has_begun": self.has_begun,
+            "skipped_on_end": self.skipped_on_end,
             "best": self.best,
             "since": self.since,
             "best_counts": best and {name: best[name] for name in ("steps", "input_is_fitted")},
@@ -129,6 +131,7 @@ class FitState:
         return cls(
             history=History.from_dict(values["history"]),
             has_begun=flag("has_begun", values["has_begun"]),
+            skipped_on_end=integer("skipped_on_end", values["skipped_on_end"], 0),
             best=best,
             since=integer("since", values["since"], 0),
             best_state=counts,

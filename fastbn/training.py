@@ -150,9 +150,9 @@ class _Fit:
         self.lr_of = schedule_function(plan.schedule, plan.lr, plan.epochs * self.steps)
         self.callbacks = _callables(callbacks)
         self.lr_of(0)  # a schedule that cannot say is refused before anything is changed
+        self.every = (checkpoint and checkpoint.every) or self.steps  # between two checkpoints
         self.chunk = _Chunk()
         self.good = LastGood(model, samples)
-        self.skipped_on_end = 0
         self.start = self.last_lr = 0.0
 
     def run(self, state: FitState, progress: bool | str) -> History:
@@ -182,7 +182,8 @@ class _Fit:
         order = self.model.next_order(self.n_samples, self.plan.shuffle)
         state.has_begun, done, reason = True, state.losses.size, None
         while done < self.steps and not self.signals.pressed:
-            last = min(done + self.chunk.steps, self._next_save(before + done) - before, self.steps)
+            until_save = self.every - (before + done) % self.every
+            last = min(done + min(self.chunk.steps, until_save), self.steps)
             self.chunk.begin()
             try:
                 losses, correct = self._take(order, done, last)
@@ -197,7 +198,7 @@ class _Fit:
             is_scored = self.plan.score == "accuracy"
             accuracy = state.correct.sum() / self.bounds[done] if is_scored else None
             self.bar.advance(before + done, losses[-1], accuracy)
-            if done < self.steps and before + done == self._next_save(before + done - 1):
+            if done < self.steps and (before + done) % self.every == 0:
                 self._save()
         whole = done == self.steps
         if not whole:  # Ctrl-C: a resumed fit goes on from here, and ends the epoch itself
@@ -205,7 +206,8 @@ class _Fit:
         if done:
             self._end_epoch(order)
             reason = self._stop_reason()
-        if whole and reason is None and (self.signals.pressed or self._ends_with_save(before)):
+        is_due = self.signals.pressed or (before + done) % self.every == 0
+        if whole and reason is None and is_due:
             self._save()
         if self.signals.pressed and not (whole and reason):
             return "interrupted"
@@ -227,7 +229,7 @@ class _Fit:
             losses[of_call : of_call + n], correct[of_call : of_call + n] = (
                 call_losses[:n], call_correct[:n],
             )  # fmt: skip
-            self.skipped_on_end *= n == 0
+            self.state.skipped_on_end *= n == 0
             is_good = not bad.size and (last < self.steps or self.model.is_finite())
             if is_good:
                 break
@@ -240,8 +242,8 @@ class _Fit:
         """Skip a step of the epoch whose loss is not finite, or end the fit before it."""
         history = self.state.history
         number = history.epochs * self.steps + step
-        if self.plan.on_divergence == "skip" and self.skipped_on_end < MOST_SKIPPED:
-            self.skipped_on_end += 1
+        if self.plan.on_divergence == "skip" and self.state.skipped_on_end < MOST_SKIPPED:
+            self.state.skipped_on_end += 1
             if not self.model.is_finite():  # the step before has made it so
                 self.good.retreat()
                 history.skipped.append(number)
@@ -305,18 +307,6 @@ class _Fit:
         else:
             state.since += 1
         return state.since >= rule.patience
-
-    def _next_save(self, step: int) -> int:
-        """Return the first step after `step` at which a checkpoint is due within an epoch."""
-        every = self.checkpoint.every if self.checkpoint is not None else None
-        return step + (self.steps if every is None else every - step % every)
-
-    def _ends_with_save(self, before: int) -> bool:
-        """Tell if a checkpoint is due at the end of the epoch that begins after `before` steps."""
-        if self.checkpoint is None:
-            return False
-        every = self.checkpoint.every
-        return every is None or (before + self.steps) % every == 0
 
     def _save(self) -> None:
         """Write a checkpoint; not one of a model that has gone wrong, as the next loss will say."""
