@@ -7,7 +7,7 @@ import signal
 
 import numpy as np
 import pytest
-from cases import JIT_DISABLED, WORST
+from cases import JIT_DISABLED, WORST, note_error
 
 # A shell's background job ignores Ctrl-C, which is what some tests press.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -16,6 +16,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if JIT_DISABLED:
     # compiled loops raise no floating-point warnings; as Python they need not either
     np.seterr(all="ignore")
+
+
+def pytest_sessionfinish(session):
+    """Let a worker of pytest-xdist hand over the errors that it met."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["worst"] = WORST
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Take over the errors that a worker met."""
+    for of, worst in getattr(node, "workeroutput", {}).get("worst", {}).items():
+        note_error(of, worst)
 
 
 def pytest_terminal_summary(terminalreporter):

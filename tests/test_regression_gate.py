@@ -14,6 +14,7 @@ from cases import JIT_DISABLED
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 pytestmark = [
+    pytest.mark.timing,
     pytest.mark.skipif(JIT_DISABLED, reason="Python loops are not measured"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the gate forks"),
 ]
