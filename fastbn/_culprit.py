@@ -32,10 +32,11 @@ def culprit(
             return "inputs"
         sizes = list(itertools.pairwise(config.layer_sizes))
         for index in range(len(sizes)):
-            name = f"layers.{index}"
+            name, var = f"layers.{index}", dtype.type(0)
             slope = 1.0 if index == len(sizes) - 1 else config.slope
             z = a @ parameters[f"{name}.weight"].T
             if config.normalized(index):
+                var = z.var(axis=0, dtype=np.float64).astype(dtype)
                 gamma, beta = parameters[f"{name}.gamma"], parameters[f"{name}.beta"]
                 a, _, _ = batch_norm(
                     z, gamma, beta, eps=config.eps, activation="leaky_relu", negative_slope=slope
@@ -45,6 +46,6 @@ def culprit(
                 a = np.where(z > 0, z, slope * z)
             if index < len(sizes) - 1:
                 a = CURVES[config.curve](a)
-            if not (np.isfinite(z).all() and np.isfinite(a).all()):
+            if not all(np.isfinite(numbers).all() for numbers in (z, var, a)):
                 return name
     return "loss"

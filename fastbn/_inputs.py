@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from fastbn._checks import kernel_input
 from fastbn.functional.preprocessing import (
     fit_min_max,
     fit_standard,
+    fit_standard_of,
     min_max_scales,
     standard_scales,
 )
@@ -43,17 +45,40 @@ def feature_matrix(
     return matrix
 
 
-def weighted_moments(x: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and variance of each column in float64, from a part of the rows at a time.
+def blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Yield x (N, C), or some rows of it, from a part of the rows at a time."""
+    n = len(x) if rows is None else len(rows)
+    for start in range(0, n, ROWS):
+        part = slice(start, start + ROWS)
+        yield x[part] if rows is None else x[rows[part]]
+
+
+def weighted_moments(
+    x: np.ndarray, weight: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and variance of each column of some rows, in float64, block by block.
 
     All is measured from the first row, so that a constant column has the variance 0.
     """
-    share = np.asarray(weight, np.float64) / weight.sum(dtype=np.float64)
-    origin = x[0].astype(np.float64)
-    parts = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]
-    mean: Any = sum(share[part] @ (x[part] - origin) for part in parts)
-    var: Any = sum(share[part] @ (x[part] - origin - mean) ** 2 for part in parts)
+    share = np.asarray(weight[rows], np.float64) / weight[rows].sum(dtype=np.float64)
+    origin = x[rows[0]].astype(np.float64)
+    shares = [share[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+    pairs = zip(shares, blocks(x, rows), strict=True)
+    mean: Any = sum(part @ (block - origin) for part, block in pairs)
+    pairs = zip(shares, blocks(x, rows), strict=True)
+    var: Any = sum(part @ (block - origin - mean) ** 2 for part, block in pairs)
     return origin + mean, var
+
+
+def minimum_and_maximum(
+    x: np.ndarray, rows: np.ndarray | None, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest number of each column of x, or of some rows of it."""
+    if rows is None and x.dtype == dtype:
+        return fit_min_max(x)
+    extremes = [(block.min(axis=0), block.max(axis=0)) for block in blocks(x, rows)]
+    low = np.min([pair[0] for pair in extremes], axis=0)
+    return low.astype(dtype), np.max([pair[1] for pair in extremes], axis=0).astype(dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,22 +103,32 @@ class InputScaling:
         if self.is_fitted:
             return self
         dtype = self.center.dtype
-        if weight is not None:
-            x, weight = x[weight > 0], weight[weight > 0]
+        rows = None if weight is None else np.flatnonzero(weight > 0)
         if self.mode == "minmax":
-            if x.dtype == dtype:
-                minimum, maximum = fit_min_max(x)
-            else:
-                minimum, maximum = x.min(axis=0).astype(dtype), x.max(axis=0).astype(dtype)
-            return InputScaling(
-                self.mode, minimum, min_max_scales(minimum, maximum, 0.0, 1.0), True
-            )
-        if weight is None:
-            mean, std = fit_standard(x.astype(dtype, copy=False))
+            center, maximum = minimum_and_maximum(x, rows, dtype)
+            scale = min_max_scales(center, maximum, 0.0, 1.0)
+            with np.errstate(over="ignore"):
+                span = maximum - center
         else:
-            wide, var = weighted_moments(x, weight)
-            mean, std = wide.astype(dtype), np.sqrt(var).astype(dtype)
-        return InputScaling(self.mode, mean, standard_scales(std), True)
+            if weight is None or rows is None:
+                center, span = fit_standard(x) if x.dtype == dtype else fit_standard_of(x, dtype)
+            else:
+                wide, var = weighted_moments(x, weight, rows)
+                center, span = wide.astype(dtype), np.sqrt(var).astype(dtype)
+            scale = standard_scales(span)
+        self._check_range(span)
+        return InputScaling(self.mode, center, scale, True)
+
+    @staticmethod
+    def _check_range(span: np.ndarray) -> None:
+        """Refuse features that are divided by more than the dtype has an inverse of."""
+        largest = 1.0 / np.finfo(span.dtype).tiny
+        odd = np.flatnonzero(span > largest)
+        if odd.size:
+            raise ValueError(
+                f"X: expected ranges and deviations of at most {largest:.2g} to scale, "
+                f"got {span[odd[0]]:.2g} in feature {odd[0]}"
+            )
 
     def adopt(self, center: np.ndarray, scale: np.ndarray) -> InputScaling:
         """Return the scaling that training goes by from now on; a fitted one is left as it is."""

@@ -32,7 +32,7 @@ class LastGood:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Take steps; return their losses and hits."""
         if time.perf_counter() >= self._due:
-            self._note()
+            self._note(always=not self._points)
         call = order, bounds, lrs
         for _, calls in self._points:
             calls.append(call)
@@ -61,10 +61,28 @@ class LastGood:
             if before < n:
                 last = [(order, bounds[before : n + 1], lrs[before:n])]
         self._points.clear()
-        self._note()
+        self._note(always=True)
         if last:
             self._points[0][1].extend(last)
             self._model.run_steps(self._samples, *last[0])
+
+    def finite_steps(self) -> int:
+        """Return after how many steps of the last call, one more, the model is no longer finite.
+
+        It is negative where that was before the last call. The model is left anywhere.
+        """
+        snapshot, calls = self._points[0]
+        self._model.restore(snapshot)
+        before = sum(len(lrs) for _, _, lrs in calls[:-1])
+        steps = -before
+        for order, bounds, lrs in calls:
+            for k in range(len(lrs)):
+                one = slice(k, k + 1)
+                self._model.run_steps(self._samples, order, bounds[k : k + 2], lrs[one])
+                if not self._model.is_finite():
+                    return steps
+                steps += 1
+        return steps
 
     def retreat(self) -> None:
         """Bring the model to the parameters of the last finite loss, after `rewind`."""
@@ -72,8 +90,10 @@ class LastGood:
         self._model.restore(snapshot)
         calls.clear()
 
-    def _note(self) -> None:
+    def _note(self, always: bool) -> None:
+        """Take a snapshot, but of a model that has gone wrong already only where it has to be."""
         start = time.perf_counter()
-        self._points.append((self._model.snapshot(), []))
+        if always or self._model.is_finite():
+            self._points.append((self._model.snapshot(), []))
         now = time.perf_counter()
         self._due = now + SELDOM * (now - start)

@@ -254,9 +254,10 @@ class BatchNormMLP:
         check_finite : bool
             Look for NaN and infinities in X before training.
         on_divergence : "raise", "stop" or "skip"
-            When the loss of a minibatch is not finite, the model goes back to the last parameters
-            whose loss was, and the fit ends: with an error, or with a history that says "diverged".
-            "skip" leaves the minibatch out instead, ten of them on end at most.
+            When the loss of a minibatch is not finite, or a variance in it, the model goes back to
+            the last parameters whose loss was, and the fit ends: with an error, or with a history
+            that says "diverged". "skip" leaves the minibatch out instead, ten of them on end at
+            most.
         checkpoint : path, optional
             A file to write the model and the state of the fit to, which `load` takes, too. Ctrl-C
             and SIGTERM are noticed after the current step, and write it a last time.
@@ -506,13 +507,18 @@ class BatchNormMLP:
             view[...] = snapshot[name]
 
     def is_finite(self) -> bool:
-        """Tell whether all parameters and running statistics are numbers."""
-        trained = (self.params, self.running_mean, self.running_var)
+        """Tell whether all parameters, moments and running statistics are numbers."""
+        trained = (self.params, self.m, self.v, self.running_mean, self.running_var)
         return all(bool(np.isfinite(buffer).all()) for buffer in trained)
 
     def culprit(self, samples: kernels.Samples, rows: np.ndarray) -> str:
         """Name the first layer whose numbers are not finite on some samples; "loss" if none is."""
-        return culprit(self.config, dict(self.named_parameters()), samples, rows)
+        name = culprit(self.config, dict(self.named_parameters()), samples, rows)
+        if name != "loss":
+            return name
+        odd = (tensor for tensor, view in self._state().items() if not np.isfinite(view).all())
+        parts = next(odd, name).removeprefix("optimizer.").removeprefix("m.").removeprefix("v.")
+        return ".".join(parts.split(".")[:2])
 
     def _state(self) -> dict[str, np.ndarray]:
         """Views of all that training changes, by name."""

@@ -26,6 +26,7 @@ from fastbn.functional._layout import (
 )
 from fastbn.kernels import batchnorm as cn
 from fastbn.kernels import batchnorm_nc as nc
+from fastbn.kernels.reductions import SMALL
 
 _Arrays3 = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -39,15 +40,17 @@ def _training_input(name: str, value: Any, layout: Any) -> np.ndarray:
     return x
 
 
-def _moments_nc(x: np.ndarray) -> _Arrays3:
-    """Shift, mean - shift and biased variance of the columns of x (N, C), the last two float64."""
+def _moments_nc(x: np.ndarray, least: float = 0.0) -> _Arrays3:
+    """Shift, mean - shift and biased variance of the columns of x (N, C), the last two float64.
+
+    In float64 where float32 does not hold the squares, or a variance of at least `least`.
+    """
     features = x.shape[1]
     partials = np.empty((3, nc.count_chunks(x), features), x.dtype)
     run(nc.moments_nc, nc.moments_nc_parallel, x.size, x, *partials)
     shift, delta, var = np.empty(features, x.dtype), np.empty(features), np.empty(features)
     nc.combine_moments_nc(*partials, x.shape[0], shift, delta, var)
-    if x.dtype == np.float32 and not np.isfinite(var).all():
-        # squares overflow float32: once more in float64
+    if x.dtype == np.float32 and not ((var >= least) & (var < np.inf)).all():
         with np.errstate(over="ignore"):
             mean, none, var = _moments_nc(x.astype(np.float64))
             shift = mean.astype(x.dtype)
@@ -164,8 +167,8 @@ def normalize_nc(
         nc.batch_norm_forward_nc, nc.batch_norm_forward_nc_parallel, x.size,
         x, gamma, beta, eps, slope, y, mean, var, rstd,
     )  # fmt: skip
-    if not done:  # squares overflow float32, or there are NaNs
-        shift, delta, var = _moments_nc(x)
+    if not done:  # float32 does not hold their squares, or there are NaNs
+        shift, delta, var = _moments_nc(x, SMALL - eps)
         mean[:] = shift + delta
         scale, offset = np.empty((2, features), x.dtype)
         nc.derive_affine_nc(gamma, beta, delta, var, eps, scale, offset, rstd)

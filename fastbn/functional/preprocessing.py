@@ -8,6 +8,7 @@ import numpy as np
 
 from fastbn._checks import choice, float_array, float_vector, kernel_input, number, pair
 from fastbn.functional._layout import delivered, output_for
+from fastbn.kernels import batchnorm_nc as nc
 from fastbn.kernels import preprocessing as kernels
 
 _Arrays3 = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -43,6 +44,26 @@ def fit_standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, std = np.empty((2, rows.shape[1]), rows.dtype)
     kernels.standard_fit(rows, mean, std)
     return mean, std
+
+
+def fit_standard_of(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """`fit_standard` of bytes (N, C) as numbers of `dtype`, of which it makes few at a time."""
+    n, features = rows.shape
+    partials = np.empty((3, nc.count_chunks(rows), features), dtype)
+    for first in range(0, partials.shape[1], CHUNKS):
+        size = nc.rows_per_chunk(features)
+        block = rows[first * size : (first + CHUNKS) * size].astype(dtype)
+        nc.moments_nc(block, *partials[:, first : first + CHUNKS])
+    mean, delta, var = np.empty(features, dtype), np.empty(features), np.empty(features)
+    nc.combine_moments_nc(*partials, n, mean, delta, var)
+    minimum = rows.min(axis=0)
+    constant = minimum == rows.max(axis=0)
+    mean[constant], var[constant] = minimum[constant], 0.0
+    return mean, np.sqrt(var).astype(dtype)
+
+
+# Chunks of rows that are looked at at once.
+CHUNKS = 16
 
 
 def min_max_scales(minimum: np.ndarray, maximum: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -27,7 +27,7 @@ from numba import prange
 from fastbn._intrinsics import fence, scratch_like, stream_piece, view
 from fastbn._jit import njit, njit_inlined, njit_parallel, njit_strict
 from fastbn.kernels.activations import affine_activation, stream_affine_activation
-from fastbn.kernels.reductions import BLOCK, row_moments, row_moments_wide
+from fastbn.kernels.reductions import BLOCK, SMALL, row_moments, row_moments_wide
 from fastbn.kernels.streams import PIECE, is_streamed, whole_pieces
 
 
@@ -74,15 +74,18 @@ def feature_sums_wide(x, c, shift):
 
 
 @njit
-def careful_moments(x, c, mean):
-    """Shift, mean - shift and variance around the mean itself, which is known but for its end."""
+def careful_moments(x, c, mean, least):
+    """Shift, mean - shift and variance around the mean itself, which is known but for its end.
+
+    In float64 where float32 does not hold the squares, or a variance of at least `least`.
+    """
     inverse = 1.0 / (x.shape[0] * x.shape[2])
     if not abs(mean) < math.inf:  # math.isfinite(x) asks for x - x, which fast-math takes for 0
         total, _ = feature_sums_wide(x, c, x.dtype.type(0))
         mean = total * inverse
     shift = x.dtype.type(mean)
     total, square = feature_sums(x, c, shift)
-    if not square < math.inf:  # squares that overflow float32
+    if not least <= square * inverse < math.inf:
         total, square = feature_sums_wide(x, c, shift)
     delta = total * inverse
     return shift, delta, max(square * inverse - delta * delta, 0.0)
@@ -112,7 +115,7 @@ def moments(
         square = delta_c * delta_c
         var_c = var[c] * inverse - square
         if not (square <= var_c and var_c < math.inf):  # a NaN comes here too
-            shift[c], delta_c, var_c = careful_moments(x, c, shift[c] + delta_c)
+            shift[c], delta_c, var_c = careful_moments(x, c, shift[c] + delta_c, 0.0)
         delta[c] = delta_c
         var[c] = var_c
 
@@ -158,8 +161,9 @@ def batch_norm_forward_cn(
         # phase 2: normalize around the shift: the mean itself may not be a number of this dtype
         for c in range(first, last):
             shift, delta, var_c = mean[c], np.float64(rstd[c]), np.float64(var[c])
-            if not var_c < math.inf:  # it may be no number of this dtype, and y is one all the same
-                shift, delta, var_c = careful_moments(x, c, shift + delta)
+            # it may be no number of this dtype, and y is one all the same
+            if not SMALL < var_c + eps < math.inf:
+                shift, delta, var_c = careful_moments(x, c, shift + delta, SMALL - eps)
             rstd_c = 1.0 / math.sqrt(var_c + eps)
             scale = number(gamma[c] * rstd_c)
             offset = number(beta[c] - delta * (gamma[c] * rstd_c))
@@ -188,12 +192,15 @@ def block_gradient_sums(dy, x, mean, rstd, gamma, beta, slope):
 
 @njit_inlined
 def row_gradient_input(dy, x, mean, rstd, gamma, beta, slope, constant, linear, dx):
-    """dx = gamma * rstd * g - constant - linear * xhat for one row; dx is overwritten."""
+    """dx = gamma * rstd * (g - constant - linear * xhat) for one row; dx is overwritten.
+
+    `linear` is without rstd: the compiler multiplies the two, and rstd squared may be too small.
+    """
     scale = gamma * rstd
     for i in range(x.size):
         xhat = (x[i] - mean) * rstd
         g = dy[i] if xhat * gamma + beta > 0 else slope * dy[i]
-        dx[i] = scale * g - (linear * xhat + constant)
+        dx[i] = scale * (g - (linear * xhat + constant))
 
 
 @njit
@@ -254,7 +261,7 @@ def batch_norm_backward_cn(
             dgamma[c] = total_x
         # phase 2: dx = gamma * rstd * (g - dbeta / n - xhat * dgamma / n)
         for c in range(first, last):
-            share = gamma[c] * rstd[c] * inverse if exact else 0.0
+            share = inverse if exact else 0.0
             constant, linear = number(share * dbeta[c]), number(share * dgamma[c])
             for b in range(x.shape[0]):
                 if streamed:

@@ -22,6 +22,7 @@ from fastbn.kernels.blocks import (
     moments_blocks,
     sums_blocks,
 )
+from fastbn.kernels.reductions import SMALL
 from fastbn.kernels.streams import PIECE, is_streamed, whole_pieces
 
 CHUNK_ELEMENTS = 65536
@@ -383,11 +384,11 @@ def prepare_affine_nc(
     var,  # out (C,) float64, biased
     rstd,  # out (C,)
 ):
-    """Put the chunks together; False where a variance is no number."""
+    """Put the chunks together; False where a variance is no number, or lost in float32."""
     shift, delta = affine[0], np.empty(gamma.size)
     combine_moments_nc(partials[0], partials[1], partials[2], n, shift, delta, var)
     for j in range(gamma.size):
-        if not var[j] < math.inf:
+        if not SMALL < var[j] + eps < math.inf:
             return False
     derive_affine_nc(gamma, beta, delta, var, eps, affine[1], affine[2], rstd)
     for j in range(gamma.size):
@@ -424,7 +425,7 @@ def batch_norm_forward_nc(
     var,  # out (C,) float64, biased
     rstd,  # out (C,)
 ):
-    """y = act(gamma * xhat + beta); False, and y as it was, where squares overflow."""
+    """y = act(gamma * xhat + beta); False, and y as it was, where float32 holds no squares."""
     partials = np.empty((3, count_chunks(x), x.shape[1]), x.dtype)
     affine = np.empty((3, x.shape[1]), x.dtype)
     for k in prange(partials.shape[1]):

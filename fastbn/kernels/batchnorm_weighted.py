@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from fastbn._jit import njit
 from fastbn.kernels.activations import affine_activation
 from fastbn.kernels.batchnorm import block_gradient_sums
-from fastbn.kernels.reductions import BLOCK
+from fastbn.kernels.reductions import BLOCK, SMALL
 
 
 @njit
@@ -48,6 +50,18 @@ def weighted_row_moments(row, weight, shift):
 
 
 @njit
+def weighted_row_moments_wide(row, weight, shift):
+    """The same, all in float64: for rows whose squares float32 does not hold."""
+    total = 0.0
+    square = 0.0
+    for i in range(row.size):
+        d = np.float64(row[i]) - shift
+        total += weight[i] * d
+        square += weight[i] * d * d
+    return total, square
+
+
+@njit
 def weighted_batch_norm_forward_cn(
     x,  # (C, N)
     weight,  # (N,) adding up to 1
@@ -69,6 +83,8 @@ def weighted_batch_norm_forward_cn(
         delta, _ = weighted_row_moments(x[c], weight, x[c, 0])
         shift = number(x[c, 0] + delta)
         delta, square = weighted_row_moments(x[c], weight, shift)
+        if not SMALL < square + eps < math.inf:
+            delta, square = weighted_row_moments_wide(x[c], weight, np.float64(shift))
         var_c = max(square - delta * delta, 0.0)
         # phase 2: normalize around it; what rounding has left out enters the offset
         rstd_c = 1.0 / math.sqrt(var_c + eps)
@@ -82,12 +98,12 @@ def weighted_batch_norm_forward_cn(
 def weighted_row_gradient_input(
     dy, x, weight, mean, rstd, gamma, beta, slope, constant, linear, dx
 ):
-    """dx = gamma * rstd * g - w * (constant + linear * xhat) for one row; dx is overwritten."""
+    """dx = gamma * rstd * (g - w * (constant + linear * xhat)) for one row; dx is overwritten."""
     scale = gamma * rstd
     for i in range(x.size):
         xhat = (x[i] - mean) * rstd
         g = dy[i] if xhat * gamma + beta > 0 else slope * dy[i]
-        dx[i] = scale * g - weight[i] * (linear * xhat + constant)
+        dx[i] = scale * (g - weight[i] * (linear * xhat + constant))
 
 
 @njit
@@ -121,7 +137,7 @@ def weighted_batch_norm_backward_cn(
             total_x += block_x
         dbeta[c] = total
         dgamma[c] = total_x
-        share = gamma[c] * rstd[c] if exact else 0.0
+        share = 1.0 if exact else 0.0
         weighted_row_gradient_input(
             dy[c], x[c], weight, mean[c], rstd[c], gamma[c], beta[c], slope,
             number(share * total), number(share * total_x), dx[c],

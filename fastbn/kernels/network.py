@@ -12,6 +12,7 @@ member needs what others have made. No sum crosses a share, so the bits do not d
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -541,8 +542,12 @@ def train_steps(
     losses,  # out (S,) mean loss of each minibatch
     correct,  # out (S,) its correctly classified samples
 ):
-    """Train S steps: forward, loss, backward, update."""
+    """Train S steps: forward, loss, backward, update.
+
+    A step has no loss, but a NaN, where the loss or a variance is no number of the network's dtype.
+    """
     mode = flush_denormals()
+    number = work.var.dtype.type
     for s in range(lrs.size):
         batch = order[bounds[s] : bounds[s + 1]]
         step = first_step + s + 1
@@ -550,7 +555,8 @@ def train_steps(
         forward(network, recipe, work, samples, batch, step, member)
         loss, hits = loss_gradient(network, recipe, work, samples, batch, member)
         if member.rank == 0:
-            losses[s] = loss
+            is_number = row_sum(work.var) < math.inf and number(loss) < math.inf
+            losses[s] = loss if is_number else math.nan
             correct[s] = hits
         backward(network, recipe, work, samples, batch, step, member)
         update(network, recipe, lrs[s], step, member)

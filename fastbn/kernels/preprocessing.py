@@ -14,6 +14,7 @@ from fastbn._intrinsics import prefetch
 from fastbn._jit import njit, njit_allocating
 from fastbn.kernels.batchnorm_nc import combine_moments_nc, count_chunks, moments_nc
 from fastbn.kernels.gemm import panel_width
+from fastbn.kernels.reductions import SMALL
 
 
 @njit
@@ -59,7 +60,7 @@ def standard_fit(
         if low[j] == high[j]:
             mean[j] = low[j]
             var[j] = 0.0
-        elif not (0.0 < var[j] < math.inf):
+        elif not (SMALL < var[j] < math.inf):
             total = 0.0
             for i in range(n):
                 total += np.float64(x[i, j])
@@ -98,6 +99,8 @@ def standard_scale_of(
     one = std.dtype.type(1)
     for j in range(scale.size):
         scale[j] = one / std[j] if std[j] != 0 else one
+        if scale[j] == math.inf:  # the deviation is too small for this dtype: as if constant
+            scale[j] = one
 
 
 @njit

@@ -12,6 +12,9 @@ from fastbn._jit import njit
 
 BLOCK = 1024
 
+# Mean squares below it may have lost numbers whose squares are too small for float32.
+SMALL = 1e-30
+
 
 @njit
 def block_sum(block):
