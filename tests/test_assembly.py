@@ -168,6 +168,7 @@ def arrays(dtype):
             {"multiply", "add", "compare"},
         ),
         (bw.weighted_block_moments, (row, row.copy(), s), fma),
+        (bw.weighted_row_moments_wide, (row, row.copy(), np.float64(s)), fma),
         (
             bw.weighted_batch_norm_forward_cn,
             (x, vec, *[np.ones(64, dtype)] * 2, s, s, 0, 64, x.copy(), *np.ones((3, 64), dtype)),

@@ -312,9 +312,10 @@ def update_running_statistics(
 ):
     """running = (1 - momentum) * running + momentum * batch."""
     correction = n / (n - 1.0) if unbiased and n > 1 else 1.0
+    kept = 1.0 - momentum
     for c in range(mean.size):
-        running_mean[c] += momentum * (mean[c] - running_mean[c])
-        running_var[c] += momentum * (var[c] * correction - running_var[c])
+        running_mean[c] = kept * running_mean[c] + momentum * mean[c]
+        running_var[c] = kept * running_var[c] + momentum * (var[c] * correction)
 
 
 @njit

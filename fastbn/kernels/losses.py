@@ -50,7 +50,7 @@ def softmax_cross_entropy_nc(
         centred_sum = z.dtype.type(0)
         for k in range(z.size):
             centred = z[k] - top
-            centred_sum += centred
+            centred_sum += off * centred  # scaled, since the sum of a few may overflow
             d[k] = exp_of_nonpositive(centred)
             normalizer += d[k]
         # phase 3: loss and gradient
@@ -58,7 +58,7 @@ def softmax_cross_entropy_nc(
         hit = z[labels[i]] - top
         loss += w * (log_normalizer - on * hit)
         if off > 0:  # 0 times a logit of -inf would be a NaN
-            loss -= w * (off * centred_sum)
+            loss -= w * centred_sum
         scale = w / normalizer
         for k in range(z.size):
             d[k] = d[k] * scale - w * off
@@ -74,7 +74,7 @@ def softmax_cross_entropy_cn(
     smoothing,  # label smoothing in [0, 1]
     start,  # samples start to stop
     stop,
-    work,  # overwritten (3, N): maximum, normalizer and sum of the centred logits
+    work,  # overwritten (3, N): maximum, normalizer and smoothed sum of the centred logits
     dlogits,  # out (C, N)
 ):
     """Loss of samples start to stop, as float64; their gradient goes to dlogits."""
@@ -99,7 +99,7 @@ def softmax_cross_entropy_cn(
         z, d = logits[k, start:stop], dlogits[k, start:stop]
         for i in range(z.size):
             centred = z[i] - top[i]
-            centred_sum[i] += centred
+            centred_sum[i] += off * centred  # scaled, since the sum of a few may overflow
             d[i] = exp_of_nonpositive(centred)
             normalizer[i] += d[i]
     # phase 3: loss and gradient
@@ -108,7 +108,7 @@ def softmax_cross_entropy_cn(
         hit = logits[label[i], start + i] - top[i]
         loss += w[i] * (math.log(normalizer[i]) - on * hit)
         if off > 0:  # 0 times a logit of -inf would be a NaN
-            loss -= w[i] * (off * centred_sum[i])
+            loss -= w[i] * centred_sum[i]
         normalizer[i] = w[i] / normalizer[i]
     for k in range(classes):
         d = dlogits[k, start:stop]

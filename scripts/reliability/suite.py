@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import broken_files
+import extreme_numbers
 import killed_fits
 import killed_saves
 from trial import Trial
@@ -11,4 +12,5 @@ TRIALS: list[Trial] = [
     broken_files.TRIAL,
     killed_saves.TRIAL,
     killed_fits.TRIAL,
+    extreme_numbers.TRIAL,
 ]
