@@ -1,0 +1,392 @@
+"""Fits whose numbers go wrong: where they end, what they leave, and what they say."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from cases import JIT_DISABLED
+
+import fastbn
+from fastbn import _last_good, training
+from fastbn._inputs import ROWS
+from fastbn._last_good import LastGood
+
+SIZES = (4, 6, 5, 3)
+N, BATCH = 40, 8
+STEPS = N // BATCH
+
+HUGE = np.finfo(np.float64).max  # a learning rate that no float32 is
+
+NAMES = ("params", "m", "v", "running_mean", "running_var", "steps")
+
+
+def make_data(rng, n=N):
+    return rng.uniform(-1, 1, (n, SIZES[0])).astype(np.float32), np.arange(n) % SIZES[-1]
+
+
+def make(**options):
+    return fastbn.BatchNormMLP(SIZES, **{"seed": 3, **options})
+
+
+def fit(model, x, y, **options):
+    return model.fit(
+        x, y, **{"epochs": 2, "batch_size": BATCH, "shuffle": False, "progress": False, **options}
+    )
+
+
+def take(model, x, y, steps):
+    """Take some of the steps of a fit without shuffling, counted from 0."""
+    samples = model.training_samples(x, y, None)
+    for step in steps:
+        start = step % STEPS * BATCH
+        model.run_steps(
+            samples, np.arange(start, start + BATCH), np.array([0, BATCH]),
+            np.array([model.config.lr]),
+        )  # fmt: skip
+
+
+def same(model, other):
+    """Tell whether two models are in the same state, to the bit."""
+    return all(np.array_equal(getattr(model, name), getattr(other, name)) for name in NAMES)
+
+
+def poisoned(rng, step, value=1e38):
+    """Data with one minibatch of finite numbers whose products are not finite."""
+    x, y = make_data(rng)
+    x[step * BATCH : (step + 1) * BATCH] *= np.float32(value)
+    return x, y
+
+
+EXPLOSIONS = [
+    {"optimizer": "sgd", "batch_norm": False, "lr": 1e30},
+    {"optimizer": "sgd", "batch_norm": False, "lr": 1e30, "dtype": "float64"},
+    {"optimizer": "sgd", "lr": 1e38},
+    {"optimizer": "adam", "lr": 1e38},
+    {"optimizer": "adam", "lr": 1e30, "batch_norm": False},
+    {"optimizer": "rmsprop", "lr": 1e30, "batch_norm": False},
+    {"optimizer": "adam", "lr": 1e30, "batch_norm": False, "loss": "squared_error"},
+]
+
+
+def targets_for(model, y):
+    return y if model.config.predicts_one_class else np.eye(SIZES[-1])[y]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("options", EXPLOSIONS)
+def test_an_explosion_ends_the_fit_with_the_parameters_before(rng, options, weighted):
+    """A second model takes the steps before, and is in the same state to the bit."""
+    model, other = make(**options), make(**options)
+    x, y = make_data(rng)
+    y = targets_for(model, y)
+    weight = rng.uniform(0.5, 2, N) if weighted else None
+    with pytest.raises(fastbn.DivergenceError, match="the loss is not finite") as caught:
+        fit(model, x, y, epochs=200, sample_weight=weight)
+    error = caught.value
+    assert error.step >= 1
+    assert error.layer.startswith("layers.") or error.layer == "loss"
+    assert error.history.epochs == (error.step - 1) // STEPS
+    samples = other.training_samples(x, y, weight)
+    for step in range(error.step - 1):
+        rows = np.arange(N)[step % STEPS * BATCH :][:BATCH]
+        losses, _ = other.run_steps(
+            samples, rows, np.array([0, BATCH]), np.array([other.config.lr])
+        )
+        assert np.isfinite(losses).all()
+    assert same(model, other)
+    assert np.isfinite(model.predict_logits(x)).all() or options.get("dtype") == "float64"
+
+
+@pytest.mark.parametrize("options", EXPLOSIONS)
+def test_stop_ends_the_fit_and_says_so(rng, options):
+    model = make(**options)
+    x, y = make_data(rng)
+    y = targets_for(model, y)
+    calls = []
+    history = fit(
+        model, x, y, epochs=200, on_divergence="stop", progress=False,
+        callbacks=[lambda model, history: calls.append(history.epochs)],
+    )  # fmt: skip
+    assert history.stop_reason == "diverged"
+    assert len(calls) == history.epochs < 200
+    assert np.isfinite(history.loss).all()
+    assert model.is_finite()
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("step", range(STEPS))
+def test_a_poisoned_minibatch_is_left_out(rng, step, batch_norm):
+    """What comes of it is to the bit what comes of a training that never had it."""
+    x, y = poisoned(rng, step)
+    model, other = make(batch_norm=batch_norm), make(batch_norm=batch_norm)
+    history = fit(model, x, y, epochs=3, on_divergence="skip")
+    assert history.skipped == [1 + step + epoch * STEPS for epoch in range(3)]
+    assert history.epochs == 3
+    assert history.stop_reason == "epochs"
+    assert np.isfinite(history.loss).all()
+    take(other, x, y, [k for k in range(3 * STEPS) if k % STEPS != step])
+    assert same(model, other)
+    assert np.isfinite(model.predict_logits(x[:1] / 1e38)).all()
+
+
+@pytest.mark.parametrize("step", range(STEPS))
+@pytest.mark.parametrize("how", ["raise", "stop"])
+def test_a_poisoned_minibatch_ends_the_fit(rng, step, how):
+    """The loss was finite until then: the model is one update before it, whose loss is known."""
+    x, y = poisoned(rng, step)
+    model, other = make(), make()
+    if how == "raise":
+        with pytest.raises(fastbn.DivergenceError) as caught:
+            fit(model, x, y, on_divergence=how)
+        assert (caught.value.step, caught.value.layer) == (step, "layers.0")
+        assert caught.value.history.skipped == []
+    else:
+        assert fit(model, x, y, on_divergence=how).stop_reason == "diverged"
+    take(other, x, y, range(max(0, step - 1)))
+    assert same(model, other)
+
+
+def test_a_variance_that_the_dtype_does_not_hold_is_a_divergence(rng):
+    """The loss is finite, as batch norm divides by it; the running variance would not be."""
+    x, y = poisoned(rng, 2, 1e25)
+    model, other = make(), make()
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, y)
+    assert (caught.value.step, caught.value.layer) == (2, "layers.0")
+    history = fit(model := make(), x, y, epochs=1, on_divergence="skip")
+    assert history.skipped == [3]
+    take(other, x, y, [0, 1, 3, 4])
+    assert same(model, other)
+    x, y = make_data(rng)
+    assert np.isfinite(fit(make(dtype="float64"), x * 1e25, y).loss).all()
+
+
+def test_a_loss_that_the_dtype_does_not_hold_is_a_divergence(rng):
+    x, y = make_data(rng)
+    targets = np.eye(SIZES[-1])[y] * 1e30
+    model = make(loss="squared_error")
+    before = model.params.copy()
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, targets)
+    assert (caught.value.step, caught.value.layer) == (0, "loss")
+    assert np.array_equal(model.params, before)
+    wide = make(loss="squared_error", dtype="float64")
+    assert np.isfinite(fit(wide, x, targets).loss).all()
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_moments_beyond_the_dtype_are_found_at_the_end_of_the_epoch(rng, skips):
+    """Gradients of 1e21 and a loss of 1e29: Adam would leave every parameter alone from then on."""
+    x, y = make_data(rng)
+    x[2 * BATCH : 3 * BATCH] *= np.float32(1e12)
+    targets = np.eye(SIZES[-1])[y] * 1.0
+    targets[2 * BATCH : 3 * BATCH] *= 1e11
+    options = {"loss": "squared_error", "batch_norm": False}
+    model, other = make(**options), make(**options)
+    take(other, x, targets, range(2))
+    if skips:
+        assert fit(model, x, targets, epochs=1, on_divergence="skip").skipped == [3]
+        take(other, x, targets, [3, 4])
+    else:
+        with pytest.raises(fastbn.DivergenceError) as caught:
+            fit(model, x, targets, epochs=1)
+        assert (caught.value.step, caught.value.layer) == (3, "layers.0")
+    assert same(model, other)
+    assert model.is_finite()
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_the_last_update_is_looked_at_too(rng, batch_norm):
+    """No loss comes after the last step of a fit."""
+    x, y = make_data(rng)
+    options = {"optimizer": "sgd", "batch_norm": batch_norm, "lr": 0.01}
+    model, other = make(**options), make(**options)
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, y, schedule=lambda step: HUGE if step == 2 * STEPS - 1 else 0.01)
+    assert caught.value.step == 2 * STEPS
+    take(other, x, y, range(2 * STEPS - 1))
+    assert same(model, other)
+    assert np.isfinite(model.predict_logits(x)).all()
+
+
+def test_an_update_before_the_end_of_an_epoch_is_taken_back(rng):
+    x, y = make_data(rng)
+    options = {"optimizer": "sgd", "batch_norm": False, "lr": 0.01}
+    model, other = make(**options), make(**options)
+    history = fit(
+        model, x, y, on_divergence="skip",
+        schedule=lambda step: HUGE if step == STEPS - 1 else 0.01,
+    )  # fmt: skip
+    assert history.skipped == [STEPS]
+    take(other, x, y, [step for step in range(2 * STEPS) if step != STEPS - 1])
+    assert same(model, other)
+
+
+def test_skip_gives_up_after_ten_on_end(rng):
+    x, y = make_data(rng, 30 * BATCH)
+    x[5 * BATCH : 20 * BATCH] *= np.float32(1e38)
+    model, other = make(), make()
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, y, on_divergence="skip")
+    assert caught.value.step == 5 + training.MOST_SKIPPED
+    assert caught.value.history.skipped == list(range(6, 6 + training.MOST_SKIPPED))
+    samples = other.training_samples(x, y, None)
+    other.run_steps(samples, np.arange(len(x)), np.arange(5) * BATCH, np.full(4, 1e-3))
+    assert same(model, other)
+
+
+def test_skipping_now_and_then_is_not_on_end(rng):
+    x, y = make_data(rng, 30 * BATCH)
+    for step in range(0, 30, 2):
+        x[step * BATCH : (step + 1) * BATCH] *= np.float32(1e38)
+    history = fit(make(), x, y, on_divergence="skip")
+    assert history.skipped == [1 + step for step in range(0, 60, 2)]
+    assert np.isfinite(history.loss).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("options", [{}, {"batch_norm": False}, {"dtype": "float64"}])
+def test_nan_that_is_not_looked_for_is_found_by_the_loss(rng, bad, options):
+    x, y = make_data(rng)
+    x[17, 1] = bad
+    model, other = make(**options), make(**options)
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, y, check_finite=False)
+    assert (caught.value.step, caught.value.layer) == (2, "inputs")
+    assert "layers" not in str(caught.value)
+    history = fit(model := make(**options), x, y, check_finite=False, on_divergence="skip")
+    assert history.skipped == [3, 8]
+    x[17, 1] = 0
+    take(other, x, y, [0, 1, 3, 4] * 1)
+    assert not np.array_equal(model.params, other.params)
+    assert np.isfinite(model.predict_logits(x)).all()
+
+
+@pytest.mark.parametrize("layer", range(3))
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
+@pytest.mark.parametrize("options", [{}, {"batch_norm": False}, {"batch_norm_output": False}])
+def test_the_layer_is_named(rng, layer, bad, options):
+    x, y = make_data(rng)
+    model = make(**options)
+    weight = dict(model.named_parameters())[f"layers.{layer}.weight"]
+    weight[1] = bad
+    with pytest.raises(fastbn.DivergenceError, match=f"layers.{layer}") as caught:
+        fit(model, 100 * np.abs(x), y)
+    assert (caught.value.step, caught.value.layer) == (0, f"layers.{layer}")
+
+
+def test_early_stopping_validation_and_the_bar_live_with_it(rng, capsys):
+    pytest.importorskip("rich")
+    x, y = make_data(rng)
+    good = x[:BATCH].copy(), y[:BATCH]
+    x[3] *= np.float32(1e38)
+    history = fit(
+        make(), x, y, epochs=6, on_divergence="skip", progress=True, validation_data=good,
+        early_stopping=fastbn.EarlyStopping(patience=6), sample_weight=np.ones(N), shuffle=True,
+        until_accuracy=1.0, schedule="cosine",
+    )  # fmt: skip
+    assert np.isfinite(history.loss).all()
+    assert np.isfinite(history.val_loss).all()
+    assert history.skipped
+    assert "nan" not in capsys.readouterr().err
+
+
+def test_an_epoch_of_skipped_minibatches_has_no_loss(rng):
+    x, y = make_data(rng)
+    history = fit(make(), x * np.float32(1e38), y, epochs=1, on_divergence="skip")
+    assert history.skipped == list(range(1, STEPS + 1))
+    assert np.isnan(history.loss).all()
+
+
+def test_snapshots_are_few(rng, monkeypatch):
+    """One is due when fifty times its own time has gone by: counted with a clock that is ours."""
+    now = iter(np.arange(1e6))
+    monkeypatch.setattr(_last_good.time, "perf_counter", lambda: float(next(now)))
+    model, taken = make(), []
+    samples = model.training_samples(*make_data(rng), None)
+    snapshot = model.snapshot
+    monkeypatch.setattr(model, "snapshot", lambda: taken.append(1) or snapshot())
+    good = LastGood(model, samples)
+    order, bounds, lrs = np.arange(N), np.arange(STEPS + 1) * BATCH, np.full(STEPS, 1e-3)
+    for _ in range(500):
+        good.take(order, bounds, lrs)
+    assert 2 <= len(taken) <= 500 * 3 / _last_good.SELDOM + 2  # three looks at the clock a call
+    assert len(good._points) <= 2
+
+
+# -- at the door -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("row", [0, 1, ROWS - 1, ROWS, 2 * ROWS + 17])
+def test_the_row_is_named(rng, dtype, bad, row):
+    x = rng.standard_normal((2 * ROWS + 18, SIZES[0])).astype(dtype)
+    x[row, 2] = bad
+    y = np.arange(len(x)) % 3
+    model = make()
+    before = model.params.copy()
+    calls = {
+        "fit": lambda: fit(model, x, y),
+        "partial_fit": lambda: model.partial_fit(x, y),
+        "train_step": lambda: model.train_step(x, y),
+        "predict": lambda: model.predict(x),
+        "evaluate": lambda: model.evaluate(x, y),
+        "validation": lambda: fit(
+            model, x[:1] * 0 + np.ones((9, 4)), y[:9], validation_data=(x, y)
+        ),
+    }
+    if row == 0:
+        del calls["validation"]
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=f"finite numbers of float32, got others in row {row}"):
+            call()
+        assert np.array_equal(model.params, before), name
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint16, bool])
+def test_whole_numbers_are_finite(rng, dtype):
+    x = rng.integers(0, 2, (N, SIZES[0])).astype(dtype)
+    assert np.isfinite(fit(make(), x, np.arange(N) % 3).loss).all()
+
+
+def test_float64_beyond_float32_is_named(rng):
+    x = rng.standard_normal((N, SIZES[0]))
+    x[5, 1] = 1e100
+    y = np.arange(N) % 3
+    with pytest.raises(ValueError, match="row 5"):
+        fit(make(), x, y)
+    wide = make(dtype="float64", input_normalization="zscore")
+    assert np.isfinite(fit(wide, x, y).loss).all()
+
+
+def test_the_check_takes_little_memory(rng):
+    x = rng.standard_normal((200_000, SIZES[0])).astype(np.float32)
+    model, y = make(), np.zeros(len(x), np.int64)
+    tracemalloc.start()
+    try:
+        model.training_samples(x, y, None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < x.nbytes / 10
+
+
+@pytest.mark.parametrize("mode", ["zscore", "minmax"])
+def test_ranges_that_cannot_be_scaled_are_refused(rng, mode):
+    x, y = make_data(rng)
+    x[:, 2] = np.where(np.arange(N) % 2 == 0, 3e38, -3e38)
+    with pytest.raises(ValueError, match="to scale, got .* in feature 2"):
+        fit(make(input_normalization=mode), x, y)
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="Python computes with denormals")
+@pytest.mark.parametrize("mode", ["zscore", "minmax"])
+def test_denormal_features_are_constant(rng, mode):
+    x, y = make_data(rng)
+    x[:, 2] *= np.float32(1e-40)
+    model = make(input_normalization=mode)
+    assert np.isfinite(fit(model, x, y).loss).all()
+    assert model.scaling.scale[2] == 1
