@@ -3,111 +3,224 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import math
 import os
+import tempfile
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from fastbn import persistence
-from fastbn._history import FitState
+from fastbn._checks import choice, flag, integer, number
+from fastbn._history import STOP_REASONS, FitState, History
 from fastbn._state import BEST, FIT, Header, check_shape, layout_of, read_state
 from fastbn.errors import ModelFileError
 from fastbn.kernels.network import Samples
 from fastbn.training import Plan, minibatch_bounds
 
+INTEGERS = ("steps", "skipped")  # lists of the history; the others are of float
+LISTS = {
+    field.name: np.dtype(np.int64 if field.name in INTEGERS else np.float64)
+    for field in dataclasses.fields(History)
+    if field.name != "stop_reason"
+}
 COUNTS = ("steps", "input_is_fitted")  # of a snapshot, beside its tensors
 
 
-def facts_of(plan: Plan, samples: Samples, validated: bool) -> dict[str, Any]:
-    """Return what has to be the same when a fit goes on, as JSON will give it back."""
-    checksum = 0
-    for array in (samples.x, samples.labels, samples.targets, samples.weight):
-        checksum = zlib.crc32(array.reshape(-1).view(np.uint8), checksum)
-    facts = {
-        **dataclasses.asdict(plan),
-        "schedule": "a function" if callable(plan.schedule) else plan.schedule,
-        "validation_data": validated,
-        "samples": len(samples.x),
-        "data": checksum,
-    }
-    result: dict[str, Any] = json.loads(json.dumps(facts))
+def checksum(arrays: Iterable[np.ndarray]) -> int:
+    """Return a number that tells data from other data."""
+    result = 0
+    for array in arrays:
+        result = zlib.crc32(array.reshape(-1).view(np.uint8), result)
     return result
 
 
 class CheckpointFile:
-    """A checkpoint's path, and how often it is written."""
+    """Where a fit of a model keeps its checkpoint, and the one that it goes on with."""
 
     def __init__(
-        self, model: Any, path: str | os.PathLike[str], every: int | None, facts: dict[str, Any]
-    ) -> None:
-        self.path, self.every = persistence.writable_file(path), every
-        self._model, self._facts = model, facts
-        self._epochs = facts["epochs"]
-        self._steps = minibatch_bounds(facts["samples"], facts["batch_size"]).size - 1
+        self, model: Any, path: str | os.PathLike[str], every: int | None, plan: Plan,
+        samples: Samples, validation: Iterable[np.ndarray] | None,
+    ) -> None:  # fmt: skip
+        """Refuse what could not be written."""
+        self.path, self.every = persistence.writable_file(path, "checkpoint"), every
+        persistence.check_metadata(model.metadata)
+        folder = self.path.parent
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            said = f"checkpoint: cannot write in the folder {folder} ({error.strerror})"
+            raise OSError(error.errno, said) from None
+        self._model, self._plan = model, plan
+        self._rows = np.diff(minibatch_bounds(len(samples.x), plan.batch_size))
+        self._found: tuple[FitState, dict[str, Any], int] | None = None
+        rule = plan.early_stopping
+        self._facts = {
+            "epochs": plan.epochs,
+            "batch_size": plan.batch_size,
+            "schedule": "a function" if callable(plan.schedule) else plan.schedule,
+            "shuffle": plan.shuffle,
+            "early_stopping": None if rule is None else dataclasses.asdict(rule),
+            "until_accuracy": plan.until_accuracy,
+            "samples": len(samples.x),
+            "data": checksum([samples.x, samples.labels, samples.targets, samples.weight]),
+            "validation_data": None if validation is None else checksum(validation),
+        }
 
     def write(self, state: FitState) -> None:
         """Write the model and the state of its fit: the whole file, or nothing."""
+        history, best = state.history, state.best_state
         tensors = {f"{FIT}losses": state.losses, f"{FIT}correct": state.correct}
-        for name, tensor in (state.best_state or {}).items():
+        for name, dtype in LISTS.items():
+            tensors[f"{FIT}{name}"] = np.asarray(getattr(history, name), dtype)
+        for name, tensor in (best or {}).items():
             if name not in COUNTS:
                 tensors[BEST + name] = tensor
-        self._model.write(self.path, {"facts": self._facts, **state.to_dict()}, tensors)
+        fit = {
+            "facts": self._facts,
+            "stop_reason": history.stop_reason,
+            "has_begun": state.has_begun,
+            "skipped_on_end": state.skipped_on_end,
+            "best": state.best,
+            "since": state.since,
+            "best_counts": best and {name: best[name] for name in COUNTS},
+            "seconds": state.seconds,
+            "is_over": state.is_over,
+        }
+        self._model.write(self.path, fit, tensors)
 
-    def resume(self) -> FitState | None:
-        """Bring the model to where the checkpoint is, and return its fit; None if there is none.
+    def read(self, samples: Samples) -> Samples:
+        """Read the checkpoint, if there is one; return the samples with its scaling of inputs.
 
-        Nothing is changed where the file is damaged, or of another model or fit.
+        An error where it is damaged, or of another model or fit. The model is left as it is.
         """
         if not self.path.exists():
-            return None
-        model = self._model
+            return samples
         with persistence.open_model(self.path) as file:
             header = Header.from_dict(self.path, file.header)
             layout_of(file, header)
             if header.fit is None:
                 raise ValueError(f"checkpoint: {self.path} is a model, and not of a fit")
-            _same("the model's ", model.config.to_dict(), header.config.to_dict(), self.path)
-            _same("", self._facts, header.fit.get("facts"), self.path)
+            config = self._model.config.to_dict()
+            self._same("the model's ", config, header.config.to_dict())
+            self._same("", self._facts, header.fit.get("facts"))
             try:
-                state = FitState.from_dict(header.fit)
+                state = self._state_of(file, header.fit)
+                if state.has_begun and header.epochs < 1:
+                    raise ValueError("epochs: expected at least 1, got 0")
             except (KeyError, TypeError, ValueError) as error:
-                raise ModelFileError(f"{self.path}: fit: {error!r}") from error
-            _, shape = file.shapes.get(f"{FIT}losses", ("", ()))
-            for name, dtype in (("losses", np.float64), ("correct", np.int64)):
-                check_shape(file, FIT + name, np.dtype(dtype), shape[:1])
-            epochs, done = state.history.epochs, int(np.prod(shape))
-            if not (done < self._steps and epochs + (done > 0) <= self._epochs):
-                raise ModelFileError(
-                    f"{self.path}: fit: expected less than {self._epochs} epochs of {self._steps} "
-                    f"steps, got {epochs} and {done} steps"
-                )
-            state.losses, state.correct = file.read(f"{FIT}losses"), file.read(f"{FIT}correct")
-            tensors = _read(file, model)
+                raise ModelFileError(f"{self.path}: fit: {error}") from error
+            tensors = self._tensors_of(file)
             if state.best_state is not None:
-                state.best_state.update(_read(file, model, BEST))
-        model.restore({**tensors, "steps": header.steps, "input_is_fitted": header.input_is_fitted})
+                state.best_state.update(self._tensors_of(file, BEST))
+        counts = {"steps": header.steps, "input_is_fitted": header.input_is_fitted}
         # an epoch that has begun has drawn its order, and draws the same one again
-        model.epochs = header.epochs - state.has_begun
+        self._found = state, {**tensors, **counts}, header.epochs - state.has_begun
+        return samples._replace(center=tensors["input.center"], scale=tensors["input.scale"])
+
+    def apply(self) -> FitState:
+        """Bring the model to where the checkpoint is, and return where its fit is."""
+        if self._found is None:
+            return FitState()
+        state, snapshot, epochs = self._found
+        self._found = None
+        self._model.restore(snapshot)
+        self._model.epochs = epochs
         return state
 
+    def _same(self, whose: str, now: dict[str, Any], then: Any) -> None:
+        """Refuse to go on with something else than what the checkpoint is of."""
+        if not isinstance(then, dict):
+            raise ModelFileError(f"{self.path}: fit: expected what it is of, got {then!r:.80}")
+        for name, value in now.items():
+            if then.get(name) != value:
+                raise ValueError(
+                    f"resume: expected {whose}{name} as in {self.path}, {then.get(name)!r:.80}, "
+                    f"got {value!r:.80}"
+                )
 
-def _read(file: persistence.ModelFile, model: Any, prefix: str = "") -> dict[str, Any]:
-    """Read the tensors of a model's state into memory of their own."""
-    names = {name: tensor for name, tensor in model.snapshot().items() if name not in COUNTS}
-    for name, tensor in names.items():
-        check_shape(file, prefix + name, tensor.dtype, tensor.shape)
-    read_state(file, names, prefix)
-    return names
+    def _state_of(self, file: persistence.ModelFile, fit: dict[str, Any]) -> FitState:
+        """Check where a fit is; any error where no fit of this plan can be there."""
+        history = self._history_of(file, fit)
+        losses = self._list_of(file, "losses", np.dtype(np.float64), most=self._rows.size - 1)
+        correct = self._list_of(file, "correct", np.dtype(np.int64), losses.size, losses.size)
+        state = FitState(
+            history=history,
+            losses=losses,
+            correct=correct,
+            has_begun=flag("has_begun", fit["has_begun"]),
+            skipped_on_end=integer("skipped_on_end", fit["skipped_on_end"], 0),
+            best=fit["best"],
+            since=integer("since", fit["since"], 0),
+            best_state=fit["best_counts"],
+            seconds=number("seconds", fit["seconds"], 0.0),
+            is_over=flag("is_over", fit["is_over"]),
+        )
+        if ((correct < -1) | (correct > self._rows[: losses.size])).any():
+            raise ValueError("correct: expected hits of the steps, got others")
+        if type(state.best) is not float or math.isnan(state.best):
+            raise TypeError(f"best: expected a number, got {state.best!r:.80}")
+        if state.best_state is not None:
+            state.best_state = {
+                "steps": integer("best_counts.steps", state.best_state["steps"], 0),
+                "input_is_fitted": flag(
+                    "best_counts.input_is_fitted", state.best_state["input_is_fitted"]
+                ),
+            }
+        known = {f"{FIT}{name}" for name in ("losses", "correct", *LISTS)}
+        if state.best_state is not None:
+            known |= {BEST + name for name in file.shapes}
+        odd = {name for name in file.shapes if name.startswith((FIT, BEST))} - known
+        if odd:
+            raise ValueError(f"expected no tensors {', '.join(sorted(odd)[:10])}")
+        if state.has_begun and state.is_over:
+            raise ValueError("has_begun: expected no epoch that has begun in a fit that is over")
+        if losses.size > 0 and not state.has_begun:
+            raise ValueError("has_begun: expected an epoch that has begun where there are steps")
+        if history.epochs >= self._plan.epochs + state.is_over:
+            raise ValueError(f"loss: expected fewer epochs than {self._plan.epochs} in all")
+        return state
 
+    def _history_of(self, file: persistence.ModelFile, fit: dict[str, Any]) -> History:
+        reason = choice("stop_reason", fit["stop_reason"], STOP_REASONS)
+        epochs = self._list_of(file, "loss", LISTS["loss"], most=self._plan.epochs).size
+        score, is_validated = self._plan.score, self._facts["validation_data"] is not None
+        full = {"loss", "lr", "steps", "seconds"} | ({"accuracy"} if score == "accuracy" else set())
+        full |= {"val_loss", f"val_{score}"} if is_validated else set()
+        lists = {}
+        for name, dtype in LISTS.items():
+            size = epochs if name in full else 0
+            limits = (0, self._plan.epochs * self._rows.size) if name == "skipped" else (size, size)
+            lists[name] = self._list_of(file, name, dtype, *limits)
+        steps = np.arange(1, epochs + 1) * self._rows.size
+        whole = epochs - (reason == "diverged")  # whose last epoch may be a part of one
+        if not np.array_equal(lists["steps"][:whole], steps[:whole]):
+            raise ValueError("steps: expected those of whole epochs, got others")
+        return History(
+            **{name: tensor.tolist() for name, tensor in lists.items()}, stop_reason=reason
+        )
 
-def _same(whose: str, now: dict[str, Any], then: Any, path: os.PathLike[str]) -> None:
-    """Refuse to go on with something else than what the checkpoint is of."""
-    if not isinstance(then, dict):
-        raise ModelFileError(f"{path}: fit: expected what it is of, got {then!r}")
-    for name, value in now.items():
-        if then.get(name) != value:
-            raise ValueError(
-                f"resume: expected {whose}{name} as in {path}, {then.get(name)!r}, got {value!r}"
-            )
+    def _list_of(
+        self, file: persistence.ModelFile, name: str, dtype: np.dtype, least: int = 0,
+        most: int = 0,
+    ) -> np.ndarray:  # fmt: skip
+        """Read a tensor of so many numbers."""
+        _, shape = file.shapes.get(FIT + name, (dtype, (least,)))
+        size = shape[0] if shape else -1
+        check_shape(file, FIT + name, dtype, (size,))
+        if not least <= size <= most:
+            raise ValueError(f"{name}: expected {least} to {most} entries, got {size}")
+        return file.read(FIT + name)
+
+    def _tensors_of(self, file: persistence.ModelFile, prefix: str = "") -> dict[str, Any]:
+        """Read the tensors of a model's state into memory of their own."""
+        tensors = {
+            name: tensor for name, tensor in self._model.snapshot().items() if name not in COUNTS
+        }
+        for name, tensor in tensors.items():
+            check_shape(file, prefix + name, tensor.dtype, tensor.shape)
+        read_state(file, tensors, prefix)
+        return tensors

@@ -11,13 +11,13 @@ from typing import Any
 class Signals:
     """Context in which the first Ctrl-C sets `pressed`, and the second one interrupts at once.
 
-    With `terminate` SIGTERM sets it, too, and is let through when the context is left. Handlers of
-    somebody else's stay in charge.
+    With `terminate` SIGTERM sets it and `terminated`, and is let through when the context is left.
+    Handlers of somebody else's stay in charge.
     """
 
     def __init__(self, *, terminate: bool) -> None:
         self.pressed = False
-        self._terminated = False
+        self.terminated = False
         self._usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
         if terminate:
             self._usual[signal.SIGTERM] = signal.SIG_DFL
@@ -35,12 +35,12 @@ class Signals:
     def __exit__(self, *exc: object) -> None:
         for number in self._replaced:
             signal.signal(number, self._usual[number])
-        if self._terminated:
+        if self.terminated:
             signal.raise_signal(signal.SIGTERM)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGTERM:
-            self._terminated = True
+            self.terminated = True
         elif self.pressed:
             raise KeyboardInterrupt
         self.pressed = True

@@ -16,12 +16,12 @@ class ModelFileError(ValueError):
 class DivergenceError(ArithmeticError):
     """The loss of a fit is no longer finite.
 
-    The model is back at the last parameters whose loss was.
+    The model is as it was before the step that made it so.
 
     Attributes
     ----------
     step : int
-        Steps of the fit after which the loss was not finite.
+        Number of that step in the fit, from 1: the loss is not finite in it, or after its update.
     layer : str
         The first layer whose numbers were not, such as "layers.0"; or "loss".
     history : History
@@ -34,9 +34,9 @@ class DivergenceError(ArithmeticError):
 
     def __str__(self) -> str:
         return (
-            f"after step {self.step} the loss is not finite: the numbers of {self.layer} are the "
-            "first that are not. The model is back at its last finite loss; a smaller lr or a "
-            "max_norm may help"
+            f"in step {self.step}, or after it, the loss is not finite: the numbers of "
+            f"{self.layer} are the first that are not. The model is as it was before that step; "
+            "a smaller lr or a max_norm may help"
         )
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastbn import persistence
 from fastbn._buffers import Layout, aligned_zeros, allocate_workspace
-from fastbn._checkpoint import CheckpointFile, facts_of
-from fastbn._checks import flag, integer, number, pair, weights_array
+from fastbn._checkpoint import CheckpointFile
+from fastbn._checks import flag, integer, kernel_input, number, pair, weights_array
 from fastbn._culprit import culprit
 from fastbn._inputs import InputScaling, feature_matrix
 from fastbn._state import Header, layout_of, odd_numbers, read_state, state_views
@@ -259,13 +260,16 @@ class BatchNormMLP:
             that says "diverged". "skip" leaves the minibatch out instead, ten of them on end at
             most.
         checkpoint : path, optional
-            A file to write the model and the state of the fit to, which `load` takes, too. Ctrl-C
-            and SIGTERM are noticed after the current step, and write it a last time.
+            A file to write the model and the state of the fit to, which `load` takes, too. In
+            Python's main thread Ctrl-C and SIGTERM are noticed after the current step, and write it
+            a last time.
         checkpoint_every : int, optional
             Steps between two checkpoints; without it one is written after every epoch.
         resume : bool
             Go on with the fit that is in `checkpoint`, if the file is there: the end is the same to
-            the bit as if nothing had come between. Arguments and data have to be the same.
+            the bit as if nothing had come between. Arguments and data have to be the same. Of a fit
+            that is over, the model and the history come back. Without `resume` the file is
+            replaced.
 
         Returns
         -------
@@ -288,10 +292,11 @@ class BatchNormMLP:
                 raise ValueError(
                     f"until_accuracy: expected None with loss='squared_error', got {until_accuracy}"
                 )
-        evaluate = None
+        validation = evaluate = None
         if validation_data is not None:
             X_val, y_val = pair("validation_data", validation_data)
-            evaluate = self._evaluator(X_val, y_val, "validation_data[0]", "validation_data[1]")
+            validation = self._labelled(X_val, y_val, "validation_data[0]", "validation_data[1]")
+            evaluate = functools.partial(self._evaluate, *validation)
         score = "r2" if self.config.loss == "squared_error" else "accuracy"
         plan = Plan(
             epochs=epochs,
@@ -299,21 +304,22 @@ class BatchNormMLP:
             lr=self.config.lr,
             schedule=schedule,
             shuffle=flag("shuffle", shuffle),
-            early_stopping=early_stopping_rule(early_stopping, evaluate is not None, score),
+            early_stopping=early_stopping_rule(early_stopping, validation is not None, score),
             until_accuracy=until_accuracy,
             on_divergence=on_divergence,
             score=score,
         )
         if checkpoint_every is not None:
             checkpoint_every = integer("checkpoint_every", checkpoint_every, 1)
-        if checkpoint is None and (flag("resume", resume) or checkpoint_every is not None):
+        resume = flag("resume", resume)
+        if checkpoint is None and (resume or checkpoint_every is not None):
             raise ValueError("checkpoint: expected a path to resume from or to write to, got None")
         samples = self.training_samples(X, y, sample_weight, flag("check_finite", check_finite))
-        file = state = None
+        file = None
         if checkpoint is not None:
-            facts = facts_of(plan, samples, evaluate is not None)
-            file = CheckpointFile(self, checkpoint, checkpoint_every, facts)
-            state = file.resume() if resume else None
+            file = CheckpointFile(self, checkpoint, checkpoint_every, plan, samples, validation)
+            if resume:
+                samples = file.read(samples)
         return train(
             self,
             samples,
@@ -324,7 +330,6 @@ class BatchNormMLP:
             callbacks=callbacks,
             progress=progress,
             checkpoint=file,
-            state=state,
         )
 
     def partial_fit(
@@ -359,13 +364,11 @@ class BatchNormMLP:
         losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
         rows = int(np.diff(bounds).max())
         with contextlib.ExitStack() as stack:
-            if not self._training.acquire(blocking=False):
-                raise RuntimeError("this model is being trained by another thread")
-            stack.callback(self._training.release)
+            stack.enter_context(self._alone())
             team = self._team_for(rows)
             size = team.size(lrs.size) if logs is None else len(logs)
             work = stack.enter_context(self._workspace(rows, size))
-            self.scaling = self.scaling.adopt(samples.center, samples.scale)
+            self.begin(samples)
             recipe = self._recipe(rows, size, samples.weight.size > 0)
             network, steps = self._network(), self.steps
             start = time.perf_counter()
@@ -385,6 +388,16 @@ class BatchNormMLP:
             if logs is None:
                 team.learn(size, int(bounds[-1] - bounds[0]), time.perf_counter() - start)
         return losses, correct
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Context in which no other thread may train the model."""
+        if not self._training.acquire(blocking=False):
+            raise RuntimeError("this model is being trained by another thread")
+        try:
+            yield
+        finally:
+            self._training.release()
 
     def _team_for(self, rows: int) -> TrainingTeam:
         """What is known of minibatches of about so many rows: up to the next power of two."""
@@ -430,7 +443,7 @@ class BatchNormMLP:
         With sigmoid cross-entropy a sample is right where all of its outputs are. R2 is 1 less the
         squared errors over those of the targets' means, the mean over the outputs.
         """
-        return self._evaluator(X, y)()
+        return self._evaluate(*self._labelled(X, y))
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -493,23 +506,38 @@ class BatchNormMLP:
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of the trained state that `restore` takes."""
-        tensors = {name: view.copy() for name, view in self._state().items()}
+        buffers = ("params", "m", "v", "running_mean", "running_var")
+        copies = {name: getattr(self, name).copy() for name in buffers}
+        scaling = {name: getattr(self.scaling, name).copy() for name in ("center", "scale")}
+        tensors = state_views(self.layout, {**copies, **scaling})
         return {"steps": self.steps, "input_is_fitted": self.scaling.is_fitted, **tensors}
 
+    def begin(self, samples: kernels.Samples) -> None:
+        """Take over the scaling of the inputs that samples to train on are given with."""
+        self.scaling = self.scaling.adopt(samples.center, samples.scale)
+
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go back to a snapshot of this model."""
-        self.steps = snapshot["steps"]
-        self.scaling = dataclasses.replace(
-            self.scaling, is_fitted=snapshot["input_is_fitted"],
-            center=self.scaling.center.copy(), scale=self.scaling.scale.copy(),
-        )  # fmt: skip
-        for name, view in self._state().items():
-            view[...] = snapshot[name]
+        """Go back to a snapshot of this model.
+
+        RuntimeError while another thread trains it.
+        """
+        with self._alone():
+            self.steps = snapshot["steps"]
+            self.scaling = dataclasses.replace(
+                self.scaling, is_fitted=snapshot["input_is_fitted"],
+                center=self.scaling.center.copy(), scale=self.scaling.scale.copy(),
+            )  # fmt: skip
+            for name, view in self._state().items():
+                view[...] = snapshot[name]
 
     def is_finite(self) -> bool:
         """Tell whether all parameters, moments and running statistics are numbers."""
         trained = (self.params, self.m, self.v, self.running_mean, self.running_var)
         return all(bool(np.isfinite(buffer).all()) for buffer in trained)
+
+    def is_sound(self, samples: kernels.Samples, rows: np.ndarray) -> bool:
+        """Tell whether the outputs on some samples are numbers."""
+        return bool(np.isfinite(self._logits(kernel_input(samples.x[rows]))).all())
 
     def culprit(self, samples: kernels.Samples, rows: np.ndarray) -> str:
         """Name the first layer whose numbers are not finite on some samples; "loss" if none is."""
@@ -549,19 +577,19 @@ class BatchNormMLP:
         scaling = self.scaling.fit(x, measured)
         return kernels.Samples(x, labels, targets, weight, scaling.center, scaling.scale)
 
-    def _evaluator(
+    def _labelled(
         self, X: Any, y: Any, x_name: str = "X", y_name: str = "y"
-    ) -> Callable[[], tuple[float, float]]:
-        """Check the data once; the result evaluates the model as it is then."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Check data to evaluate on: features, and labels or targets."""
         x = self._features(x_name, X)
         if x.shape[0] == 0:
             raise ValueError(f"{x_name}: expected at least one sample, got none")
-        labels, targets = wanted(y_name, y, x.shape[0], self.config)
+        return x, *wanted(y_name, y, x.shape[0], self.config)
 
-        def evaluate() -> tuple[float, float]:
-            return loss_and_score(self._logits(x), labels, targets, self.config)
-
-        return evaluate
+    def _evaluate(
+        self, x: np.ndarray, labels: np.ndarray, targets: np.ndarray
+    ) -> tuple[float, float]:
+        return loss_and_score(self._logits(x), labels, targets, self.config)
 
     def _logits(self, x: np.ndarray) -> np.ndarray:
         if not self.scaling.is_fitted:

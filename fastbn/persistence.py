@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import stat
 import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
@@ -15,6 +16,9 @@ import numpy as np
 from fastbn.errors import ModelFileError
 
 FORMAT_VERSION = 1
+
+# Of JSON that a file may hold: what it becomes in memory is many times as large.
+MOST_JSON = 1 << 20
 
 # safetensors' names of dtypes
 DTYPES = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64), "I64": np.dtype(np.int64)}
@@ -36,15 +40,18 @@ def write_model(
         file.write(data)
 
 
-def writable_file(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Return where `path` leads; an error where no file can be written there."""
-    target = pathlib.Path(os.path.realpath(path))
+def writable_file(path: str | os.PathLike[str], name: str = "path") -> pathlib.Path:
+    """Return where `path` leads; an error that names the argument where no file can be there."""
+    try:
+        target = pathlib.Path(os.path.realpath(os.fsdecode(path)))
+    except TypeError:
+        raise TypeError(f"{name}: expected a path, got {path!r}") from None
     if target.is_dir():
-        raise IsADirectoryError(f"path: expected a file to write, got the directory {target}")
+        raise IsADirectoryError(f"{name}: expected a file to write, got the directory {target}")
     if target.exists() and not target.is_file():
-        raise OSError(f"path: expected a regular file to write, got {target}")
+        raise OSError(f"{name}: expected a regular file to write, got {target}")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"path: expected an existing folder, got {target.parent}")
+        raise FileNotFoundError(f"{name}: expected an existing folder, got {target.parent}")
     return target
 
 
@@ -52,13 +59,14 @@ def writable_file(path: str | os.PathLike[str]) -> pathlib.Path:
 def whole_file(path: pathlib.Path, mode: str, **options: Any) -> Iterator[IO[Any]]:
     """Context of a file that takes its place, synced, only when all of it is written."""
     target = pathlib.Path(os.path.realpath(path))  # a link stays, and its target is written
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    mode_bits = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:99]}.")
     try:
         with os.fdopen(descriptor, mode, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, mode_bits)
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -77,16 +85,25 @@ def _sync_folder(folder: pathlib.Path) -> None:
             os.close(descriptor)
 
 
-def _json(header: dict[str, Any]) -> str:
-    """Return the header as JSON; metadata that would not come back as it is are refused."""
-    user = header.get("metadata", {})
+def check_metadata(user: Any) -> None:
+    """Refuse metadata that would not come back as it is."""
     try:
         same = isinstance(user, dict) and json.loads(json.dumps(user, allow_nan=False)) == user
     except (TypeError, ValueError) as error:
         raise TypeError(f"metadata: expected a dict of what JSON can hold: {error}") from error
     if not same:
-        raise TypeError(f"metadata: expected a dict of what JSON can hold, got {user!r}")
-    return json.dumps({"format_version": FORMAT_VERSION, **header})
+        raise TypeError(f"metadata: expected a dict of what JSON can hold, got {user!r:.200}")
+
+
+def _json(header: dict[str, Any]) -> str:
+    """Return the header as JSON."""
+    check_metadata(header.get("metadata", {}))
+    text = json.dumps({"format_version": FORMAT_VERSION, **header})
+    if len(text) > MOST_JSON:
+        raise ValueError(
+            f"metadata: expected at most {MOST_JSON:,} characters of JSON, got {len(text):,}"
+        )
+    return text
 
 
 class ModelFile:
@@ -106,28 +123,44 @@ class ModelFile:
 
     def read(self, name: str) -> np.ndarray:
         """Return one tensor."""
-        tensor: np.ndarray = self._file.get_tensor(name)
+        with _as_model_file_error(self.path):
+            tensor: np.ndarray = self._file.get_tensor(name)
         return tensor
 
 
 @contextlib.contextmanager
 def open_model(path: str | os.PathLike[str]) -> Iterator[ModelFile]:
     """Context of a file that `write_model` wrote; ModelFileError where it is none."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     target = pathlib.Path(path)
     if not target.is_file():
         raise ModelFileError(f"{target}: expected a model file, found none")
+    with _as_model_file_error(target):
+        file = safe_open(target, framework="numpy")
+        opened = ModelFile(target, file)
+    with file:
+        yield opened
+
+
+@contextlib.contextmanager
+def _as_model_file_error(path: pathlib.Path) -> Iterator[None]:
+    """Context of calls to safetensors."""
+    from safetensors import SafetensorError
+
     try:
-        with safe_open(target, framework="numpy") as file:
-            yield ModelFile(target, file)
+        yield
     except ModelFileError:
         raise
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelFileError(f"{target}: not a readable safetensors file ({error})") from error
+        raise ModelFileError(f"{path}: not a readable safetensors file ({error})") from error
 
 
 def _parsed(path: pathlib.Path, text: str) -> dict[str, Any]:
+    if len(text) > MOST_JSON:
+        raise ModelFileError(
+            f"{path}: expected at most {MOST_JSON:,} characters of metadata, got {len(text):,}"
+        )
     try:
         header: dict[str, Any] = json.loads(text)
         version = header["format_version"]

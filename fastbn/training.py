@@ -45,8 +45,14 @@ class Trainee(Protocol):
     def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot."""
 
+    def begin(self, samples: Any) -> None:
+        """Take over what comes with the samples, before a fit or its first snapshot."""
+
     def is_finite(self) -> bool:
-        """Tell whether all parameters are numbers."""
+        """Tell whether all of the state are numbers."""
+
+    def is_sound(self, samples: Any, rows: np.ndarray) -> bool:
+        """Tell whether the outputs on some samples are numbers."""
 
     def culprit(self, samples: Any, rows: np.ndarray) -> str:
         """Name the first layer whose numbers are not finite on a minibatch."""
@@ -56,6 +62,9 @@ class Checkpoint(Protocol):
     """Where `train` keeps its state."""
 
     every: int | None  # steps; None is an epoch
+
+    def apply(self) -> FitState:
+        """Bring the model to where the fit goes on, and return the state of that."""
 
     def write(self, state: FitState) -> None:
         """Write the model and the state of its fit."""
@@ -123,16 +132,13 @@ def train(
     callbacks: Iterable[Callback],
     progress: bool | str,
     checkpoint: Checkpoint | None = None,
-    state: FitState | None = None,
 ) -> History:
     """Train `model` on `samples`; `evaluate` gives loss and score on validation data.
 
     An epoch's loss is the mean over its samples by their `weight` (samples,), None for equal ones.
-    `state` is that of a fit to go on with, whose model is as it was then.
     """
-    return _Fit(model, samples, n_samples, plan, weight, evaluate, callbacks, checkpoint).run(
-        FitState() if state is None else state, progress
-    )
+    fit = _Fit(model, samples, n_samples, plan, weight, evaluate, callbacks, checkpoint)
+    return fit.run(progress)
 
 
 class _Fit:
@@ -152,109 +158,117 @@ class _Fit:
         self.lr_of(0)  # a schedule that cannot say is refused before anything is changed
         self.every = (checkpoint and checkpoint.every) or self.steps  # between two checkpoints
         self.chunk = _Chunk()
-        self.good = LastGood(model, samples)
+        self.state = FitState()
         self.start = self.last_lr = 0.0
 
-    def run(self, state: FitState, progress: bool | str) -> History:
-        """Train from a state to the end, or to where the fit is stopped."""
-        self.state, history = state, state.history
-        if state.is_over:
-            return history
-        self.start = time.perf_counter() - state.seconds
+    def run(self, progress: bool | str) -> History:
+        """Train to the end, or to where the fit is stopped."""
         with (
-            Signals(terminate=self.checkpoint is not None) as self.signals,
             progress_bar(progress, self.plan.epochs * self.steps) as self.bar,
+            Signals(terminate=self.checkpoint is not None) as self.signals,
         ):
-            reason = None
+            if self.checkpoint is not None:
+                self.state = self.checkpoint.apply()
+            self.model.begin(self.samples)
+            self.good = LastGood(self.model, self.samples)
+            state, history = self.state, self.state.history
+            self.start = time.perf_counter() - state.seconds
+            reason = history.stop_reason if state.is_over else None
             while reason is None:
                 reason = self._epoch()
             history.stop_reason = reason
-            if state.best_state is not None and state.since > 0:
-                self.model.restore(state.best_state)
-            if reason != "interrupted":  # else the checkpoint is of where the fit can go on
-                state.is_over, state.best_state = True, None
-                self._save()
+            if not state.is_over:
+                self._finish()
         return history
+
+    def _finish(self) -> None:
+        """Go back to the best epoch; a fit that was not interrupted is over."""
+        state, reason = self.state, self.state.history.stop_reason
+        if state.best_state is not None and (state.since > 0 or reason == "diverged"):
+            self.model.restore(state.best_state)
+        if reason != "interrupted":  # else the checkpoint is of where the fit can go on
+            state.is_over, state.has_begun, state.best_state = True, False, None
+            self._save()
 
     def _epoch(self) -> str | None:
         """Train an epoch, or what is left of it; return why the fit ends with it, if it does."""
         state, before = self.state, self.state.history.epochs * self.steps
         order = self.model.next_order(self.n_samples, self.plan.shuffle)
-        state.has_begun, done, reason = True, state.losses.size, None
-        while done < self.steps and not self.signals.pressed:
+        state.has_begun = True
+        if state.losses.size:
+            self.last_lr = float(self.lr_of(before + state.losses.size - 1))
+        while state.losses.size < self.steps and not self.signals.pressed:
+            done = state.losses.size
             until_save = self.every - (before + done) % self.every
-            last = min(done + min(self.chunk.steps, until_save), self.steps)
             self.chunk.begin()
             try:
-                losses, correct = self._take(order, done, last)
+                self._take(order, min(done + min(self.chunk.steps, until_save), self.steps))
             except DivergenceError:
                 if self.plan.on_divergence != "stop":
                     raise
+                if state.losses.size:
+                    self._end_epoch(order)
+                    self._note_best()
                 return "diverged"
-            self.chunk.end()
-            state.losses = np.concatenate([state.losses, losses])
-            state.correct = np.concatenate([state.correct, correct])
-            done = last
+            self.chunk.end(state.losses.size - done)
+            done = state.losses.size
             is_scored = self.plan.score == "accuracy"
             accuracy = state.correct.sum() / self.bounds[done] if is_scored else None
-            self.bar.advance(before + done, losses[-1], accuracy)
+            self.bar.advance(before + done, state.losses[-1], accuracy)
             if done < self.steps and (before + done) % self.every == 0:
                 self._save()
-        whole = done == self.steps
-        if not whole:  # Ctrl-C: a resumed fit goes on from here, and ends the epoch itself
+        done = state.losses.size
+        if done < self.steps:  # a signal: a fit that goes on ends the epoch itself
             self._save()
-        if done:
-            self._end_epoch(order)
-            reason = self._stop_reason()
-        is_due = self.signals.pressed or (before + done) % self.every == 0
-        if whole and reason is None and is_due:
-            self._save()
-        if self.signals.pressed and not (whole and reason):
+            if done and not self.signals.terminated:
+                self._end_epoch(order)
+                self._stop_reason()
             return "interrupted"
-        return reason
+        self._end_epoch(order)
+        reason, pressed = self._stop_reason(), self.signals.pressed
+        if reason is None and (pressed or (before + done) % self.every == 0):
+            self._save()
+        return "interrupted" if reason is None and pressed else reason
 
-    def _take(self, order: np.ndarray, done: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """Take steps of the epoch: losses and hits of each. One that is skipped has no loss."""
-        losses, correct = np.full(last - done, np.nan), np.zeros(last - done, np.int64)
-        before = self.state.history.epochs * self.steps
-        lrs = np.array([self.lr_of(before + step) for step in range(done, last)])
+    def _take(self, order: np.ndarray, last: int) -> None:
+        """Take steps of the epoch, up to step `last`; one that is left out has no loss."""
+        state, history, plan = self.state, self.state.history, self.plan
+        before, first = history.epochs * self.steps, state.losses.size
+        start, lrs = first, np.array([self.lr_of(before + step) for step in range(first, last)])
         self.last_lr = float(lrs[-1])
-        first = done
         while first < last:
-            of_call = first - done
-            call = order, self.bounds[first : last + 1], lrs[of_call:]
-            call_losses, call_correct = self.good.take(*call)
-            bad = np.flatnonzero(~np.isfinite(call_losses))
-            n = int(bad[0]) if bad.size else last - first
-            losses[of_call : of_call + n], correct[of_call : of_call + n] = (
-                call_losses[:n], call_correct[:n],
-            )  # fmt: skip
-            self.state.skipped_on_end *= n == 0
-            is_good = not bad.size and (last < self.steps or self.model.is_finite())
-            if is_good:
-                break
-            self.good.rewind(n)
-            self._leave_out(order, first + n)
-            first += n + 1
-        return losses, correct
+            bounds = self.bounds[first : last + 1]
+            losses, correct = self.good.take(order, bounds, lrs[first - start :])
+            bad = np.flatnonzero(~np.isfinite(losses))
+            if not bad.size and self._is_good(order, last):
+                state.note(losses, correct)
+                state.skipped_on_end = 0
+                return
+            left_out, layer = self.good.recover(int(bad[0]) if bad.size else None)
+            number = before + first + left_out + 1
+            state.note(losses[: max(left_out, 0)], correct[: max(left_out, 0)])
+            if left_out < 0:  # of calls before
+                state.take_back(-left_out)
+            if left_out > 0:
+                state.skipped_on_end = 0
+            can_skip = left_out >= -1 and state.skipped_on_end < MOST_SKIPPED
+            if plan.on_divergence != "skip" or not can_skip:
+                history.stop_reason = "diverged"
+                raise DivergenceError(number, layer, history)
+            state.skipped_on_end += 1
+            history.skipped.append(number)
+            if state.losses.size < first + left_out + 1:
+                state.note(np.array([math.nan]), np.array([0]))
+            first += left_out + 1
 
-    def _leave_out(self, order: np.ndarray, step: int) -> None:
-        """Skip a step of the epoch whose loss is not finite, or end the fit before it."""
-        history = self.state.history
-        number = history.epochs * self.steps + step
-        if self.plan.on_divergence == "skip" and self.state.skipped_on_end < MOST_SKIPPED:
-            self.state.skipped_on_end += 1
-            if not self.model.is_finite():  # the step before has made it so
-                self.good.retreat()
-                history.skipped.append(number)
-            if step < self.steps:
-                history.skipped.append(number + 1)
-            return
-        step = min(step, self.steps - 1)
-        rows = order[self.bounds[step] : self.bounds[step + 1]]
-        layer = self.model.culprit(self.samples, rows)
-        self.good.retreat()
-        raise DivergenceError(number, layer, history)
+    def _is_good(self, order: np.ndarray, last: int) -> bool:
+        """Look at the model after steps whose losses are finite, where nobody else will."""
+        if self.plan.on_divergence != "skip" and last < self.steps:
+            return True  # the next loss will tell
+        if not self.model.is_finite():
+            return False
+        is_end = last == self.steps and self.state.history.epochs + 1 == self.plan.epochs
+        return not is_end or self.model.is_sound(self.samples, order[self.bounds[-2] :])
 
     def _end_epoch(self, order: np.ndarray) -> None:
         """Note what the epoch came to, or the part of it that was trained."""
@@ -271,9 +285,8 @@ class _Fit:
         history.loss.append(float(total / max(shares.sum(), 1e-300)) if taken.any() else math.nan)
         if self.plan.score == "accuracy":
             history.accuracy.append(float(correct.sum() / max(rows.sum(), 1)))
-        step = history.epochs * self.steps - (self.steps - done)
         history.lr.append(self.last_lr)
-        history.steps.append(step)
+        history.steps.append(history.epochs * self.steps - (self.steps - done))
         if self.evaluate is not None:
             val_loss, val_score = self.evaluate()
             history.val_loss.append(val_loss)
@@ -285,19 +298,23 @@ class _Fit:
         """Why training ends after this epoch; None if it goes on. Every callback is called."""
         history, plan = self.state.history, self.plan
         results = [callback(self.model, history) for callback in self.callbacks]
+        if self.callbacks:  # which may have changed the model
+            self.good.note()
         stops = [isinstance(result, bool | np.bool_) and bool(result) for result in results]
         if plan.until_accuracy is not None and history.accuracy[-1] > plan.until_accuracy:
             return "until_accuracy"
-        if self._no_longer_improves():
+        self._note_best()
+        if plan.early_stopping is not None and self.state.since >= plan.early_stopping.patience:
             return "early_stopping"
         if any(stops):
             return "callback"
         return "epochs" if history.epochs == plan.epochs else None
 
-    def _no_longer_improves(self) -> bool:
+    def _note_best(self) -> None:
+        """Look whether the last epoch is the best one so far."""
         rule, state = self.plan.early_stopping, self.state
         if rule is None:
-            return False
+            return
         value = getattr(state.history, rule.monitor)[-1]
         value = value if rule.monitor.endswith("loss") else -value
         if math.isfinite(value) and not state.best - rule.min_delta <= value:
@@ -306,7 +323,6 @@ class _Fit:
                 state.best_state = self.model.snapshot()
         else:
             state.since += 1
-        return state.since >= rule.patience
 
     def _save(self) -> None:
         """Write a checkpoint; not one of a model that has gone wrong, as the next loss will say."""
@@ -335,9 +351,9 @@ class _Chunk:
     def begin(self) -> None:
         self._start = time.perf_counter()
 
-    def end(self) -> None:
+    def end(self, steps: int) -> None:
         seconds = time.perf_counter() - self._start
-        if seconds < CHUNK_SECONDS / 2:
+        if seconds < CHUNK_SECONDS / 2 and steps >= self.steps:
             self.steps *= 2
         elif seconds > CHUNK_SECONDS * 2:
             self.steps = max(1, self.steps // 2)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import fastbn
-from fastbn import persistence
+from fastbn import persistence, training
 
 SIZES = (6, 9, 4)
 
@@ -173,8 +176,9 @@ def test_another_fit_is_refused(data, tmp_path, name):
         fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
     model, before = fastbn.BatchNormMLP(SIZES), (tmp_path / "c").read_bytes()
     state = pickle.dumps(model)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^{message}") as caught:
         fit(model, data, tmp_path / "c", resume=True, **options)
+    assert caught.type is ValueError
     assert pickle.dumps(model) == state
     assert (tmp_path / "c").read_bytes() == before
 
@@ -185,9 +189,9 @@ def test_other_data_and_another_model_are_refused(data, tmp_path):
     with pytest.raises(Killed):
         fit(fastbn.BatchNormMLP(SIZES), data, path, killed_at=20)
     for others in ((x + 1, y), (x, (y + 1) % 4), (x[:-1], y[:-1])):
-        with pytest.raises(ValueError, match="resume: expected (data|samples) as in"):
+        with pytest.raises(ValueError, match="^resume: expected (data|samples) as in"):
             fit(fastbn.BatchNormMLP(SIZES), others, path, resume=True)
-    with pytest.raises(ValueError, match="resume: expected the model's seed as in"):
+    with pytest.raises(ValueError, match="^resume: expected the model's seed as in"):
         fit(fastbn.BatchNormMLP(SIZES, seed=1), data, path, resume=True)
     with pytest.raises(ValueError, match="resume: expected the model's layer_sizes as in"):
         fit(fastbn.BatchNormMLP((6, 10, 4)), data, path, resume=True)
@@ -197,14 +201,14 @@ def test_files_that_are_no_checkpoints(data, tmp_path):
     model = fastbn.BatchNormMLP(SIZES)
     model.save(tmp_path / "m")
     state = pickle.dumps(model)
-    with pytest.raises(ValueError, match="checkpoint: .*m is a model, and not of a fit"):
+    with pytest.raises(ValueError, match="^checkpoint: .*m is a model, and not of a fit"):
         fit(model, data, tmp_path / "m", resume=True)
     (tmp_path / "broken").write_bytes(b"\0" * 100)
     with pytest.raises(fastbn.ModelFileError, match="broken"):
         fit(model, data, tmp_path / "broken", resume=True)
-    with pytest.raises(IsADirectoryError, match="path: expected a file"):
+    with pytest.raises(IsADirectoryError, match="checkpoint: expected a file"):
         fit(model, data, tmp_path)
-    with pytest.raises(FileNotFoundError, match="path: expected an existing folder"):
+    with pytest.raises(FileNotFoundError, match="checkpoint: expected an existing folder"):
         fit(model, data, tmp_path / "no" / "c")
     with pytest.raises(ValueError, match="checkpoint: expected a path"):
         fit(model, data, resume=True)
@@ -308,3 +312,178 @@ def test_somebody_elses_handler_of_sigterm_stays(data, tmp_path):
         signal.signal(signal.SIGTERM, previous)
     assert history.stop_reason == "epochs"
     assert len(heard) == 6
+
+
+def test_a_fit_of_a_trained_model_goes_on_with_its_scaling(data, tmp_path):
+    x, y = data
+    warm, again = (fastbn.BatchNormMLP(SIZES, input_normalization="zscore") for _ in range(2))
+    for model in (warm, again):
+        model.partial_fit(10 * x + 5, y)
+    expected = facts(warm, fit(warm, data))
+    with pytest.raises(Killed):
+        fit(again, data, tmp_path / "c", killed_at=20, checkpoint_every=5)
+    fresh = fastbn.BatchNormMLP(SIZES, input_normalization="zscore")
+    assert_same(facts(fresh, fit(fresh, data, tmp_path / "c", resume=True)), expected)
+
+
+def test_other_validation_data_are_refused(data, tmp_path):
+    x, y = data
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", 20, validation_data=(x[:9], y[:9]))
+    model = fastbn.BatchNormMLP(SIZES)
+    with pytest.raises(ValueError, match="^resume: expected validation_data as in"):
+        fit(model, data, tmp_path / "c", resume=True, validation_data=(x[:9] + 1, y[:9]))
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"callbacks": [3]}, TypeError),
+        ({"progress": "maybe"}, ValueError),
+        ({"schedule": lambda step: -1.0}, ValueError),
+        ({"resume": "no"}, TypeError),
+        ({"on_divergence": "hide"}, ValueError),
+    ],
+)
+def test_a_refused_call_leaves_the_model_where_it_was(data, tmp_path, options, error):
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
+    model, before = fastbn.BatchNormMLP(SIZES), (tmp_path / "c").read_bytes()
+    state = pickle.dumps(model)
+    with pytest.raises(error):
+        model.fit(
+            *data, **{
+                "epochs": 6, "batch_size": 8, "progress": False, "schedule": lambda step: 0.1,
+                "checkpoint": tmp_path / "c", "resume": True, **options,
+            }
+        )  # fmt: skip
+    assert pickle.dumps(model) == state
+    assert (tmp_path / "c").read_bytes() == before
+
+
+def test_a_model_that_another_thread_trains_is_left_alone(data, tmp_path):
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
+    model = fastbn.BatchNormMLP(SIZES)
+    state = pickle.dumps(model)
+    with model._training, pytest.raises(RuntimeError, match="another thread"):
+        fit(model, data, tmp_path / "c", resume=True)
+    assert pickle.dumps(model) == state
+
+
+def test_arguments_of_numpy_and_objects_that_cannot_be_copied(data, tmp_path):
+    lock = threading.Lock()
+
+    class Schedule:
+        def __init__(self):
+            self.lock = lock
+
+        def __call__(self, step):
+            return 0.01
+
+    rule = fastbn.EarlyStopping(np.int64(3), "loss", np.float32(0.5), np.True_)
+    options = {"schedule": Schedule(), "early_stopping": rule, "epochs": np.int32(3)}
+    history = fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", **options)
+    again = fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", resume=True, **options)
+    assert again == history
+
+
+def rewritten(path, change):
+    """Change a checkpoint's header and tensors, and write it again."""
+    tensors = load_file(path)
+    with safe_open(path, "numpy") as file:
+        header = json.loads(file.metadata()["fastbn"])
+    change(header, tensors)
+    save_file(tensors, path, {"fastbn": json.dumps(header)})
+
+
+def odd(name, value):
+    """Put a value into the header's fit."""
+    return lambda header, tensors: header["fit"].update({name: value})
+
+
+def odd_list(name, values, dtype=np.float64):
+    """Put a list into the tensors."""
+    return lambda header, tensors: tensors.update({f"fit.{name}": np.array(values, dtype)})
+
+
+CRAFTED = {
+    "not begun": odd("has_begun", False),
+    "begun and over": odd("is_over", True),
+    "reason": odd("stop_reason", "bored"),
+    "since": odd("since", -1),
+    "best": odd("best", None),
+    "best is none": odd("best", float("nan")),
+    "counts": odd("best_counts", {"steps": 3}),
+    "best without tensors": odd("best_counts", {"steps": 3, "input_is_fitted": True}),
+    "seconds": odd("seconds", "long"),
+    "skipped": odd("skipped_on_end", 1.5),
+    "no facts": odd("facts", None),
+    "no epochs": lambda header, tensors: header.update(epochs=0),
+    "losses": odd_list("losses", 0.5),
+    "more losses": odd_list("losses", [0.5] * 13),
+    "losses of float32": odd_list("losses", [0.5] * 4, np.float32),
+    "no losses": lambda header, tensors: tensors.pop("fit.losses"),
+    "correct": odd_list("correct", [1, 2], np.int64),
+    "hits": odd_list("correct", [1, 2, 3, 9], np.int64),
+    "fewer hits": odd_list("correct", [1, 2, 3, -2], np.int64),
+    "epochs": odd_list("loss", [0.5] * 7),
+    "accuracy": odd_list("accuracy", []),
+    "validated": odd_list("val_loss", [0.5]),
+    "steps": odd_list("steps", [11], np.int64),
+    "negative steps": odd_list("steps", [-5], np.int64),
+    "tensor": odd_list("surprise", [1.0]),
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_crafted_checkpoints_are_refused(data, tmp_path, name):
+    path = tmp_path / "c"
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, path, killed_at=16, checkpoint_every=4)
+    rewritten(path, CRAFTED[name])
+    model = fastbn.BatchNormMLP(SIZES)
+    state = pickle.dumps(model)
+    with pytest.raises(fastbn.ModelFileError, match=f"^{path}: "):
+        fit(model, data, path, resume=True, checkpoint_every=4)
+    assert pickle.dumps(model) == state
+
+
+def test_a_signal_between_two_looks_is_not_missed(data, tmp_path, monkeypatch):
+    """It comes after the last callback of an epoch whose checkpoint is not due."""
+    note, pressed = training.LastGood.note, []
+
+    def press(good):
+        if not pressed:
+            pressed.append(os.kill(os.getpid(), signal.SIGINT))
+        note(good)
+
+    monkeypatch.setattr(training.LastGood, "note", press)
+    path = tmp_path / "c"
+    model = fastbn.BatchNormMLP(SIZES)
+    history = fit(model, data, path, checkpoint_every=1000, callbacks=[lambda *_: None])
+    monkeypatch.undo()
+    assert history.stop_reason == "interrupted"
+    whole, rest = (fastbn.BatchNormMLP(SIZES) for _ in range(2))
+    expected = facts(whole, fit(whole, data))
+    assert_same(facts(rest, fit(rest, data, path, resume=True, checkpoint_every=1000)), expected)
+
+
+def test_the_mode_of_a_file_stays(data, tmp_path):
+    path = tmp_path / "c"
+    fit(fastbn.BatchNormMLP(SIZES), data, path)
+    path.chmod(0o640)
+    fit(fastbn.BatchNormMLP(SIZES), data, path)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_notes_that_are_too_long_are_refused_at_once(data, tmp_path):
+    model = fastbn.BatchNormMLP(SIZES)
+    model.metadata["odd"] = object()
+    with pytest.raises(TypeError, match="^metadata: expected a dict of what JSON can hold"):
+        fit(model, data, tmp_path / "c")
+    assert model.steps == 0
+    model.metadata = {"notes": [[]] * 1_000_000}
+    with pytest.raises(ValueError, match="^metadata: expected at most 1,048,576 characters"):
+        model.save(tmp_path / "c")
+    assert os.listdir(tmp_path) == []

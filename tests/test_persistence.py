@@ -223,6 +223,20 @@ def test_loading_takes_less_memory_than_twice_the_file(tmp_path):
     assert 12e6 < path.stat().st_size < peak < 2 * path.stat().st_size
 
 
+def test_a_header_that_would_fill_the_memory_is_refused(trained, tmp_path):
+    """Lists of nothing: 12 MB of text that would become 200 MB of objects."""
+    path = tmp_path / "m"
+    trained[0].save(path)
+    rewrite(path, change_header=lambda header: header.update(metadata={"a": [[]] * 3_000_000}))
+    tracemalloc.start()
+    with pytest.raises(ModelFileError, match="expected at most 1,048,576 characters of metadata"):
+        fastbn.BatchNormMLP.load(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert path.stat().st_size > 10e6
+    assert peak < 2 * path.stat().st_size
+
+
 @pytest.mark.parametrize("name", ["layers.0.weight", "optimizer.m.layers.1.bias", "input.scale"])
 @pytest.mark.parametrize("odd", [np.nan, -np.inf])
 def test_numbers_that_are_none_are_refused(trained, tmp_path, name, odd):

@@ -104,20 +104,22 @@ def train(
         if os.path.realpath(checkpoint) == os.path.realpath(out):
             raise typer.BadParameter(f"{out} is the model's file", param_hint="'--checkpoint'")
     if picture is not None:
-        _check_picture(picture, out, job.data, explicit=plot is not None)
+        _check_picture(picture, [out, checkpoint], job.data, explicit=plot is not None)
     bar: bool | str = progress or (False if quiet else "auto")
     with compile_notice(silent=quiet) as compiled:
         try:
             dataset, model, history = _trained(job, checkpoint, resume is not None, bar)
         except DivergenceError as error:
             complain(
-                f"after step {error.step} the loss is not finite, and the numbers of {error.layer} "
-                "are the first that are not: nothing is saved; a smaller --lr or a --max-norm may "
-                "help, and with --on-divergence stop the last good parameters are saved"
+                f"in step {error.step}, or after it, the loss is not finite, and the numbers of "
+                f"{error.layer} are the first that are not: nothing is saved; a smaller --lr or a "
+                "--max-norm may help, and with --on-divergence stop the last good parameters are "
+                "saved"
             )
             raise typer.Exit(1) from None
         if not history.epochs:
-            complain("interrupted before the first step: there is nothing to save")
+            end = "diverged in" if history.stop_reason == "diverged" else "interrupted before"
+            complain(f"{end} the first step: there is nothing to save")
             raise typer.Exit(1)
         model.save(out)
         if picture is not None and not _draw(history, picture, dataset.name, model):
@@ -220,11 +222,16 @@ def _short_name(data: str) -> str:
     ) or "model"
 
 
-def _check_picture(picture: pathlib.Path, out: pathlib.Path, data: str, *, explicit: bool) -> None:
+def _check_picture(
+    picture: pathlib.Path, others: list[pathlib.Path | None], data: str, *, explicit: bool
+) -> None:
     """Refuse a picture that could not be saved, before anything is trained."""
     check_writable(picture, "--plot", inputs=[data])
-    if picture == out:
-        raise typer.BadParameter(f"{out} is the model's file", param_hint="'--plot'")
+    for other in others:
+        if other is not None and os.path.realpath(other) == os.path.realpath(picture):
+            raise typer.BadParameter(
+                f"{picture} is to be another file of this training", param_hint="'--plot'"
+            )
     if explicit:
         with contextlib.suppress(MissingExtraError):  # said where it would have been drawn
             check_picture_ending(picture)

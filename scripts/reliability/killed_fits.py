@@ -82,7 +82,7 @@ class Job:
 def result(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return all of the model and of the history, but for the seconds."""
     model = BatchNormMLP.load(folder / "model")
-    history = History.from_dict(json.loads((folder / "history").read_text()))
+    history = History(**json.loads((folder / "history").read_text()))
     facts = {**dataclasses.asdict(history), "counts": (model.steps, model.epochs)}
     del facts["seconds"]
     return {name: tensor.copy() for name, tensor in model._state().items()}, facts
