@@ -15,7 +15,7 @@ import numpy as np
 from fastbn import persistence
 from fastbn._checks import choice, flag, integer, number
 from fastbn._history import STOP_REASONS, FitState, History
-from fastbn._state import BEST, FIT, Header, check_shape, layout_of, read_state
+from fastbn._state import BEST, COUNTS, FIT, Header, check_shape, layout_of, read_state
 from fastbn.errors import ModelFileError
 from fastbn.kernels.network import Samples
 from fastbn.training import Plan, minibatch_bounds
@@ -26,7 +26,6 @@ LISTS = {
     for field in dataclasses.fields(History)
     if field.name != "stop_reason"
 }
-COUNTS = ("steps", "input_is_fitted")  # of a snapshot, beside its tensors
 
 
 def checksum(arrays: Iterable[np.ndarray]) -> int:

@@ -5,25 +5,55 @@ from __future__ import annotations
 import functools
 import math
 import numbers
+import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+LARGEST_COUNT = 2**53  # up to here float64 tells each integer from the next
 SLOPES = {None: 1.0, "identity": 1.0, "relu": 0.0, "leaky_relu": None}
 ACTIVATIONS = tuple(SLOPES)
 
 
+def as_array(name: str, value: Any) -> np.ndarray:
+    """Return `value` as an array; refuse what NumPy makes none of, and masks, which it drops."""
+    if type(value) is np.ndarray:  # as most are
+        return value
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        what = type(value).__name__
+        raise kind(
+            f"{name}: expected an array, got {what}, of which none is made: {error}"
+        ) from error
+    if isinstance(value, np.ndarray) and np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected an array without a mask, got masked values")
+    return array
+
+
 def float_array(name: str, value: Any) -> np.ndarray:
     """Return `value` as an array of native float32 or float64; refuse every other dtype."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype in FLOAT_DTYPES:
         return array
     native = array.dtype.newbyteorder("=")
     if native not in FLOAT_DTYPES:
         raise TypeError(f"{name}: expected a float32 or float64 array, got dtype {array.dtype}")
     return array.astype(native, copy=False)
+
+
+def converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return numbers as `dtype`; finite numbers that do not fit it are refused."""
+    if array.dtype is dtype:
+        return array
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(dtype, copy=False)
+    except FloatingPointError:
+        raise ValueError(f"{name}: expected numbers that fit {dtype}, got larger ones") from None
 
 
 def is_plain(value: Any) -> bool:
@@ -65,7 +95,7 @@ def float_vector(
     array = float_array(name, value)
     if array.shape != (size,):
         raise ValueError(f"{name}: expected shape ({size},), got {array.shape}")
-    return kernel_input(array if array.dtype is dtype else array.astype(dtype, copy=False))
+    return kernel_input(converted(name, array, dtype))
 
 
 def same_shape(name: str, array: np.ndarray, other_name: str, other: np.ndarray) -> None:
@@ -86,9 +116,22 @@ def overlapping(array: np.ndarray, others: Iterable[np.ndarray]) -> list[np.ndar
     return found
 
 
+def overlaps_itself(array: np.ndarray) -> bool:
+    """Tell whether some elements may share memory, as the rows of a broadcast array do."""
+    if array.flags.carray:  # as most are
+        return False
+    end = array.itemsize  # of what the axes so far reach over
+    for stride, length in sorted(zip(map(abs, array.strides), array.shape, strict=True)):
+        if length > 1:
+            if stride < end:
+                return True
+            end += stride * (length - 1)
+    return False
+
+
 def labels_array(name: str, value: Any, shape: tuple[int, ...], n_classes: int) -> np.ndarray:
     """Return integer labels in [0, n_classes) as contiguous int64 of `shape`."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected integer labels, got dtype {array.dtype}")
     if array.shape != shape:
@@ -104,7 +147,7 @@ def targets_array(
     name: str, value: Any, shape: tuple[int, int], dtype: np.dtype, low: float, high: float
 ) -> np.ndarray:
     """Return finite targets in [low, high] as (samples, outputs); (samples,) stands for one."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
     if array.shape != shape and not (shape[1] == 1 and array.shape == shape[:1]):
@@ -124,7 +167,7 @@ def targets_array(
 
 def weights_array(name: str, value: Any, size: int, dtype: np.dtype) -> np.ndarray:
     """Return non-negative finite weights, not all zero, as (size,) of `dtype`."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
     if array.shape != (size,):
@@ -170,7 +213,7 @@ def number(
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Return `value` as an int of at least `low`, and at most `high`."""
-    if type(value) is int and low <= value and high is None:  # as most are
+    if type(value) is int and low <= value and (high is None or value <= high):  # as most are
         return value
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
@@ -195,6 +238,17 @@ def choice(name: str, value: Any, allowed: Sequence[str | None]) -> Any:
     return value
 
 
+def path_of(name: str, value: Any) -> pathlib.Path:
+    """Return `value` as a path; ValueError where no file can be called so."""
+    try:
+        path = pathlib.Path(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a path, got {value!r}") from None
+    if "\0" in str(path):
+        raise ValueError(f"{name}: expected a path, got {value!r}")
+    return path
+
+
 def pair(name: str, value: Any) -> tuple[Any, Any]:
     """Return `value` as a pair."""
     try:
@@ -213,7 +267,8 @@ def slope_of(activation: Any, negative_slope: Any, dtype: np.dtype) -> np.floati
 
 def _slope(activation: Any, negative_slope: Any, dtype: np.dtype) -> np.floating:
     slope = SLOPES[choice("activation", activation, ACTIVATIONS)]
-    negative_slope = number("negative_slope", negative_slope)
+    limit = float(np.finfo(dtype).max)
+    negative_slope = number("negative_slope", negative_slope, -limit, limit)
     return dtype.type(negative_slope if slope is None else slope)
 
 

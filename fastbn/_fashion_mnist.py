@@ -8,6 +8,7 @@ import os
 import pathlib
 import zlib
 
+from fastbn._checks import path_of
 from fastbn.errors import DataFileError, missing_extra
 
 CLASSES = (
@@ -37,7 +38,7 @@ def find_folder(path: str | os.PathLike[str] | None, download: bool) -> pathlib.
     """Return the folder to read; one that the caller or FASTBN_DATA names is taken as it is."""
     named = path if path is not None else os.environ.get("FASTBN_DATA") or None
     if named is not None:
-        return pathlib.Path(named)
+        return path_of("path", named)
     if all((DEBIAN_FOLDER / f"{name}.gz").is_file() for name in MD5):
         return DEBIAN_FOLDER
     if download:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import pathlib
 import zlib
 
 import numpy as np
 
+from fastbn._checks import path_of
 from fastbn.errors import DataFileError
 
 IDX_DTYPES: dict[int, np.dtype] = {
@@ -44,7 +44,7 @@ def load_idx(path: str | os.PathLike[str]) -> np.ndarray:
         message names the file and the number of bytes expected. A header that announces more than
         the file holds costs no memory.
     """
-    target = pathlib.Path(path)
+    target = path_of("path", path)
     try:
         with open(target, "rb") as raw:
             compressed = raw.read(2) == GZIP_MAGIC

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import kernel_input
+from fastbn._checks import as_array, kernel_input
 from fastbn.functional.preprocessing import (
     fit_min_max,
     fit_standard,
@@ -28,7 +28,7 @@ def feature_matrix(
 
     Bytes stay bytes, a quarter of what would have to be read: the kernels convert what they gather.
     """
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != n_features:

@@ -67,7 +67,7 @@ def _rich_is_there() -> bool:
 @contextlib.contextmanager
 def progress_bar(progress: bool | str, total: int) -> Iterator[Bar]:
     """Context of a progress bar on stderr; "auto" shows it on a terminal where rich is there."""
-    if progress not in (True, False, "auto"):
+    if not isinstance(progress, bool) and not (isinstance(progress, str) and progress == "auto"):
         raise ValueError(f"progress: expected True, False or 'auto', got {progress!r}")
     if progress == "auto":
         progress = sys.stderr.isatty() and _rich_is_there()

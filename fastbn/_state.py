@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from fastbn._buffers import Layout
-from fastbn._checks import flag, integer
+from fastbn._checks import flag, float_array, integer, same_shape
 from fastbn.config import ModelConfig
 from fastbn.errors import ModelFileError
 from fastbn.persistence import ModelFile
 
 MAX_COUNT = 2**53  # of steps and epochs
+
+COUNTS = ("steps", "input_is_fitted")  # of a snapshot, beside its tensors
 
 # What a checkpoint's names of tensors begin with, beside those of the model.
 FIT, BEST = "fit.", "best."
@@ -113,6 +115,17 @@ def check_shape(file: ModelFile, name: str, dtype: np.dtype, shape: tuple[int, .
         raise ModelFileError(
             f"{file.path}: {name}: expected {dtype} {shape}, got {got_dtype} {got_shape}"
         )
+
+
+def check_snapshot(snapshot: Any, views: dict[str, np.ndarray]) -> None:
+    """Refuse a snapshot that is not of the model whose tensors these are."""
+    if not isinstance(snapshot, dict) or set(snapshot) != {*views, *COUNTS}:
+        raise ValueError("snapshot: expected what this model's `snapshot` returned, got another")
+    integer("snapshot['steps']", snapshot["steps"], 0)
+    flag("snapshot['input_is_fitted']", snapshot["input_is_fitted"])
+    for name, view in views.items():
+        tensor = float_array(f"snapshot[{name!r}]", snapshot[name])
+        same_shape(f"snapshot[{name!r}]", tensor, "the model's", view)
 
 
 def read_state(file: ModelFile, views: dict[str, np.ndarray], prefix: str = "") -> None:

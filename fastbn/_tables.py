@@ -7,9 +7,11 @@ import os
 import pathlib
 import zipfile
 import zlib
+from numbers import Integral
 
 import numpy as np
 
+from fastbn._checks import path_of
 from fastbn.errors import DataFileError
 
 Target = str | int | None
@@ -46,7 +48,7 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[list[str]], 
     The first line is a header if it has a name where a line below has a number, or if its numbers
     count the columns and it has names too; otherwise columns are called "0", "1" and so on.
     """
-    target = pathlib.Path(path)
+    target = path_of("path", path)
     rows, lines = [], []
     try:
         with open(target, newline="", encoding="utf-8-sig") as file:
@@ -93,6 +95,8 @@ def target_column(path: str | os.PathLike[str], names: list[str], target: Target
     """Return the number of the target column: by name, by number, or the last one."""
     if target is None:
         return len(names) - 1
+    if isinstance(target, bool) or not isinstance(target, str | Integral):
+        raise TypeError(f"target: expected the name or the number of a column, got {target!r}")
     if isinstance(target, str) and target in names:
         return names.index(target)
     try:
@@ -169,7 +173,7 @@ def raw_labels(
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the arrays of an NPZ file, keys in lower case; nothing in it is executed."""
-    target = pathlib.Path(path)
+    target = path_of("path", path)
     try:
         with open(target, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -215,4 +219,7 @@ def npz_labels(
     y = arrays[key]
     if y.shape != (n_samples,):
         raise DataFileError(f"{path}: {key}: expected shape ({n_samples},), got {y.shape}")
-    return np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
+    try:
+        return np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
+    except UnicodeDecodeError as error:
+        raise DataFileError(f"{path}: {key}: expected names in UTF-8: {error}") from error

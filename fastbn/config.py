@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from fastbn._checks import choice, flag, integer, number, pair
@@ -13,7 +14,9 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 ACTIVATIONS = ("leaky_relu", "relu", "identity", "tanh", "logistic")
 CURVES = (None, "tanh", "logistic")  # in the order of their codes (kernels/curves.py)
 INPUT_NORMALIZATIONS = (None, "zscore", "minmax")
+DTYPES = ("float32", "float64")
 MAX_SEED = 2**32 - 1
+MAX_LAYERS = 2**16
 MAX_LAYER = 2**24  # units of one layer: two such layers have 1 PB of weights
 
 # What files say nothing of that were written before there was a choice.
@@ -88,7 +91,7 @@ class ModelConfig:
             if self.max_norm is None
             else number("max_norm", self.max_norm, 0.0, open_low=True),
             "dropout": number("dropout", self.dropout, 0.0, 1.0, open_high=True),
-            "dtype": choice("dtype", _dtype_name(self.dtype), ("float32", "float64")),
+            "dtype": choice("dtype", dtype_name(self.dtype), DTYPES),
             "seed": integer("seed", self.seed, 0, MAX_SEED),
         }
         for name, value in checked.items():
@@ -139,16 +142,19 @@ class ModelConfig:
 
 
 def _layer_sizes(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, Iterable) or isinstance(value, str):
+    is_sequence = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set)
+    if not is_sequence or getattr(value, "ndim", 1) == 0:
         raise TypeError(f"layer_sizes: expected a sequence of integers, got {value!r}")
-    value = tuple(value)
+    value = tuple(itertools.islice(value, MAX_LAYERS + 1))
+    if len(value) > MAX_LAYERS:
+        raise ValueError(f"layer_sizes: expected at most {MAX_LAYERS} sizes, got more")
     if len(value) < 2:
         raise ValueError(f"layer_sizes: expected inputs and outputs at least, got {value!r}")
     sizes = tuple(integer(f"layer_sizes[{i}]", size, 1, MAX_LAYER) for i, size in enumerate(value))
     return sizes
 
 
-def _dtype_name(value: Any) -> Any:
+def dtype_name(value: Any) -> Any:
     """Let numpy.float32 and dtype('float32') stand for "float32"."""
     if isinstance(value, str):
         return value

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastbn import _fashion_mnist
-from fastbn._checks import integer, number
+from fastbn._checks import integer, number, path_of
 from fastbn._idx import load_idx
 from fastbn._tables import (
     Target,
@@ -112,7 +112,7 @@ def load_idx_folder(path: Path) -> Dataset:
     DataFileError
         A file is missing or malformed, or images and labels do not fit together.
     """
-    folder = pathlib.Path(path)
+    folder = path_of("path", path)
     arrays = _read_idx_folder(folder)
     labels, class_names = encode_labels(
         str(folder), np.concatenate([arrays["y_train"], arrays["y_test"]])
@@ -274,7 +274,7 @@ def load(source: Path, *, target: Target = None, test_size: float = 0.2, seed: i
     DataFileError
         The source is not one of these, or cannot be read.
     """
-    path = pathlib.Path(source)
+    path = path_of("source", source)
     source = os.fspath(source)
     if source == "digits":
         return load_digits(test_size=test_size, seed=seed)
@@ -307,7 +307,7 @@ def load_features(
     DataFileError
         The source is not one of these, or has another number of features.
     """
-    path = pathlib.Path(source)
+    path, n_features = path_of("source", source), integer("n_features", n_features, 1)
     source = os.fspath(source)
     y: np.ndarray | None = None
     if path.suffix.lower() == ".csv":

@@ -21,7 +21,7 @@ from fastbn._checkpoint import CheckpointFile
 from fastbn._checks import flag, integer, kernel_input, number, pair, weights_array
 from fastbn._culprit import culprit
 from fastbn._inputs import InputScaling, feature_matrix
-from fastbn._state import Header, layout_of, odd_numbers, read_state, state_views
+from fastbn._state import Header, check_snapshot, layout_of, odd_numbers, read_state, state_views
 from fastbn._targets import decisions, loss_and_score, to_probabilities, wanted
 from fastbn._team import run_team
 from fastbn._threads import TrainingTeam, team_size
@@ -151,9 +151,14 @@ class BatchNormMLP:
         self.config = config
         self.dtype = np.dtype(config.dtype)
         self.layout = Layout(config)
-        self.params, self.grads, self.m, self.v = (
-            aligned_zeros(self.layout.size, self.dtype) for _ in range(4)
-        )
+        try:
+            self.params, self.grads, self.m, self.v = (
+                aligned_zeros(self.layout.size, self.dtype) for _ in range(4)
+            )
+        except MemoryError as error:
+            raise ValueError(
+                f"layer_sizes: expected a network that fits memory, got {config.layer_sizes}"
+            ) from error
         self.running_mean = np.zeros(self.layout.units, self.dtype)
         self.running_var = np.ones(self.layout.units, self.dtype)
         self.scaling = InputScaling.unfitted(
@@ -517,17 +522,18 @@ class BatchNormMLP:
         self.scaling = self.scaling.adopt(samples.center, samples.scale)
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go back to a snapshot of this model.
+        """Go back to a snapshot of this model; TypeError or ValueError where it is of another.
 
         RuntimeError while another thread trains it.
         """
+        check_snapshot(snapshot, self._state())
         with self._alone():
             self.steps = snapshot["steps"]
             self.scaling = dataclasses.replace(
                 self.scaling, is_fitted=snapshot["input_is_fitted"],
                 center=self.scaling.center.copy(), scale=self.scaling.scale.copy(),
             )  # fmt: skip
-            for name, view in self._state().items():
+            for name, view in self._state().items():  # the scaling's are new
                 view[...] = snapshot[name]
 
     def is_finite(self) -> bool:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from fastbn._checks import path_of
 from fastbn.errors import ModelFileError
 
 FORMAT_VERSION = 1
@@ -41,11 +42,8 @@ def write_model(
 
 
 def writable_file(path: str | os.PathLike[str], name: str = "path") -> pathlib.Path:
-    """Return where `path` leads; an error that names the argument where no file can be there."""
-    try:
-        target = pathlib.Path(os.path.realpath(os.fsdecode(path)))
-    except TypeError:
-        raise TypeError(f"{name}: expected a path, got {path!r}") from None
+    """Return where the argument `name` leads; an error where no file can be written there."""
+    target = pathlib.Path(os.path.realpath(path_of(name, path)))
     if target.is_dir():
         raise IsADirectoryError(f"{name}: expected a file to write, got the directory {target}")
     if target.exists() and not target.is_file():
@@ -133,7 +131,7 @@ def open_model(path: str | os.PathLike[str]) -> Iterator[ModelFile]:
     """Context of a file that `write_model` wrote; ModelFileError where it is none."""
     from safetensors import safe_open
 
-    target = pathlib.Path(path)
+    target = path_of("path", path)
     if not target.is_file():
         raise ModelFileError(f"{target}: expected a model file, found none")
     with _as_model_file_error(target):

@@ -7,14 +7,14 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from fastbn._checks import path_of
+from fastbn._history import History
 from fastbn.errors import missing_extra
 from fastbn.persistence import whole_file, writable_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from fastbn.training import History
 
 # Blue and vermilion of Okabe & Ito's palette, which colour-blind readers tell apart.
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
@@ -61,8 +61,17 @@ def plot_history(
     MissingExtraError
         matplotlib is not installed.
     """
+    if not isinstance(history, History):
+        raise TypeError(f"history: expected a History, got {type(history).__name__}")
     if not history.epochs:
         raise ValueError("history: expected at least one epoch, got none")
+    if not (title is None or isinstance(title, str)):
+        raise TypeError(f"title: expected a string, got {title!r}")
+    if path is not None:
+        path = path_of("path", path)
+        ending, known = path.suffix.lower().removeprefix("."), picture_formats()
+        if ending and ending not in known:
+            raise ValueError(f"path: expected an ending out of {sorted(known)}, got {path.name!r}")
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

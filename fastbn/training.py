@@ -115,6 +115,7 @@ def minibatch_bounds(n_samples: int, batch_size: int) -> np.ndarray:
     The last one may be smaller; one of a single sample is merged into the one before, since batch
     norm has nothing to normalize in it.
     """
+    n_samples, batch_size = integer("n_samples", n_samples, 1), integer("batch_size", batch_size, 1)
     bounds = [*range(0, n_samples, batch_size), n_samples]
     if batch_size > 1 and len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
         del bounds[-2]

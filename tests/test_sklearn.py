@@ -441,7 +441,7 @@ def test_threads_are_limited(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden_layer_sizes": (5, 0)}, r"hidden_layer_sizes\[1\]: expected an integer of at"),
+        ({"hidden_layer_sizes": (5, 0)}, r"hidden_layer_sizes\[1\]: expected an integer from 1"),
         ({"activation": "swish"}, "activation: expected one of"),
         ({"solver": "lion"}, "solver: expected one of"),
         ({"learning_rate": "fast"}, "learning_rate: expected one of"),

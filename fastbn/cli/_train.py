@@ -104,7 +104,9 @@ def train(
         if os.path.realpath(checkpoint) == os.path.realpath(out):
             raise typer.BadParameter(f"{out} is the model's file", param_hint="'--checkpoint'")
     if picture is not None:
-        _check_picture(picture, [out, checkpoint], job.data, explicit=plot is not None)
+        _check_picture(
+            picture, {"model": out, "checkpoint": checkpoint}, job.data, explicit=plot is not None
+        )
     bar: bool | str = progress or (False if quiet else "auto")
     with compile_notice(silent=quiet) as compiled:
         try:
@@ -223,15 +225,13 @@ def _short_name(data: str) -> str:
 
 
 def _check_picture(
-    picture: pathlib.Path, others: list[pathlib.Path | None], data: str, *, explicit: bool
+    picture: pathlib.Path, others: dict[str, pathlib.Path | None], data: str, *, explicit: bool
 ) -> None:
     """Refuse a picture that could not be saved, before anything is trained."""
     check_writable(picture, "--plot", inputs=[data])
-    for other in others:
+    for name, other in others.items():
         if other is not None and os.path.realpath(other) == os.path.realpath(picture):
-            raise typer.BadParameter(
-                f"{picture} is to be another file of this training", param_hint="'--plot'"
-            )
+            raise typer.BadParameter(f"{other} is the {name}'s file", param_hint="'--plot'")
     if explicit:
         with contextlib.suppress(MissingExtraError):  # said where it would have been drawn
             check_picture_ending(picture)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastbn._checks import choice, integer
+from fastbn._checks import choice, flag, integer
 from fastbn.config import MAX_SEED
 from fastbn.experiments import (
     batch_size,
@@ -60,6 +60,9 @@ def run(
     """
     choice("name", name, tuple(EXPERIMENTS))
     seed = integer("seed", seed, 0, MAX_SEED - SEEDS)
+    quick = flag("quick", quick)
+    if not (say is None or callable(say)):
+        raise TypeError(f"say: expected a callable, got {say!r}")
     setting = (quick_setting if quick else full_setting)(seed, say or (lambda line: None))
     return EXPERIMENTS[name](setting)
 

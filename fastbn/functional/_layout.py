@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import choice, float_array, kernel_input, overlapping
+from fastbn._checks import choice, float_array, kernel_input, overlapping, overlaps_itself
 
 
 def layout_input(name: str, value: Any, layout: Any) -> np.ndarray:
@@ -46,11 +46,14 @@ def output_for(out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> np.nd
     """
     if out is None:
         return np.empty_like(x)
-    if not isinstance(out, np.ndarray) or out.dtype != x.dtype or out.shape != x.shape:
-        got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else repr(type(out))
+    is_array = type(out) in (np.ndarray, np.memmap)
+    if not is_array or out.dtype != x.dtype or out.shape != x.shape:
+        got = f"{out.dtype} {out.shape}" if is_array else repr(type(out))
         raise ValueError(f"out: expected a {x.dtype} array of shape {x.shape}, got {got}")
     if not out.flags.writeable:
         raise ValueError("out: expected a writeable array, got a read-only one")
+    if overlaps_itself(out):
+        raise ValueError("out: expected memory for each element, got some for several")
     direct = out.flags.carray and all(
         other is out or _are_the_same(out, other) for other in overlapping(out, inputs)
     )

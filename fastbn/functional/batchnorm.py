@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from fastbn._checks import (
+    as_array,
     choice,
+    converted,
     float_array,
     float_vector,
     kernel_input,
@@ -141,7 +143,7 @@ def batch_norm(
     -----
     Ioffe & Szegedy 2015 (arXiv 1502.03167), algorithm 1.
     """
-    source = np.asarray(x)
+    source = as_array("x", x)
     x = _training_input("x", x, layout)
     features = n_features(x, layout)
     gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
@@ -236,11 +238,11 @@ def batch_norm_backward(
     Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3, with the terms collected. The sign of the
     activation's input is computed again, not stored.
     """
-    sources = (np.asarray(dy), np.asarray(x))
+    sources = (as_array("dy", dy), as_array("x", x))
     x = _training_input("x", x, layout)
     dy = float_array("dy", dy)
     same_shape("dy", dy, "x", x)
-    dy = kernel_input(dy if dy.dtype is x.dtype else dy.astype(x.dtype, copy=False))
+    dy = kernel_input(converted("dy", dy, x.dtype))
     features = n_features(x, layout)
     gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
     beta = float_vector("beta", beta, features, x.dtype, 0.0)
@@ -286,10 +288,10 @@ def gradients_cn(
 
 
 def nonnegative_vector(name: str, value: Any, features: int, dtype: np.dtype) -> np.ndarray:
-    """Return a vector of variances; a negative one is refused."""
+    """Return a vector of variances or deviations; a negative one is refused."""
     vector = float_vector(name, value, features, dtype)
     if (vector < 0).any():
-        raise ValueError(f"{name}: expected variances of at least 0, got {vector.min()}")
+        raise ValueError(f"{name}: expected numbers of at least 0, got {vector.min()}")
     return vector
 
 
@@ -329,7 +331,7 @@ def batch_norm_inference(
     -----
     Ioffe & Szegedy 2015 (arXiv 1502.03167), algorithm 2.
     """
-    source = np.asarray(x)
+    source = as_array("x", x)
     x = layout_input("x", x, layout)
     features = n_features(x, layout)
     running_mean = float_vector("running_mean", running_mean, features, x.dtype)

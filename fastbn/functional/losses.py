@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import labels_array, number, same_shape, weights_array
+from fastbn._checks import as_array, converted, labels_array, number, same_shape, weights_array
 from fastbn.functional._layout import layout_input, n_features
 from fastbn.kernels import losses as kernels
 
@@ -149,7 +149,7 @@ def _normalized(sample_weight: Any, shape: tuple[int, ...], dtype: np.dtype) -> 
     size = math.prod(shape)
     if sample_weight is None:
         return np.full(size, 1.0 / size, dtype)
-    weight = np.asarray(sample_weight)
+    weight = as_array("sample_weight", sample_weight)
     if weight.shape != shape:
         raise ValueError(f"sample_weight: expected shape {shape}, got {weight.shape}")
     weight = weights_array("sample_weight", weight.ravel(), size, np.dtype(np.float64))
@@ -163,14 +163,15 @@ def _with_targets(
     outputs = layout_input(name, outputs, layout)
     if outputs.size == 0:
         raise ValueError(f"{name}: expected at least one sample, got shape {outputs.shape}")
-    targets = np.asarray(targets)
+    targets = as_array("targets", targets)
     if targets.dtype.kind not in "fiub":
         raise TypeError(f"targets: expected numbers, got dtype {targets.dtype}")
     same_shape("targets", targets, name, outputs)
     shape = (outputs.shape[1],) if layout == "CN" else (outputs.shape[0], *outputs.shape[2:])
     weight = _normalized(sample_weight, shape, outputs.dtype)
     rows = _as_rows(outputs, layout)
-    return np.ascontiguousarray(rows), np.array(_as_rows(targets, layout), rows.dtype), weight
+    targets = converted("targets", _as_rows(targets, layout), rows.dtype)
+    return np.ascontiguousarray(rows), np.array(targets), weight
 
 
 def _as_rows(x: np.ndarray, layout: str) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastbn._checks import (
     FLOAT_DTYPES,
+    LARGEST_COUNT,
     flag,
     float_array,
     integer,
@@ -17,6 +18,7 @@ from fastbn._checks import (
     kernel_input,
     number,
     overlapping,
+    overlaps_itself,
     pair,
     same_shape,
 )
@@ -35,6 +37,8 @@ def _state(name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{name}: expected native byte order, got dtype {value.dtype}")
     if not array.flags.writeable:
         raise ValueError(f"{name}: expected a writeable array, got a read-only one")
+    if overlaps_itself(array):
+        raise ValueError(f"{name}: expected memory for each element, got some for several")
     return array
 
 
@@ -109,7 +113,7 @@ def adam_step(
     Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1; Loshchilov & Hutter 2019 (arXiv 1711.05101),
     algorithm 2.
     """
-    t = integer("step", step, 1)
+    t = integer("step", step, 1, LARGEST_COUNT)
     lr, eps = number("lr", lr, 0.0), number("eps", eps, 0.0)
     first, second = pair("betas", betas)
     beta1 = number("betas[0]", first, 0.0, 1.0, open_high=True)

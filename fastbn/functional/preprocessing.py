@@ -8,6 +8,7 @@ import numpy as np
 
 from fastbn._checks import choice, float_array, float_vector, kernel_input, number, pair
 from fastbn.functional._layout import delivered, output_for
+from fastbn.functional.batchnorm import nonnegative_vector
 from fastbn.kernels import batchnorm_nc as nc
 from fastbn.kernels import preprocessing as kernels
 
@@ -142,6 +143,8 @@ def min_max_scale(
     else:
         minimum = float_vector("minimum", minimum, rows.shape[1], x.dtype).copy()
         maximum = float_vector("maximum", maximum, rows.shape[1], x.dtype).copy()
+        if (maximum < minimum).any():
+            raise ValueError("maximum: expected numbers of at least minimum, got smaller ones")
     scale = min_max_scales(minimum, maximum, low, high)
     return _apply(x, rows, minimum, scale, low, out, layout), minimum, maximum
 
@@ -185,5 +188,5 @@ def standardize(
         mean, std = fit_standard(rows)
     else:
         mean = float_vector("mean", mean, rows.shape[1], x.dtype).copy()
-        std = float_vector("std", std, rows.shape[1], x.dtype).copy()
+        std = nonnegative_vector("std", std, rows.shape[1], x.dtype).copy()
     return _apply(x, rows, mean, standard_scales(std), 0.0, out, layout), mean, std

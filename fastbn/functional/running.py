@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastbn._checks import (
+    LARGEST_COUNT,
     flag,
     float_array,
     float_vector,
@@ -14,6 +15,7 @@ from fastbn._checks import (
     kernel_input,
     number,
     overlapping,
+    overlaps_itself,
 )
 from fastbn.functional.batchnorm import nonnegative_vector
 from fastbn.kernels import batchnorm as kernels
@@ -54,11 +56,13 @@ def update_running_statistics(
         An argument is not as described above. Nothing has been changed then.
     """
     for name, array in (("running_mean", running_mean), ("running_var", running_var)):
-        if not isinstance(array, np.ndarray) or array.ndim != 1:
+        if type(array) not in (np.ndarray, np.memmap) or array.ndim != 1:
             raise TypeError(f"{name}: expected a 1-D array to update, got {type(array).__name__}")
         if not array.flags.writeable or not array.dtype.isnative:
             raise ValueError(f"{name}: expected a writeable array of native byte order")
         float_array(name, array)
+        if overlaps_itself(array):
+            raise ValueError(f"{name}: expected memory for each element, got some for several")
     if running_var.dtype != running_mean.dtype or running_var.shape != running_mean.shape:
         raise ValueError(
             f"running_var: expected {running_mean.dtype} {running_mean.shape} as running_mean, "
@@ -69,11 +73,12 @@ def update_running_statistics(
     size, dtype = running_mean.size, running_mean.dtype
     mean = float_vector("mean", mean, size, dtype)
     var = nonnegative_vector("var", var, size, dtype)
-    n = integer("n", n, 1)
+    n = integer("n", n, 1, LARGEST_COUNT)
     if momentum is None:
         if num_batches_tracked is None:
             raise ValueError("num_batches_tracked: expected a count with momentum=None, got None")
-        momentum = 1.0 / (integer("num_batches_tracked", num_batches_tracked, 0) + 1)
+        count = integer("num_batches_tracked", num_batches_tracked, 0, LARGEST_COUNT)
+        momentum = 1.0 / (count + 1)
     weight = number("momentum", momentum, 0.0, 1.0)
     unbiased = flag("unbiased", unbiased)
     new_mean, new_var = running_mean.copy(), running_var.copy()

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import numbers
+import re
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from fastbn._checks import choice, flag, integer, number
 from fastbn._threads import at_most
+from fastbn.config import DTYPES, MAX_LAYER, dtype_name
 from fastbn.functional import fold_batch_norm
 from fastbn.model import BatchNormMLP
 from fastbn.sklearn._callbacks import CallbackSupportMixin, with_callbacks
@@ -44,6 +46,19 @@ def invalid_parameters() -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise InvalidParameterError(str(error)) from error
+
+
+@contextlib.contextmanager
+def naming(*names: str) -> Iterator[None]:
+    """Name the arguments in errors of scikit-learn's that do not; of overflow they tell alone."""
+    try:
+        with np.errstate(over="ignore"):
+            yield
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        if isinstance(error, kind) and any(re.search(rf"\b{name}\b", str(error)) for name in names):
+            raise
+        raise kind(f"{', '.join(names)}: {error}") from error
 
 
 class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
@@ -90,23 +105,26 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
     def _train_new(
         self, X: Any, y: Any, sample_weight: Any, incremental: bool, options: dict[str, Any]
     ) -> Any:
-        is_first = not hasattr(self, "model_") or not (self.warm_start or incremental)
         with invalid_parameters():
             self._check_parameters()
+        is_first = not hasattr(self, "model_") or not (self.warm_start or incremental)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         given = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
-        X, y = validate_data(
-            self, X, y, reset=is_first, multi_output=True, dtype=self._x_dtypes(),
-            y_numeric=is_regressor(self),
-        )  # fmt: skip
+        with naming("X", "y"):
+            X, y = validate_data(
+                self, X, y, reset=is_first, multi_output=True, dtype=self._x_dtypes(),
+                y_numeric=is_regressor(self),
+            )  # fmt: skip
         if y.ndim == 2 and y.shape[1] == 1:
             y = self._as_column(y)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
-        random = check_random_state(self.random_state)
+            with naming("sample_weight"):
+                sample_weight = _check_sample_weight(
+                    sample_weight, X, dtype=np.float64, ensure_non_negative=True
+                )
+        with invalid_parameters(), naming("random_state"):
+            random = check_random_state(self.random_state)
         sample_weight = self._weights(y, sample_weight)
         facts = self._facts(y, sample_weight, is_first, incremental, **options)
         if sample_weight is not None:  # a sample without weight is none
@@ -203,7 +221,10 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         integer("max_iter", self.max_iter, 1)
         if self.n_iter_no_change != np.inf:
             integer("n_iter_no_change", self.n_iter_no_change, 1)
-        for name in ("shuffle", "warm_start", "early_stopping", "nesterovs_momentum"):
+        number("batch_norm_eps", self.batch_norm_eps, 0.0)
+        number("batch_norm_momentum", self.batch_norm_momentum, 0.0, 1.0)
+        choice("dtype", dtype_name(self.dtype), DTYPES)
+        for name in ("batch_norm", "shuffle", "warm_start", "early_stopping", "nesterovs_momentum"):
             flag(name, getattr(self, name))
         if self.n_threads is not None:
             integer("n_threads", self.n_threads, 1)
@@ -225,7 +246,9 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
             sizes = [sizes]
         elif isinstance(sizes, str) or not hasattr(sizes, "__iter__"):
             raise TypeError(f"hidden_layer_sizes: expected an int, or a sequence, got {sizes!r}")
-        return [integer(f"hidden_layer_sizes[{i}]", size, 1) for i, size in enumerate(sizes)]
+        return [
+            integer(f"hidden_layer_sizes[{i}]", size, 1, MAX_LAYER) for i, size in enumerate(sizes)
+        ]
 
     def _config(self, n_features: int, batch_size: float, facts: dict[str, Any]) -> dict[str, Any]:
         """Arguments of the model."""
@@ -266,7 +289,8 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
 
     def _logits(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=self._x_dtypes())
+        with naming("X"):
+            X = validate_data(self, X, reset=False, dtype=self._x_dtypes())
         with at_most(self.n_threads):
             return self.model_.predict_logits(X)
 

@@ -17,7 +17,7 @@ from sklearn.utils.validation import column_or_1d
 
 from fastbn._targets import to_probabilities
 from fastbn.model import BatchNormMLP
-from fastbn.sklearn._base import BaseBatchNormMLP
+from fastbn.sklearn._base import BaseBatchNormMLP, naming
 from fastbn.sklearn._callbacks import with_callbacks
 from fastbn.sklearn._parameters import document
 
@@ -139,7 +139,8 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         incremental: bool,
         classes: Any = None,
     ) -> dict[str, Any]:
-        check_classification_targets(y)
+        with naming("y"):
+            check_classification_targets(y)
         kind = type_of_target(y)
         if kind == "multiclass-multioutput":
             raise ValueError(
@@ -151,7 +152,8 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         if multilabel:  # as scikit-learn does: the columns are the labels
             classes = None
         if classes is not None:
-            classes = np.unique(column_or_1d(classes))
+            with naming("classes"):
+                classes = np.unique(column_or_1d(classes))
             if not is_first and not np.array_equal(classes, known):
                 raise ValueError(
                     f"`classes={classes!r}` is not the same as on last call to partial_fit, "

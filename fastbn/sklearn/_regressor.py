@@ -133,6 +133,8 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     def _facts(
         self, y: np.ndarray, sample_weight: Any, is_first: bool, incremental: bool
     ) -> dict[str, Any]:
+        if y.dtype.kind not in "fiub":
+            raise ValueError(f"y: expected numbers, got dtype {y.dtype}")
         outputs = 1 if y.ndim == 1 else y.shape[1]
         if not is_first:
             if outputs != self.n_outputs_:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from fastbn._checks import flag
 from fastbn.torch._modules import BatchNorm1d, BatchNorm2d, is_bare
 
 # Where a module keeps the class that it had.
@@ -105,8 +106,8 @@ def accelerate(model: nn.Module, *, verbose: bool = True) -> list[str]:
     list of str
         A line for each batch norm that was swapped.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    _refuse_others(model)
+    verbose = flag("verbose", verbose)
     lines: dict[Any, str] = {}
     for name, part in model.named_modules():
         if type(part) in FASTER:
@@ -129,12 +130,18 @@ def restore(model: nn.Module) -> None:
     model : torch.nn.Module
         Changed in place.
     """
+    _refuse_others(model)
     for part in model.modules():
         if ORIGINAL in vars(part):
             part.__class__ = vars(part).pop(ORIGINAL)
             del vars(part)["least"]
         elif isinstance(part, FastSequential):
             part.__class__ = part._fastbn_original  # type: ignore[assignment]
+
+
+def _refuse_others(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
 
 
 def _join(sequence: nn.Module, lines: dict[Any, str]) -> None:

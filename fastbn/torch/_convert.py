@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from fastbn._state import odd_numbers
 from fastbn.config import ModelConfig
 from fastbn.model import BatchNormMLP
 from fastbn.torch._accelerate import FastSequential
@@ -18,6 +20,9 @@ OPTIMIZERS = {
     "sgd": torch.optim.SGD,
     "rmsprop": torch.optim.RMSprop,
 }
+
+# What no option can make otherwise.
+OF_THE_MODULE = ("layer_sizes", "batch_norm", "batch_norm_output", "dtype")
 
 # Activations without parameters, and what the model calls them.
 NAMED: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "logistic"}
@@ -171,6 +176,9 @@ def from_torch(
     config["dtype"] = str(dtypes.pop()).removeprefix("torch.")
     if scaling is not None:
         config["input_normalization"] = "zscore"
+    for name in OF_THE_MODULE:
+        if name in options:
+            raise ValueError(f"{name}: expected that of the module alone, got {options[name]}")
     config |= _optimizer_options(optimizer, module) | options
     model = BatchNormMLP(**config)
     for index, layer in enumerate(layers):
@@ -206,6 +214,10 @@ def from_torch(
             if found.get(key) is not None:
                 state[f"optimizer.{moment}.{name}"] = found[key].detach().numpy()
         state["steps"] = max(state["steps"], int(found.get("step", 0)))
+    for name, values in state.items():
+        odd = odd_numbers(name, values) if isinstance(values, np.ndarray) else None
+        if odd is not None:
+            raise ValueError(f"module: {odd}")
     model.restore(state)
     return model
 

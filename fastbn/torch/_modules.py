@@ -6,6 +6,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import _has_any_global_hook
 
+from fastbn._checks import number
 from fastbn.torch._functions import (
     MEAN_OF_ALL,
     Recipe,
@@ -30,6 +31,19 @@ def is_bare(part: torch.nn.Module) -> bool:
     )
 
 
+def by_pytorch(norm: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
+    """Call PyTorch's batch norm; a batch that it refuses is not counted."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return _BatchNorm.forward(norm, x)
+    try:
+        return _BatchNorm.forward(norm, x)
+    except Exception:
+        norm._check_input_dim(x)  # what this refuses has not been counted
+        if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.sub_(1)
+        raise
+
+
 class FastBatchNorm(_BatchNorm):
     """PyTorch's batch norm, by kernels where they cover the input.
 
@@ -42,6 +56,8 @@ class FastBatchNorm(_BatchNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Normalize a batch: with its own statistics in training, else with the running ones."""
+        if not isinstance(input, torch.Tensor):
+            raise TypeError(f"input: expected a tensor, got {type(input).__name__}")
         if self.least and not torch.jit.is_tracing() and input.numel() < self.least:
             return self._by_pytorch(input, self.slope)
         return self._normalize(input, self.slope)
@@ -137,7 +153,7 @@ class FastBatchNorm(_BatchNorm):
         return Recipe(eps, slope, momentum, buffers["running_mean"], buffers["running_var"], count)
 
     def _by_pytorch(self, x: torch.Tensor, slope: float) -> torch.Tensor:
-        return activate(super().forward(x), slope)
+        return activate(by_pytorch(self, x), slope)
 
 
 class BatchNorm1d(FastBatchNorm, torch.nn.BatchNorm1d):
@@ -177,7 +193,7 @@ class BatchNormLeakyReLU(FastBatchNorm):
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device, dtype, **options
         )
-        self.slope = float(negative_slope)
+        self.slope = number("negative_slope", negative_slope)
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
         if input.dim() < 2:

@@ -16,7 +16,7 @@ from fastbn.torch._functions import (
     is_covered,
     statistics,
 )
-from fastbn.torch._modules import FastBatchNorm
+from fastbn.torch._modules import FastBatchNorm, by_pytorch
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -50,6 +50,8 @@ class SyncBatchNorm(_BatchNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Normalize this process's part of the batch."""
+        if not isinstance(input, torch.Tensor):
+            raise TypeError(f"input: expected a tensor, got {type(input).__name__}")
         return activate(self._normalize(input), self.slope)
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
@@ -61,9 +63,9 @@ class SyncBatchNorm(_BatchNorm):
             elsewhere: torch.Tensor = torch.nn.SyncBatchNorm.forward(self, x)  # type: ignore[arg-type]
             return elsewhere
         if not (self.training and dist.is_available()):
-            return super().forward(x)
+            return by_pytorch(self, x)
         if not dist.is_initialized() or dist.get_world_size(self.process_group) < 2:
-            return super().forward(x)  # PyTorch asks for a GPU before it looks for others
+            return by_pytorch(self, x)  # PyTorch asks for a GPU before it looks for others
         self._check_input_dim(x)
         if x.shape[1] == 0:
             raise ValueError("SyncBatchNorm number of input channels should be non-zero")
@@ -77,13 +79,14 @@ class SyncBatchNorm(_BatchNorm):
         momentum: float = 0.0
         running: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
         if self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            share = 1.0 / float(self.num_batches_tracked)
+            share = 1.0 / float(self.num_batches_tracked + 1)
             momentum = share if self.momentum is None else self.momentum
             running = self.running_mean, self.running_var
         result: torch.Tensor = _Synchronized.apply(
             x, self.weight, self.bias, *running, momentum, self.eps, self.process_group
         )
+        if self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
         return result
 
     @classmethod

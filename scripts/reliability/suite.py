@@ -6,11 +6,13 @@ import broken_files
 import extreme_numbers
 import killed_fits
 import killed_saves
+import wrong_calls
 from trial import Trial
 
 TRIALS: list[Trial] = [
     broken_files.TRIAL,
     killed_saves.TRIAL,
     killed_fits.TRIAL,
+    wrong_calls.TRIAL,
     extreme_numbers.TRIAL,
 ]
