@@ -176,9 +176,10 @@ def weights_array(name: str, value: Any, size: int, dtype: np.dtype) -> np.ndarr
         raise ValueError(f"{name}: expected finite weights of at least 0, got others")
     if not (array > 0).any():
         raise ValueError(f"{name}: expected at least one weight above 0, got none")
-    # their ratios are what counts: the largest becomes 1, which no dtype overflows
-    scaled = array.astype(np.float64) / np.float64(array.max())
-    return np.ascontiguousarray(scaled, dtype=dtype)
+    # their ratios are what counts: the largest becomes 1 or less, which no dtype overflows, by a
+    # power of two, so that the bits do not depend on which samples come in the same call
+    wide = array.astype(np.float64)
+    return np.ascontiguousarray(np.ldexp(wide, -np.frexp(wide.max())[1]), dtype=dtype)
 
 
 def number(

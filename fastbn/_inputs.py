@@ -58,15 +58,17 @@ def weighted_moments(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and variance of each column of some rows, in float64, block by block.
 
-    All is measured from the first row, so that a constant column has the variance 0.
+    All is measured from the first row, so that a constant column has the variance 0. Without a
+    BLAS, whose bits may depend on its threads.
     """
     share = np.asarray(weight[rows], np.float64) / weight[rows].sum(dtype=np.float64)
+    over = "i,ij->j"
     origin = x[rows[0]].astype(np.float64)
     shares = [share[start : start + ROWS] for start in range(0, len(rows), ROWS)]
     pairs = zip(shares, blocks(x, rows), strict=True)
-    mean: Any = sum(part @ (block - origin) for part, block in pairs)
+    mean: Any = sum(np.einsum(over, part, block - origin) for part, block in pairs)
     pairs = zip(shares, blocks(x, rows), strict=True)
-    var: Any = sum(part @ (block - origin - mean) ** 2 for part, block in pairs)
+    var: Any = sum(np.einsum(over, part, (block - origin - mean) ** 2) for part, block in pairs)
     return origin + mean, var
 
 

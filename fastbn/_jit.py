@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import pathlib
+import pickle
 import re
 import statistics
 import threading
@@ -21,7 +22,9 @@ from types import FunctionType
 from typing import Any
 
 import numba
+import numpy.ma  # noqa: F401 (numba would at the first call, where a forked child would wait for it)
 from numba.core import caching, types
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 
 # Sums may be reordered and products contracted, which is what vectorizing needs. Not `nnan` and not
@@ -150,12 +153,16 @@ class _KernelCacheImpl(caching.CompileResultCacheImpl):
     _locator_classes = [_UserProvided, _InTree, _UserWide]  # noqa: RUF012 (numba's own name)
 
 
+CHECKSUM_BYTES = hashlib.sha256().digest_size
+
+
 class _KernelFiles(caching.IndexDataCacheFile):
     """The files of one kernel: an index, and a file of machine code for each entry.
 
     Numba numbers the latter: processes that write at once would take each other's numbers, and one
     that dies between index and code would leave the code of former sources under a new stamp. Here
-    a file is named after all that decides what is in it.
+    a file is named after all that decides what is in it, and begins with a checksum, since the
+    processor would run damaged code as it is.
     """
 
     def save(self, key: Any, data: Any) -> None:
@@ -167,11 +174,26 @@ class _KernelFiles(caching.IndexDataCacheFile):
         if key not in overloads:
             self._save_index({**overloads, key: name})
 
+    def _save_index(self, overloads: Any) -> None:
+        self._save_data(self._index_name, (self._version, self._source_stamp, overloads))
+
     def _load_index(self) -> Any:
         try:
-            return super()._load_index()
+            *stamps, overloads = self._load_data(self._index_name)
         except Exception:  # a damaged index is as good as none
             return {}
+        return overloads if stamps == [self._version, self._source_stamp] else {}
+
+    def _dump(self, obj: Any) -> bytes:
+        data: bytes = super()._dump(obj)
+        return hashlib.sha256(data).digest() + data
+
+    def _load_data(self, name: str) -> Any:
+        content = pathlib.Path(self._data_path(name)).read_bytes()
+        checksum, data = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
+        if hashlib.sha256(data).digest() != checksum:
+            raise ValueError(f"{name} is damaged")
+        return pickle.loads(data)
 
     def _name_of(self, key: Any) -> str:
         digest = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()
@@ -229,12 +251,19 @@ class on_compile:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._once in _compile_listeners:
-            _compile_listeners.remove(self._once)
+        self._leave()
 
     def _once(self) -> None:
-        _compile_listeners.remove(self._once)
-        self._listener()
+        if self._leave():
+            self._listener()
+
+    def _leave(self) -> bool:
+        """Stop listening; False where another thread has done so."""
+        try:
+            _compile_listeners.remove(self._once)
+        except ValueError:
+            return False
+        return True
 
 
 def cache_folder(kernel: Any) -> pathlib.Path | None:
@@ -259,6 +288,7 @@ def _after_fork_in_child() -> None:
     global _forked, _region
     _forked = True
     _region = threading.Lock()
+    global_compiler_lock.release()
 
 
 def is_forked() -> bool:
@@ -267,7 +297,13 @@ def is_forked() -> bool:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    # A child forked while another thread compiles, or loads from the cache, would wait for that
+    # thread for ever: it has its lock, and not the thread. So a fork waits until that is done.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def run(serial: Any, parallel: Any, n_elements: int, *args: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -12,11 +13,13 @@ class Signals:
     """Context in which the first Ctrl-C sets `pressed`, and the second one interrupts at once.
 
     With `terminate` SIGTERM sets it and `terminated`, and is let through when the context is left.
-    Handlers of somebody else's stay in charge.
+    Handlers of somebody else's stay in charge. A process forked meanwhile is not part of the fit:
+    signals do there what they usually do.
     """
 
     def __init__(self, *, terminate: bool) -> None:
         self.pressed = False
+        self._process = os.getpid()
         self.terminated = False
         self._usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
         if terminate:
@@ -39,6 +42,10 @@ class Signals:
             signal.raise_signal(signal.SIGTERM)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            signal.signal(number, self._usual[number])
+            signal.raise_signal(number)
+            return
         if number == signal.SIGTERM:
             self.terminated = True
         elif self.pressed:

@@ -655,7 +655,10 @@ class BatchNormMLP:
     @contextlib.contextmanager
     def _workspace(self, rows: int, members: int) -> Iterator[kernels.Workspace]:
         """Lend scratch memory for `rows` samples: no two calls at once get the same."""
-        work = self._free.pop() if self._free else None
+        try:
+            work = self._free.pop()
+        except IndexError:
+            work = None
         if work is None or work.weight.size < rows or work.x.shape[0] < members:
             work = allocate_workspace(self.layout, rows, self.dtype, members)
         try:

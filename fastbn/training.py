@@ -282,7 +282,7 @@ class _Fit:
         if self.weight is not None:
             seen = self.weight[order[: self.bounds[done]]]
             shares = np.add.reduceat(seen, self.bounds[:done]) * taken
-        total = np.where(taken, losses, 0.0) @ shares
+        total = (np.where(taken, losses, 0.0) * shares).sum()  # a BLAS sums by its threads
         history.loss.append(float(total / max(shares.sum(), 1e-300)) if taken.any() else math.nan)
         if self.plan.score == "accuracy":
             history.accuracy.append(float(correct.sum() / max(rows.sum(), 1)))

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cases import JIT_DISABLED
+from numba.core.compiler_lock import global_compiler_lock
 
 import fastbn
 from fastbn import _jit
@@ -81,6 +83,33 @@ def test_a_damaged_cache_is_compiled_again(tmp_path):
             file.write_bytes(file.read_bytes()[:40])
         assert run_python(ANNOUNCED, **cache).strip() == "1"
         assert run_python(ANNOUNCED, **cache).strip() == "0", "it was not mended"
+
+
+def test_flipped_bytes_are_noticed(tmp_path):
+    """The processor would run machine code as it is."""
+    files = _jit._KernelFiles(str(tmp_path), "kernel-1.py311", "stamp")
+    entry(files, "key", "code" * 100)
+    (code,) = tmp_path.glob("*.nbc")
+    (index,) = tmp_path.glob("*.nbi")
+    for path in (code, index):
+        good = path.read_bytes()
+        for place in range(0, len(good), 7):
+            path.write_bytes(good[:place] + bytes([good[place] ^ 4]) + good[place + 1 :])
+            if path is index:
+                assert entry(files, "key") is None
+            else:
+                with pytest.raises(ValueError, match="damaged"):
+                    entry(files, "key")
+        path.write_bytes(good)
+    assert entry(files, "key") == "code" * 100
+
+
+def test_a_listener_that_another_thread_has_taken_off():
+    calls = []
+    with _jit.on_compile(lambda: calls.append(1)) as listening:
+        listening._once()
+        listening._once()
+    assert calls == [1]
 
 
 # Two kernels, of which the second writes a file that is too large for what is left.
@@ -373,6 +402,57 @@ def test_a_forked_child_computes_after_the_parent_has(rng):
     assert np.array_equal(result, expected)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+def test_a_fork_waits_for_a_thread_that_compiles():
+    """The child has the compiler's lock, and not the thread that would give it back."""
+    held, leave = threading.Event(), threading.Event()
+
+    def compile_something():
+        with global_compiler_lock:
+            held.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=compile_something)
+    thread.start()
+    assert held.wait(30)
+    timer = threading.Timer(0.05, leave.set)
+    timer.start()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if global_compiler_lock._lock.acquire(timeout=30) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    thread.join()
+    timer.join()
+    with global_compiler_lock:
+        pass
+
+
+UNLOCKED_IMPORTS = """
+    import sys
+    import numpy as np
+    import fastbn.model
+    from numba.core.compiler_lock import global_compiler_lock
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if not global_compiler_lock.is_locked():
+                print(name)
+
+    x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
+    sys.meta_path.insert(0, Finder())
+    model = fastbn.BatchNormMLP((5, 7, 3), input_normalization="zscore")
+    model.fit(x, y, epochs=1, batch_size=30, validation_data=(x, y))
+"""
+
+
+def test_a_first_fit_imports_only_while_forks_wait():
+    """A child forked while a thread imports would wait for the import for ever."""
+    assert run_python(UNLOCKED_IMPORTS) == ""
+
+
 SAME_BITS = """
     import numpy as np, fastbn
     rng = np.random.default_rng(0)
@@ -383,6 +463,18 @@ SAME_BITS = """
     import hashlib
     print(hashlib.sha256(model.params.tobytes()).hexdigest())
 """
+
+
+MEAN_LOSS = """
+    import numpy as np, fastbn
+    x = np.random.default_rng(0).standard_normal((40_000, 1))
+    model = fastbn.BatchNormMLP((1, 2))
+    print(model.fit(x, np.arange(40_000) % 2, epochs=1, batch_size=2).loss[0].hex())
+"""
+
+
+def test_the_mean_of_many_losses_does_not_depend_on_the_threads_of_a_blas():
+    assert len({run_python(MEAN_LOSS, OPENBLAS_NUM_THREADS=n) for n in ("1", "2")}) == 1
 
 
 def test_the_same_bits_in_every_process():

@@ -255,3 +255,13 @@ def test_the_loss_of_an_epoch_goes_by_the_weights(data):
         twin.train_step(data[0][part], data[1][part]) for part in (slice(0, 32), slice(32, 64))
     ]
     assert history.loss[0] == pytest.approx(np.average(losses, weights=[1, 1e-3]), rel=1e-5)
+
+
+def test_weights_of_minibatches_are_those_of_the_whole(rng):
+    """They are scaled by the largest of a call, which must not change their ratios."""
+    x, y, weight = rng.standard_normal((60, 5)), np.arange(60) % 3, rng.random(60)
+    one, other = fastbn.BatchNormMLP((5, 4, 3)), fastbn.BatchNormMLP((5, 4, 3))
+    one.partial_fit(x, y, batch_size=20, sample_weight=weight)
+    for part in np.split(np.arange(60), 3):
+        other.partial_fit(x[part], y[part], sample_weight=weight[part])
+    assert np.array_equal(one.params, other.params)

@@ -328,7 +328,7 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
                 bias = state[f"{name}.bias"].astype(np.float64)
             if index == 0:
                 scale = model.scaling.scale.astype(np.float64)
-                bias = bias - weight @ (model.scaling.center * scale)
+                bias = bias - (weight * (model.scaling.center * scale)).sum(axis=1)
                 weight = weight * scale
             layers.append((weight, bias))
         layers[-1] = self._with_targets_scaled(*layers[-1])

@@ -6,6 +6,8 @@ import broken_files
 import extreme_numbers
 import killed_fits
 import killed_saves
+import processes
+import same_bits
 import wrong_calls
 from trial import Trial
 
@@ -15,4 +17,6 @@ TRIALS: list[Trial] = [
     killed_fits.TRIAL,
     wrong_calls.TRIAL,
     extreme_numbers.TRIAL,
+    processes.TRIAL,
+    same_bits.TRIAL,
 ]
