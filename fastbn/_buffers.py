@@ -22,6 +22,9 @@ LINE_BYTES = 64
 KEPT_UNITS = 64
 
 
+# Samples per GEMM in inference; fixed, so that a sample's logits do not depend on what came before.
+INFERENCE_ROWS = 512
+
 # Whole panels are multiples of this many elements, in either dtype.
 PANEL = PANEL_BYTES // 4
 
@@ -120,12 +123,10 @@ class Layout:
             yield name, self.view(buffer, start, shape)
 
 
-def allocate_workspace(
-    layout: Layout, rows: int, dtype: np.dtype, members: int
-) -> kernels.Workspace:
-    """Allocate scratch memory for minibatches of up to `rows` samples and a team of `members`."""
+def workspace_sizes(layout: Layout, rows: int, members: int) -> dict[str, int]:
+    """Return the elements of scratch memory, for up to `rows` samples and a team of `members`."""
     padded_rows = rounded_up(rows)
-    sizes = {
+    return {
         "weight": rows,
         "z": rows * layout.units,
         "a": rows * layout.widest,
@@ -137,11 +138,19 @@ def allocate_workspace(
         "mean": layout.units,
         "var": layout.units,
         "rstd": layout.units,
+        "x": members * DEPTH * rounded_up(layout.inputs),
+        "dz_panels": 2 * padded_rows * layout.widest,
     }
+
+
+def allocate_workspace(
+    layout: Layout, rows: int, dtype: np.dtype, members: int
+) -> kernels.Workspace:
+    """Allocate scratch memory for minibatches of up to `rows` samples and a team of `members`."""
+    sizes = workspace_sizes(layout, rows, members)
     arrays = {name: aligned_zeros(size, dtype) for name, size in sizes.items()}
-    per_member = DEPTH * rounded_up(layout.inputs)
-    arrays["x"] = aligned_zeros(members * per_member, dtype).reshape(members, per_member)
-    arrays["dz_panels"] = aligned_zeros(2 * padded_rows * layout.widest, dtype).reshape(2, -1)
+    arrays["x"] = arrays["x"].reshape(members, -1)
+    arrays["dz_panels"] = arrays["dz_panels"].reshape(2, -1)
     parts = -(-rows // kernels.PART_ROWS)
     return kernels.Workspace(
         labels=np.zeros(rows, np.int64), partial=np.zeros(parts), hits=np.zeros(parts, np.int64),

@@ -54,17 +54,18 @@ def blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray
 
 
 def weighted_moments(
-    x: np.ndarray, weight: np.ndarray, rows: np.ndarray
+    x: np.ndarray, weight: np.ndarray, rows: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and variance of each column of some rows, in float64, block by block.
+    """Return mean and variance of each column of x, or some rows of it, in float64 and by blocks.
 
     All is measured from the first row, so that a constant column has the variance 0. Without a
     BLAS, whose bits may depend on its threads.
     """
-    share = np.asarray(weight[rows], np.float64) / weight[rows].sum(dtype=np.float64)
+    weight = weight if rows is None else weight[rows]
+    share = np.asarray(weight, np.float64) / weight.sum(dtype=np.float64)
     over = "i,ij->j"
-    origin = x[rows[0]].astype(np.float64)
-    shares = [share[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+    origin = x[0 if rows is None else rows[0]].astype(np.float64)
+    shares = [share[start : start + ROWS] for start in range(0, len(share), ROWS)]
     pairs = zip(shares, blocks(x, rows), strict=True)
     mean: Any = sum(np.einsum(over, part, block - origin) for part, block in pairs)
     pairs = zip(shares, blocks(x, rows), strict=True)
@@ -105,14 +106,16 @@ class InputScaling:
         if self.is_fitted:
             return self
         dtype = self.center.dtype
-        rows = None if weight is None else np.flatnonzero(weight > 0)
+        rows = None
+        if weight is not None and not weight.all():
+            rows = np.flatnonzero(weight)
         if self.mode == "minmax":
             center, maximum = minimum_and_maximum(x, rows, dtype)
             scale = min_max_scales(center, maximum, 0.0, 1.0)
             with np.errstate(over="ignore"):
                 span = maximum - center
         else:
-            if weight is None or rows is None:
+            if weight is None:
                 center, span = fit_standard(x) if x.dtype == dtype else fit_standard_of(x, dtype)
             else:
                 wide, var = weighted_moments(x, weight, rows)

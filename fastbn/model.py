@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 
 from fastbn import persistence
-from fastbn._buffers import Layout, aligned_zeros, allocate_workspace
+from fastbn._buffers import INFERENCE_ROWS, Layout, aligned_zeros, allocate_workspace
 from fastbn._checkpoint import CheckpointFile
 from fastbn._checks import flag, integer, kernel_input, number, pair, weights_array
 from fastbn._culprit import culprit
 from fastbn._inputs import InputScaling, feature_matrix
+from fastbn._memory import peak_bytes
 from fastbn._state import Header, check_snapshot, layout_of, odd_numbers, read_state, state_views
 from fastbn._targets import decisions, loss_and_score, to_probabilities, wanted
 from fastbn._team import run_team
-from fastbn._threads import TrainingTeam, team_size
+from fastbn._threads import TrainingTeam, available_threads, team_size
 from fastbn.config import CURVES, LOSSES, OPTIMIZERS, ModelConfig
 from fastbn.kernels import network as kernels
 from fastbn.schedules import Schedule
@@ -42,10 +43,6 @@ from fastbn.training import (
 def _torch_edge() -> Any:
     """Return the edge that knows PyTorch: looked up when it is asked for, and never imported."""
     return importlib.import_module("fastbn.torch")
-
-
-# Samples per GEMM in inference; fixed, so that a sample's logits do not depend on what came before.
-INFERENCE_ROWS = 512
 
 
 class BatchNormMLP:
@@ -337,10 +334,53 @@ class BatchNormMLP:
             checkpoint=file,
         )
 
+    def fit_bytes(
+        self, n_samples: int, batch_size: int, *, x_dtype: Any = None, sample_weight: bool = False,
+        validation_samples: int = 0, early_stopping: bool = False, threads: int | None = None,
+    ) -> int:  # fmt: skip
+        """Return the most memory that `fit` takes, the model's own and without the caller's arrays.
+
+        Parameters
+        ----------
+        n_samples, batch_size, validation_samples : int
+        x_dtype : dtype, optional
+            Of X and the validation data, where it is another than the model's: all but bytes are
+            copied.
+        sample_weight, early_stopping : bool
+            Whether the fit has weights, and whether it keeps its best parameters.
+        threads : int, optional
+            As many as there may be, if it is not given.
+
+        Returns
+        -------
+        int
+            Bytes. A fit shorter than some fifty copies of the parameters takes one copy less. A
+            checkpoint takes up to two more while it is written.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A size is not an integer, or too small.
+        """
+        return peak_bytes(
+            self.layout, self.config,
+            n_samples=integer("n_samples", n_samples, 1),
+            rows=int(np.diff(minibatch_bounds(n_samples, self._batch_size(batch_size))).max()),
+            x_dtype=self.dtype if x_dtype is None else np.dtype(x_dtype),
+            weighted=flag("sample_weight", sample_weight),
+            validated=integer("validation_samples", validation_samples, 0),
+            stops=flag("early_stopping", early_stopping),
+            threads=available_threads() if threads is None else integer("threads", threads, 1),
+        )  # fmt: skip
+
     def partial_fit(
         self, X: Any, y: Any, *, batch_size: int | None = None, sample_weight: Any = None
     ) -> BatchNormMLP:
-        """Train one pass over (X, y) in the order given, in minibatches or all at once."""
+        """Train one pass over (X, y) in the order given, in minibatches or all at once.
+
+        Of data that comes batch by batch, larger than memory: ``for X, y in batches:
+        model.partial_fit(X, y)``. Input normalization is fitted on the first of them.
+        """
         samples = self.training_samples(X, y, sample_weight)
         n = samples.x.shape[0]
         size = n if batch_size is None else self._batch_size(batch_size)
@@ -542,7 +582,8 @@ class BatchNormMLP:
         return all(bool(np.isfinite(buffer).all()) for buffer in trained)
 
     def is_sound(self, samples: kernels.Samples, rows: np.ndarray) -> bool:
-        """Tell whether the outputs on some samples are numbers."""
+        """Tell whether the outputs on some samples, the first of `rows`, are numbers."""
+        rows = rows[:INFERENCE_ROWS]
         return bool(np.isfinite(self._logits(kernel_input(samples.x[rows]))).all())
 
     def culprit(self, samples: kernels.Samples, rows: np.ndarray) -> str:
@@ -610,7 +651,8 @@ class BatchNormMLP:
         size = team_size(self.layout.gemm_flops(x.shape[0]) / 3, 1, 1)
         size = max(1, min(size, x.shape[0] // INFERENCE_ROWS))
         with contextlib.ExitStack() as stack:
-            spaces = [stack.enter_context(self._workspace(INFERENCE_ROWS, 1)) for _ in range(size)]
+            rows = min(INFERENCE_ROWS, max(x.shape[0], 1))
+            spaces = [stack.enter_context(self._workspace(rows, 1)) for _ in range(size)]
             run_team(
                 kernels.infer_logits, size,
                 lambda member: (
@@ -660,6 +702,7 @@ class BatchNormMLP:
         except IndexError:
             work = None
         if work is None or work.weight.size < rows or work.x.shape[0] < members:
+            work = None  # before there is another
             work = allocate_workspace(self.layout, rows, self.dtype, members)
         try:
             yield work

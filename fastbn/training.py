@@ -116,10 +116,10 @@ def minibatch_bounds(n_samples: int, batch_size: int) -> np.ndarray:
     norm has nothing to normalize in it.
     """
     n_samples, batch_size = integer("n_samples", n_samples, 1), integer("batch_size", batch_size, 1)
-    bounds = [*range(0, n_samples, batch_size), n_samples]
-    if batch_size > 1 and len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
-        del bounds[-2]
-    return np.array(bounds, np.int64)
+    bounds = np.append(np.arange(0, n_samples, batch_size, dtype=np.int64), n_samples)
+    if batch_size > 1 and bounds.size > 2 and bounds[-1] - bounds[-2] == 1:
+        bounds = np.delete(bounds, -2)
+    return bounds
 
 
 def train(

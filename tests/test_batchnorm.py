@@ -11,6 +11,10 @@ from hypothesis.extra import numpy as hnp
 
 import fastbn
 from fastbn import reference as ref
+from fastbn.kernels.batchnorm_weighted import (
+    weighted_batch_norm_backward_cn,
+    weighted_batch_norm_forward_cn,
+)
 
 ACTIVATIONS = {None: 1.0, "relu": 0.0, "leaky_relu": 0.1}
 
@@ -275,3 +279,45 @@ def test_properties(data):
     span = (np.abs(original).max() + 1.0) * 1e-3**-0.5
     assert_close(y, expected, scale=span)
     assert np.max(np.abs(y)) <= np.sqrt(n) * (1 + 1e-5), "no z-score of n values exceeds sqrt(n)"
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+def test_gradients_of_tiny_and_huge_features(rng, layout, scale):
+    """Products of two inverse deviations are no float32, and no variance of 1e-60 is."""
+    x = (scale * rng.standard_normal((40, 3))).astype(np.float32)
+    dy = rng.standard_normal((40, 3)).astype(np.float32)
+    x, dy = (a if layout == "NC" else a.T.copy() for a in (x, dy))
+    y, mean, rstd = fastbn.batch_norm(x, eps=0.0, layout=layout)
+    ones, zeros = np.ones(3), np.zeros(3)
+    expected, _, expected_rstd = ref.batch_norm(x, ones, zeros, 0.0, layout=layout)
+    assert_close(y, expected)
+    assert_close(rstd / expected_rstd, np.ones(3), tolerance=2e-6)
+    dx, dgamma, dbeta = fastbn.batch_norm_backward(dy, x, None, None, mean, rstd, layout=layout)
+    back = ref.batch_norm_backward(dy, x, ones, zeros, mean, rstd, layout=layout)
+    assert_close(dx * np.float64(scale), back[0] * scale, tolerance=2e-6)
+    assert_close(dgamma, back[1], scale=40.0)
+    assert_close(dbeta, back[2], scale=40.0)
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25])
+def test_weighted_statistics_of_tiny_and_huge_features(rng, scale):
+    x = (scale * rng.standard_normal((3, 40))).astype(np.float32)
+    weight = rng.uniform(0.5, 2, 40).astype(np.float32)
+    weight /= weight.sum()
+    ones, zeros, y = np.ones(3, np.float32), np.zeros(3, np.float32), np.empty_like(x)
+    mean, var, rstd = np.empty((3, 3), np.float32)
+    with np.errstate(over="ignore"):  # the variance itself is beyond float32
+        weighted_batch_norm_forward_cn(
+            x, weight, ones, zeros, 0.0, np.float32(1), 0, 3, y, mean, var, rstd
+        )
+    expected, _, expected_rstd = ref.batch_norm(x, ones, zeros, 0.0, layout="CN", weight=weight)
+    assert_close(y, expected)
+    assert_close(rstd / expected_rstd, np.ones(3), tolerance=2e-6)
+    dx, dgamma, dbeta = np.empty_like(x), np.empty(3, np.float32), np.empty(3, np.float32)
+    dy = rng.standard_normal((3, 40)).astype(np.float32)
+    weighted_batch_norm_backward_cn(
+        dy, x, weight, ones, zeros, mean, rstd, np.float32(1), True, 0, 3, dx, dgamma, dbeta
+    )
+    back = ref.batch_norm_backward(dy, x, ones, zeros, mean, rstd, layout="CN", weight=weight)
+    assert_close(dx * np.float64(scale), back[0] * scale, tolerance=4e-6)

@@ -24,7 +24,7 @@ RANKS = [
     {"_threads"},
     {"functional", "config"},
     {"_buffers", "_culprit", "_inputs", "_targets", "training"},
-    {"_state"},
+    {"_memory", "_state"},
     {"_checkpoint"},
     {"model"},
 ]

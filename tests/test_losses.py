@@ -243,3 +243,14 @@ def test_exponentials(dtype):
     assert error.max() <= 2 * np.finfo(dtype).eps
     odd = np.array([0.0, -0.0, -np.inf, lowest * 1.01, lowest * 1000, np.nan], dtype)
     assert np.array_equal(exponentials(odd), [1, 1, 0, 0, 0, np.nan], equal_nan=True)
+
+
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+def test_smoothed_losses_of_huge_logits_are_finite(layout):
+    """The logits of ten classes, less their maximum, add up to more than float32 holds."""
+    z = np.full((3, 10), -1e38, np.float32)
+    z[:, 4] = 1e38
+    logits, labels = z if layout == "NC" else z.T.copy(), np.array([4, 0, 9])
+    loss, _ = fastbn.softmax_cross_entropy(logits, labels, layout=layout, label_smoothing=0.1)
+    expected, _ = ref.softmax_cross_entropy(logits, labels, layout, label_smoothing=0.1)
+    assert_close(np.array([loss]), [expected], tolerance=2e-6, scale=expected)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import DTYPES, MATRICES, assert_close
+from cases import DTYPES, JIT_DISABLED, MATRICES, assert_close
 
 import fastbn
 from fastbn import reference as ref
+from fastbn.functional.preprocessing import fit_standard, fit_standard_of
 from fastbn.kernels import preprocessing as kernels
 
 LAYOUTS = [("NC", s) for s in MATRICES[:9]] + [("CN", s[::-1]) for s in MATRICES[:9]]
@@ -132,3 +133,32 @@ def test_given_statistics(rng):
     assert_close(y, ref.standardize(x, statistics=(other[0], np.abs(other[1]))))
     y, _, _ = fastbn.min_max_scale(x, minimum=other[0], maximum=other[0] + 2)
     assert_close(y, ref.min_max_scale(x, statistics=(other[0], other[0] + 2)))
+
+
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+def test_deviations_whose_squares_are_no_float32(rng, layout):
+    x = rng.standard_normal((400 if JIT_DISABLED else 5000, 3)) * [1e-30, 1e-20, 1e30]
+    x = x.astype(np.float32) if layout == "NC" else x.T.astype(np.float32)
+    y, mean, std = fastbn.standardize(x, layout=layout)
+    _, expected = ref.standard_fit(x, layout)
+    assert_close(std / expected, np.ones(3), tolerance=2e-6)
+    assert_close(y, ref.standardize(x, layout, (mean, std)))
+
+
+def test_a_deviation_without_an_inverse_is_none():
+    x = np.array([[1e-40], [3e-40]], np.float32)
+    y, _, std = fastbn.standardize(x)
+    assert std > 0
+    assert np.abs(y).max() < 1e-39
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 3), (7, 2), (513, 64), (3000, 33), (5000, 5)])
+def test_bytes_are_fitted_in_blocks_to_the_same_bits(rng, shape, dtype):
+    shape = shape if not JIT_DISABLED else (min(shape[0], 600), shape[1])
+    x = rng.integers(0, 256, shape).astype(np.uint8)
+    x[:, 0] = 7
+    for got, expected in zip(
+        fit_standard_of(x, np.dtype(dtype)), fit_standard(x.astype(dtype)), strict=True
+    ):
+        assert np.array_equal(got, expected)

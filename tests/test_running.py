@@ -72,3 +72,14 @@ def test_strided_statistics(rng):
     fastbn.update_running_statistics(wide[0, ::2], wide[1, ::2], mean, var, 5)
     assert_close(wide[:, ::2], np.array(expected))
     assert np.array_equal(wide[:, 1::2], before[:, 1::2])
+
+
+def test_small_statistics_after_large_ones():
+    """The first of a cumulative average is all of it, however large the start was."""
+    mean, var = np.full(2, 1e8), np.ones(2)
+    fastbn.update_running_statistics(
+        mean, var, np.array([1e-30, 0.1]), np.array([1e-30, 0.3]), 2, momentum=None,
+        num_batches_tracked=0, unbiased=False,
+    )  # fmt: skip
+    assert mean.tolist() == [1e-30, 0.1]
+    assert var.tolist() == [1e-30, 0.3]

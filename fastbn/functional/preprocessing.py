@@ -64,7 +64,7 @@ def fit_standard_of(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.n
 
 
 # Chunks of rows that are looked at at once.
-CHUNKS = 16
+CHUNKS = 4
 
 
 def min_max_scales(minimum: np.ndarray, maximum: np.ndarray, low: float, high: float) -> np.ndarray:

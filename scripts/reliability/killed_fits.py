@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -116,7 +117,8 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
 
         process = run(context.Event())
         time.sleep(rng.uniform(0.0, seconds))
-        os.kill(process.pid, signal_number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(process.pid, signal_number)
         process.join(60)
         assert process.exitcode in (0, 1, 3, -signal_number), f"{what}: exit {process.exitcode}"
         was_killed, resumes = process.exitcode != 0, path.exists()

@@ -6,6 +6,7 @@ import broken_files
 import extreme_numbers
 import killed_fits
 import killed_saves
+import memory_use
 import processes
 import same_bits
 import wrong_calls
@@ -18,5 +19,6 @@ TRIALS: list[Trial] = [
     wrong_calls.TRIAL,
     extreme_numbers.TRIAL,
     processes.TRIAL,
+    memory_use.TRIAL,
     same_bits.TRIAL,
 ]

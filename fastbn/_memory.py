@@ -1,0 +1,46 @@
+"""How much memory a fit takes at its peak."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastbn._buffers import INFERENCE_ROWS, Layout, workspace_sizes
+from fastbn.config import ModelConfig
+
+# Of a row number in the order of an epoch, and of a label.
+INDEX = 8
+
+
+def peak_bytes(
+    layout: Layout, config: ModelConfig, *, n_samples: int, rows: int, x_dtype: np.dtype,
+    weighted: bool, validated: int, stops: bool, threads: int,
+) -> int:  # fmt: skip
+    """Return the bytes of a model and its fit, without those of the caller's arrays.
+
+    `rows` is the largest minibatch, `validated` the number of samples of validation, and `stops`
+    says whether early stopping keeps the best parameters.
+    """
+    item, outputs = np.dtype(config.dtype).itemsize, config.layer_sizes[-1]
+    # what is there all along: the model, the scratch memory, and what had to be converted
+    statistics = 2 * (layout.units + layout.inputs)
+    model = item * (4 * layout.size + statistics)
+    if validated:
+        rows = max(rows, min(validated, INFERENCE_ROWS))
+    members = min(threads, max(1, validated // INFERENCE_ROWS))
+    work = item * sum(workspace_sizes(layout, rows, threads).values()) + INDEX * rows
+    other = item * sum(workspace_sizes(layout, INFERENCE_ROWS, 1).values())
+    work += (members - 1) * other
+    converted = x_dtype not in (np.dtype(config.dtype), np.dtype(np.uint8))
+    copies = item * layout.inputs * (n_samples + validated) * converted
+    target = INDEX if config.predicts_one_class else item * outputs
+    copies += target * (n_samples + validated)
+    copies += item * n_samples * weighted
+    # as an epoch begins: its order and that of the one before; two snapshots of the last good
+    # parameters for a moment, and early stopping's
+    snapshot, order = item * (3 * layout.size + statistics), INDEX * n_samples
+    begin = 2 * order + (2 + stops) * snapshot
+    # at its end: weights in its order, the logits of validation and what its score is made of
+    wide = 4 * item if config.loss == "sigmoid_cross_entropy" else item + 3 * 8
+    score = 2 * item * outputs + INDEX + item if config.predicts_one_class else wide * outputs
+    end = order + item * n_samples * weighted + (1 + stops) * snapshot + score * validated
+    return model + work + copies + max(begin, end)
