@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from fastbn._checks import flag
-from fastbn.torch._modules import BatchNorm1d, BatchNorm2d, is_bare
+from fastbn.torch._modules import BatchNorm1d, BatchNorm2d, has_global_hooks, is_bare
 
 # Where a module keeps the class that it had.
 ORIGINAL = "_fastbn_original"
@@ -41,7 +40,7 @@ class FastSequential(nn.Sequential):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Call the modules one after the other."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or _has_any_global_hook():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or has_global_hooks():
             result: torch.Tensor = super().forward(input)
             return result
         x = input

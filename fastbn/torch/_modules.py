@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 
 from fastbn._checks import number
 from fastbn.torch._functions import (
@@ -18,6 +23,16 @@ from fastbn.torch._functions import (
     normalize,
     normalize_linear,
 )
+
+
+def has_global_hooks() -> bool:
+    """Tell whether a call of any module calls hooks that were registered for all."""
+    return bool(
+        _global_backward_pre_hooks
+        or _global_backward_hooks
+        or _global_forward_pre_hooks
+        or _global_forward_hooks
+    )
 
 
 def is_bare(part: torch.nn.Module) -> bool:
@@ -247,7 +262,7 @@ class LinearBatchNormLeakyReLU(torch.nn.Module):
             and type(norm) is BatchNormLeakyReLU
             and is_bare(linear)
             and is_bare(norm)
-            and not _has_any_global_hook()
+            and not has_global_hooks()
         )
         y: torch.Tensor = (
             norm.normalize_between(linear, input, None) if joined else norm(linear(input))

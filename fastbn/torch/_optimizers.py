@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -36,12 +37,14 @@ class _Tables(NamedTuple):
     parts: np.ndarray
 
 
-class FastAdam(torch.optim.Adam):
-    """PyTorch's Adam with a step of our own; what it does not cover takes PyTorch's.
+class FastAdam(torch.optim.Optimizer):
+    """A step of our own for PyTorch's Adam and AdamW; what it does not cover takes PyTorch's.
 
     Those are parameters that are not dense contiguous CPU tensors of float32 or float64,
     `capturable`, `differentiable`, and what `torch.compile` traces.
     """
+
+    _init_group: Callable[..., Any]  # of PyTorch's Adam and AdamW
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -66,7 +69,9 @@ class FastAdam(torch.optim.Adam):
             return loss
         for group, table in zip(self.param_groups, tables, strict=True):
             if table is not None and table.places:
-                _step(group, table)
+                # PyTorch 2.6 has no such option: there it is AdamW alone that decouples
+                decoupled = group.get("decoupled_weight_decay", isinstance(self, torch.optim.AdamW))
+                _step(group, table, decoupled)
                 increment_version(table.tensors)
         return loss
 
@@ -86,7 +91,9 @@ class FastAdam(torch.optim.Adam):
                 continue
             own = state.get(param)
             if not own:  # the first step, or the first of a parameter
-                self._init_group(group, *([] for _ in range(6)))
+                # lists to append to, and in PyTorch 2.6 the option amsgrad
+                _, *arguments = inspect.signature(self._init_group).parameters
+                self._init_group(group, *(group.get(name, []) for name in arguments))
                 own = state[param]
             dtype, size = dtype or param.dtype, param.numel()
             if not _is_plain(grad, dtype) or not param.is_contiguous() or grad.numel() != size:
@@ -140,18 +147,18 @@ def _new_tables(
     return _Tables(places, kind, changed, LIKE[dtype], LIKE[counter], addresses, sizes, parts)
 
 
-def _step(group: dict[str, Any], tables: _Tables) -> None:
+def _step(group: dict[str, Any], tables: _Tables, decoupled: bool) -> None:
     beta1, beta2 = group["betas"]
     n = int(tables.parts[-1]) * PART
     adam_tensors(
         POOL, threads_for(n), tables.like, tables.counter, tables.addresses, tables.sizes,
         tables.parts, -1.0 if group["maximize"] else 1.0, float(group["lr"]),
         float(beta1), float(beta2), float(group["eps"]), float(group["weight_decay"]),
-        bool(group["decoupled_weight_decay"]), bool(group["amsgrad"]),
+        bool(decoupled), bool(group["amsgrad"]),
     )  # fmt: skip
 
 
-class Adam(FastAdam):
+class Adam(FastAdam, torch.optim.Adam):
     """`torch.optim.Adam`, with the same arguments, options and state."""
 
 
