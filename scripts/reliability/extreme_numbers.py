@@ -441,7 +441,7 @@ def fits(rng: Generator) -> str:
         assert layer == "layers.0", layer
         assert np.array_equal(model.params, before)
         assert model.is_finite()
-        return "1e30 unscaled refused, with the layer and the parameters before"
+        return "1e30 unscaled refused, the layer named"
     assert history is not None, layer
     assert np.isfinite(history.loss).all()
     logits = model.predict_logits(x)
