@@ -55,7 +55,7 @@ class CheckpointFile:
             raise OSError(error.errno, said) from None
         self._model, self._plan = model, plan
         self._rows = np.diff(minibatch_bounds(len(samples.x), plan.batch_size))
-        self._found: tuple[FitState, dict[str, Any], int] | None = None
+        self._found: tuple[FitState, dict[str, Any], int, dict[str, Any]] | None = None
         rule = plan.early_stopping
         self._facts = {
             "epochs": plan.epochs,
@@ -82,7 +82,6 @@ class CheckpointFile:
             "facts": self._facts,
             "stop_reason": history.stop_reason,
             "has_begun": state.has_begun,
-            "skipped_on_end": state.skipped_on_end,
             "best": state.best,
             "since": state.since,
             "best_counts": best and {name: best[name] for name in COUNTS},
@@ -117,17 +116,18 @@ class CheckpointFile:
                 state.best_state.update(self._tensors_of(file, BEST))
         counts = {"steps": header.steps, "input_is_fitted": header.input_is_fitted}
         # an epoch that has begun has drawn its order, and draws the same one again
-        self._found = state, {**tensors, **counts}, header.epochs - state.has_begun
+        epochs = header.epochs - state.has_begun
+        self._found = state, {**tensors, **counts}, epochs, header.metadata
         return samples._replace(center=tensors["input.center"], scale=tensors["input.scale"])
 
     def apply(self) -> FitState:
         """Bring the model to where the checkpoint is, and return where its fit is."""
         if self._found is None:
             return FitState()
-        state, snapshot, epochs = self._found
+        state, snapshot, epochs, metadata = self._found
         self._found = None
         self._model.restore(snapshot)
-        self._model.epochs = epochs
+        self._model.epochs, self._model.metadata = epochs, metadata
         return state
 
     def _same(self, whose: str, now: dict[str, Any], then: Any) -> None:
@@ -151,7 +151,6 @@ class CheckpointFile:
             losses=losses,
             correct=correct,
             has_begun=flag("has_begun", fit["has_begun"]),
-            skipped_on_end=integer("skipped_on_end", fit["skipped_on_end"], 0),
             best=fit["best"],
             since=integer("since", fit["since"], 0),
             best_state=fit["best_counts"],

@@ -76,14 +76,13 @@ class FitState:
     `losses` and `correct` are those of the steps that have been taken of the present epoch, which
     `has_begun` when the order of its samples was drawn. `best`
     is the best value that early stopping has seen, `since` counts the epochs since then, and
-    `best_state` is the model's snapshot there. The last `skipped_on_end` steps were skipped.
+    `best_state` is the model's snapshot there.
     """
 
     history: History = dataclasses.field(default_factory=History)
     losses: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     correct: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     has_begun: bool = False
-    skipped_on_end: int = 0
     best: float = math.inf
     since: int = 0
     best_state: dict[str, Any] | None = None
@@ -95,7 +94,13 @@ class FitState:
         self.losses = np.concatenate([self.losses, losses])
         self.correct = np.concatenate([self.correct, correct])
 
-    def take_back(self, steps: int) -> None:
-        """Drop the last steps of the present epoch, as many as there are."""
-        kept = max(self.losses.size - steps, 0)
-        self.losses, self.correct = self.losses[:kept], self.correct[:kept]
+    def cut(self, steps: int) -> None:
+        """Keep so many steps of the present epoch."""
+        self.losses, self.correct = self.losses[:steps], self.correct[:steps]
+
+    def skip(self, step: int) -> None:
+        """Let a step have no loss: the next one of the epoch, or one that was taken back."""
+        if step == self.losses.size:
+            self.note(np.array([math.nan]), np.array([0]))
+        elif step >= 0:
+            self.losses[step], self.correct[step] = math.nan, 0

@@ -66,10 +66,11 @@ def weighted_moments(
     over = "i,ij->j"
     origin = x[0 if rows is None else rows[0]].astype(np.float64)
     shares = [share[start : start + ROWS] for start in range(0, len(share), ROWS)]
-    pairs = zip(shares, blocks(x, rows), strict=True)
-    mean: Any = sum(np.einsum(over, part, block - origin) for part, block in pairs)
-    pairs = zip(shares, blocks(x, rows), strict=True)
-    var: Any = sum(np.einsum(over, part, (block - origin - mean) ** 2) for part, block in pairs)
+    with np.errstate(over="ignore", invalid="ignore"):  # what no float64 holds is refused later
+        pairs = zip(shares, blocks(x, rows), strict=True)
+        mean: Any = sum(np.einsum(over, part, block - origin) for part, block in pairs)
+        pairs = zip(shares, blocks(x, rows), strict=True)
+        var: Any = sum(np.einsum(over, part, (block - origin - mean) ** 2) for part, block in pairs)
     return origin + mean, var
 
 
@@ -127,6 +128,9 @@ class InputScaling:
     @staticmethod
     def _check_range(span: np.ndarray) -> None:
         """Refuse features that are divided by more than the dtype has an inverse of."""
+        if np.isnan(span).any():
+            feature = int(np.flatnonzero(np.isnan(span))[0])
+            raise ValueError(f"X: expected finite numbers to scale, got NaN in feature {feature}")
         largest = 1.0 / np.finfo(span.dtype).tiny
         odd = np.flatnonzero(span > largest)
         if odd.size:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,19 @@ import numpy as np
 SELDOM = 50.0
 LATEST = 10.0
 
-Call = tuple[np.ndarray, np.ndarray, np.ndarray]  # order, bounds and rates of some steps
+
+class Call(NamedTuple):
+    """Steps of a fit, of which the first has the number `step`, from 0."""
+
+    step: int
+    order: np.ndarray
+    bounds: np.ndarray
+    lrs: np.ndarray
+
+    def one(self, place: int) -> Call:
+        """Return one of the steps."""
+        bounds = self.bounds[place : place + 2]
+        return Call(self.step + place, self.order, bounds, self.lrs[place : place + 1])
 
 
 @dataclasses.dataclass
@@ -28,12 +40,7 @@ class _Point:
     calls: list[Call] = dataclasses.field(default_factory=list)
 
     def steps(self) -> list[Call]:
-        """Return the calls' steps as calls of one step each."""
-        return [
-            (order, bounds[step : step + 2], lrs[step : step + 1])
-            for order, bounds, lrs in self.calls
-            for step in range(len(lrs))
-        ]
+        return [call.one(place) for call in self.calls for place in range(len(call.lrs))]
 
 
 class LastGood:
@@ -41,33 +48,58 @@ class LastGood:
 
     def __init__(self, model: Any, samples: Any) -> None:
         self._model, self._samples = model, samples
+        start = time.perf_counter()
         self._now = _Point(model.snapshot())
         # The point before, whose last step leads to `_now`: until a loss has been computed of that.
         self._before: _Point | None = None
-        self._due = 0.0
+        self._probe: Call | None = None  # a step whose loss was finite
+        self._due = self._next_time(start)
 
     def take(
-        self, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
+        self, step: int, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Take steps; return their losses and hits."""
+        """Take steps, from number `step` on; return their losses and hits."""
         if time.perf_counter() >= self._due:
             self.note()
-        call = order, bounds, lrs
+        call = Call(step, order, bounds, lrs)
         self._now.calls.append(call)
-        losses, correct = self._model.run_steps(self._samples, *call)
+        losses, correct = self._run(call)
+        finite = np.flatnonzero(np.isfinite(losses))
+        if finite.size:
+            self._probe = call.one(int(finite[-1]))
         if np.isfinite(losses[0]):
             self._before = None
         return losses, correct
 
-    def note(self) -> None:
-        """Take a snapshot, unless the model has gone wrong already, which is then found out."""
+    def note(self, *, changed: bool = False) -> None:
+        """Take a snapshot, unless the model has gone wrong already, which is then found out.
+
+        Where nothing has come since the last one it is still good, but of a model that somebody
+        else has changed.
+        """
         start = time.perf_counter()
-        if self._model.is_finite():
+        if (self._now.calls or changed) and self._model.is_finite():
             if self._now.calls:
                 self._before = self._now
             self._now = _Point(self._model.snapshot())
-        now = time.perf_counter()
-        self._due = now + min(SELDOM * (now - start), LATEST)
+        self._due = self._next_time(start)
+
+    def confirm(self) -> bool:
+        """Tell whether the parameters are good, of which no loss may have been computed yet.
+
+        A step is taken once more, and taken back.
+        """
+        if not self._model.is_finite():
+            return False
+        if self._probe is None or not (self._now.calls or self._before):
+            return True
+        snapshot = self._model.snapshot()
+        losses, _ = self._run(self._probe)
+        self._model.restore(snapshot)
+        if not np.isfinite(losses[0]):
+            return False
+        self._now, self._before = _Point(snapshot), None
+        return True
 
     def recover(self, bad: int | None) -> tuple[int, str]:
         """Find the step that has to be left out, and bring the model to where it was before it.
@@ -75,40 +107,40 @@ class LastGood:
         Parameters
         ----------
         bad : int, optional
-            The step of the last call whose loss is not finite. None: all are, and the model is not.
+            The step whose loss is not finite, in the last call. None: the model has gone wrong, and
+            all losses are finite.
 
         Returns
         -------
         step : int
-            Number of the step in the last call; it is negative where it was in a call before. It is
-            the one after which the model is not finite; or the one before the bad loss, if without
+            The one after which the model is not finite; or the one before the bad loss, if without
             it that loss is finite; or else the one of the bad loss.
         layer : str
             The first layer whose numbers are not finite, or "loss".
         """
         steps = self._now.steps()
-        earlier = len(steps) - len(self._now.calls[-1][2])
-        end = len(steps) if bad is None else earlier + bad
+        ends = [place for place, step in enumerate(steps) if step.step == bad]
+        end = ends[-1] if ends else len(steps)
         before: Any = None
         last: Any = None
         if end == 0:
             before, last = self._one_before()
         self._model.restore(self._now.snapshot)
-        for number, last in enumerate(steps[:end]):
+        for last in steps[:end]:
             before = self._model.snapshot()
-            self._model.run_steps(self._samples, *last)
+            self._run(last)
             if not self._model.is_finite():
-                return self._leave_out(number - earlier, before, last)
+                return self._leave_out(before, last)
         if bad is None:  # no loss has been computed of the last parameters, and none is to be had
-            return self._leave_out(end - 1 - earlier, before, last)
+            return self._leave_out(before, last)
         now, layer = self._model.snapshot(), self._culprit(steps[end])
         if before is not None:
             self._model.restore(before)
-            losses, _ = self._model.run_steps(self._samples, *steps[end])
+            losses, _ = self._run(steps[end])
             if np.isfinite(losses[0]) and self._model.is_finite():
                 self._model.restore(before)
                 self._now, self._before = _Point(before), None
-                return bad - 1, layer
+                return last.step, layer
         self._model.restore(now)
         self._now = _Point(now)
         self._before = None if before is None else _Point(before, [last])
@@ -121,17 +153,26 @@ class LastGood:
         *steps, last = self._before.steps()
         self._model.restore(self._before.snapshot)
         for step in steps:
-            self._model.run_steps(self._samples, *step)
+            self._run(step)
         return self._model.snapshot(), last
 
-    def _leave_out(self, number: int, before: Any, step: Call) -> tuple[int, str]:
+    def _leave_out(self, before: Any, step: Call) -> tuple[int, str]:
         """Go back to before a step after which the model is not good."""
         layer = self._culprit(step)
         self._model.restore(before)
         self._now, self._before = _Point(before), None
-        return number, layer
+        return step.step, layer
+
+    def _run(self, call: Call) -> tuple[np.ndarray, np.ndarray]:
+        result: tuple[np.ndarray, np.ndarray] = self._model.run_steps(self._samples, *call[1:])
+        return result
 
     def _culprit(self, step: Call) -> str:
-        order, bounds, _ = step
-        layer: str = self._model.culprit(self._samples, order[bounds[0] : bounds[1]])
+        rows = step.order[step.bounds[0] : step.bounds[1]]
+        layer: str = self._model.culprit(self._samples, rows)
         return layer
+
+    @staticmethod
+    def _next_time(start: float) -> float:
+        now = time.perf_counter()
+        return now + min(SELDOM * (now - start), LATEST)

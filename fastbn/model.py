@@ -18,7 +18,7 @@ import numpy as np
 from fastbn import persistence
 from fastbn._buffers import INFERENCE_ROWS, Layout, aligned_zeros, allocate_workspace
 from fastbn._checkpoint import CheckpointFile
-from fastbn._checks import flag, integer, kernel_input, number, pair, weights_array
+from fastbn._checks import flag, integer, number, pair, weights_array
 from fastbn._culprit import culprit
 from fastbn._inputs import InputScaling, feature_matrix
 from fastbn._memory import peak_bytes
@@ -168,7 +168,7 @@ class BatchNormMLP:
 
     def _reset_scratch(self) -> None:
         self._free: list[kernels.Workspace] = []  # scratch memory that no call is using
-        self._training = threading.Lock()
+        self._training = threading.RLock()  # callbacks of a fit may train, too
         self._teams: dict[int, TrainingTeam] = {}  # by bits of the minibatch's rows
 
     def _initialize(self) -> None:
@@ -322,17 +322,18 @@ class BatchNormMLP:
             file = CheckpointFile(self, checkpoint, checkpoint_every, plan, samples, validation)
             if resume:
                 samples = file.read(samples)
-        return train(
-            self,
-            samples,
-            samples.x.shape[0],
-            plan,
-            weight=samples.weight if samples.weight.size else None,
-            evaluate=evaluate,
-            callbacks=callbacks,
-            progress=progress,
-            checkpoint=file,
-        )
+        with self._alone():
+            return train(
+                self,
+                samples,
+                samples.x.shape[0],
+                plan,
+                weight=samples.weight if samples.weight.size else None,
+                evaluate=evaluate,
+                callbacks=callbacks,
+                progress=progress,
+                checkpoint=file,
+            )
 
     def fit_bytes(
         self, n_samples: int, batch_size: int, *, x_dtype: Any = None, sample_weight: bool = False,
@@ -568,6 +569,8 @@ class BatchNormMLP:
         """
         check_snapshot(snapshot, self._state())
         with self._alone():
+            for buffer in (self.params, self.m, self.v):
+                buffer[:] = 0  # the gaps, too
             self.steps = snapshot["steps"]
             self.scaling = dataclasses.replace(
                 self.scaling, is_fitted=snapshot["input_is_fitted"],
@@ -580,11 +583,6 @@ class BatchNormMLP:
         """Tell whether all parameters, moments and running statistics are numbers."""
         trained = (self.params, self.m, self.v, self.running_mean, self.running_var)
         return all(bool(np.isfinite(buffer).all()) for buffer in trained)
-
-    def is_sound(self, samples: kernels.Samples, rows: np.ndarray) -> bool:
-        """Tell whether the outputs on some samples, the first of `rows`, are numbers."""
-        rows = rows[:INFERENCE_ROWS]
-        return bool(np.isfinite(self._logits(kernel_input(samples.x[rows]))).all())
 
     def culprit(self, samples: kernels.Samples, rows: np.ndarray) -> str:
         """Name the first layer whose numbers are not finite on some samples; "loss" if none is."""

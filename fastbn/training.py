@@ -51,9 +51,6 @@ class Trainee(Protocol):
     def is_finite(self) -> bool:
         """Tell whether all of the state are numbers."""
 
-    def is_sound(self, samples: Any, rows: np.ndarray) -> bool:
-        """Tell whether the outputs on some samples are numbers."""
-
     def culprit(self, samples: Any, rows: np.ndarray) -> str:
         """Name the first layer whose numbers are not finite on a minibatch."""
 
@@ -160,7 +157,7 @@ class _Fit:
         self.every = (checkpoint and checkpoint.every) or self.steps  # between two checkpoints
         self.chunk = _Chunk()
         self.state = FitState()
-        self.start = self.last_lr = 0.0
+        self.start = 0.0
 
     def run(self, progress: bool | str) -> History:
         """Train to the end, or to where the fit is stopped."""
@@ -184,20 +181,28 @@ class _Fit:
 
     def _finish(self) -> None:
         """Go back to the best epoch; a fit that was not interrupted is over."""
-        state, reason = self.state, self.state.history.stop_reason
-        if state.best_state is not None and (state.since > 0 or reason == "diverged"):
+        state, history = self.state, self.state.history
+        is_diverged = history.stop_reason == "diverged"
+        goes_back = state.best_state is not None and (state.since > 0 or is_diverged)
+        if goes_back:
             self.model.restore(state.best_state)
-        if reason != "interrupted":  # else the checkpoint is of where the fit can go on
-            state.is_over, state.has_begun, state.best_state = True, False, None
-            self._save()
+        if history.stop_reason == "interrupted":
+            return  # the checkpoint is of where the fit can go on
+        is_single = self.plan.epochs * self.steps == 1  # of which the next fit will tell
+        if not (goes_back or is_single or self.good.confirm()):
+            try:
+                self._leave_out(*self.good.recover(None))
+            except DivergenceError:
+                if self.plan.on_divergence != "stop":
+                    raise
+        state.is_over, state.has_begun, state.best_state = True, False, None
+        self._save()
 
     def _epoch(self) -> str | None:
         """Train an epoch, or what is left of it; return why the fit ends with it, if it does."""
         state, before = self.state, self.state.history.epochs * self.steps
         order = self.model.next_order(self.n_samples, self.plan.shuffle)
         state.has_begun = True
-        if state.losses.size:
-            self.last_lr = float(self.lr_of(before + state.losses.size - 1))
         while state.losses.size < self.steps and not self.signals.pressed:
             done = state.losses.size
             until_save = self.every - (before + done) % self.every
@@ -233,43 +238,34 @@ class _Fit:
 
     def _take(self, order: np.ndarray, last: int) -> None:
         """Take steps of the epoch, up to step `last`; one that is left out has no loss."""
-        state, history, plan = self.state, self.state.history, self.plan
-        before, first = history.epochs * self.steps, state.losses.size
+        state, first = self.state, self.state.losses.size
+        before = state.history.epochs * self.steps
         start, lrs = first, np.array([self.lr_of(before + step) for step in range(first, last)])
-        self.last_lr = float(lrs[-1])
         while first < last:
             bounds = self.bounds[first : last + 1]
-            losses, correct = self.good.take(order, bounds, lrs[first - start :])
+            losses, correct = self.good.take(before + first, order, bounds, lrs[first - start :])
             bad = np.flatnonzero(~np.isfinite(losses))
-            if not bad.size and self._is_good(order, last):
+            looks = self.plan.on_divergence == "skip" or last == self.steps
+            if not bad.size and (not looks or self.model.is_finite()):
                 state.note(losses, correct)
-                state.skipped_on_end = 0
                 return
-            left_out, layer = self.good.recover(int(bad[0]) if bad.size else None)
-            number = before + first + left_out + 1
-            state.note(losses[: max(left_out, 0)], correct[: max(left_out, 0)])
-            if left_out < 0:  # of calls before
-                state.take_back(-left_out)
-            if left_out > 0:
-                state.skipped_on_end = 0
-            can_skip = left_out >= -1 and state.skipped_on_end < MOST_SKIPPED
-            if plan.on_divergence != "skip" or not can_skip:
-                history.stop_reason = "diverged"
-                raise DivergenceError(number, layer, history)
-            state.skipped_on_end += 1
-            history.skipped.append(number)
-            if state.losses.size < first + left_out + 1:
-                state.note(np.array([math.nan]), np.array([0]))
-            first += left_out + 1
+            step, layer = self.good.recover(before + first + int(bad[0]) if bad.size else None)
+            kept = max(step - before - first, 0)
+            state.note(losses[:kept], correct[:kept])
+            self._leave_out(step, layer)
+            first = state.losses.size
 
-    def _is_good(self, order: np.ndarray, last: int) -> bool:
-        """Look at the model after steps whose losses are finite, where nobody else will."""
-        if self.plan.on_divergence != "skip" and last < self.steps:
-            return True  # the next loss will tell
-        if not self.model.is_finite():
-            return False
-        is_end = last == self.steps and self.state.history.epochs + 1 == self.plan.epochs
-        return not is_end or self.model.is_sound(self.samples, order[self.bounds[-2] :])
+    def _leave_out(self, step: int, layer: str) -> None:
+        """Skip a step, which the model is before now, or end the fit there."""
+        state, history = self.state, self.state.history
+        place, number = step - history.epochs * self.steps, step + 1
+        too_many = _run_length({*history.skipped, number}, number) > MOST_SKIPPED
+        if self.plan.on_divergence != "skip" or too_many:
+            state.cut(max(place, 0))
+            history.stop_reason = "diverged"
+            raise DivergenceError(number, layer, history)
+        history.skipped.append(number)
+        state.skip(place)
 
     def _end_epoch(self, order: np.ndarray) -> None:
         """Note what the epoch came to, or the part of it that was trained."""
@@ -286,8 +282,9 @@ class _Fit:
         history.loss.append(float(total / max(shares.sum(), 1e-300)) if taken.any() else math.nan)
         if self.plan.score == "accuracy":
             history.accuracy.append(float(correct.sum() / max(rows.sum(), 1)))
-        history.lr.append(self.last_lr)
-        history.steps.append(history.epochs * self.steps - (self.steps - done))
+        step = history.epochs * self.steps - (self.steps - done)
+        history.lr.append(float(self.lr_of(step - 1)))
+        history.steps.append(step)
         if self.evaluate is not None:
             val_loss, val_score = self.evaluate()
             history.val_loss.append(val_loss)
@@ -299,8 +296,8 @@ class _Fit:
         """Why training ends after this epoch; None if it goes on. Every callback is called."""
         history, plan = self.state.history, self.plan
         results = [callback(self.model, history) for callback in self.callbacks]
-        if self.callbacks:  # which may have changed the model
-            self.good.note()
+        if any(getattr(callback, "changes_model", True) for callback in self.callbacks):
+            self.good.note(changed=True)
         stops = [isinstance(result, bool | np.bool_) and bool(result) for result in results]
         if plan.until_accuracy is not None and history.accuracy[-1] > plan.until_accuracy:
             return "until_accuracy"
@@ -318,18 +315,30 @@ class _Fit:
             return
         value = getattr(state.history, rule.monitor)[-1]
         value = value if rule.monitor.endswith("loss") else -value
-        if math.isfinite(value) and not state.best - rule.min_delta <= value:
+        improves = math.isfinite(value) and not state.best - rule.min_delta <= value
+        if improves and (rule.monitor.startswith("val_") or self.good.confirm()):
             state.best, state.since = value, 0
             if rule.restore_best:
+                state.best_state = None  # before there is another
                 state.best_state = self.model.snapshot()
         else:
             state.since += 1
 
     def _save(self) -> None:
-        """Write a checkpoint; not one of a model that has gone wrong, as the next loss will say."""
-        if self.checkpoint is not None and self.model.is_finite():
+        """Write a checkpoint, unless the model has gone wrong, as the next loss will tell."""
+        if self.checkpoint is not None and self.good.confirm():
             self.state.seconds = time.perf_counter() - self.start
             self.checkpoint.write(self.state)
+
+
+def _run_length(numbers: set[int], number: int) -> int:
+    """Return how many numbers on end there are, with `number` among them."""
+    first = last = number
+    while first - 1 in numbers:
+        first -= 1
+    while last + 1 in numbers:
+        last += 1
+    return last - first + 1
 
 
 def _callables(callbacks: Iterable[Callback]) -> list[Callback]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import numpy as np
 
@@ -88,3 +89,23 @@ def over_samples(x, layout, function):
     """Reduce x over all axes but that of the features."""
     axis = feature_axis(layout)
     return function(x, axis=tuple(i for i in range(x.ndim) if i != axis))
+
+
+def held_by_another_thread(model):
+    """Let another thread hold the model's lock, as one that trains it does; returns its release."""
+    has_it, done = threading.Event(), threading.Event()
+
+    def hold():
+        with model._alone():
+            has_it.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    has_it.wait()
+
+    def release():
+        done.set()
+        thread.join()
+
+    return release

@@ -15,6 +15,7 @@ import threading
 
 import numpy as np
 import pytest
+from cases import held_by_another_thread
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -366,8 +367,10 @@ def test_a_model_that_another_thread_trains_is_left_alone(data, tmp_path):
         fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
     model = fastbn.BatchNormMLP(SIZES)
     state = pickle.dumps(model)
-    with model._training, pytest.raises(RuntimeError, match="another thread"):
+    release = held_by_another_thread(model)
+    with pytest.raises(RuntimeError, match="another thread"):
         fit(model, data, tmp_path / "c", resume=True)
+    release()
     assert pickle.dumps(model) == state
 
 
@@ -417,7 +420,6 @@ CRAFTED = {
     "counts": odd("best_counts", {"steps": 3}),
     "best without tensors": odd("best_counts", {"steps": 3, "input_is_fitted": True}),
     "seconds": odd("seconds", "long"),
-    "skipped": odd("skipped_on_end", 1.5),
     "no facts": odd("facts", None),
     "no epochs": lambda header, tensors: header.update(epochs=0),
     "losses": odd_list("losses", 0.5),
@@ -453,10 +455,10 @@ def test_a_signal_between_two_looks_is_not_missed(data, tmp_path, monkeypatch):
     """It comes after the last callback of an epoch whose checkpoint is not due."""
     note, pressed = training.LastGood.note, []
 
-    def press(good):
-        if not pressed:
+    def press(good, *, changed=False):
+        if changed and not pressed:
             pressed.append(os.kill(os.getpid(), signal.SIGINT))
-        note(good)
+        note(good, changed=changed)
 
     monkeypatch.setattr(training.LastGood, "note", press)
     path = tmp_path / "c"
@@ -487,3 +489,44 @@ def test_notes_that_are_too_long_are_refused_at_once(data, tmp_path):
     with pytest.raises(ValueError, match="^metadata: expected at most 1,048,576 characters"):
         model.save(tmp_path / "c")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("how", ["skip", "stop", "raise"])
+@pytest.mark.parametrize("bad", [3, 11, 12, 23])
+@pytest.mark.parametrize("every", [1, None])
+def test_a_kill_right_after_a_step_that_explodes(data, tmp_path, how, bad, every):
+    """Its parameters are finite, and no loss has been computed of them: they are not written."""
+
+    def train(path, killed_at=None):
+        def schedule(step):
+            if killed_at is not None and step > killed_at:
+                raise Killed
+            return 1e30 if step == bad else 0.02
+
+        model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
+        try:
+            history = fit(
+                model, data, path, schedule=schedule, on_divergence=how, checkpoint_every=every,
+                resume=True,
+            )  # fmt: skip
+        except fastbn.DivergenceError as error:
+            history = error.history
+        return facts(model, history)
+
+    expected = train(tmp_path / "whole")
+    with contextlib.suppress(Killed):
+        train(tmp_path / "parts", killed_at=bad)
+    found = train(tmp_path / "parts")
+    assert_same(found, expected)
+    assert found["counts"][0] == (71 if how == "skip" else bad)
+
+
+def test_notes_of_a_checkpoint_come_back(data, tmp_path):
+    model = fastbn.BatchNormMLP(SIZES)
+    model.metadata = {"who": "me"}
+    with pytest.raises(Killed):
+        fit(model, data, tmp_path / "c", killed_at=20)
+    again = fastbn.BatchNormMLP(SIZES)
+    fit(again, data, tmp_path / "c", resume=True)
+    assert again.metadata == {"who": "me"}
+    assert fastbn.BatchNormMLP.load(tmp_path / "c").metadata == {"who": "me"}

@@ -312,8 +312,8 @@ def test_snapshots_are_few(rng, monkeypatch):
     monkeypatch.setattr(model, "snapshot", lambda: taken.append(1) or snapshot())
     good = LastGood(model, samples)
     order, bounds, lrs = np.arange(N), np.arange(STEPS + 1) * BATCH, np.full(STEPS, 1e-3)
-    for _ in range(500):
-        good.take(order, bounds, lrs)
+    for call in range(500):
+        good.take(call * STEPS, order, bounds, lrs)
     assert 2 <= len(taken) <= 500 * 3 / _last_good.SELDOM + 2  # three looks at the clock a call
     assert len(good._now.calls) <= _last_good.SELDOM
 
@@ -406,6 +406,130 @@ def test_an_error_of_a_divergence_travels_between_processes(rng):
     assert (str(twin), twin.step, twin.history) == (
         str(caught.value), caught.value.step, caught.value.history,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 16, 64])
+@pytest.mark.parametrize("lr", [1e30, 300.0])
+def test_when_skipping_ends_does_not_depend_on_the_clock(rng, monkeypatch, lr, chunk):
+    """A rate at which every step explodes: ten are left out, in calls of any length."""
+    monkeypatch.setattr(training._Chunk, "end", lambda self, steps: setattr(self, "steps", chunk))
+    x, y = make_data(rng, 40 * BATCH)
+    model = make(optimizer="sgd", batch_norm=False, lr=lr)
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, y, on_divergence="skip")
+    skipped = caught.value.history.skipped
+    assert caught.value.step == skipped[-1] + 1
+    assert skipped[-training.MOST_SKIPPED :] == list(
+        range(caught.value.step - training.MOST_SKIPPED, caught.value.step)
+    )
+    if lr == 1e30:
+        assert caught.value.step == 1 + training.MOST_SKIPPED
+
+
+@pytest.mark.parametrize("how", ["stop", "skip"])
+def test_the_best_epoch_is_none_whose_last_step_explodes(rng, how):
+    x, y = make_data(rng)
+    model = make(optimizer="sgd", batch_norm=False)
+    rule = fastbn.EarlyStopping(patience=9, monitor="loss", restore_best=True)
+    history = fit(
+        model, x, y, epochs=3, on_divergence=how, early_stopping=rule,
+        schedule=lambda step: 1e30 if step == STEPS - 1 else 1e-9,
+    )  # fmt: skip
+    assert history.stop_reason == ("diverged" if how == "stop" else "epochs")
+    assert np.isfinite(model.evaluate(x, y)[0])
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("end", ["callback", "until_accuracy", "epochs"])
+@pytest.mark.parametrize("how", ["raise", "stop", "skip"])
+def test_the_last_step_is_looked_at_on_every_way_out(rng, how, end, batch_norm):
+    x, y = make_data(rng)
+    model = make(optimizer="sgd", batch_norm=batch_norm)
+    other = make(optimizer="sgd", batch_norm=batch_norm, lr=0.01)
+    options = {
+        "callback": {"callbacks": [lambda model, history: True]},
+        "until_accuracy": {"until_accuracy": 0.0},
+        "epochs": {"epochs": 1},
+    }[end]
+    rate = 1e38 if batch_norm else 1e30
+    options["schedule"] = lambda step: rate if step == STEPS - 1 else 0.01
+    if how == "raise":
+        with pytest.raises(fastbn.DivergenceError) as caught:
+            fit(model, x, y, **options)
+        assert caught.value.step == STEPS
+    else:
+        history = fit(model, x, y, on_divergence=how, **options)
+        assert history.stop_reason == ("diverged" if how == "stop" else end)
+        assert history.skipped == ([] if how == "stop" else [STEPS])
+    take(other, x, y, range(STEPS - 1))
+    assert same(model, other)
+
+
+def test_the_step_before_a_minibatch_that_is_skipped_last_is_looked_at_too(rng):
+    x, y = poisoned(rng, STEPS - 1)
+    model, other = (make(optimizer="sgd", batch_norm=False, lr=0.01) for _ in range(2))
+    history = fit(
+        model, x, y, epochs=1, on_divergence="skip",
+        schedule=lambda step: 1e30 if step == STEPS - 2 else 0.01,
+    )  # fmt: skip
+    assert history.skipped == [STEPS, STEPS - 1]
+    take(other, x, y, range(STEPS - 2))
+    assert same(model, other)
+
+
+@pytest.mark.parametrize("mode", ["zscore", "minmax"])
+def test_a_scaling_that_is_none_is_refused(rng, mode):
+    x, y = make_data(rng)
+    clean = x.copy()
+    x[7, 2] = np.nan
+    model = make(input_normalization=mode)
+    before = pickle.dumps(model)
+    with pytest.raises(
+        ValueError, match="X: expected finite numbers to scale, got NaN in feature 2"
+    ):
+        fit(model, x, y, check_finite=False, on_divergence="skip")
+    assert pickle.dumps(model) == before
+    fit(model, clean, y)
+
+
+def test_variances_that_overflow_but_together_are_none(rng):
+    x = rng.standard_normal((64, 4)).astype(np.float32) * np.float32(3e18)
+    model = fastbn.BatchNormMLP((4, 64, 3))
+    assert np.isfinite(model.fit(x, np.arange(64) % 3, epochs=2, batch_size=32).loss).all()
+
+
+def test_the_rate_of_an_epoch_is_that_of_its_last_step(rng, monkeypatch):
+    x, y = make_data(rng)
+    for chunk in (1, 64):
+        monkeypatch.setattr(
+            training._Chunk, "end", lambda self, steps, chunk=chunk: setattr(self, "steps", chunk)
+        )
+        history = fit(
+            make(optimizer="sgd", batch_norm=False), x, y, on_divergence="stop",
+            schedule=lambda step: 1e30 if step == STEPS + 2 else (step + 1) / 1000,
+        )  # fmt: skip
+        assert history.lr == [STEPS / 1000, (STEPS + 2) / 1000]
+
+
+def test_callbacks_that_change_nothing_cost_no_snapshots(rng, monkeypatch):
+    x, y = make_data(rng)
+
+    def quiet(model, history):
+        return None
+
+    counts = []
+    for changes in (False, True):
+        quiet.changes_model = changes
+        model, taken = make(), []
+        snapshot = model.snapshot
+        monkeypatch.setattr(_last_good, "SELDOM", 1e9)
+        monkeypatch.setattr(
+            model, "snapshot", lambda taken=taken, snapshot=snapshot: taken.append(1) or snapshot()
+        )
+        fit(model, x, y, epochs=50, callbacks=[quiet])
+        counts.append(len(taken))
+    assert counts[0] <= 3
+    assert counts[1] >= 50
 
 
 # -- at the door -----------------------------------------------------------------------------------

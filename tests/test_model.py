@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 import pytest
-from cases import JIT_DISABLED
+from cases import JIT_DISABLED, held_by_another_thread
 
 import fastbn
 
@@ -299,8 +299,14 @@ def test_one_model_predicts_in_many_threads(rng):
 def test_a_model_is_trained_by_one_thread_at_a_time(data):
     model = fastbn.BatchNormMLP(SIZES)
     before = model.params.copy()
-    with model._training, pytest.raises(RuntimeError, match="another thread"):
+    release = held_by_another_thread(model)
+    with pytest.raises(RuntimeError, match="another thread"):
         model.train_step(*data)
+    state = pickle.dumps(model)
+    with pytest.raises(RuntimeError, match="another thread"):
+        fit(model, data)
+    assert pickle.dumps(model) == state
+    release()
     assert np.array_equal(model.params, before)
     model.train_step(*data)
     assert model.steps == 1

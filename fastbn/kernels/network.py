@@ -61,7 +61,7 @@ from fastbn.kernels.losses import (
 )
 from fastbn.kernels.optimizers import adam, clip_factor, rmsprop, sgd
 from fastbn.kernels.preprocessing import gather_panels, gather_rows
-from fastbn.kernels.reductions import row_sum
+from fastbn.kernels.reductions import is_finite, row_sum
 
 # columns of the layer table
 N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
@@ -555,7 +555,7 @@ def train_steps(
         forward(network, recipe, work, samples, batch, step, member)
         loss, hits = loss_gradient(network, recipe, work, samples, batch, member)
         if member.rank == 0:
-            is_number = row_sum(work.var) < math.inf and number(loss) < math.inf
+            is_number = is_finite(work.var) and number(loss) < math.inf
             losses[s] = loss if is_number else math.nan
             correct[s] = hits
         backward(network, recipe, work, samples, batch, step, member)

@@ -35,6 +35,16 @@ def row_sum(row):
 
 
 @njit
+def is_finite(row):
+    """Tell whether all numbers of a row are finite."""
+    odd = 0
+    for i in range(row.size):
+        if not abs(row[i]) < np.inf:
+            odd += 1
+    return odd == 0
+
+
+@njit
 def block_moments(block, shift):
     """Sum of d and of d*d over one block, d = block - shift."""
     total = block.dtype.type(0)

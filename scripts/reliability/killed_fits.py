@@ -30,6 +30,7 @@ class Job:
     model: dict[str, Any]
     fit: dict[str, Any]
     weighted: bool
+    explodes: int | None  # a step whose rate is far too large
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Job:
@@ -57,9 +58,11 @@ class Job:
                 "schedule": one_of(None, "cosine", "one-cycle"),
                 "checkpoint_every": one_of(None, 7, 50),
                 "early_stopping": one_of(None, stop),
+                "on_divergence": one_of("stop", "skip"),
                 "shuffle": one_of(True, True, False),
             },
             weighted=bool(rng.integers(2)),
+            explodes=one_of(None, int(rng.integers(200, 600))),
         )
 
     def train(self, folder: pathlib.Path, began: Any = None, **checkpoint: Any) -> None:
@@ -68,11 +71,14 @@ class Job:
         X = rng.standard_normal((2000, self.sizes[0])).astype(np.float32)
         y = (X[:, 0] > 0) + 2 * (X[:, 1] > 0) + (X[:, 2] > 1)
         model = BatchNormMLP(self.sizes, **self.model)
+        fit = dict(self.fit)
+        if self.explodes is not None:
+            fit["schedule"] = lambda step: 1e30 if step == self.explodes else 1e-3
         if began is not None:
             began.set()
         history = model.fit(
             X, y, validation_data=(X[:300], y[:300]), progress=False, **checkpoint,
-            sample_weight=rng.uniform(0.5, 2.0, len(X)) if self.weighted else None, **self.fit,
+            sample_weight=rng.uniform(0.5, 2.0, len(X)) if self.weighted else None, **fit,
         )  # fmt: skip
         if history.stop_reason == "interrupted":
             raise SystemExit(3)
