@@ -93,7 +93,7 @@ class LastGood:
             return False
         if self._probe is None or not (self._now.calls or self._before):
             return True
-        snapshot = self._model.snapshot()
+        snapshot = self._model.snapshot() if self._now.calls else self._now.snapshot
         losses, _ = self._run(self._probe)
         self._model.restore(snapshot)
         if not np.isfinite(losses[0]):

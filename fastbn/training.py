@@ -186,6 +186,7 @@ class _Fit:
         goes_back = state.best_state is not None and (state.since > 0 or is_diverged)
         if goes_back:
             self.model.restore(state.best_state)
+            self.good = LastGood(self.model, self.samples)
         if history.stop_reason == "interrupted":
             return  # the checkpoint is of where the fit can go on
         is_single = self.plan.epochs * self.steps == 1  # of which the next fit will tell

@@ -530,3 +530,19 @@ def test_notes_of_a_checkpoint_come_back(data, tmp_path):
     fit(again, data, tmp_path / "c", resume=True)
     assert again.metadata == {"who": "me"}
     assert fastbn.BatchNormMLP.load(tmp_path / "c").metadata == {"who": "me"}
+
+
+@pytest.mark.parametrize("monitor", ["loss", "val_loss"])
+def test_the_last_checkpoint_is_of_the_best_epoch(data, tmp_path, monitor):
+    def schedule(step):  # from the third epoch on it becomes worse
+        return 0.01 if step < 24 else 30.0
+
+    options = {
+        "schedule": schedule, "early_stopping": fastbn.EarlyStopping(2, monitor),
+        "validation_data": (data[0][:50], data[1][:50]), "callbacks": [lambda *_: None],
+    }  # fmt: skip
+    plain, kept = (fastbn.BatchNormMLP(SIZES, optimizer="sgd") for _ in range(2))
+    expected = facts(plain, fit(plain, data, **options))
+    assert plain.steps < 48
+    assert_same(facts(kept, fit(kept, data, tmp_path / "c", **options)), expected)
+    assert np.array_equal(fastbn.BatchNormMLP.load(tmp_path / "c").params, plain.params)

@@ -55,7 +55,7 @@ def formula(rng: np.random.Generator, folder: pathlib.Path) -> str:
     x = rng.integers(0, 100, (n, sizes[0])).astype(x_dtype)
     validated = int(rng.choice([0, n // 2]))
     weight = rng.uniform(0.5, 2, n) if rng.random() < 0.5 else None
-    stopping = bool(rng.random() < 0.5)
+    stopping, calls = (bool(rng.random() < 0.5) for _ in range(2))
     y = rng.integers(0, 2, n).astype(np.int32)
     if options.get("loss"):
         y = np.stack([y] * sizes[-1], axis=1)
@@ -64,7 +64,8 @@ def formula(rng: np.random.Generator, folder: pathlib.Path) -> str:
         held = None if weight is None else weight[:n]
         model.fit(
             x[:n], y[:n], epochs=2, batch_size=min(n, batch), sample_weight=held, progress=False,
-            early_stopping=10 if stopping else None, **more,
+            early_stopping=10 if stopping else None,
+            callbacks=[lambda model, history: None] * calls, **more,
         )  # fmt: skip
 
     model = fastbn.BatchNormMLP(sizes, **options)

@@ -88,6 +88,7 @@ def error_of(call: Callable[..., Any], arguments: dict[str, Any]) -> BaseExcepti
     """Return what a call raises; a warning counts, too."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "", DeprecationWarning, "(matplotlib|pyparsing).*")
         try:
             call(**arguments)
         except Exception as error:
