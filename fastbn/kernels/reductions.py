@@ -37,11 +37,10 @@ def row_sum(row):
 @njit
 def is_finite(row):
     """Tell whether all numbers of a row are finite."""
-    odd = 0
+    finite = True
     for i in range(row.size):
-        if not abs(row[i]) < np.inf:
-            odd += 1
-    return odd == 0
+        finite &= abs(row[i]) < np.inf
+    return finite
 
 
 @njit
