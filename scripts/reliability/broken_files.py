@@ -63,7 +63,8 @@ def go_on(model: BatchNormMLP, path: pathlib.Path) -> None:
         if model.steps > start + 6:
             raise KeyboardInterrupt
 
-    with contextlib.suppress(KeyboardInterrupt):
+    # what is read may be odd enough for the loss to become infinite
+    with contextlib.suppress(KeyboardInterrupt, fastbn.DivergenceError):
         model.fit(
             X, y, epochs=1000, batch_size=16, early_stopping=fastbn.EarlyStopping(999, "loss"),
             checkpoint=path, checkpoint_every=4, resume=True, callbacks=[stop], progress=False,
