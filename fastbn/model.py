@@ -258,9 +258,8 @@ class BatchNormMLP:
             Look for NaN and infinities in X before training.
         on_divergence : "raise", "stop" or "skip"
             When the loss of a minibatch is not finite, or a variance in it, the model goes back to
-            the last parameters whose loss was, and the fit ends: with an error, or with a history
-            that says "diverged". "skip" leaves the minibatch out instead, ten of them on end at
-            most.
+            before the step that made it so, and the fit ends: with an error, or with a history that
+            says "diverged". "skip" leaves that step out instead, ten of them on end at most.
         checkpoint : path, optional
             A file to write the model and the state of the fit to, which `load` takes, too. In
             Python's main thread Ctrl-C and SIGTERM are noticed after the current step, and write it
