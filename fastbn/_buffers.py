@@ -65,6 +65,12 @@ class Layout:
             self.padded_units += rounded_up(n_out)
         self.table = np.array(rows, np.int64)
         self.widest = int(self.table[:, kernels.N_OUT].max())
+        # of each normalized layer's part of a (units,) buffer
+        self.statistics_places = {
+            f"layers.{index}": (int(layer[kernels.UNIT]), (int(layer[kernels.N_OUT]),))
+            for index, layer in enumerate(self.table)
+            if layer[kernels.NORMALIZED]
+        }
 
     def _place(self, name: str, shape: tuple[int, ...]) -> int:
         start = self.size
@@ -84,7 +90,7 @@ class Layout:
         multiply with it, and where the others' part of the data is less than what would go from
         core to core instead: z, dz, the weight and its gradient.
         """
-        inputs, units = map(int, self.table[0, [kernels.N_IN, kernels.N_OUT]])
+        inputs, units = self.inputs, int(self.table[0, kernels.N_OUT])
         others = members - 1
         enough = units >= KEPT_UNITS * others
         return others > 0 and enough and others * rows * inputs <= units * (rows + inputs)
@@ -102,15 +108,6 @@ class Layout:
     def n_parameters(self) -> int:
         """Trained numbers, gaps left out."""
         return sum(math.prod(shape) for _, shape in self.places.values())
-
-    @property
-    def statistics_places(self) -> dict[str, tuple[int, tuple[int, ...]]]:
-        """Name, start and shape of each normalized layer's part of a (units,) buffer."""
-        return {
-            f"layers.{index}": (int(layer[kernels.UNIT]), (int(layer[kernels.N_OUT]),))
-            for index, layer in enumerate(self.table)
-            if layer[kernels.NORMALIZED]
-        }
 
     @staticmethod
     def view(buffer: np.ndarray, start: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -7,6 +7,7 @@ to the bit whenever they are taken, so that any state since then can be gone bac
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -31,6 +32,10 @@ class Call(NamedTuple):
         bounds = self.bounds[place : place + 2]
         return Call(self.step + place, self.order, bounds, self.lrs[place : place + 1])
 
+    def rows(self) -> np.ndarray:
+        """Return the samples."""
+        return self.order[self.bounds[0] : self.bounds[-1]]
+
 
 @dataclasses.dataclass
 class _Point:
@@ -52,7 +57,7 @@ class LastGood:
         self._now = _Point(model.snapshot())
         # The point before, whose last step leads to `_now`: until a loss has been computed of that.
         self._before: _Point | None = None
-        self._probe: Call | None = None  # a step whose loss was finite
+        self._sane: tuple[Call, np.ndarray] | None = None  # the last steps that had losses
         self._due = self._next_time(start)
 
     def take(
@@ -64,10 +69,10 @@ class LastGood:
         call = Call(step, order, bounds, lrs)
         self._now.calls.append(call)
         losses, correct = self._run(call)
-        finite = np.flatnonzero(np.isfinite(losses))
-        if finite.size:
-            self._probe = call.one(int(finite[-1]))
-        if np.isfinite(losses[0]):
+        finite = np.isfinite(losses)
+        if finite.any():
+            self._sane = call, finite
+        if finite[0]:
             self._before = None
         return losses, correct
 
@@ -87,18 +92,19 @@ class LastGood:
     def confirm(self) -> bool:
         """Tell whether the parameters are good, of which no loss may have been computed yet.
 
-        A step is taken once more, and taken back.
+        A minibatch that had a loss has to have one again.
         """
         if not self._model.is_finite():
             return False
-        if self._probe is None or not (self._now.calls or self._before):
+        if self._sane is None or not (self._now.calls or self._before):
             return True
-        snapshot = self._model.snapshot() if self._now.calls else self._now.snapshot
-        losses, _ = self._run(self._probe)
-        self._model.restore(snapshot)
-        if not np.isfinite(losses[0]):
+        call, finite = self._sane
+        rows = call.one(int(np.flatnonzero(finite)[-1])).rows()
+        if not math.isfinite(self._model.next_loss(self._samples, rows)):
             return False
-        self._now, self._before = _Point(snapshot), None
+        if self._now.calls:
+            self._now = _Point(self._model.snapshot())
+        self._before = None
         return True
 
     def recover(self, bad: int | None) -> tuple[int, str]:
@@ -168,8 +174,7 @@ class LastGood:
         return result
 
     def _culprit(self, step: Call) -> str:
-        rows = step.order[step.bounds[0] : step.bounds[1]]
-        layer: str = self._model.culprit(self._samples, rows)
+        layer: str = self._model.culprit(self._samples, step.rows())
         return layer
 
     @staticmethod

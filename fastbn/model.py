@@ -399,10 +399,11 @@ class BatchNormMLP:
 
     def run_steps(
         self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
-        *, logs: Sequence[np.ndarray | None] | None = None,
+        *, logs: Sequence[np.ndarray | None] | None = None, learns: bool = True,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each.
 
+        A model that does not learn only takes the running statistics of what it sees.
         `logs` has an array for each thread to note when it does what (`fastbn.profiling`), or None,
         and decides how many threads there are.
         """
@@ -414,7 +415,7 @@ class BatchNormMLP:
             size = team.size(lrs.size) if logs is None else len(logs)
             work = stack.enter_context(self._workspace(rows, size))
             self.begin(samples)
-            recipe = self._recipe(rows, size, samples.weight.size > 0)
+            recipe = self._recipe(rows, size, samples.weight.size > 0, learns)
             network, steps = self._network(), self.steps
             start = time.perf_counter()
             try:
@@ -428,11 +429,24 @@ class BatchNormMLP:
                 )  # fmt: skip
             finally:
                 # Ctrl-C comes before the call or after it, and then all steps have been taken
-                if (correct >= 0).all():
+                if learns and (correct >= 0).all():
                     self.steps += lrs.size
-            if logs is None:
+            if logs is None and learns:
                 team.learn(size, int(bounds[-1] - bounds[0]), time.perf_counter() - start)
         return losses, correct
+
+    def next_loss(self, samples: kernels.Samples, rows: np.ndarray) -> float:
+        """Loss of the next training step if it were on some rows; the model is left as it is."""
+        statistics = (self.running_mean, self.running_var)
+        copies = [buffer.copy() for buffer in statistics]
+        try:
+            losses, _ = self.run_steps(
+                samples, rows, np.array([0, rows.size]), np.zeros(1), learns=False
+            )
+        finally:
+            for buffer, copy in zip(statistics, copies, strict=True):
+                buffer[:] = copy
+        return float(losses[0])
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -664,7 +678,9 @@ class BatchNormMLP:
             self.running_mean, self.running_var,
         )  # fmt: skip
 
-    def _recipe(self, rows: int, members: int, has_weights: bool = False) -> kernels.Recipe:
+    def _recipe(
+        self, rows: int, members: int, has_weights: bool = False, learns: bool = True
+    ) -> kernels.Recipe:
         config, number = self.config, self.dtype.type
         weighted = config.weighted and has_weights
         return kernels.Recipe(
@@ -689,6 +705,7 @@ class BatchNormMLP:
             max_norm=math.inf if config.max_norm is None else config.max_norm,
             # weights that statistics need have to be there before the first product is used
             keeps_rows=not weighted and self.layout.keeps_rows(rows, members),
+            learns=learns,
         )
 
     @contextlib.contextmanager

@@ -51,6 +51,9 @@ class Trainee(Protocol):
     def is_finite(self) -> bool:
         """Tell whether all of the state are numbers."""
 
+    def next_loss(self, samples: Any, rows: np.ndarray) -> float:
+        """Return the loss of the next step if it were on some rows; nothing is changed."""
+
     def culprit(self, samples: Any, rows: np.ndarray) -> str:
         """Name the first layer whose numbers are not finite on a minibatch."""
 
@@ -150,7 +153,8 @@ class _Fit:
         self.model, self.samples, self.n_samples, self.plan = model, samples, n_samples, plan
         self.weight, self.evaluate, self.checkpoint = weight, evaluate, checkpoint
         self.bounds = minibatch_bounds(n_samples, plan.batch_size)
-        self.steps = self.bounds.size - 1
+        self.rows = np.diff(self.bounds)
+        self.steps = self.rows.size
         self.lr_of = schedule_function(plan.schedule, plan.lr, plan.epochs * self.steps)
         self.callbacks = _callables(callbacks)
         self.lr_of(0)  # a schedule that cannot say is refused before anything is changed
@@ -245,12 +249,14 @@ class _Fit:
         while first < last:
             bounds = self.bounds[first : last + 1]
             losses, correct = self.good.take(before + first, order, bounds, lrs[first - start :])
-            bad = np.flatnonzero(~np.isfinite(losses))
+            good = np.isfinite(losses)
             looks = self.plan.on_divergence == "skip" or last == self.steps
-            if not bad.size and (not looks or self.model.is_finite()):
+            if good.all() and (not looks or self.model.is_finite()):
                 state.note(losses, correct)
                 return
-            step, layer = self.good.recover(before + first + int(bad[0]) if bad.size else None)
+            step, layer = self.good.recover(
+                None if good.all() else before + first + int(good.argmin())
+            )
             kept = max(step - before - first, 0)
             state.note(losses[:kept], correct[:kept])
             self._leave_out(step, layer)
@@ -274,12 +280,12 @@ class _Fit:
         losses, correct = state.losses, state.correct
         state.losses, state.correct, state.has_begun = np.zeros(0), np.zeros(0, np.int64), False
         taken = np.isfinite(losses)
-        rows = np.diff(self.bounds[: done + 1]) * taken
+        rows = self.rows[:done] * taken
         shares = rows
         if self.weight is not None:
             seen = self.weight[order[: self.bounds[done]]]
             shares = np.add.reduceat(seen, self.bounds[:done]) * taken
-        total = (np.where(taken, losses, 0.0) * shares).sum()  # a BLAS sums by its threads
+        total = (losses * shares).sum(where=taken)  # a BLAS sums by its threads
         history.loss.append(float(total / max(shares.sum(), 1e-300)) if taken.any() else math.nan)
         if self.plan.score == "accuracy":
             history.accuracy.append(float(correct.sum() / max(rows.sum(), 1)))

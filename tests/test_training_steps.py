@@ -7,8 +7,8 @@ import pytest
 from cases import JIT_DISABLED, assert_close, note_error
 
 import fastbn
+from fastbn import _threads, reference_mlp
 from fastbn import reference as ref
-from fastbn import reference_mlp
 
 STEPS = 4 if JIT_DISABLED else 50
 SIZES = (5, 8, 7, 3)
@@ -206,6 +206,22 @@ def test_hits_are_those_of_the_training_forward_pass(rng):
     samples = model.training_samples(x, labels, None)
     _, correct = model.run_steps(samples, np.arange(60), np.array([0, 60]), np.array([0.1]))
     assert correct[0] == (logits.argmax(axis=0) == labels).sum()
+
+
+@pytest.mark.parametrize("threads", [1] if JIT_DISABLED else [1, 2])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_next_loss_is_told_and_nothing_is_changed(rng, monkeypatch, variant, threads):
+    monkeypatch.setattr(_threads.TrainingTeam, "size", lambda self, steps: threads)
+    x, labels = make_data(rng, 60, variant.get("loss"))
+    model = fastbn.BatchNormMLP(SIZES, **({"lr": 0.01} | variant))
+    model.train_step(x, labels)
+    samples = model.training_samples(x, labels, rng.uniform(0.5, 2, 60))
+    rows, before = rng.permutation(60)[:23], model.snapshot()
+    loss = model.next_loss(samples, rows)
+    after = model.snapshot()
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+    losses, _ = model.run_steps(samples, rows, np.array([0, 23]), np.array([1e-3]))
+    assert loss == losses[0]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

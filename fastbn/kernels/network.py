@@ -114,6 +114,7 @@ class Recipe(NamedTuple):
     decay_vectors: bool  # gamma, beta and biases, as well as weights
     max_norm: float
     keeps_rows: bool  # whether a member's features of the first layer are its own all along
+    learns: bool  # or else a step only tells its loss
 
 
 class Workspace(NamedTuple):
@@ -558,8 +559,11 @@ def train_steps(
             is_number = is_finite(work.var) and number(loss) < math.inf
             losses[s] = loss if is_number else math.nan
             correct[s] = hits
-        backward(network, recipe, work, samples, batch, step, member)
-        update(network, recipe, lrs[s], step, member)
+        if recipe.learns:
+            backward(network, recipe, work, samples, batch, step, member)
+            update(network, recipe, lrs[s], step, member)
+        else:
+            barrier(member)
     mark(member.log, BEGIN)
     restore_denormals(mode)
 
