@@ -216,10 +216,10 @@ def test_compiling_is_announced_once(insects, monkeypatch, option, lines):
     assert "compiling" not in run(*arguments).output
 
     def compiling(method):
-        def call(self, *args):
+        def call(self, *args, **options):
             for listener in list(_jit._compile_listeners):
                 listener()
-            return method(self, *args)
+            return method(self, *args, **options)
 
         return call
 
