@@ -45,7 +45,6 @@ class CheckpointFile:
     ) -> None:  # fmt: skip
         """Refuse what could not be written."""
         self.path, self.every = persistence.writable_file(path, "checkpoint"), every
-        persistence.check_metadata(model.metadata)
         folder = self.path.parent
         try:
             with tempfile.TemporaryFile(dir=folder):
@@ -68,9 +67,15 @@ class CheckpointFile:
             "data": checksum([samples.x, samples.labels, samples.targets, samples.weight]),
             "validation_data": None if validation is None else checksum(validation),
         }
+        keeps_best = rule is not None and rule.restore_best
+        model.to_bytes(*self._parts(FitState(best_state=model.snapshot() if keeps_best else None)))
 
     def write(self, state: FitState) -> None:
         """Write the model and the state of its fit: the whole file, or nothing."""
+        self._model.write(self.path, *self._parts(state))
+
+    def _parts(self, state: FitState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return what a file says of the fit, and the tensors of that."""
         history, best = state.history, state.best_state
         tensors = {f"{FIT}losses": state.losses, f"{FIT}correct": state.correct}
         for name, dtype in LISTS.items():
@@ -88,7 +93,7 @@ class CheckpointFile:
             "seconds": state.seconds,
             "is_over": state.is_over,
         }
-        self._model.write(self.path, fit, tensors)
+        return fit, tensors
 
     def read(self, samples: Samples) -> Samples:
         """Read the checkpoint, if there is one; return the samples with its scaling of inputs.

@@ -17,6 +17,8 @@ from fastbn.persistence import ModelFile
 
 MAX_COUNT = 2**53  # of steps and epochs
 
+LAYER_TENSORS = 6  # at least: weight and bias, and their moments
+
 COUNTS = ("steps", "input_is_fitted")  # of a snapshot, beside its tensors
 
 # What a checkpoint's names of tensors begin with, beside those of the model.
@@ -86,7 +88,7 @@ def layout_of(file: ModelFile, header: Header) -> Layout:
     Nothing of their size is allocated for it.
     """
     layers = len(header.config.layer_sizes) - 1
-    if layers > len(file.shapes):
+    if LAYER_TENSORS * layers > len(file.shapes):
         raise ModelFileError(
             f"{file.path}: its {len(file.shapes)} tensors do not fit its {layers} layers"
         )

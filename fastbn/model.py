@@ -519,15 +519,23 @@ class BatchNormMLP:
         tensors: dict[str, np.ndarray] | None = None,
     ) -> None:  # fmt: skip
         """Write a model file; with a fit and its tensors it is a checkpoint."""
-        state = self._state()
-        for name, tensor in state.items():
+        target = persistence.writable_file(path)
+        for name, tensor in self._state().items():
             odd = odd_numbers(name, tensor)
             if odd is not None:
                 raise ValueError(f"the model is not written: {odd}")
+        data = self.to_bytes(fit, tensors)
+        with persistence.whole_file(target, "wb") as file:
+            file.write(data)
+
+    def to_bytes(
+        self, fit: dict[str, Any] | None = None, tensors: dict[str, np.ndarray] | None = None
+    ) -> bytes:
+        """Return what a model file holds; ValueError where none can hold it."""
         header = Header(
             self.config, self.steps, self.epochs, self.scaling.is_fitted, self.metadata, fit
         )
-        persistence.write_model(path, {**state, **(tensors or {})}, header.to_dict())
+        return persistence.model_bytes({**self._state(), **(tensors or {})}, header.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BatchNormMLP:

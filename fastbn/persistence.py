@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pathlib
@@ -18,27 +19,30 @@ from fastbn.errors import ModelFileError
 
 FORMAT_VERSION = 1
 
-# Of JSON that a file may hold: what it becomes in memory is many times as large.
-MOST_JSON = 1 << 20
+# Bytes that a value of JSON takes in memory, about, and those that a file's header may take, beside
+# half the size of the file. What separates values is counted, wherever it stands.
+VALUE_BYTES = 64
+HEADER_BYTES = 1 << 20
+SEPARATORS = b"[{:,"
+
+# Bytes of a header that are looked at together.
+BLOCK = 1 << 16
 
 # safetensors' names of dtypes
 DTYPES = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64), "I64": np.dtype(np.int64)}
 
 
-def write_model(
-    path: str | os.PathLike[str], tensors: dict[str, np.ndarray], header: dict[str, Any]
-) -> None:
-    """Write `tensors` and the JSON-able `header` to `path`: the whole file, or nothing.
-
-    A failure leaves what was there before.
-    """
+def model_bytes(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> bytes:
+    """Return the file that `tensors` and the JSON-able `header` are."""
     from safetensors.numpy import save
 
-    target = writable_file(path)
     metadata = {"fastbn": _json(header)}
     data = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, metadata)
-    with whole_file(target, "wb") as file:
-        file.write(data)
+    try:
+        _check_header(io.BytesIO(data), len(data))
+    except ValueError as error:
+        raise ValueError(f"metadata: {error}") from error
+    return data
 
 
 def writable_file(path: str | os.PathLike[str], name: str = "path") -> pathlib.Path:
@@ -96,12 +100,25 @@ def check_metadata(user: Any) -> None:
 def _json(header: dict[str, Any]) -> str:
     """Return the header as JSON."""
     check_metadata(header.get("metadata", {}))
-    text = json.dumps({"format_version": FORMAT_VERSION, **header})
-    if len(text) > MOST_JSON:
+    return json.dumps({"format_version": FORMAT_VERSION, **header})
+
+
+def _check_header(file: IO[bytes], size: int) -> None:
+    """Refuse a header that would take much memory, whatever it says, before it is parsed."""
+    most = HEADER_BYTES + size // 2
+    left = int.from_bytes(file.read(8), "little")
+    cost = 0
+    while left > 0 and cost <= most:
+        block = file.read(min(left, BLOCK))
+        if not block:  # it is not as long as it says
+            return
+        left -= len(block)
+        cost += len(block) + VALUE_BYTES * sum(map(block.count, SEPARATORS))
+    if cost > most:
         raise ValueError(
-            f"metadata: expected at most {MOST_JSON:,} characters of JSON, got {len(text):,}"
+            f"expected a header of JSON that takes some {most:,} bytes in memory at most, with the "
+            f"names of the tensors, as the file has {size:,}, got more"
         )
-    return text
 
 
 class ModelFile:
@@ -128,13 +145,15 @@ class ModelFile:
 
 @contextlib.contextmanager
 def open_model(path: str | os.PathLike[str]) -> Iterator[ModelFile]:
-    """Context of a file that `write_model` wrote; ModelFileError where it is none."""
+    """Context of a file that a model was written to; ModelFileError where it is none."""
     from safetensors import safe_open
 
     target = path_of("path", path)
     if not target.is_file():
         raise ModelFileError(f"{target}: expected a model file, found none")
     with _as_model_file_error(target):
+        with open(target, "rb") as raw:
+            _check_header(raw, os.fstat(raw.fileno()).st_size)
         file = safe_open(target, framework="numpy")
         opened = ModelFile(target, file)
     with file:
@@ -155,10 +174,6 @@ def _as_model_file_error(path: pathlib.Path) -> Iterator[None]:
 
 
 def _parsed(path: pathlib.Path, text: str) -> dict[str, Any]:
-    if len(text) > MOST_JSON:
-        raise ModelFileError(
-            f"{path}: expected at most {MOST_JSON:,} characters of metadata, got {len(text):,}"
-        )
     try:
         header: dict[str, Any] = json.loads(text)
         version = header["format_version"]

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import fastbn
-from fastbn import persistence, training
+from fastbn import training
 
 SIZES = (6, 9, 4)
 
@@ -134,13 +134,13 @@ def test_it_does_not_begin_anew(data, tmp_path):
 )
 def test_when_checkpoints_are_written(data, tmp_path, monkeypatch, every, expected):
     written = []
-    write = persistence.write_model
+    write = fastbn.BatchNormMLP.write
 
-    def note(path, tensors, header):
-        written.append((header["steps"], header["fit"]["is_over"]))
-        write(path, tensors, header)
+    def note(self, path, fit, tensors):
+        written.append((self.steps, fit["is_over"]))
+        write(self, path, fit, tensors)
 
-    monkeypatch.setattr(persistence, "write_model", note)
+    monkeypatch.setattr(fastbn.BatchNormMLP, "write", note)
     fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", epochs=3, checkpoint_every=every)
     assert written == [*((steps, False) for steps in expected), (36, True)]
 
@@ -486,8 +486,12 @@ def test_notes_that_are_too_long_are_refused_at_once(data, tmp_path):
         fit(model, data, tmp_path / "c")
     assert model.steps == 0
     model.metadata = {"notes": [[]] * 1_000_000}
-    with pytest.raises(ValueError, match="^metadata: expected at most 1,048,576 characters"):
+    much = "^metadata: expected a header of JSON that takes some [0-9,]+ bytes in memory at most"
+    with pytest.raises(ValueError, match=much):
         model.save(tmp_path / "c")
+    with pytest.raises(ValueError, match=much):
+        fit(model, data, tmp_path / "c")
+    assert model.steps == 0
     assert os.listdir(tmp_path) == []
 
 

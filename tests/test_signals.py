@@ -11,7 +11,6 @@ from fastbn._signals import Signals
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 def test_a_process_forked_during_a_fit_can_be_ended():
     """A worker that a callback starts would else go on for ever, and its pool wait for it."""

@@ -179,6 +179,27 @@ def deep(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
     return len(text).to_bytes(8, "little") + text.encode() + rest
 
 
+def crowded(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
+    """Say little a hundred thousand times: in what fastbn says, in its metadata, or in a header."""
+    header, rest = parted(data)
+    count, place = int(rng.choice([1_000, 100_000])), rng.integers(4)
+    if place == 0:
+        said = json.loads(header["__metadata__"]["fastbn"])
+        value: Any = [[], {}, 1000, "", {"a": {}}][rng.integers(5)]
+        said["metadata"] = {"a": [value] * count}
+        header["__metadata__"]["fastbn"] = json.dumps(said, separators=(",", ":"))
+    elif place == 1:
+        header["__metadata__"].update({f"{number}": "" for number in range(count)})
+    elif place == 2:
+        tensor = {"dtype": "F32", "shape": [0], "data_offsets": [len(rest)] * 2}
+        header.update({f"{number}": tensor for number in range(count)})
+    else:
+        said = json.loads(header["__metadata__"]["fastbn"])
+        said["config"]["layer_sizes"] = [1] * count
+        header["__metadata__"]["fastbn"] = json.dumps(said, separators=(",", ":"))
+    return joined(header, rest)
+
+
 def odd_numbers(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
     """Put NaN, infinities or negative numbers among a tensor's."""
     header, rest = parted(data)
@@ -197,7 +218,7 @@ def odd_numbers(rng: np.random.Generator, data: bytes, files: list[bytes]) -> by
 
 MUTATIONS = [
     flip_bits, truncate, cut_out, overwrite, swap_headers, huge_shapes, huge_header,
-    other_architecture, odd_values, deep, odd_numbers,
+    other_architecture, odd_values, deep, crowded, odd_numbers,
 ]  # fmt: skip
 
 
