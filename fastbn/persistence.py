@@ -7,8 +7,8 @@ import io
 import json
 import os
 import pathlib
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -61,14 +61,15 @@ def writable_file(path: str | os.PathLike[str], name: str = "path") -> pathlib.P
 def whole_file(path: pathlib.Path, mode: str, **options: Any) -> Iterator[IO[Any]]:
     """Context of a file that takes its place, synced, only when all of it is written."""
     target = pathlib.Path(os.path.realpath(path))  # a link stays, and its target is written
-    mode_bits = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o666 & ~_umask()
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:99]}.")
+    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}")
+    file = open(temporary, mode.replace("w", "x"), **options)  # noqa: SIM115
     try:
-        with os.fdopen(descriptor, mode, **options) as file:
+        with file:
+            if target.exists():
+                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, mode_bits)
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -182,9 +183,3 @@ def _parsed(path: pathlib.Path, text: str) -> dict[str, Any]:
     if type(version) is not int or version != FORMAT_VERSION:
         raise ModelFileError(f"{path}: expected format version {FORMAT_VERSION}, got {version!r}")
     return header
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

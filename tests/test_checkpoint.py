@@ -161,6 +161,7 @@ def test_a_checkpoint_is_a_model_file(data, tmp_path):
 
 
 REFUSED = {
+    "accuracy": ({"until_accuracy": 0.9}, "resume: expected until_accuracy as in"),
     "epochs": ({"epochs": 7}, "resume: expected epochs as in .*c, 6, got 7"),
     "batch size": ({"batch_size": 9}, "resume: expected batch_size"),
     "order": ({"shuffle": False}, "resume: expected shuffle"),
@@ -287,16 +288,22 @@ TERM = """
 """
 
 
-def test_sigterm_writes_a_checkpoint_and_ends_the_process(tmp_path):
+@pytest.mark.parametrize("calls", ["of some steps", "of one step"])
+def test_sigterm_writes_a_checkpoint_and_ends_the_process(tmp_path, calls):
+    code = textwrap.dedent(TERM)
+    if calls == "of one step":
+        one = "from fastbn import training; training._Chunk.end = lambda self, steps: None"
+        code = f"{one}\n{code}"
+
     def run(name):
         return subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(TERM), name],
-            cwd=tmp_path, capture_output=True, text=True,
-        )  # fmt: skip
+            [sys.executable, "-c", code, name], cwd=tmp_path, capture_output=True, text=True
+        )
 
     assert run("killed").returncode == -signal.SIGTERM
     assert os.listdir(tmp_path) == ["c"]
-    assert 30 < fastbn.BatchNormMLP.load(tmp_path / "c").steps < 72
+    steps = fastbn.BatchNormMLP.load(tmp_path / "c").steps
+    assert steps == 31 if calls == "of one step" else 30 < steps < 72
     assert run("went_on").returncode == 0
     (tmp_path / "c").unlink()
     assert run("whole").returncode == 0
@@ -550,3 +557,110 @@ def test_the_last_checkpoint_is_of_the_best_epoch(data, tmp_path, monitor):
     assert plain.steps < 48
     assert_same(facts(kept, fit(kept, data, tmp_path / "c", **options)), expected)
     assert np.array_equal(fastbn.BatchNormMLP.load(tmp_path / "c").params, plain.params)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("kills", [[30], [40], [53], [30, 40, 53]])
+@pytest.mark.parametrize("every", [None, 5])
+def test_the_best_epoch_before_a_kill_is_gone_back_to(data, tmp_path, optimizer, kills, every):
+    def train(path, killed_at=None):
+        def schedule(step):
+            if killed_at is not None and step >= killed_at:
+                raise Killed
+            return 0.01 if step < 24 else 30.0  # from the third epoch on it becomes worse
+
+        model = fastbn.BatchNormMLP(SIZES, optimizer=optimizer)
+        rule = fastbn.EarlyStopping(3, "loss")
+        history = fit(
+            model, data, path, schedule=schedule, early_stopping=rule, resume=True,
+            checkpoint_every=every,
+        )  # fmt: skip
+        return facts(model, history)
+
+    expected = train(tmp_path / "whole")
+    assert expected["measured"]["stop_reason"] == "early_stopping"
+    assert expected["counts"][0] == 24
+    for step in kills:
+        with pytest.raises(Killed):
+            train(tmp_path / "parts", step)
+    assert_same(train(tmp_path / "parts"), expected)
+
+
+def test_steps_that_were_skipped_before_a_kill_are_not_forgotten(data, tmp_path):
+    def train(path, killed_at=None):
+        def schedule(step):
+            if killed_at is not None and step >= killed_at:
+                raise Killed
+            return 1e30 if step in (3, 28) else 0.02
+
+        model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
+        history = fit(
+            model, data, path, schedule=schedule, on_divergence="skip", resume=True,
+            checkpoint_every=5,
+        )  # fmt: skip
+        return facts(model, history)
+
+    expected = train(tmp_path / "whole")
+    assert expected["measured"]["skipped"] == [4, 29]
+    for step in (20, 33, 50):
+        with pytest.raises(Killed):
+            train(tmp_path / "parts", step)
+    assert_same(train(tmp_path / "parts"), expected)
+
+
+def test_other_weights_and_targets_are_refused(data, tmp_path):
+    x, _ = data
+    weight, y = np.linspace(0.5, 2, 97), x[:, :4] * 2
+
+    def train(y, weight, **options):
+        model = fastbn.BatchNormMLP(SIZES, loss="squared_error")
+        fit(model, (x, y), tmp_path / "c", sample_weight=weight, **options)
+
+    with pytest.raises(Killed):
+        train(y, weight, killed_at=20)
+    other = y.copy()
+    other[-1, -1] += 1
+    for changed in ((other, weight), (y, weight[::-1]), (y, None)):
+        with pytest.raises(ValueError, match="^resume: expected data as in"):
+            train(*changed, resume=True)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (50, 3), (96, 5)])
+def test_one_other_number_is_refused(data, tmp_path, place):
+    x, y = data
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
+    other = x.copy()
+    other[place] += 1
+    with pytest.raises(ValueError, match="^resume: expected data as in"):
+        fit(fastbn.BatchNormMLP(SIZES), (other, y), tmp_path / "c", resume=True)
+
+
+@pytest.mark.parametrize("name", ["best.layers.0.weight", "best.optimizer.v.layers.1.beta"])
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_numbers_of_the_best_epoch_are_checked(data, tmp_path, name, odd):
+    path, rule = tmp_path / "c", fastbn.EarlyStopping(9, "loss")
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, path, killed_at=30, early_stopping=rule)
+    rewritten(path, lambda header, tensors: tensors[name].reshape(-1).__setitem__(0, odd))
+    with pytest.raises(fastbn.ModelFileError, match=f"{name}: expected finite numbers"):
+        fit(fastbn.BatchNormMLP(SIZES), data, path, resume=True, early_stopping=rule)
+
+
+def test_ctrl_c_in_the_middle_of_an_epoch(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training._Chunk, "end", lambda self, steps: None)  # a step a call
+    whole, part, rest = (fastbn.BatchNormMLP(SIZES) for _ in range(3))
+    expected = facts(whole, fit(whole, data, schedule=None))
+    pressed = []
+
+    def press(step):  # which is asked once more when the epoch is noted
+        if step == 30 and not pressed:
+            pressed.append(step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1e-3
+
+    path, options = tmp_path / "c", {"checkpoint_every": 1000}
+    assert fit(part, data, path, schedule=press, **options).stop_reason == "interrupted"
+    assert part.steps == fastbn.BatchNormMLP.load(path).steps == 31
+    history = fit(rest, data, path, schedule=lambda step: 1e-3, resume=True, **options)
+    assert_same(facts(rest, history), expected)

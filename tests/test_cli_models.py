@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -211,3 +213,12 @@ def test_info_and_evaluate_of_a_model_without_metadata(insects):
     X, y = samples()
     np.savez("numbered.npz", X=X, y=y)
     assert "accuracy" in rows(succeed("evaluate", "bare.safetensors", "numbered.npz"))
+
+
+@pytest.mark.parametrize("ending", ["csv", "npz", "npy"])
+def test_predictions_take_the_place_of_the_old_ones(ending):
+    """A second name of the old file still has all of its bytes."""
+    pathlib.Path(f"p.{ending}").write_text("old")
+    os.link(f"p.{ending}", "other")
+    succeed("predict", "m.safetensors", "insects.csv", "--out", f"p.{ending}")
+    assert pathlib.Path("other").read_text() == "old"

@@ -64,8 +64,10 @@ def test_a_training_that_is_killed_goes_on(folder, name, expected):
 def test_a_training_that_is_over_is_shown_again():
     arguments = ["--epochs", "3", "--hidden", "8", "--batch-size", "16", "--no-plot"]
     succeed("train", "insects.csv", *arguments, "--checkpoint", "c", "--out", "one")
+    before = pathlib.Path("c").read_bytes()
     output = succeed("train", "--resume", "c", "--out", "two", "--no-plot")
     assert "3 of at most 3" in output
+    assert pathlib.Path("c").read_bytes() == before  # nothing was trained again
     assert pathlib.Path("one").read_bytes() == pathlib.Path("two").read_bytes()
 
 

@@ -606,3 +606,27 @@ def test_denormal_features_are_constant(rng, mode):
     model = make(input_normalization=mode)
     assert np.isfinite(fit(model, x, y).loss).all()
     assert model.scaling.scale[2] == 1
+
+
+def test_no_snapshot_is_taken_of_moments_beyond_the_dtype(rng, monkeypatch):
+    monkeypatch.setattr(_last_good, "SELDOM", 0.0)  # one is due after each step
+    monkeypatch.setattr(training._Chunk, "end", lambda self, steps: None)
+    x, y = make_data(rng)
+    x[2 * BATCH : 3 * BATCH] *= np.float32(1e12)
+    targets = np.eye(SIZES[-1])[y]
+    targets[2 * BATCH : 3 * BATCH] *= 1e11
+    options = {"loss": "squared_error", "batch_norm": False}
+    model, other = make(**options), make(**options)
+    take(other, x, targets, range(2))
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, targets, epochs=1)
+    assert caught.value.step == 3
+    assert same(model, other)
+
+
+@pytest.mark.parametrize("name", ["params", "m", "v", "running_mean", "running_var"])
+def test_every_number_is_looked_at(name):
+    model = make()
+    assert model.is_finite()
+    getattr(model, name)[-1] = np.inf
+    assert not model.is_finite()

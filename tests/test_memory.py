@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 
 import numpy as np
@@ -83,3 +84,77 @@ def test_a_read_only_file_is_not_copied(rng, tmp_path, dtype, weighted, mode):
     assert np.array_equal(models[0].predict_logits(mapped), expected.predict_logits(x))
     copy = x.size * (4 if dtype == "uint8" else x.itemsize)
     assert peak < copy * 0.6
+
+
+# Fits in each of which one term of the formula is large: sizes, samples, batch, samples of
+# validation, threads, and the rest.
+TERMS = {
+    "parameters": ((1000, 1000, 10), 64, 32, 0, 1, {}),
+    "the best": ((1000, 1000, 10), 64, 32, 0, 1, {"early_stopping": True}),
+    "samples": ((2, 2), 400_000, 4000, 0, 1, {}),
+    "weights": ((2, 2), 400_000, 4000, 0, 1, {"sample_weight": True}),
+    "weights, validated": ((2, 2), 400_000, 4000, 200_000, 1, {"sample_weight": True}),
+    "validated": ((2, 2), 1000, 100, 400_000, 1, {}),
+    "converted": ((50, 2), 1000, 100, 100_000, 1, {"x_dtype": "int16"}),
+    "threads": ((5000, 2), 64, 32, 0, 3, {}),
+    "teams of inference": ((20, 400, 400, 2), 64, 32, 4096, 3, {}),
+    "rows of inference": ((20, 400, 400, 2), 64, 32, 1000, 1, {}),
+}
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="Python loops allocate")
+@pytest.mark.parametrize("name", TERMS)
+def test_every_term_of_the_formula(rng, monkeypatch, name):
+    sizes, n, batch, validated, threads, options = TERMS[name]
+    monkeypatch.setattr(_last_good, "SELDOM", 0.0)
+    monkeypatch.setenv("FASTBN_NUM_THREADS", str(threads))
+    rows = max(n, validated)
+    x = rng.integers(0, 9, (rows, sizes[0])).astype(options.get("x_dtype", "float32"))
+    y = rng.integers(0, 2, rows, np.int32)
+    weight = np.ones(n)
+
+    def train(n, validated):
+        model = fastbn.BatchNormMLP(sizes)
+        model.fit(
+            x[:n], y[:n], epochs=2, batch_size=min(n, batch), progress=False,
+            sample_weight=weight[:n] if "sample_weight" in options else None,
+            early_stopping=fastbn.EarlyStopping(5, "loss") if "early_stopping" in options else None,
+            validation_data=(x[:validated], y[:validated]) if validated else None,
+        )  # fmt: skip
+        return model
+
+    model = train(32, min(validated, 32))
+    expected = model.fit_bytes(n, batch, validation_samples=validated, **options)
+    assert peak_of(lambda: train(n, validated)) == pytest.approx(expected, rel=0.1)
+
+
+CALLS = {
+    "train_step": lambda model, x, y: model.train_step(x, y),
+    "partial_fit": lambda model, x, y: model.partial_fit(x, y, batch_size=16),
+    "predict_proba": lambda model, x, y: model.predict_proba(x),
+    "evaluate": lambda model, x, y: model.evaluate(x, y),
+    "fit": lambda model, x, y: model.fit(
+        x, y, epochs=2, batch_size=16, validation_data=(x, y), progress=False
+    ),
+}
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="Python loops allocate")
+@pytest.mark.parametrize("name", CALLS)
+def test_nothing_is_left_of_a_thousand_calls(rng, name):
+    model = fastbn.BatchNormMLP((8, 16, 3), input_normalization="zscore")
+    x, y = rng.standard_normal((64, 8)).astype(np.float32), rng.integers(0, 3, 64)
+    model.train_step(x, y)
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            CALLS[name](model, x, y)
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(1000):
+            CALLS[name](model, x, y)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 150_000  # Python's own lists of free tuples are most of it

@@ -282,8 +282,14 @@ def test_models_of_many_layers_and_many_notes_are_written(tmp_path):
     assert fastbn.BatchNormMLP.load(path).metadata == model.metadata
 
 
-@pytest.mark.parametrize("name", ["layers.0.weight", "optimizer.m.layers.1.bias", "input.scale"])
-@pytest.mark.parametrize("odd", [np.nan, -np.inf])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layers.0.weight", "layers.0.running_mean", "layers.0.running_var", "input.center",
+        "input.scale", "optimizer.m.layers.1.bias", "optimizer.v.layers.0.gamma",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_none_are_refused(trained, tmp_path, name, odd):
     path = tmp_path / "m"
     trained[0].save(path)
@@ -371,3 +377,69 @@ def test_a_folder_that_cannot_be_written(trained, tmp_path):
     folder.chmod(0o755)
     assert path.read_bytes() == before
     assert os.listdir(folder) == ["m"]
+
+
+def test_the_temporary_file_is_in_the_same_folder(trained, tmp_path, monkeypatch):
+    """Where it can be renamed."""
+    replace, seen = os.replace, []
+    monkeypatch.setattr(
+        os, "replace", lambda old, new: (seen.append(pathlib.Path(old).parent), replace(old, new))
+    )
+    trained[0].save(tmp_path / "m")
+    assert seen == [tmp_path.resolve()]
+
+
+def test_the_old_file_is_never_written_to(trained, tmp_path):
+    """A second name of it still has all of its bytes."""
+    model, x, y = trained
+    model.save(tmp_path / "m")
+    os.link(tmp_path / "m", tmp_path / "old")
+    before = (tmp_path / "old").read_bytes()
+    model.train_step(x, y)
+    model.save(tmp_path / "m")
+    assert (tmp_path / "old").read_bytes() == before != (tmp_path / "m").read_bytes()
+
+
+def test_the_mode_of_a_new_file(trained, tmp_path):
+    mask = os.umask(0o026)
+    try:
+        trained[0].save(tmp_path / "m")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "m").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\u00e9" * 127, "\U0001f40c" * 63])
+def test_a_name_as_long_as_may_be(trained, tmp_path, name):
+    trained[0].save(tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("version", [0, True, 1.0, "1", None, -1])
+def test_format_versions_that_are_none(trained, tmp_path, version):
+    trained[0].save(tmp_path / "m")
+    rewrite(tmp_path / "m", change_header=lambda header: header.update(format_version=version))
+    with pytest.raises(ModelFileError, match="format version 1, got"):
+        fastbn.BatchNormMLP.load(tmp_path / "m")
+
+
+def test_layers_without_tensors_cost_no_memory(trained, tmp_path):
+    path = tmp_path / "m"
+    trained[0].save(path)
+    rewrite(
+        path, change_header=lambda header: header["config"].update(layer_sizes=[6, *[2] * 9000])
+    )
+    tracemalloc.start()
+    with pytest.raises(ModelFileError, match="do not fit its 9000 layers"):
+        fastbn.BatchNormMLP.load(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * path.stat().st_size + (1 << 20)
+
+
+def test_lists_in_lists_are_refused(trained, tmp_path):
+    path = tmp_path / "m"
+    trained[0].save(path)
+    rewrite(path, change_text=lambda text: "[" * 15_000 + "]" * 15_000)
+    with pytest.raises(ModelFileError, match="malformed"):
+        fastbn.BatchNormMLP.load(path)
