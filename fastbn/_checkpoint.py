@@ -15,7 +15,16 @@ import numpy as np
 from fastbn import persistence
 from fastbn._checks import choice, flag, integer, number
 from fastbn._history import STOP_REASONS, FitState, History
-from fastbn._state import BEST, COUNTS, FIT, Header, check_shape, layout_of, read_state
+from fastbn._state import (
+    BEST,
+    COUNTS,
+    FIT,
+    MAX_COUNT,
+    Header,
+    check_shape,
+    layout_of,
+    read_state,
+)
 from fastbn.errors import ModelFileError
 from fastbn.kernels.network import Samples
 from fastbn.training import Plan, minibatch_bounds
@@ -162,13 +171,15 @@ class CheckpointFile:
             seconds=number("seconds", fit["seconds"], 0.0),
             is_over=flag("is_over", fit["is_over"]),
         )
+        if np.isinf(losses).any():  # of a step that was left out it is NaN
+            raise ValueError("losses: expected finite ones, got others")
         if ((correct < -1) | (correct > self._rows[: losses.size])).any():
             raise ValueError("correct: expected hits of the steps, got others")
         if type(state.best) is not float or math.isnan(state.best):
             raise TypeError(f"best: expected a number, got {state.best!r:.80}")
         if state.best_state is not None:
             state.best_state = {
-                "steps": integer("best_counts.steps", state.best_state["steps"], 0),
+                "steps": integer("best_counts.steps", state.best_state["steps"], 0, MAX_COUNT),
                 "input_is_fitted": flag(
                     "best_counts.input_is_fitted", state.best_state["input_is_fitted"]
                 ),

@@ -154,8 +154,8 @@ def targets_array(
         also = f" or ({shape[0]},)" if shape[1] == 1 else ""
         raise ValueError(f"{name}: expected shape {shape}{also}, got {array.shape}")
     with np.errstate(over="ignore"):  # what does not fit the dtype is refused below
-        targets = kernel_input(array.astype(dtype, copy=False).reshape(shape))
-    if not np.isfinite(targets).all():
+        targets = kernel_input(array.astype(dtype, order="C", copy=False).reshape(shape))
+    if targets.size and not (targets.min() > -np.inf and targets.max() < np.inf):  # NaN is neither
         raise ValueError(f"{name}: expected finite numbers of {dtype}, got others")
     if targets.size and (targets.min() < low or targets.max() > high):
         raise ValueError(

@@ -36,7 +36,7 @@ def feature_matrix(
     if array.dtype == np.uint8:
         return kernel_input(array)
     with np.errstate(over="ignore"):  # what does not fit the dtype is refused below
-        matrix = kernel_input(array.astype(dtype, copy=False))
+        matrix = kernel_input(array.astype(dtype, order="C", copy=False))
     for start in range(0, len(matrix) * check_finite, ROWS):  # as much as a cache holds
         finite = np.isfinite(matrix[start : start + ROWS])
         if not finite.all():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,21 +21,17 @@ LATEST = 10.0
 
 
 class Call(NamedTuple):
-    """Steps of a fit, of which the first has the number `step`, from 0."""
+    """Steps of an epoch of the model's; the first is the fit's step number `step`, from 0."""
 
     step: int
-    order: np.ndarray
+    epoch: int
     bounds: np.ndarray
     lrs: np.ndarray
 
     def one(self, place: int) -> Call:
         """Return one of the steps."""
         bounds = self.bounds[place : place + 2]
-        return Call(self.step + place, self.order, bounds, self.lrs[place : place + 1])
-
-    def rows(self) -> np.ndarray:
-        """Return the samples."""
-        return self.order[self.bounds[0] : self.bounds[-1]]
+        return Call(self.step + place, self.epoch, bounds, self.lrs[place : place + 1])
 
 
 @dataclasses.dataclass
@@ -51,8 +48,13 @@ class _Point:
 class LastGood:
     """Takes a model's steps, and goes back to before one of them."""
 
-    def __init__(self, model: Any, samples: Any) -> None:
-        self._model, self._samples = model, samples
+    def __init__(
+        self, model: Any, samples: Any, order_of: Callable[[int], np.ndarray], step: int = 0
+    ) -> None:
+        """`order_of` gives the samples' order in an epoch; `step` is the next one."""
+        self._model, self._samples, self._order_of = model, samples, order_of
+        self._drawn = -1, np.zeros(0, np.int64)  # an epoch and its order
+        self._step = step
         start = time.perf_counter()
         self._now = _Point(model.snapshot())
         # The point before, whose last step leads to `_now`: until a loss has been computed of that.
@@ -61,14 +63,15 @@ class LastGood:
         self._due = self._next_time(start)
 
     def take(
-        self, step: int, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
+        self, step: int, epoch: int, bounds: np.ndarray, lrs: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Take steps, from number `step` on; return their losses and hits."""
         if time.perf_counter() >= self._due:
             self.note()
-        call = Call(step, order, bounds, lrs)
+        call = Call(step, epoch, bounds, lrs)
         self._now.calls.append(call)
         losses, correct = self._run(call)
+        self._step = step + lrs.size
         finite = np.isfinite(losses)
         if finite.any():
             self._sane = call, finite
@@ -89,7 +92,13 @@ class LastGood:
             self._now = _Point(self._model.snapshot())
         self._due = self._next_time(start)
 
-    def confirm(self) -> bool:
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the order of the samples in an epoch of the model's."""
+        if epoch != self._drawn[0]:
+            self._drawn = epoch, self._order_of(epoch)
+        return self._drawn[1]
+
+    def is_sane(self) -> bool:
         """Tell whether the parameters are good, of which no loss may have been computed yet.
 
         A minibatch that had a loss has to have one again.
@@ -99,13 +108,18 @@ class LastGood:
         if self._sane is None or not (self._now.calls or self._before):
             return True
         call, finite = self._sane
-        rows = call.one(int(np.flatnonzero(finite)[-1])).rows()
-        if not math.isfinite(self._model.next_loss(self._samples, rows)):
-            return False
-        if self._now.calls:
-            self._now = _Point(self._model.snapshot())
-        self._before = None
-        return True
+        return self._has_loss(self._rows(call.one(int(np.flatnonzero(finite)[-1]))))
+
+    def leads_on(self, epoch: int, bounds: np.ndarray) -> bool:
+        """Tell whether the next step is going to have a loss, on a minibatch of an epoch.
+
+        No step before it can be to blame for anything then, and a fit may go on from here without
+        knowing them.
+        """
+        return self._model.is_finite() and self._has_loss(self.order(epoch)[bounds[0] : bounds[1]])
+
+    def _has_loss(self, rows: np.ndarray) -> bool:
+        return math.isfinite(self._model.next_loss(self._samples, rows))
 
     def recover(self, bad: int | None) -> tuple[int, str]:
         """Find the step that has to be left out, and bring the model to where it was before it.
@@ -115,6 +129,8 @@ class LastGood:
         bad : int, optional
             The step whose loss is not finite, in the last call. None: the model has gone wrong, and
             all losses are finite.
+
+        Nobody but the fit is looked for: what a callback has made of the model is undone, too.
 
         Returns
         -------
@@ -130,7 +146,13 @@ class LastGood:
         before: Any = None
         last: Any = None
         if end == 0:
+            now = self._model.snapshot()
             before, last = self._one_before()
+            if bad is None and last is None:
+                self._model.restore(now)
+                layer = self._model.culprit(self._samples, np.arange(1))
+                self._model.restore(self._now.snapshot)
+                return max(self._step - 1, 0), layer
         self._model.restore(self._now.snapshot)
         for last in steps[:end]:
             before = self._model.snapshot()
@@ -170,11 +192,16 @@ class LastGood:
         return step.step, layer
 
     def _run(self, call: Call) -> tuple[np.ndarray, np.ndarray]:
-        result: tuple[np.ndarray, np.ndarray] = self._model.run_steps(self._samples, *call[1:])
+        result: tuple[np.ndarray, np.ndarray] = self._model.run_steps(
+            self._samples, self.order(call.epoch), call.bounds, call.lrs
+        )
         return result
 
+    def _rows(self, call: Call) -> np.ndarray:
+        return self.order(call.epoch)[call.bounds[0] : call.bounds[-1]]
+
     def _culprit(self, step: Call) -> str:
-        layer: str = self._model.culprit(self._samples, step.rows())
+        layer: str = self._model.culprit(self._samples, self._rows(step))
         return layer
 
     @staticmethod

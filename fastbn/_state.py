@@ -123,7 +123,7 @@ def check_snapshot(snapshot: Any, views: dict[str, np.ndarray]) -> None:
     """Refuse a snapshot that is not of the model whose tensors these are."""
     if not isinstance(snapshot, dict) or set(snapshot) != {*views, *COUNTS}:
         raise ValueError("snapshot: expected what this model's `snapshot` returned, got another")
-    integer("snapshot['steps']", snapshot["steps"], 0)
+    integer("snapshot['steps']", snapshot["steps"], 0, MAX_COUNT)
     flag("snapshot['input_is_fitted']", snapshot["input_is_fitted"])
     for name, view in views.items():
         tensor = float_array(f"snapshot[{name!r}]", snapshot[name])

@@ -168,7 +168,8 @@ class BatchNormMLP:
 
     def _reset_scratch(self) -> None:
         self._free: list[kernels.Workspace] = []  # scratch memory that no call is using
-        self._training = threading.RLock()  # callbacks of a fit may train, too
+        self._training = threading.Lock()
+        self._trainer: threading.Thread | None = None  # that holds it
         self._teams: dict[int, TrainingTeam] = {}  # by bits of the minibatch's rows
 
     def _initialize(self) -> None:
@@ -187,7 +188,7 @@ class BatchNormMLP:
         return f"BatchNormMLP({sizes}, {self.layout.n_parameters:,} parameters, {self.steps} steps)"
 
     def __getstate__(self) -> dict[str, Any]:
-        scratch = ("_free", "_training", "_teams")
+        scratch = ("_free", "_training", "_trainer", "_teams")
         return {name: value for name, value in vars(self).items() if name not in scratch}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -262,8 +263,8 @@ class BatchNormMLP:
             says "diverged". "skip" leaves that step out instead, ten of them on end at most.
         checkpoint : path, optional
             A file to write the model and the state of the fit to, which `load` takes, too. In
-            Python's main thread Ctrl-C and SIGTERM are noticed after the current step, and write it
-            a last time.
+            Python's main thread Ctrl-C and SIGTERM are noticed after some 50 ms of steps, and write
+            it a last time.
         checkpoint_every : int, optional
             Steps between two checkpoints; without it one is written after every epoch.
         resume : bool
@@ -275,7 +276,7 @@ class BatchNormMLP:
         Returns
         -------
         History
-            Ctrl-C ends the fit after the current step; the history says "interrupted" then.
+            Ctrl-C ends the fit after some 50 ms of steps; the history says "interrupted" then.
 
         Raises
         ------
@@ -450,12 +451,21 @@ class BatchNormMLP:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Context in which no other thread may train the model."""
+        """Context in which no other thread may train the model; callbacks of a fit may.
+
+        An RLock would take a new thread of a forked process for the one that it was forked beside:
+        they may have the same number.
+        """
+        if self._trainer is threading.current_thread():
+            yield
+            return
         if not self._training.acquire(blocking=False):
             raise RuntimeError("this model is being trained by another thread")
+        self._trainer = threading.current_thread()
         try:
             yield
         finally:
+            self._trainer = None
             self._training.release()
 
     def _team_for(self, rows: int) -> TrainingTeam:
@@ -466,10 +476,9 @@ class BatchNormMLP:
             self._teams[size] = TrainingTeam(layout.gemm_flops(rows), layout.barriers(rows))
         return self._teams[size]
 
-    def next_order(self, n_samples: int, shuffle: bool) -> np.ndarray:
-        """Return the order of the samples in the next epoch; it depends on seed and epoch alone."""
-        generator = np.random.default_rng([self.config.seed, self.epochs])
-        self.epochs += 1
+    def order_of(self, epoch: int, n_samples: int, shuffle: bool) -> np.ndarray:
+        """Return the order of the samples in an epoch; it depends on seed and epoch alone."""
+        generator = np.random.default_rng([self.config.seed, epoch])
         return generator.permutation(n_samples) if shuffle else np.arange(n_samples)
 
     # -- inference ---------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def check_metadata(user: Any) -> None:
     """Refuse metadata that would not come back as it is."""
     try:
         same = isinstance(user, dict) and json.loads(json.dumps(user, allow_nan=False)) == user
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(f"metadata: expected a dict of what JSON can hold: {error}") from error
     if not same:
         raise TypeError(f"metadata: expected a dict of what JSON can hold, got {user!r:.200}")
@@ -150,9 +150,9 @@ def open_model(path: str | os.PathLike[str]) -> Iterator[ModelFile]:
     from safetensors import safe_open
 
     target = path_of("path", path)
-    if not target.is_file():
-        raise ModelFileError(f"{target}: expected a model file, found none")
     with _as_model_file_error(target):
+        if not target.is_file():
+            raise ModelFileError(f"{target}: expected a model file, found none")
         with open(target, "rb") as raw:
             _check_header(raw, os.fstat(raw.fileno()).st_size)
         file = safe_open(target, framework="numpy")

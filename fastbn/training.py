@@ -36,8 +36,10 @@ class Trainee(Protocol):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Train on the minibatches; return each one's loss and number of hits."""
 
-    def next_order(self, n_samples: int, shuffle: bool) -> np.ndarray:
-        """Return the order of the samples in the next epoch."""
+    epochs: int
+
+    def order_of(self, epoch: int, n_samples: int, shuffle: bool) -> np.ndarray:
+        """Return the order of the samples in an epoch, counted from 0 over all fits."""
 
     def snapshot(self) -> Any:
         """Return a copy of the state that `restore` takes."""
@@ -159,6 +161,7 @@ class _Fit:
         self.callbacks = _callables(callbacks)
         self.lr_of(0)  # a schedule that cannot say is refused before anything is changed
         self.every = (checkpoint and checkpoint.every) or self.steps  # between two checkpoints
+        self.is_due = False  # a checkpoint
         self.chunk = _Chunk()
         self.state = FitState()
         self.start = 0.0
@@ -172,8 +175,8 @@ class _Fit:
             if self.checkpoint is not None:
                 self.state = self.checkpoint.apply()
             self.model.begin(self.samples)
-            self.good = LastGood(self.model, self.samples)
             state, history = self.state, self.state.history
+            self.good = self._last_good()
             self.start = time.perf_counter() - state.seconds
             reason = history.stop_reason if state.is_over else None
             while reason is None:
@@ -190,11 +193,10 @@ class _Fit:
         goes_back = state.best_state is not None and (state.since > 0 or is_diverged)
         if goes_back:
             self.model.restore(state.best_state)
-            self.good = LastGood(self.model, self.samples)
+            self.good = self._last_good()
         if history.stop_reason == "interrupted":
             return  # the checkpoint is of where the fit can go on
-        is_single = self.plan.epochs * self.steps == 1  # of which the next fit will tell
-        if not (goes_back or is_single or self.good.confirm()):
+        if not (goes_back or self.good.is_sane()):
             try:
                 self._leave_out(*self.good.recover(None))
             except DivergenceError:
@@ -203,22 +205,32 @@ class _Fit:
         state.is_over, state.has_begun, state.best_state = True, False, None
         self._save()
 
+    def _last_good(self) -> LastGood:
+        def order_of(epoch: int) -> np.ndarray:
+            return self.model.order_of(epoch, self.n_samples, self.plan.shuffle)
+
+        step = self.state.history.epochs * self.steps + self.state.losses.size
+        return LastGood(self.model, self.samples, order_of, step)
+
     def _epoch(self) -> str | None:
         """Train an epoch, or what is left of it; return why the fit ends with it, if it does."""
         state, before = self.state, self.state.history.epochs * self.steps
-        order = self.model.next_order(self.n_samples, self.plan.shuffle)
+        epoch = self.model.epochs
+        self.model.epochs += 1
         state.has_begun = True
-        while state.losses.size < self.steps and not self.signals.pressed:
+        while state.losses.size < self.steps and not (self.signals.pressed and self._leads_on()):
             done = state.losses.size
-            until_save = self.every - (before + done) % self.every
+            at_most = self.every - (before + done) % self.every
+            if self.is_due or self.signals.pressed:
+                at_most = 1
             self.chunk.begin()
             try:
-                self._take(order, min(done + min(self.chunk.steps, until_save), self.steps))
+                self._take(epoch, min(done + min(self.chunk.steps, at_most), self.steps))
             except DivergenceError:
                 if self.plan.on_divergence != "stop":
                     raise
                 if state.losses.size:
-                    self._end_epoch(order)
+                    self._end_epoch(epoch)
                     self._note_best()
                 return "diverged"
             self.chunk.end(state.losses.size - done)
@@ -226,31 +238,40 @@ class _Fit:
             is_scored = self.plan.score == "accuracy"
             accuracy = state.correct.sum() / self.bounds[done] if is_scored else None
             self.bar.advance(before + done, state.losses[-1], accuracy)
-            if done < self.steps and (before + done) % self.every == 0:
-                self._save()
+            if done < self.steps:
+                self._save_if_due(before + done)
         done = state.losses.size
         if done < self.steps:  # a signal: a fit that goes on ends the epoch itself
             self._save()
             if done and not self.signals.terminated:
-                self._end_epoch(order)
+                self._end_epoch(epoch)
                 self._stop_reason()
             return "interrupted"
-        self._end_epoch(order)
-        reason, pressed = self._stop_reason(), self.signals.pressed
-        if reason is None and (pressed or (before + done) % self.every == 0):
+        self._end_epoch(epoch)
+        reason = self._stop_reason()
+        if reason is not None:
+            return reason
+        if self.signals.pressed and self._leads_on():
             self._save()
-        return "interrupted" if reason is None and pressed else reason
+            return "interrupted"
+        self._save_if_due(before + done)
+        return None
 
-    def _take(self, order: np.ndarray, last: int) -> None:
+    def _leads_on(self) -> bool:
+        """Tell whether the fit can go on from here without knowing what came before."""
+        done, epoch = self.state.losses.size, self.model.epochs - self.state.has_begun
+        return self.good.leads_on(epoch, self.bounds[done : done + 2])
+
+    def _take(self, epoch: int, last: int) -> None:
         """Take steps of the epoch, up to step `last`; one that is left out has no loss."""
         state, first = self.state, self.state.losses.size
         before = state.history.epochs * self.steps
         start, lrs = first, np.array([self.lr_of(before + step) for step in range(first, last)])
         while first < last:
             bounds = self.bounds[first : last + 1]
-            losses, correct = self.good.take(before + first, order, bounds, lrs[first - start :])
+            losses, correct = self.good.take(before + first, epoch, bounds, lrs[first - start :])
             good = np.isfinite(losses)
-            looks = self.plan.on_divergence == "skip" or last == self.steps
+            looks = self.plan.on_divergence == "skip" or last == self.steps or self.signals.pressed
             if good.all() and (not looks or self.model.is_finite()):
                 state.note(losses, correct)
                 return
@@ -274,7 +295,7 @@ class _Fit:
         history.skipped.append(number)
         state.skip(place)
 
-    def _end_epoch(self, order: np.ndarray) -> None:
+    def _end_epoch(self, epoch: int) -> None:
         """Note what the epoch came to, or the part of it that was trained."""
         state, history, done = self.state, self.state.history, self.state.losses.size
         losses, correct = state.losses, state.correct
@@ -283,7 +304,7 @@ class _Fit:
         rows = self.rows[:done] * taken
         shares = rows
         if self.weight is not None:
-            seen = self.weight[order[: self.bounds[done]]]
+            seen = self.weight[self.good.order(epoch)[: self.bounds[done]]]
             shares = np.add.reduceat(seen, self.bounds[:done]) * taken
         total = (losses * shares).sum(where=taken)  # a BLAS sums by its threads
         history.loss.append(float(total / max(shares.sum(), 1e-300)) if taken.any() else math.nan)
@@ -322,8 +343,9 @@ class _Fit:
             return
         value = getattr(state.history, rule.monitor)[-1]
         value = value if rule.monitor.endswith("loss") else -value
-        improves = math.isfinite(value) and not state.best - rule.min_delta <= value
-        if improves and (rule.monitor.startswith("val_") or self.good.confirm()):
+        losses = [value, *state.history.val_loss[-1:]]  # a score may be one of no numbers
+        improves = all(map(math.isfinite, losses)) and not state.best - rule.min_delta <= value
+        if improves and self.good.is_sane():
             state.best, state.since = value, 0
             if rule.restore_best:
                 state.best_state = None  # before there is another
@@ -331,9 +353,16 @@ class _Fit:
         else:
             state.since += 1
 
+    def _save_if_due(self, step: int) -> None:
+        """Write a checkpoint after so many steps, or as soon as the fit can go on from one."""
+        self.is_due |= self.checkpoint is not None and step % self.every == 0
+        if self.is_due and self._leads_on():
+            self._save()
+
     def _save(self) -> None:
-        """Write a checkpoint, unless the model has gone wrong, as the next loss will tell."""
-        if self.checkpoint is not None and self.good.confirm():
+        """Write a checkpoint."""
+        self.is_due = False
+        if self.checkpoint is not None:
             self.state.seconds = time.perf_counter() - self.start
             self.checkpoint.write(self.state)
 

@@ -167,19 +167,21 @@ def test_without_matplotlib_one_line_says_so(insects, monkeypatch):
 AFTER_STEPS = """
 from fastbn.model import BatchNormMLP
 run_steps = BatchNormMLP.run_steps
-def interrupted(self, *args):
-    done = run_steps(self, *args)
-    signal.raise_signal(signal.SIGINT)
+def interrupted(self, *args, learns=True):
+    done = run_steps(self, *args, learns=learns)
+    if learns:
+        signal.raise_signal(signal.SIGINT)
     return done
 BatchNormMLP.run_steps = interrupted
 """
 BEFORE_STEPS = """
 from fastbn.model import BatchNormMLP
-next_order = BatchNormMLP.next_order
+begin = BatchNormMLP.begin
 def interrupted(self, *args):
+    BatchNormMLP.begin = begin
     signal.raise_signal(signal.SIGINT)
-    return next_order(self, *args)
-BatchNormMLP.next_order = interrupted
+    return begin(self, *args)
+BatchNormMLP.begin = interrupted
 """
 WHILE_LOADING = """
 from fastbn import datasets

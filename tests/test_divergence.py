@@ -310,10 +310,10 @@ def test_snapshots_are_few(rng, monkeypatch):
     samples = model.training_samples(*make_data(rng), None)
     snapshot = model.snapshot
     monkeypatch.setattr(model, "snapshot", lambda: taken.append(1) or snapshot())
-    good = LastGood(model, samples)
-    order, bounds, lrs = np.arange(N), np.arange(STEPS + 1) * BATCH, np.full(STEPS, 1e-3)
+    good = LastGood(model, samples, lambda epoch: np.arange(N))
+    bounds, lrs = np.arange(STEPS + 1) * BATCH, np.full(STEPS, 1e-3)
     for call in range(500):
-        good.take(call * STEPS, order, bounds, lrs)
+        good.take(call * STEPS, call, bounds, lrs)
     assert 2 <= len(taken) <= 500 * 3 / _last_good.SELDOM + 2  # three looks at the clock a call
     assert len(good._now.calls) <= _last_good.SELDOM
 

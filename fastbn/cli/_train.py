@@ -158,11 +158,14 @@ class Job:
     @classmethod
     def read(cls, path: pathlib.Path) -> Job:
         """Return the job of a checkpoint; what its values are worth is seen when they are used."""
-        from fastbn._state import Header
+        from fastbn._state import Header, layout_of
+        from fastbn.config import ModelConfig
         from fastbn.persistence import open_model
 
         with open_model(path) as file:
-            stored = Header.from_dict(path, file.header).metadata.get("job")
+            header = Header.from_dict(path, file.header)
+            layout_of(file, header)
+        stored = header.metadata.get("job")
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(stored, dict) or set(stored) != names:
             raise ModelFileError(f"{path}: expected a checkpoint of 'fastbn train', got another")
@@ -170,6 +173,14 @@ class Job:
         known = isinstance(settings, dict) and set(recipes.DEFAULT) <= set(settings)
         if not (known and isinstance(stored["data"], str)):
             raise ModelFileError(f"{path}: its job is malformed")
+        inputs, *_, outputs = header.config.layer_sizes
+        try:
+            sizes = (inputs, *settings["hidden"], outputs)
+            config = ModelConfig(layer_sizes=sizes, **{key: settings[key] for key in recipes.MODEL})
+        except (TypeError, ValueError) as error:
+            raise ModelFileError(f"{path}: its job is malformed: {error}") from error
+        if config != header.config:  # no memory is asked for a model that the file does not hold
+            raise ModelFileError(f"{path}: its job is of another model")
         return cls(**stored)
 
 
