@@ -150,7 +150,7 @@ class LastGood:
             before, last = self._one_before()
             if bad is None and last is None:
                 self._model.restore(now)
-                layer = self._model.culprit(self._samples, np.arange(1))
+                layer = self._model.culprit(self._samples, np.zeros(2, np.int64))
                 self._model.restore(self._now.snapshot)
                 return max(self._step - 1, 0), layer
         self._model.restore(self._now.snapshot)

@@ -425,6 +425,7 @@ CRAFTED = {
     "best": odd("best", None),
     "best is none": odd("best", float("nan")),
     "counts": odd("best_counts", {"steps": 3}),
+    "many counts": odd("best_counts", {"steps": 10**30, "input_is_fitted": True}),
     "best without tensors": odd("best_counts", {"steps": 3, "input_is_fitted": True}),
     "seconds": odd("seconds", "long"),
     "no facts": odd("facts", None),
@@ -433,6 +434,7 @@ CRAFTED = {
     "more losses": odd_list("losses", [0.5] * 13),
     "losses of float32": odd_list("losses", [0.5] * 4, np.float32),
     "no losses": lambda header, tensors: tensors.pop("fit.losses"),
+    "infinite losses": odd_list("losses", [0.5, 0.5, np.inf, 0.5]),
     "correct": odd_list("correct", [1, 2], np.int64),
     "hits": odd_list("correct", [1, 2, 3, 9], np.int64),
     "fewer hits": odd_list("correct", [1, 2, 3, -2], np.int64),
@@ -664,3 +666,110 @@ def test_ctrl_c_in_the_middle_of_an_epoch(data, tmp_path, monkeypatch):
     assert part.steps == fastbn.BatchNormMLP.load(path).steps == 31
     history = fit(rest, data, path, schedule=lambda step: 1e-3, resume=True, **options)
     assert_same(facts(rest, history), expected)
+
+
+def marginal(optimizer, batch_norm):
+    """A net and data of which one minibatch has no loss after an update that others still have."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (40, 6)).astype(np.float32)
+    x[24:32] *= 1e3
+    model = fastbn.BatchNormMLP(SIZES, seed=3, optimizer=optimizer, batch_norm=batch_norm)
+    return model, (x, np.arange(40) % SIZES[-1])
+
+
+def outcome(model, data, path, lr, **options):
+    """Train with one large rate; return what came of it, and the model."""
+    options = {
+        "epochs": 2, "batch_size": 8, "shuffle": False, "progress": False, "checkpoint": path,
+        "schedule": lambda step: lr if step == 2 else 1e-6, **options,
+    }  # fmt: skip
+    try:
+        history = model.fit(*data, **options)
+    except fastbn.DivergenceError as error:
+        return (error.step, error.layer), model
+    return (history.skipped, history.stop_reason), model
+
+
+@pytest.mark.parametrize("how", ["skip", "stop", "raise"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_a_checkpoint_changes_nothing_of_who_is_to_blame(tmp_path, how, optimizer, batch_norm):
+    said = set()
+    for power in range(8, 38):
+        found = [
+            outcome(
+                *marginal(optimizer, batch_norm), path, 10.0**power, on_divergence=how,
+                checkpoint_every=path and 1,
+            )
+            for path in (None, tmp_path / "c")
+        ]  # fmt: skip
+        assert found[0][0] == found[1][0]
+        assert np.array_equal(found[0][1].params, found[1][1].params)
+        said.add(str(found[0][0]))
+    assert len(said) > 1
+
+
+@pytest.mark.parametrize("how", ["skip", "stop", "raise"])
+def test_ctrl_c_before_a_minibatch_without_a_loss(tmp_path, how):
+    pressed = []
+
+    def press(step):
+        if step == 2 and not pressed:
+            pressed.append(step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1e12 if step == 2 else 1e-6
+
+    path, options = tmp_path / "c", {"on_divergence": how, "resume": True}
+    (model, data), (whole, _) = marginal("sgd", False), marginal("sgd", False)
+    expected = outcome(whole, data, tmp_path / "whole", 1e12, **options)[0]
+    said, model = outcome(model, data, path, 1e12, schedule=press, **options)
+    assert model.is_finite()
+    if said[1] == "interrupted":
+        model, _ = marginal("sgd", False)
+        said, model = outcome(model, data, path, 1e12, **options)
+    assert said == expected
+    assert np.array_equal(model.params, whole.params)
+
+
+@pytest.mark.parametrize("how", ["stop", "raise", "skip"])
+def test_ctrl_c_finds_moments_that_are_infinite(tmp_path, how):
+    """They are not looked for before the end of an epoch otherwise, but by "skip"."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-1, 1, (800, 6)).astype(np.float32), np.eye(4)[np.arange(800) % 4]
+    x[8:16] *= 1e3
+    y[8:16] *= 1e19
+    model = fastbn.BatchNormMLP(SIZES, batch_norm=False, loss="squared_error")
+    pressed = []
+
+    def press(step):
+        if step == 20 and not pressed:
+            pressed.append(step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1e-6
+
+    said, _ = outcome(model, (x, y), tmp_path / "c", 0, schedule=press, on_divergence=how)
+    assert said == {
+        "stop": ([], "diverged"), "raise": (2, "layers.0"), "skip": ([2], "interrupted")
+    }[how]  # fmt: skip
+    assert model.is_finite()
+    if how != "raise":
+        assert np.isfinite(fastbn.BatchNormMLP.load(tmp_path / "c").evaluate(x, y)).all()
+
+
+def test_a_checkpoint_waits_for_a_minibatch_that_has_a_loss(data, tmp_path):
+    """The first minibatch of an epoch never has one."""
+    x, y = data[0].astype(np.float32), data[1]
+    x[:8] = 1e38
+    path = tmp_path / "c"
+
+    def train(path, killed_at=None):
+        model = fastbn.BatchNormMLP(SIZES)
+        return model, fit(
+            model, (x, y), path, killed_at=killed_at, shuffle=False, on_divergence="skip",
+            resume=True,
+        )  # fmt: skip
+
+    with pytest.raises(Killed):
+        train(path, 40)
+    assert fastbn.BatchNormMLP.load(path).steps == 3 * 11  # of twelve
+    assert_same(facts(*train(path)), facts(*train(tmp_path / "whole")))

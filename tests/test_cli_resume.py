@@ -114,6 +114,8 @@ def test_refused(folder):
         lambda metadata: metadata["job"]["settings"].update(lr="fast"),
         lambda metadata: metadata["job"]["settings"].update(hidden="wide"),
         lambda metadata: metadata["job"]["settings"].update(hidden=5),
+        lambda metadata: metadata["job"]["settings"].update(hidden=[60_000, 60_000]),
+        lambda metadata: metadata["job"]["settings"].update(optimizer="sgd"),
         lambda metadata: metadata["job"].update(test_size="half"),
         lambda metadata: metadata["job"]["settings"].update(batch_size=0),
         lambda metadata: metadata["job"].update(target=[1]),

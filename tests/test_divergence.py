@@ -630,3 +630,66 @@ def test_every_number_is_looked_at(name):
     assert model.is_finite()
     getattr(model, name)[-1] = np.inf
     assert not model.is_finite()
+
+
+@pytest.mark.parametrize("how", ["skip", "stop"])
+def test_a_score_is_no_witness_for_parameters(rng, how):
+    """All are class 0, which is what logits that are no numbers are taken for."""
+    x, y = make_data(rng)
+    zeros = np.zeros(len(x), int)
+    model = make()
+    history = fit(
+        model, x, y, epochs=4, on_divergence=how, validation_data=(x, zeros),
+        schedule=lambda step: 1e37 if step == 9 else 1e-4,
+        early_stopping=fastbn.EarlyStopping(monitor="val_accuracy"),
+    )  # fmt: skip
+    assert np.isnan(history.val_loss[1])
+    assert history.val_accuracy[1] == 1.0
+    assert np.isfinite(model.evaluate(x, zeros)).all()
+
+
+@pytest.mark.parametrize("how", ["stop", "raise"])
+def test_a_fit_of_one_step_is_tried_at_its_end(rng, tmp_path, how):
+    x, y = make_data(rng)
+    model, other = make(optimizer="sgd", lr=1e30), make(optimizer="sgd", lr=1e30)
+    options = {"epochs": 1, "batch_size": N, "on_divergence": how, "checkpoint": tmp_path / "c"}
+    if how == "raise":
+        with pytest.raises(fastbn.DivergenceError, match="in step 1"):
+            fit(model, x, y, **options)
+    else:
+        fit(model, x, y, **options)
+        assert np.array_equal(fastbn.BatchNormMLP.load(tmp_path / "c").params, other.params)
+    assert np.array_equal(model.params, other.params)
+
+
+@pytest.mark.parametrize("how", ["skip", "stop", "raise"])
+def test_a_callback_that_breaks_the_model_after_the_last_step(rng, how):
+    x, y = make_data(rng)
+    model, other = make(), make()
+
+    def break_it(model, history):
+        if history.epochs == 2:
+            model.params[:] = np.nan
+
+    if how == "raise":
+        with pytest.raises(fastbn.DivergenceError, match=f"in step {2 * STEPS}"):
+            fit(model, x, y, on_divergence=how, callbacks=[break_it])
+    else:
+        fit(model, x, y, on_divergence=how, callbacks=[break_it])
+    take(other, x, y, range(2 * STEPS - 1))
+    assert same(model, other)
+    assert np.isfinite(model.evaluate(x, y)).all()
+
+
+def test_a_callback_that_breaks_the_model_where_all_steps_are_skipped(rng):
+    x, y = make_data(rng, 8)
+
+    def break_it(model, history):
+        model.params[:] = np.nan
+
+    model, before = make(), make()
+    history = fit(
+        model, x * np.float32(1e38), y, epochs=2, on_divergence="skip", callbacks=[break_it]
+    )
+    assert len(history.skipped) >= 1
+    assert np.array_equal(model.params, before.params)

@@ -42,6 +42,36 @@ def test_fit_bytes(rng, monkeypatch, x_dtype):
     assert peak_of(lambda: train(n)) == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.skipif(JIT_DISABLED, reason="Python loops allocate")
+@pytest.mark.parametrize("x_dtype", ["float64", "int64", "int16"])
+def test_data_in_fortrans_order_are_copied_once(rng, x_dtype):
+    n = 50_000
+    x = np.asfortranarray(rng.integers(0, 9, (n, 40)).astype(x_dtype))
+    y = np.arange(n) % 2
+
+    def train(n):
+        model = fastbn.BatchNormMLP((40, 8, 2))
+        model.fit(x[:n], y[:n], epochs=1, batch_size=100, progress=False)
+        return model
+
+    expected = train(200).fit_bytes(n, 100, x_dtype=x_dtype)
+    assert peak_of(lambda: train(n)) <= 1.1 * expected
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="Python loops allocate")
+def test_orders_of_epochs_are_not_kept(rng, monkeypatch):
+    """Steps between two snapshots are of many epochs here, and may have to be taken again."""
+    monkeypatch.setattr(_last_good, "SELDOM", 1e9)
+    x, y = rng.uniform(0, 9, (100_000, 2)).astype(np.float32), np.arange(100_000) % 2
+    model = fastbn.BatchNormMLP((2, 2))
+
+    def train(n):
+        model.fit(x[:n], y[:n], epochs=20, batch_size=10_000, progress=False)
+
+    train(1000)
+    assert peak_of(lambda: train(len(x))) < 1.1 * model.fit_bytes(len(x), 10_000)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -372,3 +373,32 @@ def test_bits_do_not_depend_on_what_was_compiled_when(tmp_path):
     """One kernel from disk beside one compiled now: they may share a function of either."""
     predict_in_another_process(tmp_path, ["float64"])
     assert predict_in_another_process(tmp_path, ["float64", "uint8"]) == "True"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX's, where a test has loaded it
+def test_a_forked_process_does_not_train_what_another_thread_was_training(data):
+    """A new thread of it may have the number of the one that is gone."""
+    model = fastbn.BatchNormMLP(SIZES)
+    release = held_by_another_thread(model)
+    child = os.fork()
+    if child == 0:
+        refused = []
+
+        def attempt():
+            try:
+                model.train_step(*data)
+            except RuntimeError:
+                refused.append(1)
+
+        try:
+            attempt()
+            for _ in range(3):
+                thread = threading.Thread(target=attempt)
+                thread.start()
+                thread.join()
+        finally:
+            os._exit(len(refused))
+    release()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    model.train_step(*data)

@@ -443,3 +443,22 @@ def test_lists_in_lists_are_refused(trained, tmp_path):
     rewrite(path, change_text=lambda text: "[" * 15_000 + "]" * 15_000)
     with pytest.raises(ModelFileError, match="malformed"):
         fastbn.BatchNormMLP.load(path)
+
+
+def test_a_path_that_cannot_be_looked_at(tmp_path):
+    with pytest.raises(ModelFileError, match="not a readable safetensors file"):
+        fastbn.BatchNormMLP.load(tmp_path / ("a" * 300))
+
+
+def test_metadata_that_is_too_deep(trained, tmp_path):
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    trained[0].metadata["deep"] = deep
+    try:
+        with pytest.raises(TypeError, match="^metadata: expected a dict of what JSON can hold"):
+            trained[0].save(tmp_path / "m")
+    finally:
+        del trained[0].metadata["deep"]
+        while deep:  # Python would take it apart by recursion
+            deep = deep[0]
