@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a fit: it ends after the current step."""
+"""Ctrl-C and SIGTERM during a fit: it ends after the current call's steps."""
 
 from __future__ import annotations
 

@@ -346,7 +346,7 @@ class BatchNormMLP:
         n_samples, batch_size, validation_samples : int
         x_dtype : dtype, optional
             Of X and the validation data, where it is another than the model's: all but bytes are
-            copied.
+            copied. What is not contiguous is copied as well, and not counted.
         sample_weight, early_stopping : bool
             Whether the fit has weights, and whether it keeps its best parameters.
         threads : int, optional

@@ -74,7 +74,7 @@ def train(
 ) -> None:
     """Train a network on DATA; save the model and a picture of how it went.
 
-    Ctrl-C stops after the current step and saves what has been learned.
+    Ctrl-C stops after some 50 ms of steps and saves what has been learned.
     """
     given = {name: value for name, value in locals().items() if name in recipes.DEFAULT}
     if progress and quiet:

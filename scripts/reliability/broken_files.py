@@ -236,6 +236,7 @@ def is_what_it_says(model: BatchNormMLP, data: bytes) -> bool:
         all(config[name] == value for name, value in said["config"].items())
         and (model.steps, model.epochs) == (said["steps"], said["epochs"])
         and model.metadata == said["metadata"]
+        and model.is_finite()
     )
 
 

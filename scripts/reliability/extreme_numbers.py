@@ -463,15 +463,16 @@ def fits(rng: Generator) -> str:
 
 def ten_million(rng: Generator) -> str:
     """Sums of ten million rows: blocks in float32, and totals in float64, lose no more than few."""
-    x = np.empty((MANY, 2), np.float32)
+    x = np.empty((MANY, 3), np.float32)
     x[:, 0] = rng.standard_normal(MANY, np.float32)
     kind = rng.integers(3)
     x[:, 1] = 0.1 if kind == 0 else x[::-1, 0] * [0, 1e-2, 1e30][kind] + [0, 1e4, 0][kind]
+    x[:, 2] = np.where(rng.random(MANY) < 0.5, 1.1, -1.1)  # whose roundings go one way
     check_statistics(x, *fastbn.batch_statistics(x))
     turned_x = np.ascontiguousarray(x.T)
     check_statistics(x, *fastbn.batch_statistics(turned_x, layout="CN"))
     labels = np.zeros(MANY, np.int64)
-    small = np.clip(x, -1e4, 1e4)
+    small = np.clip(x[:, :2], -1e4, 1e4)
     loss, _ = fastbn.softmax_cross_entropy(small, labels)
     expected = np.logaddexp(0, np.subtract(small[:, 1], small[:, 0], dtype=np.float64)).mean()
     near("loss", loss, expected, 2e-6 * max(1, expected))

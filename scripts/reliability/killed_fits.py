@@ -18,7 +18,7 @@ from trial import Trial
 
 from fastbn import BatchNormMLP, EarlyStopping, History
 
-SIGNALS = [signal.SIGKILL] * 8 + [signal.SIGTERM, signal.SIGINT]
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, *[signal.SIGKILL] * 6]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +76,20 @@ class Job:
             fit["schedule"] = lambda step: 1e30 if step == self.explodes else 1e-3
         if began is not None:
             began.set()
+        taken: list[int] = []
+        run_steps = model.run_steps
+
+        def counted(*arguments: Any, learns: bool = True) -> Any:
+            taken.append((arguments[2].size - 1) * learns)
+            return run_steps(*arguments, learns=learns)
+
+        model.run_steps = counted  # type: ignore[method-assign]
         history = model.fit(
             X, y, validation_data=(X[:300], y[:300]), progress=False, **checkpoint,
             sample_weight=rng.uniform(0.5, 2.0, len(X)) if self.weighted else None, **fit,
         )  # fmt: skip
+        del model.run_steps
+        (folder / "taken").write_text(str(sum(taken)))
         if history.stop_reason == "interrupted":
             raise SystemExit(3)
         model.save(folder / "model")
@@ -130,6 +140,7 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
         was_killed, resumes = process.exitcode != 0, path.exists()
         if process.exitcode == 3:
             assert resumes, f"{what}: Ctrl-C left no checkpoint"
+        there = BatchNormMLP.load(path).steps if resumes else 0
         process = run(context.Event())
         process.join(120)
         assert process.exitcode == 0, f"{what}: exit {process.exitcode} when it went on"
@@ -137,6 +148,11 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
         assert facts == expected_facts, f"{what}: {facts} and not {expected_facts}"
         for name, tensor in expected.items():
             assert np.array_equal(tensors[name], tensor), f"{what}: other bits in {name}"
+        left = expected_facts["counts"][0] - there if was_killed else 0
+        taken = int((parts / "taken").read_text())
+        is_plain = job.explodes is None and job.fit["early_stopping"] is None
+        if is_plain and was_killed:
+            assert taken == left, f"{what}: {taken} steps when it went on from {there}, not {left}"
         if not was_killed:
             yield "had already ended"
         else:

@@ -221,7 +221,8 @@ def batches(mode: str | None, dtype: str, weighted: bool, folder: str, seed: int
 
     def generate(size: int) -> Iterator[tuple[Any, ...]]:
         for _ in range(DATA // size):
-            x = rng.integers(0, 200, (size // 400, 100)).astype(dtype)
+            shape = (size // (100 * np.dtype(dtype).itemsize), 100)
+            x = rng.integers(0, 200, shape).astype(dtype)
             weight = np.ones(len(x)) if weighted else None
             yield x, (x[:, 0] > 99).astype(np.int64), weight
 

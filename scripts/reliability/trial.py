@@ -29,9 +29,14 @@ class Trial(NamedTuple):
     ) -> collections.Counter[str]:
         """Run a share of the cases, at least one; return how often each thing came of them."""
         found: collections.Counter[str] = collections.Counter()
-        for outcome in self.cases(seed, self.size(share), folder):
-            found[outcome] += 1
-            tick()
+        try:
+            for outcome in self.cases(seed, self.size(share), folder):
+                found[outcome] += 1
+                tick()
+        except AssertionError:
+            raise
+        except Exception as error:
+            raise AssertionError(f"after {found.total()} cases: {error!r}") from error
         return found
 
     def size(self, share: float) -> int:
