@@ -155,12 +155,14 @@ def targets_array(
         raise ValueError(f"{name}: expected shape {shape}{also}, got {array.shape}")
     with np.errstate(over="ignore"):  # what does not fit the dtype is refused below
         targets = kernel_input(array.astype(dtype, order="C", copy=False).reshape(shape))
-    if targets.size and not (targets.min() > -np.inf and targets.max() < np.inf):  # NaN is neither
+    if not targets.size:
+        return targets
+    least, most = targets.min(), targets.max()
+    if not (least > -np.inf and most < np.inf):  # NaN is neither
         raise ValueError(f"{name}: expected finite numbers of {dtype}, got others")
-    if targets.size and (targets.min() < low or targets.max() > high):
+    if least < low or most > high:
         raise ValueError(
-            f"{name}: expected numbers from {low:g} to {high:g}, "
-            f"got {targets.min():g} to {targets.max():g}"
+            f"{name}: expected numbers from {low:g} to {high:g}, got {least:g} to {most:g}"
         )
     return targets
 

@@ -124,13 +124,13 @@ class LastGood:
     def recover(self, bad: int | None) -> tuple[int, str]:
         """Find the step that has to be left out, and bring the model to where it was before it.
 
+        Nobody but the fit is looked for: what a callback has made of the model is undone, too.
+
         Parameters
         ----------
         bad : int, optional
             The step whose loss is not finite, in the last call. None: the model has gone wrong, and
             all losses are finite.
-
-        Nobody but the fit is looked for: what a callback has made of the model is undone, too.
 
         Returns
         -------
@@ -145,14 +145,12 @@ class LastGood:
         end = ends[-1] if ends else len(steps)
         before: Any = None
         last: Any = None
+        if end == 0 and bad is None and self._before is None:  # there is no step to leave out
+            layer = self._model.culprit(self._samples, np.zeros(2, np.int64))
+            self._model.restore(self._now.snapshot)
+            return max(self._step - 1, 0), layer
         if end == 0:
-            now = self._model.snapshot()
             before, last = self._one_before()
-            if bad is None and last is None:
-                self._model.restore(now)
-                layer = self._model.culprit(self._samples, np.zeros(2, np.int64))
-                self._model.restore(self._now.snapshot)
-                return max(self._step - 1, 0), layer
         self._model.restore(self._now.snapshot)
         for last in steps[:end]:
             before = self._model.snapshot()

@@ -400,14 +400,20 @@ class BatchNormMLP:
 
     def run_steps(
         self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
-        *, logs: Sequence[np.ndarray | None] | None = None, learns: bool = True,
+        *, logs: Sequence[np.ndarray | None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each.
 
-        A model that does not learn only takes the running statistics of what it sees.
         `logs` has an array for each thread to note when it does what (`fastbn.profiling`), or None,
         and decides how many threads there are.
         """
+        return self._run_steps(samples, order, bounds, lrs, logs, learns=True)
+
+    def _run_steps(
+        self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
+        logs: Sequence[np.ndarray | None] | None, *, learns: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Run the kernel. A model that does not learn only takes running statistics."""
         losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
         rows = int(np.diff(bounds).max())
         with contextlib.ExitStack() as stack:
@@ -441,8 +447,8 @@ class BatchNormMLP:
         statistics = (self.running_mean, self.running_var)
         copies = [buffer.copy() for buffer in statistics]
         try:
-            losses, _ = self.run_steps(
-                samples, rows, np.array([0, rows.size]), np.zeros(1), learns=False
+            losses, _ = self._run_steps(
+                samples, rows, np.array([0, rows.size]), np.zeros(1), None, learns=False
             )
         finally:
             for buffer, copy in zip(statistics, copies, strict=True):

@@ -88,7 +88,7 @@ def _sync_folder(folder: pathlib.Path) -> None:
             os.close(descriptor)
 
 
-def check_metadata(user: Any) -> None:
+def _check_metadata(user: Any) -> None:
     """Refuse metadata that would not come back as it is."""
     try:
         same = isinstance(user, dict) and json.loads(json.dumps(user, allow_nan=False)) == user
@@ -100,7 +100,7 @@ def check_metadata(user: Any) -> None:
 
 def _json(header: dict[str, Any]) -> str:
     """Return the header as JSON."""
-    check_metadata(header.get("metadata", {}))
+    _check_metadata(header.get("metadata", {}))
     return json.dumps({"format_version": FORMAT_VERSION, **header})
 
 

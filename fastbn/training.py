@@ -176,7 +176,8 @@ class _Fit:
                 self.state = self.checkpoint.apply()
             self.model.begin(self.samples)
             state, history = self.state, self.state.history
-            self.good = self._last_good()
+            step = history.epochs * self.steps + state.losses.size
+            self.good = LastGood(self.model, self.samples, self._order_of, step)
             self.start = time.perf_counter() - state.seconds
             reason = history.stop_reason if state.is_over else None
             while reason is None:
@@ -193,7 +194,6 @@ class _Fit:
         goes_back = state.best_state is not None and (state.since > 0 or is_diverged)
         if goes_back:
             self.model.restore(state.best_state)
-            self.good = self._last_good()
         if history.stop_reason == "interrupted":
             return  # the checkpoint is of where the fit can go on
         if not (goes_back or self.good.is_sane()):
@@ -205,12 +205,8 @@ class _Fit:
         state.is_over, state.has_begun, state.best_state = True, False, None
         self._save()
 
-    def _last_good(self) -> LastGood:
-        def order_of(epoch: int) -> np.ndarray:
-            return self.model.order_of(epoch, self.n_samples, self.plan.shuffle)
-
-        step = self.state.history.epochs * self.steps + self.state.losses.size
-        return LastGood(self.model, self.samples, order_of, step)
+    def _order_of(self, epoch: int) -> np.ndarray:
+        return self.model.order_of(epoch, self.n_samples, self.plan.shuffle)
 
     def _epoch(self) -> str | None:
         """Train an epoch, or what is left of it; return why the fit ends with it, if it does."""

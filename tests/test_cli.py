@@ -167,10 +167,9 @@ def test_without_matplotlib_one_line_says_so(insects, monkeypatch):
 AFTER_STEPS = """
 from fastbn.model import BatchNormMLP
 run_steps = BatchNormMLP.run_steps
-def interrupted(self, *args, learns=True):
-    done = run_steps(self, *args, learns=learns)
-    if learns:
-        signal.raise_signal(signal.SIGINT)
+def interrupted(self, *args):
+    done = run_steps(self, *args)
+    signal.raise_signal(signal.SIGINT)
     return done
 BatchNormMLP.run_steps = interrupted
 """
@@ -218,10 +217,10 @@ def test_compiling_is_announced_once(insects, monkeypatch, option, lines):
     assert "compiling" not in run(*arguments).output
 
     def compiling(method):
-        def call(self, *args, **options):
+        def call(self, *args):
             for listener in list(_jit._compile_listeners):
                 listener()
-            return method(self, *args, **options)
+            return method(self, *args)
 
         return call
 
