@@ -151,7 +151,11 @@ def open_model(path: str | os.PathLike[str]) -> Iterator[ModelFile]:
 
     target = path_of("path", path)
     with _as_model_file_error(target):
-        if not target.is_file():
+        try:  # `is_file` hides other errors or not, by Python's version
+            mode = target.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            mode = 0
+        if not stat.S_ISREG(mode):
             raise ModelFileError(f"{target}: expected a model file, found none")
         with open(target, "rb") as raw:
             _check_header(raw, os.fstat(raw.fileno()).st_size)
