@@ -66,6 +66,26 @@ class OverLimits:
         return ratio(lambda: model.partial_fit(x, y), lambda: [np.dot(a, b) for a, b in products])
 
 
+class Profile:
+    """What a profile accounts for of a training step, and what its logs cost."""
+
+    timeout = 300.0
+    params: Any = ([1, 2],)
+    param_names = ("threads",)
+    unit = "%"
+
+    def setup(self, threads: int) -> None:
+        limit_threads(threads)
+        model = find("BatchNormMLP")((784, 256, 128, 10))
+        self.profile = find("profiling.profile_training")(model, threads=threads)
+
+    def track_accounted(self, threads: int) -> float:
+        return 100.0 * self.profile.accounted
+
+    def track_cost(self, threads: int) -> float:
+        return 100.0 * self.profile.cost
+
+
 def ratio(ours: Callable[[], Any], limit: Callable[[], Any], repeats: int = 9) -> float:
     """Return the ratio of the medians, each called once before."""
     samples: tuple[list[float], list[float]] = ([], [])

@@ -8,14 +8,28 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from commands import run, succeed, write_insects
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-LONG = ["--hidden", "64,64", "--epochs", "400", "--batch-size", "8", "--no-plot"]
+LONG = ["--hidden", "16,16", "--epochs", "60", "--batch-size", "8", "--no-plot"]
+
+# The command line, which sends itself a signal when it has written its second checkpoint.
+SIGNALLED = """
+import os, sys
+from fastbn import _checkpoint
+from fastbn.cli import main
+number, written, write = int(sys.argv.pop(1)), [], _checkpoint.CheckpointFile.write
+def write_and_signal(file, state):
+    write(file, state)
+    written.append(state)
+    if len(written) == 2:
+        os.kill(os.getpid(), number)
+_checkpoint.CheckpointFile.write = write_and_signal
+main()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -25,36 +39,26 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def train(*arguments):
-    command = [sys.executable, "-m", "fastbn", "train", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def killed(signal_number, *arguments):
-    """Start a training, and send it a signal when there is a first checkpoint."""
-    process = train(*arguments)
-    while not os.path.exists("c"):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal_number)
-    return process.wait(), *process.communicate()
+def train(*arguments, python=("-m", "fastbn")):
+    command = [sys.executable, *python, "train", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("SIGKILL", -9), ("SIGTERM", -15), ("SIGINT", 1)])
 def test_a_training_that_is_killed_goes_on(folder, name, expected):
     options = ["insects.csv", *LONG, "--checkpoint", "c", "--checkpoint-every", "40"]
-    code, _, err = killed(getattr(signal, name), *options, "--out", "killed")
-    assert code == expected, err
+    python = ["-c", SIGNALLED, str(getattr(signal, name).value)]
+    done = train(*options, "--out", "killed", python=python)
+    assert done.returncode == expected, done.stderr
     if name == "SIGINT":
-        assert "fastbn train --resume c goes on with it" in err
+        assert "fastbn train --resume c goes on with it" in done.stderr
         assert os.path.exists("killed")
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     os.chdir(elsewhere)  # the data are found all the same
-    process = train("--resume", "../c", "--no-plot")
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert "400 of at most 400" in out
+    done = train("--resume", "../c", "--no-plot")
+    assert done.returncode == 0, done.stderr
+    assert "60 of at most 60" in done.stdout
     os.chdir(folder)
     succeed("train", "insects.csv", *LONG, "--out", "whole")
     there = (elsewhere / "fastbn-insects.safetensors").read_bytes()
