@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -51,22 +51,32 @@ def taking(threads: int | None) -> Iterator[None]:
         numba.set_num_threads(most)
 
 
-def digest_with(arrays: Arrays, threads: int | None) -> str:
-    """Call the functions with so many threads, None for all that there are."""
-    digest, (x, dy, layout, labels) = hashlib.sha256(), arrays
+def digests_with(arrays: Arrays, threads: int | None) -> dict[str, str]:
+    """Call the functions with so many threads, None for all that there are: a digest of each."""
+    x, dy, layout, labels = arrays
+    results: dict[str, tuple[Any, ...]] = {}
     with taking(threads):
-        results = [*fastbn.batch_statistics(x, layout=layout)]
+        results["batch_statistics"] = fastbn.batch_statistics(x, layout=layout)
         y, mean, rstd = fastbn.batch_norm(x, layout=layout, activation="relu")
-        results += [y, mean, rstd]
-        results += fastbn.batch_norm_backward(dy, x, None, None, mean, rstd, layout=layout)
-        results += [fastbn.batch_norm_inference(x, mean, rstd, layout=layout)]
-        for scaled in (fastbn.min_max_scale, fastbn.standardize):
-            results += [*scaled(x, layout=layout)]
+        results["batch_norm"] = y, mean, rstd
+        back = fastbn.batch_norm_backward(dy, x, None, None, mean, rstd, layout=layout)
+        results["batch_norm_backward"] = back
+        results["batch_norm_inference"] = (
+            fastbn.batch_norm_inference(x, mean, rstd, layout=layout),
+        )
+        results["min_max_scale"] = fastbn.min_max_scale(x, layout=layout)
+        results["standardize"] = fastbn.standardize(x, layout=layout)
         if labels.max() > 0:
-            results += fastbn.softmax_cross_entropy(x, labels, layout=layout)
+            loss = fastbn.softmax_cross_entropy(x, labels, layout=layout)
+            results["softmax_cross_entropy"] = loss
         param, m, v = np.ones((3, x.size), x.dtype)
         fastbn.adam_step(param, dy.ravel(), m, v, step=2, max_norm=1.0)
-        results += [param, m, v]
-    for result in results:
-        digest.update(np.ascontiguousarray(result).tobytes())
+        results["adam_step"] = param, m, v
+    return {name: _digest(arrays) for name, arrays in results.items()}
+
+
+def _digest(arrays: tuple[Any, ...]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
