@@ -13,6 +13,7 @@ import argparse
 import functools
 import pathlib
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -36,6 +37,8 @@ def main() -> int:
         for trial in TRIALS:
             print(f"{trial.name:<10} {trial.count:>5}  {trial.promise}")
         return 0
+    # a shell's background job ignores Ctrl-C, and so would the trainings that are sent one
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     print(f"seed {seed}\n\n| trial | cases | what came of them | seconds |\n|---|---|---|---|")
     broken = 0
