@@ -36,6 +36,8 @@ def draw_job(rng: np.random.Generator) -> Job:
         "lr": 0.01,
         "seed": int(rng.integers(2**31)),
     }
+    if options["optimizer"] == "sgd" and not options["batch_norm"]:
+        options["lr"] = 1e-4  # what is not normalized would diverge
     return {
         "sizes": [int(rng.integers(1, 60)), *hidden, int(rng.integers(2, 8))],
         "rows": int(batch * rng.integers(2, 9) + rng.integers(batch)),
