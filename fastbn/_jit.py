@@ -23,7 +23,10 @@ from typing import Any
 
 import numba
 import numpy.ma  # noqa: F401 (numba would at the first call, where a forked child would wait for it)
+from llvmlite.binding import Linkage
 from numba.core import caching, types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 
@@ -106,7 +109,7 @@ def _renamed(function: Any, suffix: str) -> Any:
 
 def _dispatcher(function: Any, **options: Any) -> Any:
     compiler: Any = numba.njit
-    options = {"fastmath": FASTMATH, **options}
+    options = {"fastmath": FASTMATH, "pipeline_class": _Compiler, **options}
     dispatcher = compiler(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)(
         function
     )
@@ -115,6 +118,35 @@ def _dispatcher(function: Any, **options: Any) -> Any:
         with contextlib.suppress(RuntimeError):
             dispatcher._cache = _KernelCache(function)
     return dispatcher
+
+
+class _Library(JITCodeLibrary):
+    """Machine code that keeps its copies of other kernels to itself.
+
+    A kernel has a copy of each that it calls, optimized together with it, which may round in
+    another way. As numba leaves them, the copies of all kernels have one name in a process, and
+    the first to be loaded serves all others: results depended on what was used before.
+    """
+
+    def _finalize_final_module(self) -> None:
+        if self._shared_module is None:  # it was compiled, and not loaded
+            # first what is linked into other kernels: all of it, for them to have one copy of each
+            self._finalized = True
+            self._get_module_for_linking()
+            for function in self._final_module.functions:
+                if function.linkage == Linkage.linkonce_odr and not function.is_declaration:
+                    function.linkage = Linkage.internal
+        super()._finalize_final_module()
+
+
+class _Compiler(Compiler):
+    """Numba's compiler, into a `_Library`."""
+
+    def compile_extra(self, func: Any) -> Any:
+        library = _Library(self.state.targetctx.codegen(), func.__qualname__)
+        library.enable_object_caching()
+        self.state.library = library
+        return super().compile_extra(func)
 
 
 # -- the cache on disk ---------------------------------------------------------------------------

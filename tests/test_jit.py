@@ -59,6 +59,30 @@ def test_the_logger_says_what_is_compiled(tmp_path):
     assert "INFO" not in run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
 
 
+STATISTICS = """
+    import hashlib, sys, numpy as np, fastbn
+    from fastbn import _jit
+    from fastbn.kernels import batchnorm_nc as nc
+    x = np.random.default_rng(0).normal(1, 3, (668, 96)).astype(np.float32)
+    if {chunk_first}:
+        nc.chunk_moments_nc(x, 0, *np.empty((3, 96), np.float32))
+    for _jit.PARALLEL_ELEMENTS in (0, 1 << 62):
+        mean, var = fastbn.batch_statistics(x)
+        print(hashlib.sha256(mean.tobytes() + var.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
+    """Of a kernel that is compiled into several others one copy used to serve them all."""
+    digests = []
+    for chunk_first in (False, False, True, True):  # compiled, loaded, beside a new kernel, loaded
+        code = STATISTICS.format(chunk_first=chunk_first)
+        digests += run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).split()
+    assert len(digests) == 8
+    assert len(set(digests)) == 1, digests
+
+
 def test_a_change_in_any_kernel_file_outdates_all(tmp_path):
     """Numba alone stamps the caller's file, and would go on running a helper's old code."""
     package = tmp_path / "fastbn"
