@@ -30,13 +30,25 @@ from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 
+from fastbn._signals import Postponed
+
 # Sums may be reordered and products contracted, which is what vectorizing needs. Not `nnan` and not
 # `ninf`: a NaN or an infinity in the data comes out as one, or as an error, never as a number.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))
 
+# What of numba's settings shapes the machine code, beside the processor, which it knows itself.
+SETTINGS = (
+    "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "LLVM_REFPRUNE_PASS", "BOUNDSCHECK",
+    "DEBUGINFO_DEFAULT", "EXTEND_VARIABLE_LIFETIMES", "USING_SVML", "PARFOR_MAX_TUPLE_SIZE",
+    "DEBUG_ARRAY_OPT_RUNTIME",
+)  # fmt: skip
+
 logger = logging.getLogger("fastbn")
+
+# An exception in the middle of it leaves numba's registries half read, and nothing compiles again.
+_compiling = Postponed()
 
 _compile_listeners: list[Callable[[], None]] = []
 
@@ -117,7 +129,23 @@ def _dispatcher(function: Any, **options: Any) -> Any:
         # where no folder can be written, every process compiles for itself
         with contextlib.suppress(RuntimeError):
             dispatcher._cache = _KernelCache(function)
+        dispatcher.compile = _compiling_with(dispatcher.compile)
     return dispatcher
+
+
+def _compiling_with(compile_: Any) -> Any:
+    """Return numba's way to compile, or load, without an exception by Ctrl-C inside."""
+
+    @functools.wraps(compile_)
+    def compile_or_load(sig: Any) -> Any:
+        with global_compiler_lock, _compiling:  # no fork meanwhile
+            return compile_(sig)
+
+    return compile_or_load
+
+
+# Linkages of functions of which a process keeps one; numba's for copies, and for parallel loops.
+SHARED = (Linkage.linkonce_odr, Linkage.weak_odr)
 
 
 class _Library(JITCodeLibrary):
@@ -125,7 +153,8 @@ class _Library(JITCodeLibrary):
 
     A kernel has a copy of each that it calls, optimized together with it, which may round in
     another way. As numba leaves them, the copies of all kernels have one name in a process, and
-    the first to be loaded serves all others: results depended on what was used before.
+    the first to be loaded serves all others: results depended on what was used before. The
+    same goes for the bodies of parallel loops.
     """
 
     def _finalize_final_module(self) -> None:
@@ -134,7 +163,7 @@ class _Library(JITCodeLibrary):
             self._finalized = True
             self._get_module_for_linking()
             for function in self._final_module.functions:
-                if function.linkage == Linkage.linkonce_odr and not function.is_declaration:
+                if function.linkage in SHARED and not function.is_declaration:
                     function.linkage = Linkage.internal
         super()._finalize_final_module()
 
@@ -251,6 +280,10 @@ class _KernelCache(caching.FunctionCache):
         self._cache_file = _KernelFiles(
             files._cache_path, self._impl.filename_base, files._source_stamp
         )
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        settings = tuple(repr(getattr(numba.config, name, None)) for name in SETTINGS)
+        return (*super()._index_key(sig, codegen), settings)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):  # a full disk: other processes compile for themselves

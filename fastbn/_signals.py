@@ -1,10 +1,12 @@
-"""Ctrl-C and SIGTERM during a fit: it ends after the current call's steps."""
+"""Ctrl-C and SIGTERM: a fit ends after the current call's steps, a compiler after its function."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -51,3 +53,62 @@ class Signals:
         elif self.pressed:
             raise KeyboardInterrupt
         self.pressed = True
+
+
+class Postponed:
+    """Context in which Ctrl-C waits: for the end, or for a context of the same object within it.
+
+    For work that an exception at any moment would leave broken, made of parts between which it
+    would not. Python's main thread hears signals: in others this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._pressed = False
+        self._handler: Any = None
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if self._depth:
+            self._let_through()
+        else:
+            self._handler = signal.getsignal(signal.SIGINT)
+            if callable(self._handler):
+                signal.signal(signal.SIGINT, self._hear)
+        self._depth += 1
+
+    def __exit__(self, *exc: object) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._depth -= 1
+        if not self._depth:
+            if callable(self._handler):
+                signal.signal(signal.SIGINT, self._handler)
+            self._let_through()
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self._pressed = True
+
+    def _let_through(self) -> None:
+        if self._pressed:
+            self._pressed = False
+            self._handler(signal.SIGINT, None)
+
+
+@contextlib.contextmanager
+def interrupting_fits() -> Iterator[None]:
+    """Context in which Ctrl-C is an exception in a fit, too, instead of its orderly end."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)

@@ -276,7 +276,8 @@ class BatchNormMLP:
         Returns
         -------
         History
-            Ctrl-C ends the fit after some 50 ms of steps; the history says "interrupted" then.
+            Ctrl-C ends the fit after some 50 ms of steps, or, where these have to be compiled first,
+            after that; the history says "interrupted" then.
 
         Raises
         ------

@@ -47,14 +47,29 @@ def model_bytes(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> bytes
 
 def writable_file(path: str | os.PathLike[str], name: str = "path") -> pathlib.Path:
     """Return where the argument `name` leads; an error where no file can be written there."""
-    target = pathlib.Path(os.path.realpath(path_of(name, path)))
+    given = path_of(name, path)
+    target = pathlib.Path(os.path.realpath(given))
+    if reason := unusable_name(target):
+        raise OSError(f"{name}: expected a file to write, got {target}: {reason}")
     if target.is_dir():
         raise IsADirectoryError(f"{name}: expected a file to write, got the directory {target}")
     if target.exists() and not target.is_file():
         raise OSError(f"{name}: expected a regular file to write, got {target}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{name}: expected an existing folder, got {target.parent}")
+    for folder in (given.parent, target.parent):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{name}: expected an existing folder, got {folder}")
     return target
+
+
+def unusable_name(path: pathlib.Path) -> str | None:
+    """Return why no file can be called so, as one whose name is too long; None where one can."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 @contextlib.contextmanager

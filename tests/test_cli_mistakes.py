@@ -91,6 +91,9 @@ MISUSES = {  # exit code 2
     "both": (["train", "--progress", "--quiet"], "--progress.*excludes --quiet"),
     "no such folder": (["train", "--out", "no/m"], "--out.*the folder no does not exist"),
     "out is a folder": (["train", "--out", "empty"], "--out.*expected a file, got the folder"),
+    "out is this folder": (["train", "--out", "."], "--out.*expected a file, got the folder"),
+    "out has a long name": (["train", "--out", "m" * 300], "--out.*name too long"),
+    "checkpoint has a long name": (["train", "--checkpoint", "c" * 300], "--checkpoint.*too long"),
     "out is the data": (
         ["train", "insects.csv", "--out", "insects.csv"],
         "--out.*insects.csv would be overwritten",

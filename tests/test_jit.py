@@ -83,6 +83,97 @@ def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
     assert len(set(digests)) == 1, digests
 
 
+BODIES = """
+    import numpy as np, fastbn
+    from fastbn import _jit
+    from fastbn.kernels.batchnorm_nc import moments_nc_parallel
+    _jit.PARALLEL_ELEMENTS = 0
+    fastbn.batch_statistics(np.ones((668, 96), np.float32))
+    (compiled,) = moments_nc_parallel.overloads.values()
+    functions = compiled.library._final_module.functions
+    print(*{f.linkage.name for f in functions if "gufunc" in f.name and not f.is_declaration})
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+def test_bodies_of_parallel_loops_are_not_shared_either(tmp_path):
+    assert run_python(BODIES, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["internal"]
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+@pytest.mark.parametrize("setting", ["NUMBA_OPT", "NUMBA_LOOP_VECTORIZE", "NUMBA_BOUNDSCHECK"])
+def test_what_numba_is_told_is_not_kept_for_others(tmp_path, setting):
+    """Numba alone would give all processes the code of the first, with its settings."""
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    told = cache | {setting: "1" if setting == "NUMBA_BOUNDSCHECK" else "0"}
+    compiled = [run_python(ANNOUNCED, **each).strip() for each in (told, cache, told, cache)]
+    assert compiled == ["1", "1", "0", "0"]
+
+
+PRESSED = """
+    import signal, numpy as np
+    from numba.core.codegen import CPUCodeLibrary
+    compiled, presses = 0, []
+    take = CPUCodeLibrary._object_compiled_hook.__func__
+    def press_and_take(*args):  # the compiler, which knows of no exceptions, has called it
+        global compiled
+        compiled += 1
+        if compiled == attempt:
+            presses.append(attempt)
+            signal.raise_signal(signal.SIGINT)
+        return take(*args)
+    CPUCodeLibrary._object_compiled_hook = classmethod(press_and_take)
+    import fastbn
+    x = np.random.default_rng(0).normal(1, 3, (33, 7)).astype(np.float32)
+    attempt = interrupted = 0
+    while attempt == len(presses):  # Ctrl-C in the n-th function that the n-th attempt compiles
+        attempt += 1
+        compiled = 0
+        try:
+            mean, var = fastbn.batch_statistics(x)
+        except KeyboardInterrupt:
+            interrupted += 1
+    print(len(presses), interrupted, np.allclose(var, x.var(axis=0)))
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+def test_ctrl_c_while_compiling_breaks_nothing(tmp_path):
+    """Numba alone would lose it, and say later that it has no machine code."""
+    presses, interrupted, right = run_python(PRESSED, NUMBA_CACHE_DIR=str(tmp_path)).split()
+    assert int(presses) == int(interrupted) >= 3
+    assert right == "True"
+
+
+WARM_UP = """
+    import logging, signal
+    from fastbn.cli._app import app
+    class Press(logging.Handler):
+        def emit(self, record):
+            if "train_steps " in record.getMessage():  # a fit has taken over the signals
+                logger.removeHandler(self)
+                signal.raise_signal(signal.SIGINT)
+    logger = logging.getLogger("fastbn")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(Press())
+    app(["warmup"])
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+def test_ctrl_c_ends_a_warm_up(tmp_path):
+    pytest.importorskip("typer")
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(WARM_UP)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+    )
+    assert result.returncode == 1, result.stderr
+    assert result.stderr == "fastbn: interrupted\n"
+    assert result.stdout.splitlines()[-1] == "training and prediction, float32"
+
+
 def test_a_change_in_any_kernel_file_outdates_all(tmp_path):
     """Numba alone stamps the caller's file, and would go on running a helper's old code."""
     package = tmp_path / "fastbn"

@@ -157,6 +157,10 @@ def test_places_that_cannot_be_written(trained, tmp_path):
         model.save(tmp_path)
     with pytest.raises(FileNotFoundError, match="path: "):
         model.save(tmp_path / "missing" / "m")
+    with pytest.raises(FileNotFoundError, match="path: "):
+        model.save(tmp_path / "missing" / ".." / "m")
+    with pytest.raises(OSError, match="path: expected a file to write, got .* too long"):
+        model.save(tmp_path / ("a" * 300))
     model.metadata["odd"] = object()
     with pytest.raises(TypeError):
         model.save(tmp_path / "m")

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fastbn.persistence import unusable_name
+
 
 def complain(message: str) -> None:
     """Print one line on stderr."""
@@ -78,6 +80,8 @@ def percent(part: float) -> str:
 def check_writable(path: pathlib.Path, option: str, *, inputs: Iterable[str] = ()) -> None:
     """Refuse, before any work is done, a file that could not be written or is read from."""
     hint = f"'{option}'"
+    if reason := unusable_name(path):
+        raise typer.BadParameter(f"cannot write {path} ({reason})", param_hint=hint)
     if path.is_dir():
         raise typer.BadParameter(f"expected a file, got the folder {path}", param_hint=hint)
     if path.exists() and not path.is_file():

@@ -97,8 +97,8 @@ def train(
             checkpoint_every=checkpoint_every,
         )
     out = out or pathlib.Path(f"fastbn-{_short_name(job.data)}.safetensors")
-    picture = None if no_plot else plot or out.with_suffix(".png")
     check_writable(out, "--out", inputs=[job.data])
+    picture = None if no_plot else plot or out.with_suffix(".png")
     if checkpoint is not None:
         check_writable(checkpoint, "--checkpoint", inputs=[job.data])
         if os.path.realpath(checkpoint) == os.path.realpath(out):

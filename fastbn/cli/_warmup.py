@@ -27,6 +27,7 @@ def warmup(
             f"expected one of {', '.join(DTYPES)}, got {dtype!r}", param_hint="'--dtype'"
         )
     from fastbn._jit import cache_folder
+    from fastbn._signals import interrupting_fits
     from fastbn.kernels.network import train_steps
     from fastbn.warmup import warm_up
 
@@ -35,7 +36,7 @@ def warmup(
         complain("the compiler is off or no cache folder can be written: nothing would be kept")
         raise typer.Exit(1)
     start = time.perf_counter()
-    with compile_notice(silent=True) as compiled:
+    with compile_notice(silent=True) as compiled, interrupting_fits():
         for name in DTYPES[dtype]:
             for part in warm_up(name):
                 typer.echo(part)
