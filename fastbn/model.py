@@ -276,7 +276,7 @@ class BatchNormMLP:
         Returns
         -------
         History
-            Ctrl-C ends the fit after some 50 ms of steps, or, where these have to be compiled first,
+            Ctrl-C ends the fit after some 50 ms of steps, or, where they have to be compiled first,
             after that; the history says "interrupted" then.
 
         Raises
