@@ -15,12 +15,12 @@ PACKAGE = pathlib.Path(fastbn.__file__).parent
 
 # Innermost first; a module may import from its own rank and from those before it.
 RANKS = [
-    {"errors", "reference"},
+    {"errors", "reference", "_signals"},
     {"_jit", "_plain", "reference_mlp"},
     {"_intrinsics"},
     {"_openmp", "_team"},
     {"kernels"},
-    {"_checks", "_history", "_last_good", "_progress", "_signals", "schedules", "persistence"},
+    {"_checks", "_history", "_last_good", "_progress", "schedules", "persistence"},
     {"_threads"},
     {"functional", "config"},
     {"_buffers", "_culprit", "_inputs", "_targets", "training"},
