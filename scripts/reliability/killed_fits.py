@@ -65,7 +65,7 @@ class Job:
             explodes=one_of(None, int(rng.integers(200, 600))),
         )
 
-    def train(self, folder: pathlib.Path, began: Any = None, **checkpoint: Any) -> None:
+    def train(self, folder: pathlib.Path, began: Any, **checkpoint: Any) -> None:
         """Train, and write what it came to: the model and the history."""
         rng = np.random.default_rng(self.seed)
         X = rng.standard_normal((2000, self.sizes[0])).astype(np.float32)
@@ -74,8 +74,7 @@ class Job:
         fit = dict(self.fit)
         if self.explodes is not None:
             fit["schedule"] = lambda step: 1e30 if step == self.explodes else 1e-3
-        if began is not None:
-            began.set()
+        began.set()
         taken: list[int] = []
         run_steps = model.run_steps
 
@@ -113,50 +112,51 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
     whole, parts = folder / "whole", folder / "parts"
     for place in (whole, parts):
         place.mkdir()
+
+    def start(job: Job, place: pathlib.Path, **checkpoint: Any) -> Any:
+        began = context.Event()
+        process = context.Process(target=job.train, args=(place, began), kwargs=checkpoint)
+        process.start()
+        assert began.wait(60)
+        return process
+
     for case in range(count):
         job = Job.draw(rng)
         signal_number = SIGNALS[case % len(SIGNALS)]
         what = f"case {case}, {job}, {signal_number.name}"
         path = folder / f"checkpoint-{case}"
-        twin = folder / f"twin-{case}"
-        start = time.perf_counter()
-        job.train(whole, checkpoint=twin)  # in no hurry: as long as the other one
-        seconds = time.perf_counter() - start
-
-        def run(began: Any, job: Job = job, path: pathlib.Path = path) -> Any:
-            process = context.Process(
-                target=job.train, args=(parts, began), kwargs={"checkpoint": path, "resume": True}
-            )
-            process.start()
-            assert began.wait(60)
-            return process
-
-        process = run(context.Event())
-        time.sleep(rng.uniform(0.0, seconds))
-        with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.kill(process.pid, signal_number)
-        process.join(60)
-        assert process.exitcode in (0, 1, 3, -signal_number), f"{what}: exit {process.exitcode}"
-        was_killed, resumes = process.exitcode != 0, path.exists()
+        process = start(job, whole, checkpoint=folder / f"twin-{case}")
+        began = time.perf_counter()
+        process.join(120)
+        delay = rng.uniform(0.0, time.perf_counter() - began)
+        assert process.exitcode == 0, f"{what}: exit {process.exitcode} when it was not killed"
+        while True:
+            process = start(job, parts, checkpoint=path, resume=True)
+            time.sleep(delay)
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.kill(process.pid, signal_number)
+            process.join(60)
+            if process.exitcode != 0:
+                break
+            path.unlink()  # too late
+            delay /= 2
+        assert process.exitcode in (1, 3, -signal_number), f"{what}: exit {process.exitcode}"
+        resumes = path.exists()
         if process.exitcode == 3:
             assert resumes, f"{what}: Ctrl-C left no checkpoint"
         there = BatchNormMLP.load(path).steps if resumes else 0
-        process = run(context.Event())
+        process = start(job, parts, checkpoint=path, resume=True)
         process.join(120)
         assert process.exitcode == 0, f"{what}: exit {process.exitcode} when it went on"
         (tensors, facts), (expected, expected_facts) = result(parts), result(whole)
         assert facts == expected_facts, f"{what}: {facts} and not {expected_facts}"
         for name, tensor in expected.items():
             assert np.array_equal(tensors[name], tensor), f"{what}: other bits in {name}"
-        left = expected_facts["counts"][0] - there if was_killed else 0
+        left = expected_facts["counts"][0] - there
         taken = int((parts / "taken").read_text())
-        is_plain = job.explodes is None and job.fit["early_stopping"] is None
-        if is_plain and was_killed:
+        if job.explodes is None and job.fit["early_stopping"] is None:
             assert taken == left, f"{what}: {taken} steps when it went on from {there}, not {left}"
-        if not was_killed:
-            yield "had already ended"
-        else:
-            yield f"{signal_number.name}, {'went on' if resumes else 'began anew'}, the same bits"
+        yield f"{signal_number.name}, {'went on' if resumes else 'began anew'}, the same bits"
 
 
 TRIAL = Trial(
