@@ -11,6 +11,11 @@ from types import FrameType
 from typing import Any
 
 
+def _hears_signals() -> bool:
+    """Tell whether this is Python's main thread, the only one that signals reach."""
+    return threading.current_thread() is threading.main_thread()
+
+
 class Signals:
     """Context in which the first Ctrl-C sets `pressed`, and the second one interrupts at once.
 
@@ -29,8 +34,7 @@ class Signals:
         self._replaced: list[int] = []
 
     def __enter__(self) -> Signals:
-        # signals reach Python's main thread alone, and a forked worker is not ours to steer
-        if threading.current_thread() is threading.main_thread():
+        if _hears_signals():
             for number, usual in self._usual.items():
                 if signal.getsignal(number) is usual:
                     signal.signal(number, self._handle)
@@ -59,7 +63,7 @@ class Postponed:
     """Context in which Ctrl-C waits: for the end, or for a context of the same object within it.
 
     For work that an exception at any moment would leave broken, made of parts between which it
-    would not. Python's main thread hears signals: in others this does nothing.
+    would not.
     """
 
     def __init__(self) -> None:
@@ -68,7 +72,7 @@ class Postponed:
         self._handler: Any = None
 
     def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if not _hears_signals():
             return
         if self._depth:
             self._let_through()
@@ -79,7 +83,7 @@ class Postponed:
         self._depth += 1
 
     def __exit__(self, *exc: object) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if not _hears_signals():
             return
         self._depth -= 1
         if not self._depth:
@@ -104,7 +108,7 @@ def interrupting_fits() -> Iterator[None]:
         raise KeyboardInterrupt
 
     usual = signal.getsignal(signal.SIGINT)
-    if usual is not signal.default_int_handler:
+    if not _hears_signals() or usual is not signal.default_int_handler:
         yield
         return
     signal.signal(signal.SIGINT, interrupt)

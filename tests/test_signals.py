@@ -61,7 +61,7 @@ def test_work_of_another_thread_leaves_ctrl_c_alone():
     work, threads = Postponed(), []
 
     def in_another():
-        with work:
+        with work, interrupting_fits():
             threads.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=in_another)

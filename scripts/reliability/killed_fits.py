@@ -138,7 +138,7 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
             process.join(60)
             if process.exitcode != 0:
                 break
-            path.unlink()  # too late
+            path.unlink(missing_ok=True)  # too late
             delay /= 2
         assert process.exitcode in (1, 3, -signal_number), f"{what}: exit {process.exitcode}"
         resumes = path.exists()
