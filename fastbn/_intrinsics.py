@@ -22,23 +22,32 @@ from numba.np.arrayobj import populate_array
 from fastbn._jit import DISABLED
 from fastbn._plain import LINE_BYTES, PANEL_BYTES
 
-
-def _has_avx512() -> bool:
-    """Tell whether numba compiles for AVX-512: for this processor, unless it is told otherwise."""
-    config: Any = numba.config
-    if config.CPU_FEATURES is not None:
-        return "+avx512f" in config.CPU_FEATURES
-    return config.CPU_NAME != "generic" and bool(binding.get_host_cpu_features().get("avx512f"))
-
-
-# Rows of a register tile: rows * PANEL_BYTES of sums, a row of a panel and one broadcast number
-# have to find room in the registers, 32 of 64 bytes or 16 of 32.
-TILE_ROWS = 8 if _has_avx512() else 2
-
-intrinsic: Any = _intrinsic  # what it makes is called without the typing context
-
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 IS_ARM = platform.machine().lower() in ("aarch64", "arm64")
+
+
+def _has(feature: str) -> bool:
+    """Tell whether numba compiles for a feature: of this processor, unless it is told otherwise."""
+    config: Any = numba.config
+    if config.CPU_FEATURES is not None:
+        return f"+{feature}" in config.CPU_FEATURES.split(",")
+    return bool(binding.get_host_cpu_features().get(feature))
+
+
+def _tile_rows() -> int:
+    """Rows of a register tile.
+
+    rows * PANEL_BYTES of sums, a row of a panel and one broadcast number have to find room in the
+    registers: 32 of 64 bytes, 16 of 32 (or ARM's 32 of 16), or the 16 of 16 of plain x86-64.
+    """
+    if _has("avx512f"):
+        return 8
+    return 1 if IS_X86 and not _has("avx") else 2
+
+
+TILE_ROWS = _tile_rows()
+
+intrinsic: Any = _intrinsic  # what it makes is called without the typing context
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
@@ -62,9 +71,12 @@ def _splat(builder: Any, value: Any, lanes: int) -> Any:
     return builder.shuffle_vector(first, undefined, zeros)
 
 
-def _fma(context: Any, builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c, rounded once; fast-math does not touch it."""
-    name = f"llvm.fma.{_suffix(context, a.type)}"
+def _multiply_add(context: Any, builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c: fused where the processor has an instruction for it, else rounded twice.
+
+    The processor decides and nothing else: vectors and single numbers give the same bits.
+    """
+    name = f"llvm.fmuladd.{_suffix(context, a.type)}"
     return builder.call(_declare(builder, name, a.type, [a.type] * 3), [a, b, c])
 
 
@@ -224,7 +236,7 @@ def multiply_tile(
             place = builder.gep(left, [builder.mul(word(r), a.strides[0])])
             value = _splat(builder, builder.load(place), lanes)
             for v in range(n_vectors):
-                totals[r, v] = _fma(context, builder, value, right[v], sums[r, v])
+                totals[r, v] = _multiply_add(context, builder, value, right[v], sums[r, v])
         following = builder.add(count, word(1))
         count.add_incoming(following, body)
         for place in tile:
@@ -370,8 +382,27 @@ def fence(typingctx: Any) -> Any:
 
 
 @intrinsic
+def multiply_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c of numbers of one dtype: the fused instruction where the processor has one.
+
+    In a kernel without fast-math it is the only way to get that instruction, and is rounded in the
+    same way in vectors as in what a loop leaves over. (`llvm.fma` would call a function of the C
+    library for each number where there is no instruction.)
+    """
+    if not (a == b == c and isinstance(a, types.Float)):
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _multiply_add(context, builder, *args)
+
+    return a(a, b, c), codegen
+
+
+@intrinsic
 def exp_of_nonpositive(typingctx: Any, x: Any) -> Any:
     """e**x for x <= 0, to the last digit or so; 0 where that is below the normal numbers.
+
+    The same bits as a vector and as a single number, in kernels without fast-math.
 
     x = n ln 2 + r with |r| <= ln(2) / 2; e**r by Taylor's series and 2**n by its bits. Unlike
     `math.exp` it is plain arithmetic, which vectorizes.
@@ -386,15 +417,17 @@ def exp_of_nonpositive(typingctx: Any, x: Any) -> Any:
         low = 1.90821492927058770002e-10 if double else -2.12194440e-4
         smallest = number(lowest * math.log(2.0))
         in_range = builder.fcmp_ordered(">=", x, smallest)  # False for a NaN
-        floor = _declare(builder, f"llvm.floor.{_suffix(context, number)}", number, [number])
-        n = _fma(context, builder, x, number(1.0 / math.log(2.0)), number(0.5))
-        n = builder.select(in_range, builder.call(floor, [n]), number(0.0))
-        r = _fma(context, builder, n, number(-high), x)
-        r = _fma(context, builder, n, number(-low), r)
+        n = _multiply_add(context, builder, x, number(1.0 / math.log(2.0)), number(-0.5))
+        # cut to an integer, which rounds x / ln 2: an instruction on vectors of every processor,
+        # which `llvm.floor` is not, and of 32 bits, since 64 are no such instruction before AVX-512
+        whole = builder.fptosi(builder.select(in_range, n, number(0.0)), I32)
+        n = builder.sitofp(whole, number)
+        r = _multiply_add(context, builder, n, number(-high), x)
+        r = _multiply_add(context, builder, n, number(-low), r)
         power = number(1.0 / math.factorial(degree))
         for k in range(degree - 1, -1, -1):
-            power = _fma(context, builder, power, r, number(1.0 / math.factorial(k)))
-        exponent = builder.add(builder.fptosi(n, bits), bits(1 - lowest))
+            power = _multiply_add(context, builder, power, r, number(1.0 / math.factorial(k)))
+        exponent = builder.add(builder.sext(whole, bits) if double else whole, bits(1 - lowest))
         scale = builder.bitcast(builder.shl(exponent, bits(mantissa)), number)
         result = builder.fmul(power, scale)
         return builder.select(builder.fcmp_ordered("<", x, smallest), number(0.0), result)
@@ -543,6 +576,7 @@ if DISABLED:
         fence,
         flush_denormals,
         mark,
+        multiply_add,
         multiply_tile,
         prefetch,
         restore_denormals,

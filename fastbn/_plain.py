@@ -75,6 +75,11 @@ def fence() -> None:
     """Do nothing: Python keeps the order."""
 
 
+def multiply_add(a: np.floating, b: np.floating, c: np.floating) -> np.floating:
+    """a * b + c."""
+    return a * b + c
+
+
 def exp_of_nonpositive(x: np.floating) -> np.floating:
     """e**x."""
     return np.exp(x)

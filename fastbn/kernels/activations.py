@@ -7,27 +7,33 @@ ReLU is LeakyReLU with slope 0 and the identity is slope 1, so one loop serves a
 No kernel stores a mask: the backward pass computes the sign of y again.
 
 Arrays are feature-major: a row of (C, N) holds one feature of all samples.
+
+What is computed number by number is compiled without fast-math, here as in all kernels: a number
+has the same bits in a vector as in what the loop leaves over, wherever the loop is cut.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from fastbn._intrinsics import scratch_like, stream_piece, view
-from fastbn._jit import njit, njit_inlined
+from fastbn._intrinsics import multiply_add, scratch_like, stream_piece, view
+from fastbn._jit import njit, njit_inlined, njit_strict
 from fastbn.kernels.reductions import row_sum
 from fastbn.kernels.streams import PIECE, whole_pieces
 
 
 @njit_inlined
 def affine_activation(x, shift, scale, offset, slope, y):
-    """y = act((x - shift) * scale + offset) for one row; y is overwritten."""
+    """y = act((x - shift) * scale + offset) for one row; y is overwritten.
+
+    It is compiled as its callers are, which have to be without fast-math.
+    """
     for i in range(x.size):
-        t = (x[i] - shift) * scale + offset
+        t = multiply_add(x[i] - shift, scale, offset)
         y[i] = t if t > 0 else slope * t
 
 
-@njit
+@njit_strict
 def stream_affine_activation(x, shift, scale, offset, slope, y):
     """The same, past the caches; a `fence` has to follow."""
     first, last = whole_pieces(y)
@@ -39,7 +45,7 @@ def stream_affine_activation(x, shift, scale, offset, slope, y):
     affine_activation(x[last:], shift, scale, offset, slope, y[last:])
 
 
-@njit
+@njit_strict
 def bias_activation_forward_cn(
     z,  # (C, N) pre-activations
     bias,  # (C,)
@@ -55,7 +61,7 @@ def bias_activation_forward_cn(
         affine_activation(z[c], zero, one, bias[c], slope, a[c])
 
 
-@njit
+@njit_strict
 def bias_activation_backward_cn(
     da,  # (C, N) gradient of the activations
     z,  # (C, N)
@@ -93,7 +99,7 @@ def dropout_key(seed, step, layer):
     return mix32((key + np.uint64(layer)) & WORD)
 
 
-@njit
+@njit_strict
 def dropout(
     x,  # (K,) flat values, overwritten
     first,  # position of x[0] in the layer

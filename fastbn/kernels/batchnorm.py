@@ -24,7 +24,7 @@ import math
 import numpy as np
 from numba import prange
 
-from fastbn._intrinsics import fence, scratch_like, stream_piece, view
+from fastbn._intrinsics import fence, multiply_add, scratch_like, stream_piece, view
 from fastbn._jit import njit, njit_inlined, njit_parallel, njit_strict
 from fastbn.kernels.activations import affine_activation, stream_affine_activation
 from fastbn.kernels.reductions import BLOCK, SMALL, row_moments, row_moments_wide
@@ -41,7 +41,7 @@ def rows_per_group(x):
     return max(1, min(8, 8192 // (x.shape[0] * x.shape[2] * x.itemsize)))
 
 
-@njit
+@njit_strict
 def near_mean(x, c):
     """A number near the mean of feature c: that of four samples."""
     row, quarter = x[0, c], x.shape[2] // 4
@@ -49,7 +49,7 @@ def near_mean(x, c):
     return total * x.dtype.type(0.25)
 
 
-@njit
+@njit_strict
 def feature_sums(x, c, shift):
     """Sum of d and of d * d over feature c, d = x - shift, as float64."""
     total = 0.0
@@ -61,7 +61,7 @@ def feature_sums(x, c, shift):
     return total, square
 
 
-@njit
+@njit_strict
 def feature_sums_wide(x, c, shift):
     """The same, all in float64."""
     total = 0.0
@@ -73,7 +73,7 @@ def feature_sums_wide(x, c, shift):
     return total, square
 
 
-@njit
+@njit_strict
 def careful_moments(x, c, mean, least):
     """Shift, mean - shift and variance around the mean itself, which is known but for its end.
 
@@ -91,7 +91,7 @@ def careful_moments(x, c, mean, least):
     return shift, delta, max(square * inverse - delta * delta, 0.0)
 
 
-@njit
+@njit_strict
 def moments(
     x,  # (B, C, L)
     first,  # features first to last
@@ -120,7 +120,7 @@ def moments(
         var[c] = var_c
 
 
-@njit
+@njit_strict
 def statistics_cn(
     x,  # (B, C, L)
     start,  # features start to stop
@@ -137,7 +137,7 @@ def statistics_cn(
             mean[c] += work[c]
 
 
-@njit
+@njit_strict
 def batch_norm_forward_cn(
     x,  # (B, C, L)
     gamma,  # (C,)
@@ -194,16 +194,17 @@ def block_gradient_sums(dy, x, mean, rstd, gamma, beta, slope):
 def row_gradient_input(dy, x, mean, rstd, gamma, beta, slope, constant, linear, dx):
     """dx = gamma * rstd * (g - constant - linear * xhat) for one row; dx is overwritten.
 
-    `linear` is without rstd: the compiler multiplies the two, and rstd squared may be too small.
+    `linear` is without rstd: rstd squared may be too small for this dtype. Callers have to be
+    compiled without fast-math.
     """
     scale = gamma * rstd
     for i in range(x.size):
         xhat = (x[i] - mean) * rstd
-        g = dy[i] if xhat * gamma + beta > 0 else slope * dy[i]
-        dx[i] = scale * (g - (linear * xhat + constant))
+        g = dy[i] if multiply_add(xhat, gamma, beta) > 0 else slope * dy[i]
+        dx[i] = scale * (g - multiply_add(linear, xhat, constant))
 
 
-@njit
+@njit_strict
 def stream_gradient_input(dy, x, mean, rstd, gamma, beta, slope, constant, linear, dx):
     """The same, past the caches; a `fence` has to follow."""
     first, last = whole_pieces(dx)
@@ -222,7 +223,7 @@ def stream_gradient_input(dy, x, mean, rstd, gamma, beta, slope, constant, linea
     )
 
 
-@njit
+@njit_strict
 def batch_norm_backward_cn(
     dy,  # (B, C, L) gradient of the activated output
     x,  # (B, C, L)
@@ -318,7 +319,7 @@ def update_running_statistics(
         running_var[c] = kept * running_var[c] + momentum * (var[c] * correction)
 
 
-@njit
+@njit_strict
 def fold(
     weight,  # (C, K) of the layer before the normalization
     gamma,  # (C,)

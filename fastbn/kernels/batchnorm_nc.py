@@ -3,7 +3,8 @@
 A walk down a column would touch a cache line per number. Instead the rows are cut into chunks of
 a size that depends on C alone; each chunk gives partial sums of every feature at once, vectorized
 along the row, and the partials are combined in float64 in the order of the chunks. So the bits do
-not depend on how many threads share the chunks.
+not depend on how many threads share the chunks. No loop here needs fast-math to vectorize: a sum
+down the rows is one addition for each feature, rounded as it is written.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import math
 import numpy as np
 from numba import prange
 
-from fastbn._intrinsics import fence, scratch_like, stream_piece, view
-from fastbn._jit import njit, njit_allocating, njit_inlined, parallel_twin
+from fastbn._intrinsics import fence, multiply_add, scratch_like, stream_piece, view
+from fastbn._jit import njit, njit_allocating, njit_inlined, njit_strict, parallel_twin
 from fastbn.kernels.blocks import (
     affine_blocks,
     has_blocks,
@@ -47,7 +48,7 @@ def count_chunks(x):
     return (x.shape[0] + rows - 1) // rows
 
 
-@njit
+@njit_strict
 def add_rows(x, first, last, total):
     """total = the sum of rows first to last."""
     for j in range(total.size):
@@ -58,7 +59,7 @@ def add_rows(x, first, last, total):
             total[j] += row[j]
 
 
-@njit
+@njit_strict
 def add_moments(x, first, last, shift, total, square):
     """Sums of d = x - shift and of d * d over rows first to last, four rows at a time."""
     if has_blocks(x):
@@ -72,16 +73,17 @@ def add_moments(x, first, last, shift, total, square):
         for j in range(shift.size):
             a_j, b_j, c_j, d_j = a[j] - shift[j], b[j] - shift[j], c[j] - shift[j], d[j] - shift[j]
             total[j] += (a_j + b_j) + (c_j + d_j)
-            square[j] += (a_j * a_j + b_j * b_j) + (c_j * c_j + d_j * d_j)
+            ab, cd = multiply_add(a_j, a_j, b_j * b_j), multiply_add(c_j, c_j, d_j * d_j)
+            square[j] += ab + cd
     for i in range(fours, last):
         a = x[i]
         for j in range(shift.size):
             a_j = a[j] - shift[j]
             total[j] += a_j
-            square[j] += a_j * a_j
+            square[j] = multiply_add(a_j, a_j, square[j])
 
 
-@njit
+@njit_strict
 def chunk_moments_nc(
     x,  # (N, C)
     chunk,
@@ -111,7 +113,7 @@ def chunk_moments_nc(
         add_moments(x, first, last, shift, total, square)
 
 
-@njit
+@njit_strict
 def combine_moments_nc(
     shifts,  # (K, C) of `chunk_moments_nc`
     totals,  # (K, C)
@@ -134,9 +136,9 @@ def combine_moments_nc(
             # the distance to the first chunk's shift is small where the data is close to its mean
             delta[j] += (np.float64(shifts[k, j]) - np.float64(shifts[0, j])) * count + totals[k, j]
     for j in range(features):
-        mean = np.float64(shifts[0, j]) + delta[j] / n
-        shift[j] = mean
-        delta[j] = mean - np.float64(shift[j])
+        near, rest = np.float64(shifts[0, j]), delta[j] / n
+        shift[j] = near + rest
+        delta[j] = rest - (np.float64(shift[j]) - near)  # what rounding has left out
     # phase 2: squares around it
     for k in range(chunks):
         count = min(rows, n - k * rows)
@@ -147,7 +149,7 @@ def combine_moments_nc(
         var[j] = max(var[j] / n, 0.0)
 
 
-@njit
+@njit_strict
 def derive_affine_nc(
     gamma,  # (C,)
     beta,  # (C,)
@@ -170,11 +172,11 @@ def derive_affine_nc(
 def row_affine_activation(x, shift, scale, offset, slope, y):
     """y = act((x - shift) * scale + offset) for a part of one row; y is overwritten."""
     for j in range(x.size):
-        t = (x[j] - shift[j]) * scale[j] + offset[j]
+        t = multiply_add(x[j] - shift[j], scale[j], offset[j])
         y[j] = t if t > 0 else slope * t
 
 
-@njit
+@njit_strict
 def put_affine_activation(x, k, shift, scale, offset, slope, out):
     """Numbers k, k + 1, ... of y, counted row after row, to all of `out`."""
     features, done = shift.size, 0
@@ -188,7 +190,7 @@ def put_affine_activation(x, k, shift, scale, offset, slope, out):
         done += last - j
 
 
-@njit
+@njit_strict
 def stream_affine_activation_nc(x, first, last, shift, scale, offset, slope, y):
     """Rows first to last of y, past the caches; a `fence` has to follow."""
     features = shift.size
@@ -211,7 +213,7 @@ def stream_affine_activation_nc(x, first, last, shift, scale, offset, slope, y):
     put_affine_activation(x, start + tail, shift, scale, offset, slope, flat[tail:])
 
 
-@njit
+@njit_strict
 def chunk_affine_activation_nc(
     x,  # (N, C)
     chunk,
@@ -234,7 +236,7 @@ def chunk_affine_activation_nc(
         row_affine_activation(x[i], shift, scale, offset, slope, y[i])
 
 
-@njit
+@njit_strict
 def chunk_gradient_sums_nc(
     dy,  # (N, C)
     x,  # (N, C)
@@ -263,22 +265,23 @@ def chunk_gradient_sums_nc(
             m, r, scale, shift = mean[j], rstd[j], gamma[j], beta[j]
             a_hat, b_hat = (a[j] - m) * r, (b[j] - m) * r
             c_hat, d_hat = (c[j] - m) * r, (d[j] - m) * r
-            ga = da[j] if a_hat * scale + shift > 0 else slope * da[j]
-            gb = db[j] if b_hat * scale + shift > 0 else slope * db[j]
-            gc = dc[j] if c_hat * scale + shift > 0 else slope * dc[j]
-            gd = dd[j] if d_hat * scale + shift > 0 else slope * dd[j]
+            ga = da[j] if multiply_add(a_hat, scale, shift) > 0 else slope * da[j]
+            gb = db[j] if multiply_add(b_hat, scale, shift) > 0 else slope * db[j]
+            gc = dc[j] if multiply_add(c_hat, scale, shift) > 0 else slope * dc[j]
+            gd = dd[j] if multiply_add(d_hat, scale, shift) > 0 else slope * dd[j]
             total[j] += (ga + gb) + (gc + gd)
-            total_x[j] += (ga * a_hat + gb * b_hat) + (gc * c_hat + gd * d_hat)
+            ab, cd = multiply_add(ga, a_hat, gb * b_hat), multiply_add(gc, c_hat, gd * d_hat)
+            total_x[j] += ab + cd
     for i in range(fours, last):
         a, da = x[i], dy[i]
         for j in range(total.size):
             a_hat = (a[j] - mean[j]) * rstd[j]
-            ga = da[j] if a_hat * gamma[j] + beta[j] > 0 else slope * da[j]
+            ga = da[j] if multiply_add(a_hat, gamma[j], beta[j]) > 0 else slope * da[j]
             total[j] += ga
-            total_x[j] += ga * a_hat
+            total_x[j] = multiply_add(ga, a_hat, total_x[j])
 
 
-@njit
+@njit_strict
 def combine_gradient_sums_nc(
     totals,  # (K, C)
     totals_x,  # (K, C)
@@ -309,8 +312,8 @@ def row_gradient_input(dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, d
     """dx = gamma * rstd * (g - mean_g - xhat * mean_gx) for a part of one row."""
     for j in range(x.size):
         xhat = (x[j] - mean[j]) * rstd[j]
-        g = dy[j] if xhat * gamma[j] + beta[j] > 0 else slope * dy[j]
-        dx[j] = gamma[j] * rstd[j] * (g - mean_g[j] - xhat * mean_gx[j])
+        g = dy[j] if multiply_add(xhat, gamma[j], beta[j]) > 0 else slope * dy[j]
+        dx[j] = gamma[j] * rstd[j] * (g - multiply_add(xhat, mean_gx[j], mean_g[j]))
 
 
 @njit_inlined
@@ -326,7 +329,7 @@ def part_gradient_input(
     )  # fmt: skip
 
 
-@njit
+@njit_strict
 def stream_row_gradient_input(dy, x, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx):
     """`row_gradient_input`, past the caches; a `fence` has to follow."""
     first, last = whole_pieces(dx)
@@ -342,7 +345,7 @@ def stream_row_gradient_input(dy, x, gamma, beta, mean, rstd, slope, mean_g, mea
     )
 
 
-@njit
+@njit_strict
 def chunk_gradient_input_nc(
     dy,  # (N, C)
     x,  # (N, C)

@@ -17,7 +17,8 @@ import math
 
 import numpy as np
 
-from fastbn._jit import njit
+from fastbn._intrinsics import multiply_add
+from fastbn._jit import njit, njit_strict
 from fastbn.kernels.activations import affine_activation
 from fastbn.kernels.batchnorm import block_gradient_sums
 from fastbn.kernels.reductions import BLOCK, SMALL
@@ -35,7 +36,7 @@ def weighted_block_moments(block, weight, shift):
     return total, square
 
 
-@njit
+@njit_strict
 def weighted_row_moments(row, weight, shift):
     """The same over a row, as float64."""
     total = 0.0
@@ -61,7 +62,7 @@ def weighted_row_moments_wide(row, weight, shift):
     return total, square
 
 
-@njit
+@njit_strict
 def weighted_batch_norm_forward_cn(
     x,  # (C, N)
     weight,  # (N,) adding up to 1
@@ -94,7 +95,7 @@ def weighted_batch_norm_forward_cn(
         affine_activation(x[c], shift, scale, offset, slope, y[c])
 
 
-@njit
+@njit_strict
 def weighted_row_gradient_input(
     dy, x, weight, mean, rstd, gamma, beta, slope, constant, linear, dx
 ):
@@ -102,11 +103,11 @@ def weighted_row_gradient_input(
     scale = gamma * rstd
     for i in range(x.size):
         xhat = (x[i] - mean) * rstd
-        g = dy[i] if xhat * gamma + beta > 0 else slope * dy[i]
-        dx[i] = scale * (g - weight[i] * (linear * xhat + constant))
+        g = dy[i] if multiply_add(xhat, gamma, beta) > 0 else slope * dy[i]
+        dx[i] = scale * (g - weight[i] * multiply_add(linear, xhat, constant))
 
 
-@njit
+@njit_strict
 def weighted_batch_norm_backward_cn(
     dy,  # (C, N) gradient of the activated output
     x,  # (C, N)

@@ -10,8 +10,8 @@ Every function does the blocks that a matrix has, and returns the first feature 
 
 from __future__ import annotations
 
-from fastbn._intrinsics import scratch_like, view
-from fastbn._jit import njit, njit_inlined
+from fastbn._intrinsics import multiply_add, scratch_like, view
+from fastbn._jit import njit, njit_inlined, njit_strict
 
 # Features of a block; the last may be slim.
 WIDE, SLIM = 64, 32
@@ -41,19 +41,20 @@ def moments_block(width, x, first, last, j, shift, total, square):
         for k in range(width):
             a_k, b_k, c_k, d_k = a[k] - s[k], b[k] - s[k], c[k] - s[k], d[k] - s[k]
             t[k] += (a_k + b_k) + (c_k + d_k)
-            q[k] += (a_k * a_k + b_k * b_k) + (c_k * c_k + d_k * d_k)
+            ab, cd = multiply_add(a_k, a_k, b_k * b_k), multiply_add(c_k, c_k, d_k * d_k)
+            q[k] += ab + cd
     for i in range(fours, last):
         a = view(x[i], j, (width,))
         for k in range(width):
             a_k = a[k] - s[k]
             t[k] += a_k
-            q[k] += a_k * a_k
+            q[k] = multiply_add(a_k, a_k, q[k])
     for k in range(width):
         total[j + k] = t[k]
         square[j + k] = q[k]
 
 
-@njit
+@njit_strict
 def moments_blocks(
     x,  # (N, C)
     first,  # rows first to last
@@ -81,11 +82,11 @@ def affine_block(width, x, first, last, j, shift, scale, offset, slope, y):
     for i in range(first, last):
         a, out = view(x[i], j, (width,)), view(y[i], j, (width,))
         for k in range(width):
-            t = (a[k] - m[k]) * s[k] + o[k]
+            t = multiply_add(a[k] - m[k], s[k], o[k])
             out[k] = t if t > 0 else slope * t
 
 
-@njit
+@njit_strict
 def affine_blocks(
     x,  # (N, C)
     first,  # rows first to last
@@ -121,15 +122,15 @@ def sums_block(width, dy, x, first, last, j, gamma, beta, mean, rstd, slope, tot
         a, da = view(x[i], j, (width,)), view(dy[i], j, (width,))
         for k in range(width):
             xhat = (a[k] - m[k]) * r[k]
-            g_k = da[k] if xhat * g[k] + b[k] > 0 else slope * da[k]
+            g_k = da[k] if multiply_add(xhat, g[k], b[k]) > 0 else slope * da[k]
             t[k] += g_k
-            tx[k] += g_k * xhat
+            tx[k] = multiply_add(g_k, xhat, tx[k])
     for k in range(width):
         total[j + k] = t[k]
         total_x[j + k] = tx[k]
 
 
-@njit
+@njit_strict
 def sums_blocks(
     dy,  # (N, C)
     x,  # (N, C)
@@ -171,11 +172,11 @@ def input_block(
         out = view(dx[i], j, (width,))
         for k in range(width):
             xhat = (a[k] - m[k]) * r[k]
-            g_k = da[k] if xhat * g[k] + b[k] > 0 else slope * da[k]
-            out[k] = g[k] * r[k] * (g_k - constant[k] - xhat * linear[k])
+            g_k = da[k] if multiply_add(xhat, g[k], b[k]) > 0 else slope * da[k]
+            out[k] = g[k] * r[k] * (g_k - multiply_add(xhat, linear[k], constant[k]))
 
 
-@njit
+@njit_strict
 def input_blocks(
     dy,  # (N, C)
     x,  # (N, C)

@@ -13,7 +13,7 @@ thus the same however rows and panels are shared among threads.
 from __future__ import annotations
 
 from fastbn._intrinsics import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_tile
-from fastbn._jit import njit
+from fastbn._jit import njit, njit_strict
 
 # Products of a chain of multiply-adds: a panel's part stays in the first-level cache, and float32
 # sums keep their digits.
@@ -26,7 +26,7 @@ def panel_width(x):
     return PANEL_BYTES // x.itemsize
 
 
-@njit
+@njit_strict
 def multiply_panel(a, k, depth, panels, start, out, first, last, j, add):
     """Rows first to last of one panel's columns, which begin at j of out.
 
@@ -55,7 +55,7 @@ def multiply_panel(a, k, depth, panels, start, out, first, last, j, add):
             multiply_tile(1, 1, a, i, panels, start, k, depth, out, j, columns, add)
 
 
-@njit
+@njit_strict
 def multiply(a, panels, depth, out, first, last):
     """Rows first to last of out = a b; b has `depth` rows and lies in panels."""
     width = panel_width(out)

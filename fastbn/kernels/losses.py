@@ -14,6 +14,8 @@ Several yes-or-no outputs z with targets t in [0, 1], and numbers z with targets
     loss = w * sum((z - t)^2) / 2                               dz = w * (z - t)
 
 sigmoid(z) = 1 / (1 + exp(-z)); label smoothing makes t into (1 - s) * t + s / 2.
+
+A label that names no class has no logit: its loss is a NaN, and it is no hit.
 """
 
 from __future__ import annotations
@@ -22,11 +24,27 @@ import math
 
 import numpy as np
 
-from fastbn._intrinsics import exp_of_nonpositive
-from fastbn._jit import njit
+from fastbn._intrinsics import exp_of_nonpositive, multiply_add
+from fastbn._jit import njit, njit_inlined, njit_strict
+from fastbn.kernels.reductions import row_sum
+
+
+@njit_inlined
+def is_class(label, classes):
+    """Tell whether a label may index an array of that many classes."""
+    return 0 <= label and label < classes
 
 
 @njit
+def centred_sum_of(z, top, factor):
+    """Sum of factor * (z - top): of the scaled terms, since the sum of a few may overflow."""
+    total = z.dtype.type(0)
+    for k in range(z.size):
+        total += factor * (z[k] - top)
+    return total
+
+
+@njit_strict
 def softmax_cross_entropy_nc(
     logits,  # (N, C)
     labels,  # (N,) integers in [0, C)
@@ -38,6 +56,7 @@ def softmax_cross_entropy_nc(
     classes = logits.shape[1]
     off = dlogits.dtype.type(smoothing / classes)
     on = dlogits.dtype.type(1.0 - smoothing)
+    nan = logits.dtype.type(np.nan)
     loss = 0.0
     for i in range(logits.shape[0]):
         z, d, w = logits[i], dlogits[i], weight[i]
@@ -46,27 +65,26 @@ def softmax_cross_entropy_nc(
         for k in range(z.size):
             top = max(top, z[k])
         # phase 2: exponentials
-        normalizer = z.dtype.type(0)
-        centred_sum = z.dtype.type(0)
         for k in range(z.size):
-            centred = z[k] - top
-            centred_sum += off * centred  # scaled, since the sum of a few may overflow
-            d[k] = exp_of_nonpositive(centred)
-            normalizer += d[k]
+            d[k] = exp_of_nonpositive(z[k] - top)
+        normalizer = z.dtype.type(row_sum(d))
         # phase 3: loss and gradient
         log_normalizer = math.log(normalizer)
-        hit = z[labels[i]] - top
+        label = labels[i]
+        known = is_class(label, classes)
+        hit = z[label] - top if known else nan
         loss += w * (log_normalizer - on * hit)
         if off > 0:  # 0 times a logit of -inf would be a NaN
-            loss -= w * centred_sum
-        scale = w / normalizer
+            loss -= w * centred_sum_of(z, top, off)
+        scale, shift = w / normalizer, -w * off
         for k in range(z.size):
-            d[k] = d[k] * scale - w * off
-        d[labels[i]] -= w * on
+            d[k] = multiply_add(d[k], scale, shift)
+        if known:
+            d[label] -= w * on
     return loss
 
 
-@njit
+@njit_strict
 def softmax_cross_entropy_cn(
     logits,  # (C, N)
     labels,  # (N,) integers in [0, C)
@@ -81,7 +99,7 @@ def softmax_cross_entropy_cn(
     classes = logits.shape[0]
     off = dlogits.dtype.type(smoothing / classes)
     on = dlogits.dtype.type(1.0 - smoothing)
-    zero = logits.dtype.type(0)
+    zero, nan = logits.dtype.type(0), logits.dtype.type(np.nan)
     top, normalizer, centred_sum = work[0, start:stop], work[1, start:stop], work[2, start:stop]
     label, w = labels[start:stop], weight[start:stop]
     # phase 1: maximum over the classes
@@ -99,13 +117,15 @@ def softmax_cross_entropy_cn(
         z, d = logits[k, start:stop], dlogits[k, start:stop]
         for i in range(z.size):
             centred = z[i] - top[i]
-            centred_sum[i] += off * centred  # scaled, since the sum of a few may overflow
+            # scaled, since the sum of a few may overflow
+            centred_sum[i] = multiply_add(off, centred, centred_sum[i])
             d[i] = exp_of_nonpositive(centred)
             normalizer[i] += d[i]
     # phase 3: loss and gradient
     loss = 0.0
     for i in range(top.size):
-        hit = logits[label[i], start + i] - top[i]
+        k = label[i]
+        hit = logits[k, start + i] - top[i] if is_class(k, classes) else nan
         loss += w[i] * (math.log(normalizer[i]) - on * hit)
         if off > 0:  # 0 times a logit of -inf would be a NaN
             loss -= w[i] * centred_sum[i]
@@ -113,13 +133,33 @@ def softmax_cross_entropy_cn(
     for k in range(classes):
         d = dlogits[k, start:stop]
         for i in range(d.size):
-            d[i] = d[i] * normalizer[i] - w[i] * off
+            d[i] = multiply_add(d[i], normalizer[i], -w[i] * off)
     for i in range(label.size):
-        dlogits[label[i], start + i] -= w[i] * on
+        k = label[i]
+        if is_class(k, classes):
+            dlogits[k, start + i] -= w[i] * on
     return loss
 
 
 @njit
+def sigmoid_loss(
+    z,  # (K,) logits of one output
+    targets,  # (K,)
+    w,  # (K,)
+    keep,  # 1 - smoothing
+    shift,  # smoothing / 2
+):
+    """Sum of w * (max(z, 0) - z * t + log(1 + exp(-|z|))), as float64."""
+    zero = z.dtype.type(0)
+    loss = 0.0
+    for i in range(z.size):
+        target = targets[i] * keep + shift
+        e = exp_of_nonpositive(-abs(z[i]))
+        loss += w[i] * (max(z[i], zero) - z[i] * target + math.log1p(e))
+    return loss
+
+
+@njit_strict
 def sigmoid_cross_entropy_cn(
     logits,  # (C, N)
     weight,  # (N,) adding up to 1
@@ -136,18 +176,25 @@ def sigmoid_cross_entropy_cn(
     loss = 0.0
     for k in range(logits.shape[0]):
         z, d = logits[k, start:stop], dlogits[k, start:stop]
+        loss += sigmoid_loss(z, d, w, keep, shift)
         for i in range(z.size):
-            target = d[i] * keep + shift
-            e = exp_of_nonpositive(-abs(z[i]))
-            loss += w[i] * (max(z[i], zero) - z[i] * target + math.log1p(e))
-        for i in range(z.size):
-            target = d[i] * keep + shift
+            target = multiply_add(d[i], keep, shift)
             e = exp_of_nonpositive(-abs(z[i]))
             d[i] = w[i] * ((one if z[i] > zero else e) / (one + e) - target)
     return loss
 
 
 @njit
+def squared_loss(z, targets, w):
+    """Sum of w * (z - t)^2 of one output, as float64."""
+    loss = 0.0
+    for i in range(z.size):
+        error = z[i] - targets[i]
+        loss += np.float64(w[i] * error) * error
+    return loss
+
+
+@njit_strict
 def squared_error_cn(
     outputs,  # (C, N)
     weight,  # (N,) adding up to 1
@@ -160,14 +207,13 @@ def squared_error_cn(
     loss = 0.0
     for k in range(outputs.shape[0]):
         z, d = outputs[k, start:stop], doutputs[k, start:stop]
+        loss += squared_loss(z, d, w)
         for i in range(z.size):
-            error = z[i] - d[i]
-            d[i] = w[i] * error
-            loss += np.float64(d[i]) * error
+            d[i] = w[i] * (z[i] - d[i])
     return loss / 2
 
 
-@njit
+@njit_strict
 def count_correct_cn(
     logits,  # (C, N)
     labels,  # (N,) integers in [0, C)
@@ -176,11 +222,12 @@ def count_correct_cn(
     work,  # overwritten (2, N)
 ):
     """Samples whose label has the largest logit, the first of equals, as `argmax` decides."""
-    one, zero = logits.dtype.type(1), logits.dtype.type(0)
+    one, zero, nan = logits.dtype.type(1), logits.dtype.type(0), logits.dtype.type(np.nan)
     target, beaten = work[0, start:stop], work[1, start:stop]
-    label = labels[start:stop]
+    label, classes = labels[start:stop], logits.shape[0]
     for i in range(label.size):
-        target[i] = logits[label[i], start + i]
+        k = label[i]
+        target[i] = logits[k, start + i] if is_class(k, classes) else nan
         beaten[i] = zero if target[i] == target[i] else one
     for k in range(logits.shape[0]):
         z = logits[k, start:stop]
@@ -194,7 +241,7 @@ def count_correct_cn(
     return correct
 
 
-@njit
+@njit_strict
 def softmax_nc(
     logits,  # (N, C), overwritten by the probabilities
 ):
@@ -204,10 +251,9 @@ def softmax_nc(
         top = z[0]
         for k in range(z.size):
             top = max(top, z[k])
-        normalizer = z.dtype.type(0)
         for k in range(z.size):
             z[k] = exp_of_nonpositive(z[k] - top)
-            normalizer += z[k]
+        normalizer = z.dtype.type(row_sum(z))
         for k in range(z.size):
             z[k] /= normalizer
 
@@ -238,7 +284,7 @@ def count_agreeing_cn(
     return agreeing
 
 
-@njit
+@njit_strict
 def sigmoid(
     logits,  # (K,), overwritten by the probabilities
 ):

@@ -25,7 +25,7 @@ from fastbn._intrinsics import (
     strided,
     view,
 )
-from fastbn._jit import njit, njit_inlined
+from fastbn._jit import njit, njit_inlined, njit_strict
 from fastbn._team import alone_in, barrier, share
 from fastbn.kernels.activations import (
     bias_activation_backward_cn,
@@ -60,7 +60,7 @@ from fastbn.kernels.losses import (
     squared_error_cn,
 )
 from fastbn.kernels.optimizers import adam, clip_factor, rmsprop, sgd
-from fastbn.kernels.preprocessing import gather_panels, gather_rows
+from fastbn.kernels.preprocessing import gather_panels, gather_rows, row_at
 from fastbn.kernels.reductions import is_finite, row_sum
 
 # columns of the layer table
@@ -290,11 +290,12 @@ def multiply_by_data(network, work, samples, order, kept, member):
 def gather_weights(samples, order, work, first, last):
     """Copy weights of the minibatch; those of all of it add up to 1."""
     number = work.weight.dtype.type
+    weights, n = samples.weight, samples.weight.size
     total = 0.0
     for r in range(order.size):
-        total += samples.weight[order[r]] if samples.weight.size else 1.0
+        total += weights[row_at(order, r, n)] if n else 1.0
     for r in range(first, last):
-        weight = samples.weight[order[r]] if samples.weight.size else number(1.0)
+        weight = weights[row_at(order, r, n)] if n else number(1.0)
         work.weight[r] = number(weight / total) if total > 0 else number(0.0)
 
 
@@ -465,7 +466,7 @@ def update(network, recipe, lr, step, member):
         mark(member.log, WAIT)
 
 
-@njit
+@njit_strict
 def update_part(network, recipe, clip, lr, decay, step, first, last):
     """One step of the optimizer on parameters first to last of the flat buffers."""
     params, grads, m, v = network.params, network.grads, network.m, network.v
@@ -485,7 +486,7 @@ def update_part(network, recipe, clip, lr, decay, step, first, last):
 def gather_targets(targets, order, first, last, out):
     """Copy the targets of minibatch rows first to last, transposed: out (outputs, rows)."""
     for r in range(first, last):
-        target = targets[order[r]]
+        target = targets[row_at(order, r, targets.shape[0])]
         for k in range(target.size):
             out[k, r] = target[k]
 
@@ -504,7 +505,7 @@ def loss_gradient(network, recipe, work, samples, order, member):
         start, stop = part * PART_ROWS, min((part + 1) * PART_ROWS, rows)
         if recipe.loss == SOFTMAX:
             for r in range(start, stop):
-                work.labels[r] = samples.labels[order[r]]
+                work.labels[r] = samples.labels[row_at(order, r, samples.labels.size)]
             work.hits[part] = count_correct_cn(logits, work.labels, start, stop, scratch)
             work.partial[part] = softmax_cross_entropy_cn(
                 logits, work.labels, work.weight, recipe.smoothing, start, stop, scratch, dlogits
@@ -529,7 +530,7 @@ def loss_gradient(network, recipe, work, samples, order, member):
     return loss, correct
 
 
-@njit
+@njit_strict
 def train_steps(
     network,
     recipe,
@@ -568,7 +569,7 @@ def train_steps(
     restore_denormals(mode)
 
 
-@njit
+@njit_strict
 def infer_logits(
     network,
     recipe,

@@ -19,13 +19,13 @@ import math
 
 from numba import prange
 
-from fastbn._jit import njit, njit_parallel, njit_strict
+from fastbn._jit import njit_parallel, njit_strict
 from fastbn.kernels.reductions import row_moments_wide, row_square_sum
 
 PART = 16384
 
 
-@njit
+@njit_strict
 def clip_factor(
     grad,  # (K,)
     max_norm,  # infinity for no clipping

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from fastbn._intrinsics import prefetch
-from fastbn._jit import njit, njit_allocating
+from fastbn._intrinsics import multiply_add, prefetch
+from fastbn._jit import njit, njit_allocating, njit_inlined, njit_strict
 from fastbn.kernels.batchnorm_nc import combine_moments_nc, count_chunks, moments_nc
 from fastbn.kernels.gemm import panel_width
 from fastbn.kernels.reductions import SMALL
@@ -74,7 +74,7 @@ def standard_fit(
         std[j] = math.sqrt(var[j])
 
 
-@njit
+@njit_strict
 def min_max_scale_of(
     minimum,  # (C,)
     maximum,  # (C,)
@@ -90,7 +90,7 @@ def min_max_scale_of(
             scale[j] = 1.0
 
 
-@njit
+@njit_strict
 def standard_scale_of(
     std,  # (C,)
     scale,  # out (C,)
@@ -103,7 +103,7 @@ def standard_scale_of(
             scale[j] = one
 
 
-@njit
+@njit_strict
 def scale_rows(
     x,  # (N, C)
     center,  # (C,)
@@ -115,7 +115,13 @@ def scale_rows(
     for i in range(x.shape[0]):
         x_row, y_row = x[i], y[i]
         for j in range(x_row.size):
-            y_row[j] = (x_row[j] - center[j]) * scale[j] + low
+            y_row[j] = multiply_add(x_row[j] - center[j], scale[j], low)
+
+
+@njit_inlined
+def row_at(order, r, n):
+    """order[r], a row of n: never one outside of the data, whatever the order holds."""
+    return min(max(order[r], 0), n - 1)
 
 
 # Rows that are asked for ahead of their use: shuffled rows of large data wait for memory.
@@ -127,10 +133,10 @@ def prefetch_row(x, order, r, j_first, j_last):
     """Ask for columns j_first to j_last of row order[r]."""
     if r < order.size:
         for j in range(j_first, j_last, 64 // x.itemsize):
-            prefetch(x, order[r], j)
+            prefetch(x, row_at(order, r, x.shape[0]), j)
 
 
-@njit
+@njit_strict
 def gather_rows(
     x,  # (N, C), or bytes
     order,  # row numbers
@@ -144,12 +150,12 @@ def gather_rows(
     number = y.dtype.type
     for r in range(first, last):
         prefetch_row(x, order, r + AHEAD, 0, x.shape[1])
-        x_row, y_row = x[order[r]], y[r - first]
+        x_row, y_row = x[row_at(order, r, x.shape[0])], y[r - first]
         for j in range(x_row.size):
             y_row[j] = (number(x_row[j]) - center[j]) * scale[j]
 
 
-@njit
+@njit_strict
 def gather_panels(
     x,  # (N, C), or bytes
     order,  # row numbers
@@ -167,7 +173,7 @@ def gather_panels(
     depth = last - first
     for r in range(first, last):
         prefetch_row(x, order, r + AHEAD, j_first, j_last)
-        x_row = x[order[r]]
+        x_row = x[row_at(order, r, x.shape[0])]
         for j in range(j_first, j_last, width):
             start = (j - j_first) * depth + (r - first) * width
             part = x_row[j : min(j + width, x_row.size)]

@@ -2,13 +2,16 @@
 
 A block is short enough for its float32 sum to keep its digits, and long enough for the switch to
 float64 to cost nothing. Blocks are cut by position alone, so a sum has the same bits every time.
+
+Only the loops along a block are compiled with fast-math: they read, and write nothing, so that
+neither addresses nor overlapping arrays change the order of a sum.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from fastbn._jit import njit
+from fastbn._jit import njit, njit_strict
 
 BLOCK = 1024
 
@@ -25,7 +28,7 @@ def block_sum(block):
     return total
 
 
-@njit
+@njit_strict
 def row_sum(row):
     """Sum of a row, as float64."""
     total = 0.0
@@ -55,7 +58,7 @@ def block_moments(block, shift):
     return total, square
 
 
-@njit
+@njit_strict
 def row_moments(row, shift):
     """Sum of d and of d*d over a row, d = row - shift, as float64."""
     total = 0.0
@@ -91,7 +94,7 @@ def block_square_sum(block):
     return total
 
 
-@njit
+@njit_strict
 def row_square_sum(row):
     """Sum of squares of a row, as float64."""
     total = 0.0
