@@ -169,6 +169,25 @@ def test_large_mean_small_deviation(rng, layout):
     assert np.array_equal(mean, expected_mean.astype(np.float32))
 
 
+@pytest.mark.parametrize("n_features", [3, 64, 1100])
+@pytest.mark.parametrize("samples", [2, 3, 5, 17, 40, 100])
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+def test_float64_of_a_mean_far_from_zero(rng, layout, samples, n_features):
+    """The mean is no float64 either; what rounding leaves out of it enters y all the same."""
+    if JIT_DISABLED and n_features > 3:
+        pytest.skip("too slow without the compiler")
+    x = 1e4 + rng.standard_normal((samples, n_features))
+    near = x - 1e4  # exactly: of mean 0, where the oracle loses nothing
+    x, near = (a if layout == "NC" else np.ascontiguousarray(a.T) for a in (x, near))
+    ones, zeros = np.ones(n_features), np.zeros(n_features)
+    y, _, rstd = fastbn.batch_norm(x, layout=layout)
+    expected, _, expected_rstd = ref.batch_norm(near, ones, zeros, layout=layout)
+    assert_close(y, expected)
+    assert_close(rstd, expected_rstd)
+    _, var = fastbn.batch_statistics(x, layout=layout)
+    assert_close(var, ref.batch_statistics(near, layout)[1])
+
+
 @pytest.mark.parametrize("scale", [1e18, 1e22, 1e30, 1e37, 1e-18, 1e-30])
 @pytest.mark.parametrize("layout", ["NC", "CN"])
 def test_magnitudes_whose_squares_are_no_float32(rng, layout, scale):

@@ -8,7 +8,14 @@ from cases import DTYPES, JIT_DISABLED, assert_close
 
 import fastbn
 from fastbn import reference as ref
-from fastbn.kernels.losses import count_agreeing_cn, count_correct_cn, sigmoid, softmax_nc
+from fastbn.kernels.losses import (
+    count_agreeing_cn,
+    count_correct_cn,
+    sigmoid,
+    softmax_cross_entropy_cn,
+    softmax_cross_entropy_nc,
+    softmax_nc,
+)
 
 SHAPES = [("NC", (1, 1)), ("NC", (1, 2)), ("NC", (37, 10)), ("CN", (10, 37)), ("CN", (2, 1))]
 SHAPES += [("NC", (5, 3, 7)), ("NC", (2, 4, 3, 5))]
@@ -202,6 +209,31 @@ def test_any_integer_labels(rng, label_dtype):
     logits, labels = make(rng, "NC", (9, 4), np.float64)
     expected = fastbn.softmax_cross_entropy(logits, labels)[0]
     assert fastbn.softmax_cross_entropy(logits, labels.astype(label_dtype))[0] == expected
+
+
+@pytest.mark.parametrize("label", [2**40, 4, -1, -(2**40)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kernels_do_not_follow_a_label_out_of_the_logits(rng, dtype, smoothing, label):
+    """Its loss is a NaN, its gradient that of no class, and the other samples' is theirs."""
+    rows = rng.standard_normal((5, 4)).astype(dtype)
+    columns, weight = np.ascontiguousarray(rows.T), np.full(5, dtype(0.2))
+    labels = np.array([0, 3, 1, 2, 0])
+    known, by_row, by_column = np.empty_like(rows), np.empty_like(rows), np.empty_like(columns)
+    assert np.isfinite(softmax_cross_entropy_nc(rows, labels, weight, smoothing, known))
+    labels[2] = label
+    assert np.isnan(softmax_cross_entropy_nc(rows, labels, weight, smoothing, by_row))
+    work = np.empty((3, 5), dtype)
+    loss = softmax_cross_entropy_cn(columns, labels, weight, smoothing, 0, 5, work, by_column)
+    assert np.isnan(loss)
+    known[2, 1] += dtype(0.2) * dtype(1 - smoothing)
+    for gradient in (by_row, by_column.T):
+        assert_close(gradient, known)
+    correct = count_correct_cn(columns, rows.argmax(axis=1), 0, 5, work)
+    assert correct == 5
+    labels = rows.argmax(axis=1)
+    labels[2] = label
+    assert count_correct_cn(columns, labels, 0, 5, work) == 4
 
 
 def test_count_correct_decides_as_argmax(rng):

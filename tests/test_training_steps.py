@@ -250,6 +250,25 @@ def test_inference_is_the_oracles(rng, variant):
         assert np.array_equal(model.predict(x), a.argmax(axis=0))
 
 
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+def test_a_step_does_not_follow_numbers_out_of_the_data(rng, loss):
+    """Labels and row numbers of another thread's making: the step has no loss, or another row's."""
+    x, y = make_data(rng, 20, loss)
+    order, bounds, lrs = np.arange(20), np.array([0, 20]), np.array([0.1])
+    model = fastbn.BatchNormMLP(SIZES, dtype="float64", loss=loss)
+    samples = model.training_samples(x, y, np.ones(20))
+    if loss == "softmax_cross_entropy":
+        samples.labels[3] = 2**40
+        assert np.isnan(model.next_loss(samples, order))
+        samples.labels[3] = 0
+    order[[0, 19]] = -(2**40), 2**40  # taken for the first row and the last
+    twin = fastbn.BatchNormMLP(SIZES, dtype="float64", loss=loss)
+    losses, _ = model.run_steps(samples, order, bounds, lrs)
+    expected, _ = twin.run_steps(samples, np.arange(20), bounds, lrs)
+    assert losses[0] == expected[0]
+    assert np.array_equal(model.params, twin.params)
+
+
 def test_hits_of_several_outputs_are_samples_of_which_all_are_right(rng):
     x, targets = make_data(rng, 60, "sigmoid_cross_entropy")
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", loss="sigmoid_cross_entropy")
