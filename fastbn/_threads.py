@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from llvmlite import binding
 
+from fastbn._cgroups import core_quota
 from fastbn._jit import DISABLED, cache_folder, njit
 from fastbn._team import Member, barrier, run_team
 from fastbn.kernels.gemm import multiply
@@ -176,16 +177,6 @@ def allowed_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-@functools.cache  # read once: every training call asks
-def core_quota() -> float | None:
-    """Return how many cores a Linux control group leaves to this process: CPU quota / period."""
-    try:
-        quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return float(quota) / float(period)
-    except (OSError, ValueError):  # no control group, an older kind, or "max"
-        return None
 
 
 # -- calibration -----------------------------------------------------------------------------------

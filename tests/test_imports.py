@@ -15,7 +15,7 @@ PACKAGE = pathlib.Path(fastbn.__file__).parent
 
 # Innermost first; a module may import from its own rank and from those before it.
 RANKS = [
-    {"errors", "reference", "_signals"},
+    {"errors", "reference", "_cgroups", "_signals"},
     {"_jit", "_plain", "reference_mlp"},
     {"_intrinsics"},
     {"_openmp", "_team"},

@@ -40,7 +40,7 @@ VECTOR_FEATURES = ("sse2", "avx", "avx2", "fma", "avx512f", "neon", "sve", "vsx"
 
 @dataclasses.dataclass(frozen=True)
 class Cpu:
-    """The processor. `quota` is a container's limit in cores; None where there is none."""
+    """The processor. `quota` is a control group's limit in cores; None where there is none."""
 
     name: str
     architecture: str
@@ -126,7 +126,8 @@ def installed_version(module: str) -> str | None:
 def _cpu() -> Cpu:
     llvm: Any = importlib.import_module("llvmlite.binding")
 
-    from fastbn._threads import allowed_cores, core_quota
+    from fastbn._cgroups import core_quota
+    from fastbn._threads import allowed_cores
 
     try:
         features = llvm.get_host_cpu_features()

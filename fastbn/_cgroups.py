@@ -1,0 +1,62 @@
+"""How many cores Linux control groups leave to this process."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Iterator
+
+MOUNTS = "sys/fs/cgroup"
+
+# Where hierarchies are mounted: version 2, alone or beside version 1, and version 1.
+UNIFIED = ("", "unified")
+CPU = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
+
+
+@functools.cache  # read once: every training call asks
+def core_quota() -> float | None:
+    """Return how many cores this process may use: CPU quota / period; None without a quota."""
+    return smallest_quota(pathlib.Path("/"))
+
+
+def smallest_quota(root: pathlib.Path) -> float | None:
+    """Return the smallest quota of this process's groups and those above them, in cores."""
+    return min(_quotas(root), default=None)
+
+
+def _quotas(root: pathlib.Path) -> Iterator[float]:
+    groups = _groups(root)
+    for mount in UNIFIED:
+        for folder in _upwards(root / MOUNTS / mount, groups[""]):
+            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # none, or "max"
+                quota, period = (folder / "cpu.max").read_text().split()
+                yield float(quota) / float(period)
+    for mount in CPU:
+        for folder in _upwards(root / MOUNTS / mount, groups["cpu"]):
+            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+                quota = (folder / "cpu.cfs_quota_us").read_text()
+                if float(quota) > 0:  # -1 is none
+                    yield float(quota) / float((folder / "cpu.cfs_period_us").read_text())
+
+
+def _groups(root: pathlib.Path) -> dict[str, str]:
+    """Return this process's group of each controller of version 1, and "" for version 2."""
+    groups = {"": "/", "cpu": "/"}
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            groups.update(dict.fromkeys(controllers.split(","), group))
+    return groups
+
+
+def _upwards(mount: pathlib.Path, group: str) -> Iterator[pathlib.Path]:
+    """Yield the folders of a group and of all above it.
+
+    In a container the group may be named as the host sees it, and only the mount itself be there.
+    """
+    folder = mount / group.lstrip("/")
+    yield folder
+    while folder != mount:
+        folder = folder.parent
+        yield folder
