@@ -1,4 +1,4 @@
-"""The one place that knows how to compile: decorators, fast-math, caching, threads.
+"""The one place that knows how to compile: decorators, fast-math, threads.
 
 Nothing is compiled on import. A kernel is compiled for the dtypes it is first called with and the
 machine code is kept on disk, so that a later process loads it in milliseconds.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import os
 import pathlib
-import pickle
 import re
 import statistics
 import threading
@@ -24,12 +22,12 @@ from typing import Any
 import numba
 import numpy.ma  # noqa: F401 (numba would at the first call, where a forked child would wait for it)
 from llvmlite.binding import Linkage
-from numba.core import caching, types
+from numba.core import types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.runtime import rtsys
 
+from fastbn._cache import KernelCache
 from fastbn._signals import Postponed
 
 # Sums may be reordered and products contracted, which is what vectorizing needs. Not `nnan` and not
@@ -37,13 +35,6 @@ from fastbn._signals import Postponed
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))
-
-# What of numba's settings shapes the machine code, beside the processor, which it knows itself.
-SETTINGS = (
-    "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "LLVM_REFPRUNE_PASS", "BOUNDSCHECK",
-    "DEBUGINFO_DEFAULT", "EXTEND_VARIABLE_LIFETIMES", "USING_SVML", "PARFOR_MAX_TUPLE_SIZE",
-    "DEBUG_ARRAY_OPT_RUNTIME",
-)  # fmt: skip
 
 logger = logging.getLogger("fastbn")
 
@@ -127,14 +118,14 @@ def _dispatcher(function: Any, **options: Any) -> Any:
     )
     if not DISABLED:
         # where no folder can be written, every process compiles for itself
-        with contextlib.suppress(RuntimeError):
-            dispatcher._cache = _KernelCache(function)
+        with contextlib.suppress(RuntimeError, OSError):
+            dispatcher._cache = KernelCache(function, _announce)
         dispatcher.compile = _compiling_with(dispatcher.compile)
     return dispatcher
 
 
 def _compiling_with(compile_: Any) -> Any:
-    """Return numba's way to compile, or load, without an exception by Ctrl-C inside."""
+    """Return numba's way to compile, or load, without an exception by a signal inside."""
 
     @functools.wraps(compile_)
     def compile_or_load(sig: Any) -> Any:
@@ -178,131 +169,15 @@ class _Compiler(Compiler):
         return super().compile_extra(func)
 
 
-# -- the cache on disk ---------------------------------------------------------------------------
+# -- what is told of it --------------------------------------------------------------------------
 
 
-@functools.cache
-def _sources_digest() -> str:
-    """Digest of every kernel source: a change in a helper outdates all that inlined it."""
-    digest = hashlib.sha256()
-    root = pathlib.Path(__file__).parent
-    inner = ("_jit", "_intrinsics", "_plain", "_openmp", "_team", "_threads")
-    paths = [root / f"{name}.py" for name in inner] + sorted((root / "kernels").glob("*.py"))
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-class _StampedByPackage:
-    def get_source_stamp(self) -> str:
-        return _sources_digest()
-
-
-class _UserProvided(_StampedByPackage, caching.UserProvidedCacheLocator):
-    """`NUMBA_CACHE_DIR`, where it is set."""
-
-
-class _InTree(_StampedByPackage, caching.InTreeCacheLocator):
-    """`__pycache__` beside the kernels, where it can be written."""
-
-
-class _UserWide(_StampedByPackage, caching.UserWideCacheLocator):
-    """The user's cache folder, for a read-only installation."""
-
-
-class _KernelCacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes = [_UserProvided, _InTree, _UserWide]  # noqa: RUF012 (numba's own name)
-
-
-CHECKSUM_BYTES = hashlib.sha256().digest_size
-
-
-class _KernelFiles(caching.IndexDataCacheFile):
-    """The files of one kernel: an index, and a file of machine code for each entry.
-
-    Numba numbers the latter: processes that write at once would take each other's numbers, and one
-    that dies between index and code would leave the code of former sources under a new stamp. Here
-    a file is named after all that decides what is in it, and begins with a checksum, since the
-    processor would run damaged code as it is.
-    """
-
-    def save(self, key: Any, data: Any) -> None:
-        name = self._name_of(key)
-        self._save_data(name, data)
-        overloads = self._load_index()
-        if not overloads:
-            self._remove_all_but(name)
-        if key not in overloads:
-            self._save_index({**overloads, key: name})
-
-    def _save_index(self, overloads: Any) -> None:
-        self._save_data(self._index_name, (self._version, self._source_stamp, overloads))
-
-    def _load_index(self) -> Any:
-        try:
-            *stamps, overloads = self._load_data(self._index_name)
-        except Exception:  # a damaged index is as good as none
-            return {}
-        return overloads if stamps == [self._version, self._source_stamp] else {}
-
-    def _dump(self, obj: Any) -> bytes:
-        data: bytes = super()._dump(obj)
-        return hashlib.sha256(data).digest() + data
-
-    def _load_data(self, name: str) -> Any:
-        content = pathlib.Path(self._data_path(name)).read_bytes()
-        checksum, data = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
-        if hashlib.sha256(data).digest() != checksum:
-            raise ValueError(f"{name} is damaged")
-        return pickle.loads(data)
-
-    def _name_of(self, key: Any) -> str:
-        digest = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()
-        return f"{self._index_name.removesuffix('nbi')}{digest[:16]}.nbc"
-
-    def _remove_all_but(self, name: str) -> None:
-        """Remove the machine code of former sources."""
-        pattern = f"{self._index_name.removesuffix('nbi')}*.nbc"
-        for path in pathlib.Path(self._cache_path).glob(pattern):
-            if path.name != name:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
-
-class _KernelCache(caching.FunctionCache):
-    """Numba's cache, stamped by all kernel sources together, which tells when it has to compile."""
-
-    _impl_class = _KernelCacheImpl
-
-    def __init__(self, function: Any) -> None:
-        super().__init__(function)
-        files = self._cache_file
-        self._cache_file = _KernelFiles(
-            files._cache_path, self._impl.filename_base, files._source_stamp
-        )
-
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        settings = tuple(repr(getattr(numba.config, name, None)) for name in SETTINGS)
-        return (*super()._index_key(sig, codegen), settings)
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with contextlib.suppress(OSError):  # a full disk: other processes compile for themselves
-            self._save_overload(sig, data)
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            # numba would first import all that it can compile, which takes longer than to load
-            rtsys.initialize(target_context)
-            result = self._load_overload(sig, target_context)
-        except Exception:  # a damaged file is as good as none
-            result = None
-        if result is None:
-            dtypes = sorted(set(re.findall(r"float\d+", str(sig))))
-            logger.info("compiling %s for %s", self._py_func.__qualname__, ", ".join(dtypes))
-            target_context.refresh()
-            for listener in list(_compile_listeners):
-                listener()
-        return result
+def _announce(function: Any, sig: Any) -> None:
+    """Say that a kernel is compiled, to the logger and to those who listen."""
+    dtypes = sorted(set(re.findall(r"float\d+", str(sig))))
+    logger.info("compiling %s for %s", function.__qualname__, ", ".join(dtypes))
+    for listener in list(_compile_listeners):
+        listener()
 
 
 class on_compile:

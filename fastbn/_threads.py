@@ -27,11 +27,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from llvmlite import binding
 
+from fastbn._cache_files import make_folder, read, write
 from fastbn._cgroups import core_quota
 from fastbn._jit import DISABLED, cache_folder, njit
 from fastbn._team import Member, barrier, run_team
 from fastbn.kernels.gemm import multiply
-from fastbn.persistence import whole_file
 
 # A team has to promise this much, as a part of the time of one thread: estimates are rough.
 MARGIN = 0.1
@@ -191,9 +191,9 @@ def costs() -> Costs:
     measured, path = calibrate(), _costs_file()
     if path is not None:
         with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path, "w") as file:
-                json.dump({"machine": _machine(), **dataclasses.asdict(measured)}, file)
+            make_folder(path.parent)
+            text = json.dumps({"machine": _machine(), **dataclasses.asdict(measured)})
+            write(path, text.encode())
     return measured
 
 
@@ -202,7 +202,7 @@ def kept_costs() -> Costs | None:
     path = _costs_file()
     if path is not None:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            values = json.loads(path.read_text())
+            values = json.loads(read(path))
             if values.pop("machine") == _machine():
                 found = Costs(**{name: float(value) for name, value in values.items()})
                 figures = dataclasses.astuple(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import sys
 import pytest
 from cases import JIT_DISABLED
 
+from fastbn import _jit, _threads
 from fastbn.doctor import _advice, _facts, _layers, report
 
 
@@ -98,6 +100,17 @@ def test_a_folder_is_writable_if_a_file_can_be_made_in_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="this system has no such modes")
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing is kept")
+def test_a_cache_that_others_may_write_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(_jit, "cache_folder", lambda kernel: tmp_path)
+    monkeypatch.setattr(_threads, "cache_folder", lambda kernel: None)
+    assert _facts._cache().problem is None
+    tmp_path.chmod(0o777)
+    (warning,) = [text for text in report().warnings if "others may write" in text]
+    assert f"{tmp_path} (mode 777)" in warning
+
+
 PRIORITY = ["tbb", "omp", "workqueue"]
 
 
@@ -141,6 +154,10 @@ BAD = {
     "jit": ({"jit_disabled": True}, "NUMBA_DISABLE_JIT is set"),
     "no cache": ({"cache": _facts.Cache(None, False, 0.0, 0)}, "cannot be kept.*NUMBA_CACHE_DIR"),
     "read-only cache": ({"cache": _facts.Cache("/ro", False, 3.0, 9)}, "/ro cannot be written"),
+    "cache of others": (
+        {"cache": _facts.Cache("/c", True, 3.0, 9, "others may write to /c (mode 777)")},
+        "others may write to /c .*not used.*NUMBA_CACHE_DIR",
+    ),
     "no layer": (
         {"threading": _layers.ThreadingLayers("safe", {"tbb": "missing"}, None, False)},
         "NUMBA_THREADING_LAYER=safe",

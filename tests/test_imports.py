@@ -15,8 +15,9 @@ PACKAGE = pathlib.Path(fastbn.__file__).parent
 
 # Innermost first; a module may import from its own rank and from those before it.
 RANKS = [
-    {"errors", "reference", "_cgroups", "_signals"},
-    {"_jit", "_plain", "reference_mlp"},
+    {"errors", "reference", "_cache_files", "_cgroups", "_signals"},
+    {"_cache", "_plain", "reference_mlp"},
+    {"_jit"},
     {"_intrinsics"},
     {"_openmp", "_team"},
     {"kernels"},

@@ -79,6 +79,7 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
         rows.append(("cache", f"none: {why}"))
     else:
         state = "writable" if cache.writable else "read-only"
+        state = "not used" if cache.problem else state
         rows.append(
             ("cache", f"{cache.folder}, {state}, {cache.megabytes:.1f} MB in {cache.files} files")
         )

@@ -27,6 +27,12 @@ def warnings(facts: Facts) -> Iterator[str]:
             "compiled kernels cannot be kept: no folder can be written, and every process compiles "
             "again. Set NUMBA_CACHE_DIR to a folder that can be."
         )
+    elif facts.cache.problem is not None:
+        yield (
+            f"{facts.cache.problem}: code from there could be anybody's, so this cache is not "
+            "used, and every process compiles again. Let nobody else write there (chmod go-w), or "
+            "set NUMBA_CACHE_DIR to a folder that only you can write to."
+        )
     elif not facts.cache.writable:
         yield (
             f"the cache {facts.cache.folder} cannot be written: kernels it does not hold yet are "
@@ -64,7 +70,7 @@ def notes(facts: Facts) -> Iterator[str]:
 
 
 def usable_cores(facts: Facts) -> int:
-    """How many cores this process may keep busy: affinity, and a container's quota rounded up."""
+    """How many cores this process may keep busy: affinity, and the quota rounded up."""
     quota = facts.cpu.quota
     limit = facts.cpu.cores_allowed if quota is None else -int(-quota // 1)
     return max(1, min(facts.cpu.cores_allowed, limit))

@@ -52,12 +52,16 @@ class Cpu:
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """The folder of compiled kernels; None where none can be written."""
+    """The folder of compiled kernels; None where none can be written.
+
+    `problem` says who else may write there, which is why the folder is not used.
+    """
 
     folder: str | None
     writable: bool
     megabytes: float
     files: int
+    problem: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +161,7 @@ def _cpu_name() -> str | None:
 
 
 def _cache() -> Cache:
+    from fastbn._cache_files import untrusted
     from fastbn._jit import cache_folder
     from fastbn.kernels.batchnorm import batch_norm_forward_cn
 
@@ -169,11 +174,16 @@ def _cache() -> Cache:
             sizes.append(path.stat().st_size)
         except OSError:  # another process has just replaced it
             continue
+    try:
+        problem = untrusted(folder)
+    except OSError:  # somebody has just removed it
+        problem = None
     return Cache(
         folder=str(folder),
         writable=_is_writable(folder),
         megabytes=round(sum(sizes) / 1e6, 2),
         files=len(sizes),
+        problem=problem,
     )
 
 

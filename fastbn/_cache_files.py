@@ -1,0 +1,104 @@
+"""Files of a cache: read only where nobody but the user and root can have written them.
+
+Machine code is pickled, and unpickling runs whatever a file says. So a folder that is kept for the
+user is made for the user alone, and one that others may write to is neither read nor written. The
+`__pycache__` of an installed package needs no such care: who can write there can change the
+package itself, and its files have to be readable by all who use the package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import secrets
+import stat
+import warnings
+
+ROOT = 0
+
+
+class UntrustedError(OSError):
+    """Somebody else may have written what should be read, or could change what is written."""
+
+
+def is_installed(folder: pathlib.Path) -> bool:
+    """Tell whether a folder is part of an installed package."""
+    return folder.name == "__pycache__"
+
+
+def make_folder(folder: pathlib.Path) -> None:
+    """Make a folder, and those above it, for the user alone."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o777 if is_installed(folder) else 0o700, exist_ok=True)
+
+
+def read(path: pathlib.Path) -> bytes:
+    """Return what is in a file; an `UntrustedError`, and a warning, if it is not to be trusted."""
+    with open(path, "rb") as file:
+        # the open file is looked at, since another one may get its name meanwhile
+        _check(path.parent, _problem(path, os.fstat(file.fileno())))
+        return file.read()
+
+
+def write(path: pathlib.Path, data: bytes) -> None:
+    """Write a file as a whole or not at all; an `UntrustedError` in a folder that is not safe."""
+    _check(path.parent)
+    mode = 0o666 if is_installed(path.parent) else 0o600
+    temporary = path.with_name(f"{path.name}.tmp.{secrets.token_hex(8)}")
+    file = open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
+    try:
+        with file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def untrusted(folder: pathlib.Path) -> str | None:
+    """Return why files in a folder are not to be trusted; None where they are."""
+    if is_installed(folder):
+        return None
+    above = folder.parent
+    return (
+        _problem(folder, folder.stat())
+        or _problem(folder, folder.lstat())  # a link that somebody else has put there
+        or _problem(above, above.stat(), sticky=True)
+    )
+
+
+def _problem(path: pathlib.Path, status: os.stat_result, *, sticky: bool = False) -> str | None:
+    """Return who may write to a file or folder, if it is others; with `sticky` /tmp is fine."""
+    if os.name != "posix":  # other systems have no such owners and modes
+        return None
+    if status.st_uid not in (ROOT, os.geteuid()):
+        return f"{path} belongs to another user (uid {status.st_uid})"
+    writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(status.st_mode)
+    if writable and not (sticky and status.st_mode & stat.S_ISVTX):
+        return f"others may write to {path} (mode {stat.S_IMODE(status.st_mode):o})"
+    return None
+
+
+_warned: set[pathlib.Path] = set()
+
+
+def _check(folder: pathlib.Path, problem: str | None = None) -> None:
+    """Raise an `UntrustedError` for the folder, or the problem of a file in it; warn once."""
+    if is_installed(folder):
+        return
+    problem = untrusted(folder) or problem
+    if problem is None:
+        return
+    message = (
+        f"cache of compiled kernels: {problem}, and what is there could be somebody else's code. "
+        "It is not used, and kernels are compiled anew. "
+        f"Remove {folder}, or let nobody else write there (chmod go-w), or set NUMBA_CACHE_DIR to "
+        "a folder that only you can write to."
+    )
+    if folder not in _warned:
+        _warned.add(folder)
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    raise UntrustedError(message)
