@@ -36,16 +36,20 @@ def make_folder(folder: pathlib.Path) -> None:
 
 def read(path: pathlib.Path) -> bytes:
     """Return what is in a file; an `UntrustedError`, and a warning, if it is not to be trusted."""
+    folder = path.parent
+    _refuse(folder, untrusted(folder))
     with open(path, "rb") as file:
-        # the open file is looked at, since another one may get its name meanwhile
-        _check(path.parent, _problem(path, os.fstat(file.fileno())))
+        if not is_installed(folder):
+            # the open file is looked at, since another one may get its name meanwhile
+            _refuse(folder, _problem(path, os.fstat(file.fileno())))
         return file.read()
 
 
 def write(path: pathlib.Path, data: bytes) -> None:
     """Write a file as a whole or not at all; an `UntrustedError` in a folder that is not safe."""
-    _check(path.parent)
-    mode = 0o666 if is_installed(path.parent) else 0o600
+    folder = path.parent
+    _refuse(folder, untrusted(folder))
+    mode = 0o666 if is_installed(folder) else 0o600
     temporary = path.with_name(f"{path.name}.tmp.{secrets.token_hex(8)}")
     file = open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
     try:
@@ -85,20 +89,16 @@ def _problem(path: pathlib.Path, status: os.stat_result, *, sticky: bool = False
 _warned: set[pathlib.Path] = set()
 
 
-def _check(folder: pathlib.Path, problem: str | None = None) -> None:
-    """Raise an `UntrustedError` for the folder, or the problem of a file in it; warn once."""
-    if is_installed(folder):
-        return
-    problem = untrusted(folder) or problem
+def _refuse(folder: pathlib.Path, problem: str | None) -> None:
+    """Raise an `UntrustedError` if there is a problem; warn once of each folder."""
     if problem is None:
         return
     message = (
         f"cache of compiled kernels: {problem}, and what is there could be somebody else's code. "
-        "It is not used, and kernels are compiled anew. "
-        f"Remove {folder}, or let nobody else write there (chmod go-w), or set NUMBA_CACHE_DIR to "
-        "a folder that only you can write to."
+        "It is not used, and kernels are compiled anew. Remove what is there and let nobody else "
+        "write (chmod go-w), or set NUMBA_CACHE_DIR to a folder that only you can write to."
     )
     if folder not in _warned:
         _warned.add(folder)
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
     raise UntrustedError(message)

@@ -423,6 +423,18 @@ def replaced(folder):
 
 
 @posix
+def test_nothing_is_opened_in_a_folder_that_others_may_write_to(folder):
+    """Opening a pipe that nobody writes to would take for ever."""
+    os.mkfifo(folder / "pipe")
+    folder.chmod(0o777)
+    with (
+        pytest.warns(RuntimeWarning, match="others may write"),
+        pytest.raises(_cache_files.UntrustedError),
+    ):
+        _cache_files.read(folder / "pipe")
+
+
+@posix
 def test_what_only_its_owner_may_write_is_read(folder):
     (folder / "file").chmod(0o644)
     for place in (folder, folder.parent):
