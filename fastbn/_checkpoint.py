@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastbn import persistence
-from fastbn._checks import choice, flag, integer, number
+from fastbn._checks import choice, flag, integer, number, shown
 from fastbn._history import STOP_REASONS, FitState, History
 from fastbn._state import (
     BEST,
@@ -22,6 +22,7 @@ from fastbn._state import (
     MAX_COUNT,
     Header,
     check_shape,
+    expected_tensors,
     layout_of,
     read_state,
 )
@@ -77,6 +78,7 @@ class CheckpointFile:
             "validation_data": None if validation is None else checksum(validation),
         }
         keeps_best = rule is not None and rule.restore_best
+        model.to_bytes()  # which is smaller, and its header may be so much smaller, too
         model.to_bytes(*self._parts(FitState(best_state=model.snapshot() if keeps_best else None)))
 
     def write(self, state: FitState) -> None:
@@ -134,6 +136,15 @@ class CheckpointFile:
         self._found = state, {**tensors, **counts}, epochs, header.metadata
         return samples._replace(center=tensors["input.center"], scale=tensors["input.scale"])
 
+    def counts(self) -> tuple[int, int]:
+        """Return steps and epochs of the model at the start of the fit."""
+        if self._found is None:
+            return self._model.steps, self._model.epochs
+        state, snapshot, epochs, _ = self._found
+        history = state.history
+        taken = history.epochs * self._rows.size + state.losses.size - len(history.skipped)
+        return snapshot["steps"] - taken, epochs - history.epochs
+
     def apply(self) -> FitState:
         """Bring the model to where the checkpoint is, and return where its fit is."""
         if self._found is None:
@@ -186,10 +197,10 @@ class CheckpointFile:
             }
         known = {f"{FIT}{name}" for name in ("losses", "correct", *LISTS)}
         if state.best_state is not None:
-            known |= {BEST + name for name in file.shapes}
-        odd = {name for name in file.shapes if name.startswith((FIT, BEST))} - known
+            known |= {BEST + name for name in file.tensors}
+        odd = {name for name in file.tensors if name.startswith((FIT, BEST))} - known
         if odd:
-            raise ValueError(f"expected no tensors {', '.join(sorted(odd)[:10])}")
+            raise ValueError(f"expected no tensors {shown(sorted(odd)[:10])}")
         if state.has_begun and state.is_over:
             raise ValueError("has_begun: expected no epoch that has begun in a fit that is over")
         if losses.size > 0 and not state.has_begun:
@@ -222,7 +233,7 @@ class CheckpointFile:
         most: int = 0,
     ) -> np.ndarray:  # fmt: skip
         """Read a tensor of so many numbers."""
-        _, shape = file.shapes.get(FIT + name, (dtype, (least,)))
+        shape = file.tensors[FIT + name].shape if FIT + name in file.tensors else (least,)
         size = shape[0] if shape else -1
         check_shape(file, FIT + name, dtype, (size,))
         if not least <= size <= most:
@@ -234,7 +245,7 @@ class CheckpointFile:
         tensors = {
             name: tensor for name, tensor in self._model.snapshot().items() if name not in COUNTS
         }
-        for name, tensor in tensors.items():
-            check_shape(file, prefix + name, tensor.dtype, tensor.shape)
+        for name, (dtype, shape) in expected_tensors(self._model.layout, self._model.dtype).items():
+            check_shape(file, prefix + name, dtype, shape)
         read_state(file, tensors, prefix)
         return tensors

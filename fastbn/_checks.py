@@ -12,9 +12,19 @@ from typing import Any
 import numpy as np
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+SHOWN = 200  # characters of a value in an error
 LARGEST_COUNT = 2**53  # up to here float64 tells each integer from the next
 SLOPES = {None: 1.0, "identity": 1.0, "relu": 0.0, "leaky_relu": None}
 ACTIVATIONS = tuple(SLOPES)
+
+
+def shown(value: Any) -> str:
+    """Return `value` as an error shows it: its repr, or the beginning of a long one."""
+    try:
+        text = repr(value)
+    except Exception:  # of an integer of too many digits, or of an object that has none
+        return f"{type(value).__name__} that cannot be shown"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
@@ -27,7 +37,7 @@ def as_array(name: str, value: Any) -> np.ndarray:
         kind = ValueError if isinstance(error, ValueError) else TypeError
         what = type(value).__name__
         raise kind(
-            f"{name}: expected an array, got {what}, of which none is made: {error}"
+            f"{name}: expected an array, got {what}, of which none is made: {error!s:.200}"
         ) from error
     if isinstance(value, np.ndarray) and np.ma.is_masked(value):
         raise ValueError(f"{name}: expected an array without a mask, got masked values")
@@ -199,7 +209,7 @@ def number(
     if type(value) is not float and (
         isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real)
     ):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
+        raise TypeError(f"{name}: expected a number, got {shown(value)}")
     try:
         result = float(value)
     except OverflowError:
@@ -208,9 +218,8 @@ def number(
     below = result < high if open_high else result <= high
     if not (above and below and math.isfinite(result)):
         left, right = "(" if open_low else "[", ")" if open_high else "]"
-        raise ValueError(
-            f"{name}: expected a finite number in {left}{low:g}, {high:g}{right}, got {value!r}"
-        )
+        span = f"{left}{low:g}, {high:g}{right}"
+        raise ValueError(f"{name}: expected a finite number in {span}, got {shown(value)}")
     return result
 
 
@@ -219,25 +228,25 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     if type(value) is int and low <= value and (high is None or value <= high):  # as most are
         return value
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
+        raise TypeError(f"{name}: expected an integer, got {shown(value)}")
     result = int(value)
     if result < low or (high is not None and result > high):
         span = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name}: expected an integer {span}, got {result}")
+        raise ValueError(f"{name}: expected an integer {span}, got {shown(result)}")
     return result
 
 
 def flag(name: str, value: Any) -> bool:
     """Return `value` as a bool; only True and False are taken."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: expected True or False, got {value!r}")
+        raise TypeError(f"{name}: expected True or False, got {shown(value)}")
     return bool(value)
 
 
 def choice(name: str, value: Any, allowed: Sequence[str | None]) -> Any:
     """Return `value` if it is one of `allowed`."""
     if not (value is None or isinstance(value, str)) or value not in allowed:
-        raise ValueError(f"{name}: expected one of {list(allowed)}, got {value!r}")
+        raise ValueError(f"{name}: expected one of {list(allowed)}, got {shown(value)}")
     return value
 
 
@@ -246,9 +255,9 @@ def path_of(name: str, value: Any) -> pathlib.Path:
     try:
         path = pathlib.Path(value)
     except TypeError:
-        raise TypeError(f"{name}: expected a path, got {value!r}") from None
+        raise TypeError(f"{name}: expected a path, got {shown(value)}") from None
     if "\0" in str(path):
-        raise ValueError(f"{name}: expected a path, got {value!r}")
+        raise ValueError(f"{name}: expected a path, got {shown(value)}")
     return path
 
 
@@ -257,7 +266,7 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
     try:
         first, second = value
     except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a pair, got {value!r}") from None
+        raise TypeError(f"{name}: expected a pair, got {shown(value)}") from None
     return first, second
 
 

@@ -1,6 +1,11 @@
-"""How much memory a fit takes at its peak."""
+"""How much memory a fit takes at its peak, and how much there is."""
 
 from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pathlib
 
 import numpy as np
 
@@ -9,6 +14,20 @@ from fastbn.config import ModelConfig
 
 # Of a row number in the order of an epoch, and of a label.
 INDEX = 8
+
+# Where Linux says what the memory of a container is limited to (control groups, both versions).
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def machine_memory() -> float:
+    """Return the bytes of memory of this machine or container; infinity where nothing says so."""
+    found = [math.inf]
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # a system without it
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for limit in LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+            found.append(int(pathlib.Path(limit).read_text()))
+    return min(size for size in found if size > 0)
 
 
 def peak_bytes(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from fastbn._buffers import Layout
-from fastbn._checks import flag, float_array, integer, same_shape
+from fastbn._checks import flag, float_array, integer, same_shape, shown
+from fastbn._memory import machine_memory
 from fastbn.config import ModelConfig
 from fastbn.errors import ModelFileError
 from fastbn.persistence import ModelFile
 
 MAX_COUNT = 2**53  # of steps and epochs
+
+MAX_DEPTH = 400  # of lists and dicts in metadata: JSON is read and written by recursion
 
 LAYER_TENSORS = 6  # at least: weight and bias, and their moments
 
@@ -25,9 +28,45 @@ COUNTS = ("steps", "input_is_fitted")  # of a snapshot, beside its tensors
 FIT, BEST = "fit.", "best."
 
 
+def check_metadata(user: Any) -> None:
+    """Refuse metadata that would not come back from JSON as it is."""
+    expected = "metadata: expected a dict of what JSON can hold"
+    if not isinstance(user, dict):
+        raise TypeError(f"{expected}, got {shown(user)}")
+    open_ones: list[Iterator[Any]] = [iter([user])]
+    while open_ones:
+        if len(open_ones) > MAX_DEPTH + 1:
+            raise TypeError(f"{expected}, nested {MAX_DEPTH} deep at most, got more")
+        for value in open_ones[-1]:
+            if isinstance(value, dict):
+                odd = [key for key in value if not isinstance(key, str)]
+                if odd:
+                    raise TypeError(f"{expected}, with keys that are strings, got {shown(odd[0])}")
+                open_ones.append(iter(value.values()))
+                break
+            if isinstance(value, list):
+                open_ones.append(iter(value))
+                break
+            if isinstance(value, float) and not math.isfinite(value):
+                raise TypeError(f"{expected}, with finite numbers, got {shown(value)}")
+            if not (value is None or isinstance(value, str | int | float)):
+                raise TypeError(f"{expected}, got {shown(value)}")
+        else:
+            open_ones.pop()
+
+
+def check_room(name: str, count: int, more: int) -> None:
+    """Refuse a training whose steps or epochs could not be counted."""
+    if count + min(more, MAX_COUNT // 2) > MAX_COUNT:  # nobody gets to half of it
+        raise ValueError(f"{name}: expected at most {MAX_COUNT} in all, got {count} + {more}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a model file says beside its tensors; `fit` is that of a checkpoint."""
+    """What a model file says beside its tensors; `fit` is that of a checkpoint.
+
+    What is written is checked as what is read is, so that both are the same.
+    """
 
     config: ModelConfig
     steps: int
@@ -35,6 +74,16 @@ class Header:
     input_is_fitted: bool
     metadata: dict[str, Any]
     fit: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        checked = {
+            "steps": integer("steps", self.steps, 0, MAX_COUNT),
+            "epochs": integer("epochs", self.epochs, 0, MAX_COUNT),
+            "input_is_fitted": flag("input_is_fitted", self.input_is_fitted),
+        }
+        check_metadata(self.metadata)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary that JSON can hold."""
@@ -44,19 +93,16 @@ class Header:
         return values
 
     @classmethod
-    def from_dict(cls, path: str | os.PathLike[str], values: dict[str, Any]) -> Header:
+    def from_dict(cls, path: Any, values: dict[str, Any]) -> Header:
         """Check what a file says; ModelFileError where no model can be like that."""
         try:
             for name in ("config", "metadata", "fit"):
                 if not isinstance(values.get(name, {}), dict):
-                    raise TypeError(f"{name}: expected a JSON object, got {values[name]!r}")
+                    raise TypeError(f"{name}: expected a JSON object, got {shown(values[name])}")
             return cls(
-                fit=values.get("fit"),
                 config=ModelConfig.from_dict(values["config"]),
-                steps=integer("steps", values["steps"], 0, MAX_COUNT),
-                epochs=integer("epochs", values["epochs"], 0, MAX_COUNT),
-                input_is_fitted=flag("input_is_fitted", values["input_is_fitted"]),
-                metadata=values["metadata"],
+                fit=values.get("fit"),
+                **{name: values[name] for name in (*COUNTS, "epochs", "metadata")},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"{path}: {error}") from error
@@ -82,40 +128,51 @@ def state_views(layout: Layout, buffers: dict[str, np.ndarray]) -> dict[str, np.
     }
 
 
+def expected_tensors(
+    layout: Layout, dtype: np.dtype
+) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """Return the dtype and the shape in a file of every tensor of a model's state, by name."""
+    return {name: (dtype, shape) for name, _, _, shape in state_places(layout)}
+
+
 def layout_of(file: ModelFile, header: Header) -> Layout:
     """Return the layout of a file's model; ModelFileError where its tensors are others.
 
     Nothing of their size is allocated for it.
     """
     layers = len(header.config.layer_sizes) - 1
-    if LAYER_TENSORS * layers > len(file.shapes):
+    if LAYER_TENSORS * layers > len(file.tensors):
         raise ModelFileError(
-            f"{file.path}: its {len(file.shapes)} tensors do not fit its {layers} layers"
+            f"{file.path}: its {len(file.tensors)} tensors do not fit its {layers} layers"
         )
     layout = Layout(header.config)
-    dtype = np.dtype(header.config.dtype)
-    expected = {name: shape for name, _, _, shape in state_places(layout)}
-    names = set(file.shapes)
+    expected = expected_tensors(layout, np.dtype(header.config.dtype))
+    names = set(file.tensors)
     if header.fit is not None:
         names = {name for name in names if not name.startswith((FIT, BEST))}
     if names != set(expected):
         odd = sorted(names ^ set(expected))
         raise ModelFileError(
-            f"{file.path}: its tensors do not fit its configuration: {', '.join(odd[:10])}"
+            f"{file.path}: its tensors do not fit its configuration: {shown(odd[:10])}"
         )
-    for name, shape in expected.items():
+    for name, (dtype, shape) in expected.items():
         check_shape(file, name, dtype, shape)
+    size = sum(file.tensors[name].nbytes for name in expected)
+    if size > machine_memory():
+        raise ModelFileError(
+            f"{file.path}: expected tensors that fit the memory of this machine, got {size:,} bytes"
+        )
     return layout
 
 
 def check_shape(file: ModelFile, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
     """Refuse a tensor of another dtype or shape than it has to be of."""
-    if name not in file.shapes:
+    if name not in file.tensors:
         raise ModelFileError(f"{file.path}: expected a tensor {name}, found none")
-    got_dtype, got_shape = file.shapes[name]
-    if got_shape != shape or got_dtype != dtype:
+    got = file.tensors[name]
+    if got.shape != shape or got.dtype != dtype:
         raise ModelFileError(
-            f"{file.path}: {name}: expected {dtype} {shape}, got {got_dtype} {got_shape}"
+            f"{file.path}: {name}: expected {dtype} {shape}, got {got.dtype} {shown(got.shape)}"
         )
 
 
@@ -132,8 +189,9 @@ def check_snapshot(snapshot: Any, views: dict[str, np.ndarray]) -> None:
 
 def read_state(file: ModelFile, views: dict[str, np.ndarray], prefix: str = "") -> None:
     """Read tensors into the views of their names; ModelFileError for numbers of no model."""
-    for name, view in views.items():
-        view[...] = file.read(prefix + name)
+    for name in sorted(views, key=lambda name: file.tensors[prefix + name].start):
+        view = views[name]
+        file.read_into(prefix + name, view)
         odd = odd_numbers(name, view)
         if odd is not None:
             raise ModelFileError(f"{file.path}: {prefix}{odd}")

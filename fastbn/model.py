@@ -18,11 +18,19 @@ import numpy as np
 from fastbn import persistence
 from fastbn._buffers import INFERENCE_ROWS, Layout, aligned_zeros, allocate_workspace
 from fastbn._checkpoint import CheckpointFile
-from fastbn._checks import flag, integer, number, pair, weights_array
+from fastbn._checks import flag, integer, number, pair, shown, weights_array
 from fastbn._culprit import culprit
 from fastbn._inputs import InputScaling, feature_matrix
 from fastbn._memory import peak_bytes
-from fastbn._state import Header, check_snapshot, layout_of, odd_numbers, read_state, state_views
+from fastbn._state import (
+    Header,
+    check_room,
+    check_snapshot,
+    layout_of,
+    odd_numbers,
+    read_state,
+    state_views,
+)
 from fastbn._targets import decisions, loss_and_score, to_probabilities, wanted
 from fastbn._team import run_team
 from fastbn._threads import TrainingTeam, available_threads, team_size
@@ -140,22 +148,24 @@ class BatchNormMLP:
         seed: int = 0,
     ) -> None:
         arguments = {k: v for k, v in locals().items() if k != "self"}
-        self._build(ModelConfig(**arguments))
-        self._initialize()
+        config = ModelConfig(**arguments)
+        try:
+            self._build(config)
+            self._initialize()
+        except MemoryError as error:
+            sizes = shown(config.layer_sizes)
+            raise ValueError(
+                f"layer_sizes: expected a network that fits memory, got {sizes}"
+            ) from error
 
     def _build(self, config: ModelConfig) -> None:
         """Allocate everything; parameters are left at zero."""
         self.config = config
         self.dtype = np.dtype(config.dtype)
         self.layout = Layout(config)
-        try:
-            self.params, self.grads, self.m, self.v = (
-                aligned_zeros(self.layout.size, self.dtype) for _ in range(4)
-            )
-        except MemoryError as error:
-            raise ValueError(
-                f"layer_sizes: expected a network that fits memory, got {config.layer_sizes}"
-            ) from error
+        self.params, self.grads, self.m, self.v = (
+            aligned_zeros(self.layout.size, self.dtype) for _ in range(4)
+        )
         self.running_mean = np.zeros(self.layout.units, self.dtype)
         self.running_var = np.ones(self.layout.units, self.dtype)
         self.scaling = InputScaling.unfitted(
@@ -323,6 +333,10 @@ class BatchNormMLP:
             file = CheckpointFile(self, checkpoint, checkpoint_every, plan, samples, validation)
             if resume:
                 samples = file.read(samples)
+        steps, epochs_before = (self.steps, self.epochs) if file is None else file.counts()
+        n_steps = minibatch_bounds(samples.x.shape[0], batch_size).size - 1
+        check_room("steps", steps, epochs * n_steps)
+        check_room("epochs", epochs_before, epochs)
         with self._alone():
             return train(
                 self,
@@ -415,6 +429,7 @@ class BatchNormMLP:
         logs: Sequence[np.ndarray | None] | None, *, learns: bool,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Run the kernel. A model that does not learn only takes running statistics."""
+        check_room("steps", self.steps, lrs.size * learns)
         losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
         rows = int(np.diff(bounds).max())
         with contextlib.ExitStack() as stack:
@@ -522,46 +537,69 @@ class BatchNormMLP:
 
     # -- files -------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to a safetensors file: the whole file, or nothing.
+    def save(self, path: str | os.PathLike[str] | persistence.Writable) -> None:
+        """Write everything to a safetensors file.
 
         Parameters, moments, running statistics, input scaling, counters and configuration: a loaded
         model predicts the same bits and goes on training from the same point.
+
+        Parameters
+        ----------
+        path : path or binary file
+            At a path the file is written as a whole, or, where anything fails, stays as it was. To
+            an object with ``write(bytes)``, such as `io.BytesIO` or a gzip or network stream, what
+            is written before a failure is written; the model is checked before that.
+
+        Raises
+        ------
+        TypeError, ValueError, OSError
+            `path` is neither, or cannot be written, or no file can hold the model, as where a
+            number is not finite.
         """
         self.write(path)
 
     def write(
-        self, path: str | os.PathLike[str], fit: dict[str, Any] | None = None,
-        tensors: dict[str, np.ndarray] | None = None,
+        self, path: str | os.PathLike[str] | persistence.Writable,
+        fit: dict[str, Any] | None = None, tensors: dict[str, np.ndarray] | None = None,
     ) -> None:  # fmt: skip
         """Write a model file; with a fit and its tensors it is a checkpoint."""
-        target = persistence.writable_file(path)
-        for name, tensor in self._state().items():
-            odd = odd_numbers(name, tensor)
-            if odd is not None:
-                raise ValueError(f"the model is not written: {odd}")
-        data = self.to_bytes(fit, tensors)
-        with persistence.whole_file(target, "wb") as file:
-            file.write(data)
+        target = persistence.destination(path)
+        persistence.write_to(target, self.to_bytes(fit, tensors))
 
     def to_bytes(
         self, fit: dict[str, Any] | None = None, tensors: dict[str, np.ndarray] | None = None
     ) -> bytes:
-        """Return what a model file holds; ValueError where none can hold it."""
+        """Return what a model file holds; TypeError or ValueError where none can hold it."""
+        state = self._state()
+        for name, tensor in state.items():
+            odd = odd_numbers(name, tensor)
+            if odd is not None:
+                raise ValueError(f"the model is not written: {odd}")
         header = Header(
             self.config, self.steps, self.epochs, self.scaling.is_fitted, self.metadata, fit
         )
-        return persistence.model_bytes({**self._state(), **(tensors or {})}, header.to_dict())
+        return persistence.model_bytes({**state, **(tensors or {})}, header.to_dict())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> BatchNormMLP:
+    def load(cls, path: str | os.PathLike[str] | persistence.Readable) -> BatchNormMLP:
         """Return the model that `save` wrote, or `fit` as a checkpoint.
 
-        `ModelFileError` if the file is not one, or says what no model can be: it is checked before
-        memory is asked for, and nothing in it is executed.
+        Parameters
+        ----------
+        path : path or binary file
+            An object with ``read(size)``, such as `io.BytesIO` or a gzip or network stream, is read
+            from where it is to its end, without seeking. Bytes go into an `io.BytesIO` first.
+
+        Raises
+        ------
+        ModelFileError
+            The file is not one, or says what no model can be: it is checked before memory is asked
+            for, and nothing in it is executed.
+        TypeError
+            `path` is neither.
         """
         with persistence.open_model(path) as file:
-            header = Header.from_dict(path, file.header)
+            header = Header.from_dict(file.path, file.header)
             layout_of(file, header)
             model = cls.__new__(cls)
             model._build(header.config)

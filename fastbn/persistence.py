@@ -10,39 +10,101 @@ import pathlib
 import secrets
 import stat
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 
-from fastbn._checks import path_of
+from fastbn._checks import path_of, shown
+from fastbn._tensor_file import (
+    HEADER_BYTES,
+    LONGEST_HEADER,
+    Readable,
+    Source,
+    header_cost,
+    read_header,
+    tensors_of,
+    too_costly,
+    unreadable,
+)
 from fastbn.errors import ModelFileError
 
 FORMAT_VERSION = 1
 
-# Bytes that a value of JSON takes in memory, about, and those that a file's header may take, beside
-# half the size of the file. What separates values is counted, wherever it stands.
-VALUE_BYTES = 64
-HEADER_BYTES = 1 << 20
-SEPARATORS = b"[{:,"
 
-# Bytes of a header that are looked at together.
-BLOCK = 1 << 16
+class Writable(Protocol):
+    """A binary file to write to: `io.BytesIO`, an open file, a gzip or network stream."""
 
-# safetensors' names of dtypes
-DTYPES = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64), "I64": np.dtype(np.int64)}
+    def write(self, data: bytes, /) -> Any:
+        """Write bytes; an unbuffered file returns how many it took."""
 
 
 def model_bytes(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> bytes:
     """Return the file that `tensors` and the JSON-able `header` are."""
     from safetensors.numpy import save
 
-    metadata = {"fastbn": _json(header)}
-    data = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, metadata)
     try:
-        _check_header(io.BytesIO(data), len(data))
-    except ValueError as error:
-        raise ValueError(f"metadata: {error}") from error
+        text = json.dumps({"format_version": FORMAT_VERSION, **header})
+    except (ValueError, RecursionError) as error:  # as of an integer of too many digits
+        raise TypeError(f"metadata: expected a dict of what JSON can hold: {error}") from error
+    arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    data: bytes = save(arrays, {"fastbn": text})
+    length = int.from_bytes(data[:8], "little")
+    cost = header_cost(data[8 : 8 + length])
+    if length > LONGEST_HEADER or cost > HEADER_BYTES + len(data) // 2:
+        raise ValueError(f"metadata: {too_costly(len(data))}")
     return data
+
+
+def destination(file: Any) -> pathlib.Path | Writable:
+    """Return where the argument `path` leads: a path, or a binary file that is open for writing."""
+    if isinstance(file, str | os.PathLike):
+        return writable_file(file)
+    if not hasattr(file, "write") or isinstance(file, io.TextIOBase):
+        raise not_a_file(file, "write")
+    _check_is_open(file, "writable")
+    writable: Writable = file
+    return writable
+
+
+def not_a_file(file: Any, method: str) -> TypeError:
+    """Return the error for an argument `path` that is neither a path nor a binary file."""
+    if isinstance(file, bytes | bytearray | memoryview):
+        got = f"{len(file)} bytes: wrap them in io.BytesIO"
+    else:
+        got = "a text file" if isinstance(file, io.TextIOBase) else shown(file)
+    return TypeError(f"path: expected a path, or a binary file with {method}(), got {got}")
+
+
+def _check_is_open(file: Any, ability: str) -> None:
+    """Refuse a file that is closed, or open in the other direction."""
+    try:
+        is_able = getattr(file, ability, lambda: True)()
+    except ValueError as error:
+        raise ValueError(f"path: expected an open file: {error}") from error
+    if not is_able:
+        raise io.UnsupportedOperation(f"path: expected a {ability} file, got {shown(file)}")
+
+
+def write_to(target: pathlib.Path | Writable, data: bytes) -> None:
+    """Write a file: all of it or nothing to a path, and one part after the other to a stream."""
+    if isinstance(target, pathlib.Path):
+        with whole_file(target, "wb") as file:
+            file.write(data)
+        return
+    rest = memoryview(data)
+    while rest:
+        try:
+            count = target.write(data if len(rest) == len(data) else rest)  # type: ignore[arg-type]
+        except TypeError as error:
+            said = "path: expected a binary file, whose write() takes bytes"
+            raise TypeError(f"{said}: {error}") from error
+        if count is None and isinstance(target, io.RawIOBase):
+            raise BlockingIOError("path: expected a file that waits until it can be written")
+        if type(count) is not int:  # a file that always takes everything need not count
+            return
+        if not 0 < count <= len(rest):
+            raise OSError(f"path: write() took {count} of {len(rest)} bytes")
+        rest = rest[count:]
 
 
 def writable_file(path: str | os.PathLike[str], name: str = "path") -> pathlib.Path:
@@ -103,102 +165,107 @@ def _sync_folder(folder: pathlib.Path) -> None:
             os.close(descriptor)
 
 
-def _check_metadata(user: Any) -> None:
-    """Refuse metadata that would not come back as it is."""
-    try:
-        same = isinstance(user, dict) and json.loads(json.dumps(user, allow_nan=False)) == user
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"metadata: expected a dict of what JSON can hold: {error}") from error
-    if not same:
-        raise TypeError(f"metadata: expected a dict of what JSON can hold, got {user!r:.200}")
-
-
-def _json(header: dict[str, Any]) -> str:
-    """Return the header as JSON."""
-    _check_metadata(header.get("metadata", {}))
-    return json.dumps({"format_version": FORMAT_VERSION, **header})
-
-
-def _check_header(file: IO[bytes], size: int) -> None:
-    """Refuse a header that would take much memory, whatever it says, before it is parsed."""
-    most = HEADER_BYTES + size // 2
-    left = int.from_bytes(file.read(8), "little")
-    cost = 0
-    while left > 0 and cost <= most:
-        block = file.read(min(left, BLOCK))
-        if not block:  # it is not as long as it says
-            return
-        left -= len(block)
-        cost += len(block) + VALUE_BYTES * sum(map(block.count, SEPARATORS))
-    if cost > most:
-        raise ValueError(
-            f"expected a header of JSON that takes some {most:,} bytes in memory at most, with the "
-            f"names of the tensors, as the file has {size:,}, got more"
-        )
-
-
 class ModelFile:
-    """An open model file: its header, and dtypes and shapes of tensors that are still on disk."""
+    """A model file that is being read: its header, and its tensors in the order of their data."""
 
-    def __init__(self, path: pathlib.Path, file: Any) -> None:
-        self.path, self._file = path, file
-        metadata = file.metadata() or {}
+    def __init__(self, name: Any, source: Source, size: int | None) -> None:
+        self.path, self._source = name, source
+        metadata, header = read_header(source, size)
         if "fastbn" not in metadata:
-            raise ModelFileError(f"{path}: expected fastbn's metadata, found {sorted(metadata)}")
-        self.header = _parsed(path, metadata["fastbn"])
-        self.shapes: dict[str, tuple[Any, tuple[int, ...]]] = {}
-        for name in file.keys():  # noqa: SIM118
-            part = file.get_slice(name)
-            dtype = part.get_dtype()
-            self.shapes[name] = DTYPES.get(dtype, dtype), tuple(part.get_shape())
+            raise ModelFileError(f"{name}: expected fastbn's metadata, found {shown([*metadata])}")
+        self.header = _parsed(name, metadata["fastbn"])
+        self.tensors = tensors_of(header)
+        self._data = source.position
+        self.size = max((tensor.stop for tensor in self.tensors.values()), default=0)
+        if size is not None and self._data + self.size != size:
+            raise ValueError(f"expected {self._data + self.size:,} bytes, found {size:,}")
 
     def read(self, name: str) -> np.ndarray:
         """Return one tensor."""
-        with _as_model_file_error(self.path):
-            tensor: np.ndarray = self._file.get_tensor(name)
-        return tensor
+        tensor = self.tensors[name]
+        numbers = np.empty(tensor.shape, tensor.dtype)
+        self.read_into(name, numbers)
+        return numbers
+
+    def read_into(self, name: str, array: np.ndarray) -> None:
+        """Read one tensor into an array of its shape, without a copy where the dtype is the same.
+
+        Of a stream only such as lie behind those that have been read.
+        """
+        tensor = self.tensors[name]
+        if array.dtype != tensor.dtype or not array.flags.c_contiguous:
+            array[...] = self.read(name)
+            return
+        self._source.go_to(self._data + tensor.start)
+        self._source.fill(array)
+
+    def finish(self) -> None:
+        """Refuse a stream that ends before its last tensor does, or goes on behind it."""
+        self._source.go_to(self._data + self.size)
+        if self._source.read(1):
+            raise unreadable(self.path, f"it goes on after {self._source.position - 1:,} bytes")
 
 
 @contextlib.contextmanager
-def open_model(path: str | os.PathLike[str]) -> Iterator[ModelFile]:
-    """Context of a file that a model was written to; ModelFileError where it is none."""
-    from safetensors import safe_open
+def open_model(path: str | os.PathLike[str] | Readable) -> Iterator[ModelFile]:
+    """Context of a file that a model was written to; ModelFileError where it is none.
 
+    The file is read and not mapped: another program may cut it off meanwhile.
+    """
+    if not isinstance(path, str | os.PathLike):
+        with _opened(*_stream(path)) as model:
+            yield model
+            model.finish()
+        return
     target = path_of("path", path)
-    with _as_model_file_error(target):
+    try:
         try:  # `is_file` hides other errors or not, by Python's version
             mode = target.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
             mode = 0
         if not stat.S_ISREG(mode):
             raise ModelFileError(f"{target}: expected a model file, found none")
-        with open(target, "rb") as raw:
-            _check_header(raw, os.fstat(raw.fileno()).st_size)
-        file = safe_open(target, framework="numpy")
-        opened = ModelFile(target, file)
-    with file:
-        yield opened
+        file = open(target, "rb")  # noqa: SIM115
+    except ModelFileError:
+        raise
+    except (OSError, ValueError) as error:
+        raise unreadable(target, error) from error
+    with file, _opened(target, file, os.fstat(file.fileno()).st_size) as model:
+        yield model
+
+
+def _stream(file: Any) -> tuple[str, Readable, None]:
+    """Return the name of a file that is open for reading, and the file."""
+    if not hasattr(file, "read") or isinstance(file, io.TextIOBase):
+        raise not_a_file(file, "read")
+    _check_is_open(file, "readable")
+    name = getattr(file, "name", None)
+    return (name if isinstance(name, str) else f"<{type(file).__name__}>"), file, None
 
 
 @contextlib.contextmanager
-def _as_model_file_error(path: pathlib.Path) -> Iterator[None]:
-    """Context of calls to safetensors."""
-    from safetensors import SafetensorError
-
+def _opened(name: Any, file: Readable, size: int | None) -> Iterator[ModelFile]:
+    """Context of a model file whose header has been read."""
     try:
-        yield
-    except ModelFileError:
-        raise
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelFileError(f"{path}: not a readable safetensors file ({error})") from error
+        try:
+            model = ModelFile(name, Source(name, file), size)
+        except ModelFileError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise unreadable(name, error) from error
+        yield model
+    except MemoryError as error:
+        raise ModelFileError(f"{name}: it takes more memory than there is") from error
 
 
-def _parsed(path: pathlib.Path, text: str) -> dict[str, Any]:
+def _parsed(path: Any, text: str) -> dict[str, Any]:
     try:
         header: dict[str, Any] = json.loads(text)
         version = header["format_version"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ModelFileError(f"{path}: fastbn's metadata is malformed ({error!r})") from error
+        raise ModelFileError(f"{path}: fastbn's metadata is malformed ({shown(error)})") from error
     if type(version) is not int or version != FORMAT_VERSION:
-        raise ModelFileError(f"{path}: expected format version {FORMAT_VERSION}, got {version!r}")
+        raise ModelFileError(
+            f"{path}: expected format version {FORMAT_VERSION}, got {shown(version)}"
+        )
     return header

@@ -21,7 +21,7 @@ RANKS = [
     {"_intrinsics"},
     {"_openmp", "_team"},
     {"kernels"},
-    {"_checks", "_history", "_last_good", "_progress", "schedules", "persistence"},
+    {"_checks", "_history", "_last_good", "_progress", "_tensor_file", "schedules", "persistence"},
     {"_threads"},
     {"functional", "config"},
     {"_buffers", "_culprit", "_inputs", "_targets", "training"},
