@@ -68,7 +68,7 @@ def _rich_is_there() -> bool:
 def progress_bar(progress: bool | str, total: int) -> Iterator[Bar]:
     """Context of a progress bar on stderr; "auto" shows it on a terminal where rich is there."""
     if not isinstance(progress, bool) and not (isinstance(progress, str) and progress == "auto"):
-        raise ValueError(f"progress: expected True, False or 'auto', got {progress!r}")
+        raise ValueError(f"progress: expected True, False or 'auto', got {progress!r:.200}")
     if progress == "auto":
         progress = sys.stderr.isatty() and _rich_is_there()
     if not progress:

@@ -33,7 +33,9 @@ def encode_labels(where: str, raw: np.ndarray) -> tuple[np.ndarray, tuple[str, .
         raise DataFileError(f"{where}: expected labels that are integers or names, got {raw.dtype}")
     classes, labels = np.unique(raw, return_inverse=True)
     if classes.size < 2:
-        raise DataFileError(f"{where}: expected at least two classes, found {classes.tolist()}")
+        raise DataFileError(
+            f"{where}: expected at least two classes, found {classes.tolist()!r:.200}"
+        )
     return labels.reshape(-1).astype(np.int64), tuple(str(name) for name in classes)
 
 
@@ -96,7 +98,7 @@ def target_column(path: str | os.PathLike[str], names: list[str], target: Target
     if target is None:
         return len(names) - 1
     if isinstance(target, bool) or not isinstance(target, str | Integral):
-        raise TypeError(f"target: expected the name or the number of a column, got {target!r}")
+        raise TypeError(f"target: expected the name or the number of a column, got {target!r:.200}")
     if isinstance(target, str) and target in names:
         return names.index(target)
     try:
@@ -104,7 +106,7 @@ def target_column(path: str | os.PathLike[str], names: list[str], target: Target
     except ValueError:
         position = len(names)
     if not -len(names) <= position < len(names):
-        raise DataFileError(f"{path}: target: expected one of {names}, got {target!r}")
+        raise DataFileError(f"{path}: target: expected one of {names!r:.200}, got {target!r:.200}")
     return position % len(names)
 
 
@@ -123,15 +125,15 @@ def numbers(
                 result[i, j] = float(row[column])
             except ValueError:
                 raise DataFileError(
-                    f"{path}: line {line}, column {names[column]!r}: "
-                    f"expected a number, got {row[column]!r}"
+                    f"{path}: line {line}, column {names[column]!r:.200}: "
+                    f"expected a number, got {row[column]!r:.200}"
                 ) from None
     bad = np.argwhere(~np.isfinite(result))
     if bad.size:
         i, j = bad[0]
         raise DataFileError(
-            f"{path}: line {lines[i]}, column {names[columns[j]]!r}: "
-            f"expected a finite number, got {rows[i][columns[j]]!r}"
+            f"{path}: line {lines[i]}, column {names[columns[j]]!r:.200}: "
+            f"expected a finite number, got {rows[i][columns[j]]!r:.200}"
         )
     return result
 
@@ -147,7 +149,7 @@ def raw_labels(
     cells = [row[column] for row in rows]
     if "" in cells:
         raise DataFileError(
-            f"{path}: line {lines[cells.index('')]}, column {names[column]!r}: "
+            f"{path}: line {lines[cells.index('')]}, column {names[column]!r:.200}: "
             "expected a label, got an empty cell"
         )
     if not all(_is_number(cell) for cell in cells):
@@ -165,8 +167,8 @@ def raw_labels(
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
         raise DataFileError(
-            f"{path}: line {lines[bad[0]]}, column {names[column]!r}: "
-            f"expected a finite number, got {cells[bad[0]]!r}"
+            f"{path}: line {lines[bad[0]]}, column {names[column]!r:.200}: "
+            f"expected a finite number, got {cells[bad[0]]!r:.200}"
         )
     return values.astype(np.int64) if _all_integers(values) else np.array(cells)
 
@@ -198,7 +200,7 @@ def npz_features(
 ) -> np.ndarray:
     """Return arrays[key] as a matrix of finite numbers; more dimensions are flattened."""
     if key not in arrays:
-        raise DataFileError(f"{path}: expected the key {key!r}, found {sorted(arrays)}")
+        raise DataFileError(f"{path}: expected the key {key!r}, found {sorted(arrays)!r:.200}")
     x = arrays[key]
     if x.dtype.kind not in "fiub" or x.ndim < 2 or x.size == 0:
         raise DataFileError(
@@ -215,7 +217,7 @@ def npz_labels(
 ) -> np.ndarray:
     """Return arrays[key] as it is, one label per sample."""
     if key not in arrays:
-        raise DataFileError(f"{path}: expected the key {key!r}, found {sorted(arrays)}")
+        raise DataFileError(f"{path}: expected the key {key!r}, found {sorted(arrays)!r:.200}")
     y = arrays[key]
     if y.shape != (n_samples,):
         raise DataFileError(f"{path}: {key}: expected shape ({n_samples},), got {y.shape}")

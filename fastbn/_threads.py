@@ -168,7 +168,7 @@ def _limit(name: str) -> int | None:
     if not text:
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{name}: expected a whole number of threads from 1, got {text!r}")
+        raise ValueError(f"{name}: expected a whole number of threads from 1, got {text!r:.200}")
     return int(text)
 
 

@@ -136,7 +136,7 @@ class ModelConfig:
         names = {field.name for field in dataclasses.fields(cls)}
         if set(values) != names:
             raise ValueError(
-                f"configuration: expected the fields {sorted(names)}, got {sorted(values)}"
+                f"configuration: expected the fields {sorted(names)}, got {sorted(values)!r:.200}"
             )
         return cls(**values)
 
@@ -144,12 +144,12 @@ class ModelConfig:
 def _layer_sizes(value: Any) -> tuple[int, ...]:
     is_sequence = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set)
     if not is_sequence or getattr(value, "ndim", 1) == 0:
-        raise TypeError(f"layer_sizes: expected a sequence of integers, got {value!r}")
+        raise TypeError(f"layer_sizes: expected a sequence of integers, got {value!r:.200}")
     value = tuple(itertools.islice(value, MAX_LAYERS + 1))
     if len(value) > MAX_LAYERS:
         raise ValueError(f"layer_sizes: expected at most {MAX_LAYERS} sizes, got more")
     if len(value) < 2:
-        raise ValueError(f"layer_sizes: expected inputs and outputs at least, got {value!r}")
+        raise ValueError(f"layer_sizes: expected inputs and outputs at least, got {value!r:.200}")
     sizes = tuple(integer(f"layer_sizes[{i}]", size, 1, MAX_LAYER) for i, size in enumerate(value))
     return sizes
 

@@ -66,12 +66,14 @@ def plot_history(
     if not history.epochs:
         raise ValueError("history: expected at least one epoch, got none")
     if not (title is None or isinstance(title, str)):
-        raise TypeError(f"title: expected a string, got {title!r}")
+        raise TypeError(f"title: expected a string, got {title!r:.200}")
     if path is not None:
         path = path_of("path", path)
         ending, known = path.suffix.lower().removeprefix("."), picture_formats()
         if ending and ending not in known:
-            raise ValueError(f"path: expected an ending out of {sorted(known)}, got {path.name!r}")
+            raise ValueError(
+                f"path: expected an ending out of {sorted(known)}, got {path.name!r:.200}"
+            )
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -99,7 +99,9 @@ def early_stopping_rule(rule: Any, validated: bool, score: str) -> EarlyStopping
         patience = integer("early_stopping", rule, 1)
         rule = EarlyStopping(patience=patience, monitor="val_loss" if validated else "loss")
     if rule is not None and not isinstance(rule, EarlyStopping):
-        raise TypeError(f"early_stopping: expected None, an integer or EarlyStopping, got {rule!r}")
+        raise TypeError(
+            f"early_stopping: expected None, an integer or EarlyStopping, got {rule!r:.200}"
+        )
     if rule is not None and rule.monitor.startswith("val_") and not validated:
         raise ValueError(
             f"early_stopping: expected validation_data to monitor {rule.monitor!r}, got none"
@@ -375,11 +377,11 @@ def _run_length(numbers: set[int], number: int) -> int:
 
 def _callables(callbacks: Iterable[Callback]) -> list[Callback]:
     if not isinstance(callbacks, Iterable):
-        raise TypeError(f"callbacks: expected an iterable of callables, got {callbacks!r}")
+        raise TypeError(f"callbacks: expected an iterable of callables, got {callbacks!r:.200}")
     callbacks = list(callbacks)
     for callback in callbacks:
         if not callable(callback):
-            raise TypeError(f"callbacks: expected callables, got {callback!r}")
+            raise TypeError(f"callbacks: expected callables, got {callback!r:.200}")
     return callbacks
 
 

@@ -212,9 +212,48 @@ def test_files_of_every_format_stay_loadable(name):
     assert model.steps == steps + 1
 
 
+# The data of the files below: numbers that every machine makes the same.
+OLD_X = (np.arange(300).reshape(60, 5) * 7919 % 101 - 50) / 8
+OLD_Y = np.arange(60) % 4
+
+
+def test_an_old_file_of_float64():
+    path = pathlib.Path(__file__).parent / "data" / "model-format-1-float64.safetensors"
+    model = fastbn.BatchNormMLP.load(path)
+    assert np.allclose(model.predict_logits(np.eye(5))[0], [-0.12197695, -0.10261009], atol=1e-7)
+    assert model.metadata["class_names"] == ["\u00e9t\u00e9", "hiver"]
+    config = model.config
+    assert (config.activation, config.loss, config.input_normalization, config.dtype) == (
+        "tanh", "sigmoid_cross_entropy", "minmax", "float64",
+    )  # fmt: skip
+    assert (config.nesterov, config.weighted, config.unbiased, config.max_norm) == (
+        True, True, False, 1.0,
+    )  # fmt: skip
+    assert (model.steps, model.epochs) == (12, 3)
+
+
+def test_an_old_checkpoint_is_gone_on_with(tmp_path):
+    """In the middle of its third epoch; the numbers are of the fit that was not interrupted."""
+    name = "checkpoint-format-1-zscore.safetensors"
+    (tmp_path / "c").write_bytes((pathlib.Path(__file__).parent / "data" / name).read_bytes())
+    model = fastbn.BatchNormMLP((5, 7, 4), input_normalization="zscore", dropout=0.1, seed=2)
+    history = model.fit(
+        OLD_X, OLD_Y, epochs=4, batch_size=16, schedule=lambda step: 0.02, progress=False,
+        checkpoint=tmp_path / "c", checkpoint_every=3, resume=True,
+        validation_data=(OLD_X[:20], OLD_Y[:20]), early_stopping=fastbn.EarlyStopping(5, "loss"),
+    )  # fmt: skip
+    assert (model.steps, model.epochs) == (16, 4)
+    assert np.allclose(history.loss, [1.731371, 1.653267, 1.744493, 1.607728], atol=1e-5)
+    assert np.allclose(history.val_loss, [1.709093, 1.588371, 1.539685, 1.485871], atol=1e-5)
+    logits = [0.13315445, -0.21941838, -0.44426745, -0.01047488]
+    assert np.allclose(model.predict_logits(np.eye(5))[0], logits, atol=1e-5)
+
+
 def test_the_fixtures_are_of_the_present_format():
     """A new format needs files of its own, kept beside the old ones."""
-    assert sum(f"format-{persistence.FORMAT_VERSION}" in name for name in OLD) == len(OLD)
+    names = os.listdir(pathlib.Path(__file__).parent / "data")
+    assert all(f"format-{persistence.FORMAT_VERSION}" in name for name in names)
+    assert len(names) == len(OLD) + 2
 
 
 def test_loading_takes_less_memory_than_twice_the_file(tmp_path):

@@ -43,7 +43,7 @@ def choose(names: str | None) -> list[str]:
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     for name in chosen:
         if name not in PACKAGES:
-            raise ValueError(f"against: expected some of {', '.join(PACKAGES)}, got {name!r}")
+            raise ValueError(f"against: expected some of {', '.join(PACKAGES)}, got {name!r:.200}")
         if not is_installed(name):
             needed = " ".join(DISTRIBUTIONS.get(package, package) for package in PACKAGES[name])
             raise ValueError(f"against: {name} is not installed: pip install {needed}")

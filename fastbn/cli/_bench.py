@@ -63,7 +63,7 @@ def bench(
     """
     if suite is not None and suite not in SUITES:
         raise typer.BadParameter(
-            f"expected one of {', '.join(SUITES)}, got {suite!r}", param_hint="'--suite'"
+            f"expected one of {', '.join(SUITES)}, got {suite!r:.200}", param_hint="'--suite'"
         )
     for path, option in ((as_json, "--json"), (plot, "--plot")):
         if path is not None:

@@ -49,7 +49,7 @@ def experiment(
     """
     if name not in NAMES:
         raise typer.BadParameter(
-            f"expected one of {', '.join(NAMES)}, got {name!r}", param_hint="'NAME'"
+            f"expected one of {', '.join(NAMES)}, got {name!r:.200}", param_hint="'NAME'"
         )
     if plot is not None and no_plot:
         raise typer.BadParameter("it excludes --no-plot", param_hint="'--plot'")

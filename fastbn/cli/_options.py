@@ -44,7 +44,7 @@ def choice(panel: str, name: str, choices: Sequence[str], help: str) -> Any:
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in choices:
-            raise typer.BadParameter(f"expected one of {', '.join(choices)}, got {value!r}")
+            raise typer.BadParameter(f"expected one of {', '.join(choices)}, got {value!r:.200}")
         return value
 
     metavar = "|".join(choices)
@@ -63,7 +63,9 @@ def numbers(panel: str, name: str, of: Callable[[str], Any], metavar: str, help:
         try:
             return tuple(of(part) for part in text.split(","))
         except ValueError:
-            raise typer.BadParameter(f"expected numbers as in {metavar}, got {text!r}") from None
+            raise typer.BadParameter(
+                f"expected numbers as in {metavar}, got {text!r:.200}"
+            ) from None
 
     return option(panel, name, help, parser=parse, metavar=metavar)
 

@@ -24,7 +24,7 @@ def warmup(
     """
     if dtype not in DTYPES:
         raise typer.BadParameter(
-            f"expected one of {', '.join(DTYPES)}, got {dtype!r}", param_hint="'--dtype'"
+            f"expected one of {', '.join(DTYPES)}, got {dtype!r:.200}", param_hint="'--dtype'"
         )
     from fastbn._jit import cache_folder
     from fastbn._signals import interrupting_fits

@@ -62,7 +62,7 @@ def run(
     seed = integer("seed", seed, 0, MAX_SEED - SEEDS)
     quick = flag("quick", quick)
     if not (say is None or callable(say)):
-        raise TypeError(f"say: expected a callable, got {say!r}")
+        raise TypeError(f"say: expected a callable, got {say!r:.200}")
     setting = (quick_setting if quick else full_setting)(seed, say or (lambda line: None))
     return EXPERIMENTS[name](setting)
 

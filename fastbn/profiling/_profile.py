@@ -151,7 +151,7 @@ def profile_training(
         An argument is not as described above.
     """
     if not isinstance(model, BatchNormMLP):
-        raise TypeError(f"model: expected a BatchNormMLP, got {model!r}")
+        raise TypeError(f"model: expected a BatchNormMLP, got {model!r:.200}")
     batch_size = integer("batch_size", batch_size, 1 + model.config.batch_norm)
     most = allowed_cores()
     if threads is not None and integer("threads", threads, 1) > most:

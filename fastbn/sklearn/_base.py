@@ -217,7 +217,7 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         number("momentum", self.momentum, 0.0, 1.0, open_high=True)
         number("validation_fraction", self.validation_fraction, 0.0, 1.0, open_high=True)
         if not isinstance(self.verbose, bool | np.bool_ | numbers.Integral):
-            raise TypeError(f"verbose: expected True, False or an int, got {self.verbose!r}")
+            raise TypeError(f"verbose: expected True, False or an int, got {self.verbose!r:.200}")
         integer("max_iter", self.max_iter, 1)
         if self.n_iter_no_change != np.inf:
             integer("n_iter_no_change", self.n_iter_no_change, 1)
@@ -231,7 +231,7 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         if self.schedule is not None and self.learning_rate != "constant":
             raise ValueError(
                 "schedule: expected None with learning_rate="
-                f"{self.learning_rate!r}, got {self.schedule!r}"
+                f"{self.learning_rate!r:.200}, got {self.schedule!r:.200}"
             )
         if self.solver == "lbfgs":
             warnings.warn(
@@ -245,7 +245,9 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         if isinstance(sizes, numbers.Integral):
             sizes = [sizes]
         elif isinstance(sizes, str) or not hasattr(sizes, "__iter__"):
-            raise TypeError(f"hidden_layer_sizes: expected an int, or a sequence, got {sizes!r}")
+            raise TypeError(
+                f"hidden_layer_sizes: expected an int, or a sequence, got {sizes!r:.200}"
+            )
         return [
             integer(f"hidden_layer_sizes[{i}]", size, 1, MAX_LAYER) for i, size in enumerate(sizes)
         ]

@@ -156,8 +156,8 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
                 classes = np.unique(column_or_1d(classes))
             if not is_first and not np.array_equal(classes, known):
                 raise ValueError(
-                    f"`classes={classes!r}` is not the same as on last call to partial_fit, "
-                    f"was: {known!r}"
+                    f"`classes={classes!r:.200}` is not the same as on last call to partial_fit, "
+                    f"was: {known!r:.200}"
                 )
         found: Any = np.arange(y.shape[1]) if multilabel else np.unique(y)
         if is_first and incremental and classes is None and not multilabel:
@@ -199,7 +199,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
             if not (np.isfinite(by_class).all() and (by_class >= 0).all() and by_class.any()):
                 raise ValueError(
                     "class_weight: expected finite numbers from 0 on, and some above it, got "
-                    f"{self.class_weight!r}"
+                    f"{self.class_weight!r:.200}"
                 )
             sample_weight = by_class if sample_weight is None else by_class * sample_weight
         return super()._weights(y, sample_weight)

@@ -234,7 +234,9 @@ def _read_layers(module: nn.Sequential) -> tuple[InputScaling | None, list[dict[
             if not _computes_as(part, nn.Linear):
                 raise TypeError(f"module[{place}]: expected Linear's own forward, got {type(part)}")
             if any(part is layer["linear"] for layer in layers):
-                raise ValueError(f"module[{place}]: expected each layer once, got {part} again")
+                raise ValueError(
+                    f"module[{place}]: expected each layer once, got {part!s:.99}, too"
+                )
             layers.append({"linear": part, "norm": None, "activation": None, "dropout": None})
         elif last is None:
             _refuse(place, part)
@@ -243,7 +245,7 @@ def _read_layers(module: nn.Sequential) -> tuple[InputScaling | None, list[dict[
             if any(tensor is None for tensor in tensors) or part.momentum is None:
                 raise ValueError(
                     f"module[{place}]: expected a BatchNorm1d with parameters, running statistics "
-                    f"and a momentum, got {part}"
+                    f"and a momentum, got {part!s:.200}"
                 )
             last["norm"] = part
         elif _named(part) is not None and _is_free(last, "activation", "dropout"):
@@ -280,7 +282,7 @@ def _is_free(layer: dict[str, Any], *names: str) -> bool:
 def _refuse(place: int, part: nn.Module) -> None:
     raise TypeError(
         f"module[{place}]: expected Linear, BatchNorm1d, LeakyReLU, ReLU, Tanh or Sigmoid, Dropout "
-        f"in this order, got {part}"
+        f"in this order, got {part!s:.200}"
     )
 
 
