@@ -135,8 +135,10 @@ class ModelConfig:
         values = LATER_FIELDS | values
         names = {field.name for field in dataclasses.fields(cls)}
         if set(values) != names:
+            odd = sorted(set(values) ^ names)
             raise ValueError(
-                f"configuration: expected the fields {sorted(names)}, got {sorted(values)!r:.200}"
+                f"configuration: expected the fields {sorted(names)}, "
+                f"missing or unknown {odd!r:.200}"
             )
         return cls(**values)
 

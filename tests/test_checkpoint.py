@@ -773,3 +773,14 @@ def test_a_checkpoint_waits_for_a_minibatch_that_has_a_loss(data, tmp_path):
         train(path, 40)
     assert fastbn.BatchNormMLP.load(path).steps == 3 * 11  # of twelve
     assert_same(facts(*train(path)), facts(*train(tmp_path / "whole")))
+
+
+def test_notes_have_to_fit_the_model_alone(data, tmp_path):
+    """A checkpoint with the best state is twice as large, and so may its header be."""
+    model = fastbn.BatchNormMLP((6, 4000, 4))
+    model.metadata = {"notes": list(range(22_000))}
+    much = "^metadata: expected a header of JSON that takes some [0-9,]+ bytes in memory at most"
+    with pytest.raises(ValueError, match=much):
+        fit(model, data, tmp_path / "c", early_stopping=fastbn.EarlyStopping(3, "loss"))
+    assert model.steps == 0
+    assert os.listdir(tmp_path) == []
