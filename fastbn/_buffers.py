@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
+from fastbn._checks import as_array
 from fastbn._intrinsics import PANEL_BYTES
 from fastbn.config import ModelConfig
 from fastbn.kernels import network as kernels
@@ -35,10 +39,49 @@ def rounded_up(size: int) -> int:
 
 
 def aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros whose first element starts a cache line."""
+    """Zeros whose first element starts a cache line, in memory that `resize` cannot take away."""
     raw = np.zeros(size * dtype.itemsize + LINE_BYTES, np.uint8)
     start = -raw.ctypes.data % LINE_BYTES
     return raw[start : start + size * dtype.itemsize].view(dtype)
+
+
+def copy_numbers(name: str, target: np.ndarray, value: Any) -> None:
+    """Copy an array into `target`; refuse another shape or dtype, byte order aside."""
+    array = as_array(name, value)
+    if array.dtype.newbyteorder("=") != target.dtype:
+        raise TypeError(f"{name}: expected dtype {target.dtype}, got {array.dtype}")
+    if array.shape != target.shape:
+        raise ValueError(f"{name}: expected shape {target.shape}, got {array.shape}")
+    target[...] = array
+
+
+def assign_all(assignments: Iterable[tuple[Any, Any, Any]]) -> None:
+    """Do ``container[key] = value`` for each triple: all of them, whatever a signal's handler does.
+
+    Python runs handlers, which may raise, between two of its instructions; this is one.
+    """
+    containers, keys, values = zip(*assignments, strict=True)
+    collections.deque(map(operator.setitem, containers, keys, values), maxlen=0)
+
+
+class Buffer:
+    """A model's attribute that is a flat array: setting it copies the numbers into the array.
+
+    Kernels rely on its size, so that what is read is a view, of whose shape and dtype the model
+    does not depend.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, model: Any, owner: type | None = None) -> np.ndarray:
+        if model is None:
+            raise AttributeError(f"{self._name}: expected a model, got its class")
+        view: np.ndarray = model._buffers[self._name][:]
+        return view
+
+    def __set__(self, model: Any, value: Any) -> None:
+        copy_numbers(self._name, model._buffers[self._name], value)
 
 
 class Layout:
@@ -64,6 +107,7 @@ class Layout:
             self.units += n_out
             self.padded_units += rounded_up(n_out)
         self.table = np.array(rows, np.int64)
+        self.table.flags.writeable = False  # kernels find their tensors by it
         self.widest = int(self.table[:, kernels.N_OUT].max())
         # of each normalized layer's part of a (units,) buffer
         self.statistics_places = {
@@ -153,3 +197,59 @@ def allocate_workspace(
         labels=np.zeros(rows, np.int64), partial=np.zeros(parts), hits=np.zeros(parts, np.int64),
         **arrays,
     )  # fmt: skip
+
+
+# Scratch memory of so many predictions at once is kept for the next ones, or of the last team.
+KEPT = 4
+
+# Training's is given back after so many calls on end that needed none, or little of it.
+UNNEEDED_CALLS = 100
+
+
+class Workspaces:
+    """A model's scratch memory: lent to one call at a time, and then kept for the next ones.
+
+    A call that raises gives nothing back, and the next one allocates.
+    """
+
+    def __init__(self, layout: Layout, dtype: np.dtype) -> None:
+        self._layout, self._dtype = layout, dtype
+        self._of_predictions: list[kernels.Workspace] = []
+        self._of_training: list[kernels.Workspace] = []  # at most one
+        self._unneeded = 0  # calls since the last that needed training's
+
+    def lend_to_training(self, rows: int, members: int) -> kernels.Workspace:
+        """Return scratch memory for minibatches of `rows` and a team of `members`."""
+        work = self._pop(self._of_training, rows, members)
+        is_large = work is not None and work.weight.size > 4 * rows
+        self._unneeded = self._unneeded + 1 if is_large else 0
+        if work is None or self._unneeded >= UNNEEDED_CALLS:
+            work = None  # before there is another
+            work = allocate_workspace(self._layout, rows, self._dtype, members)
+        return work
+
+    def take_back(self, work: kernels.Workspace) -> None:
+        """Keep scratch memory of a training call, which is done."""
+        self._of_training[:] = [work]
+
+    def lend_to_prediction(self, rows: int) -> kernels.Workspace:
+        """Return scratch memory for one thread that predicts `rows` at a time."""
+        work = self._pop(self._of_predictions, rows, 1)
+        return work or allocate_workspace(self._layout, rows, self._dtype, 1)
+
+    def take_back_all(self, spaces: list[kernels.Workspace]) -> None:
+        """Keep scratch memory of a prediction, which is done."""
+        self._of_predictions.extend(spaces)
+        del self._of_predictions[: -max(KEPT, len(spaces))]
+        self._unneeded += 1
+        if self._unneeded >= UNNEEDED_CALLS:
+            self._of_training.clear()
+
+    @staticmethod
+    def _pop(kept: list[kernels.Workspace], rows: int, members: int) -> kernels.Workspace | None:
+        """Take the last one, which no other thread then gets; one too small is dropped."""
+        try:
+            work = kept.pop()
+        except IndexError:
+            return None
+        return work if work.weight.size >= rows and len(work.x) >= members else None

@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import labels_array, targets_array
+from fastbn._checks import as_array, labels_array, targets_array
 from fastbn.config import ModelConfig
 from fastbn.functional.losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from fastbn.kernels.losses import sigmoid, softmax_nc
 
 
 def wanted(name: str, y: Any, n_samples: int, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (samples,) and targets (samples, outputs) of a loss: one of the two is empty."""
+    """Labels (samples,) and targets (samples, outputs) of a loss: one of the two is empty.
+
+    Kernels find their memory by labels, which are copied: nobody changes them after the check.
+    """
     outputs, dtype = config.layer_sizes[-1], np.dtype(config.dtype)
     if config.predicts_one_class:
+        y = np.array(as_array(name, y))
         return labels_array(name, y, (n_samples,), outputs), np.empty((0, outputs), dtype)
     low, high = (0.0, 1.0) if config.loss == "sigmoid_cross_entropy" else (-math.inf, math.inf)
     targets = targets_array(name, y, (n_samples, outputs), dtype, low, high)

@@ -93,11 +93,27 @@ def decide(counters: np.ndarray, decision: int) -> None:
         atomic_store(counters, DECISION, decision)
 
 
+@njit
+def finish_team(counters: np.ndarray, ended: np.ndarray) -> None:
+    """Cancel a team that is not complete; of one that is, wait for the members in `ended`."""
+    decide(counters, CANCELLED)
+    while atomic_load(counters, DECISION) == 0:
+        yield_core()
+    if atomic_load(counters, DECISION) == COMPLETE:
+        for rank in range(ended.size):
+            while atomic_load(ended, rank) == 0:
+                yield_core()
+
+
 def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Member], Any]) -> None:
     """Call ``function(*arguments(member))`` for `size` members at once.
 
     `function` must be compiled code that cannot fail half-way. Either all members run it or, where
-    a thread cannot be started, none. Ctrl-C is heard when they are done.
+    a thread cannot be started, none.
+
+    Whatever the handler of a signal raises meanwhile is raised when no member computes any more.
+    Python runs handlers after a call and at the start of a function of its own, so that nothing
+    comes in between where the first thing in `finally` is a call of compiled code: the last wait.
     """
     members = [Member(np.zeros(0, np.int64), 0, 1, None)]
     if size > 1:
@@ -108,6 +124,9 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
         function(*calls[0])
         return
     errors: list[BaseException] = []
+    ended = np.zeros(size, np.int64)  # 1 for a member that does not touch its arguments any more
+    nobody = ended[:0]
+    finish_team(np.zeros(N_COUNTERS, np.int64), nobody)  # compiled from here on
 
     def work(rank: int) -> None:
         try:
@@ -115,31 +134,24 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
                 function(*calls[rank])
         except BaseException as error:  # of the compiler: raised before anything is computed
             errors.append(error)
-            decide(counters, CANCELLED)
+            finish_team(counters, nobody)
+        finally:
+            ended[rank] = 1
 
     # The caller only waits: a signal that Python handles there cannot cost the team a member.
     threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(size)]
     try:
         for thread in threads:
             thread.start()
+        for thread in threads:
+            thread.join()
     except BaseException:
-        decide(counters, CANCELLED)
+        finish_team(counters, nobody)
+        for thread in threads:  # asleep, unless something is raised again
+            if thread.ident is not None:
+                thread.join()
         raise
     finally:
-        interrupt = _join([thread for thread in threads if thread.ident is not None])
+        finish_team(counters, ended)
     if errors:
         raise errors[0]
-    if interrupt is not None:
-        raise interrupt
-
-
-def _join(threads: list[threading.Thread]) -> KeyboardInterrupt | None:
-    """Wait for threads, whatever comes; return the Ctrl-C that came."""
-    interrupt = None
-    for thread in threads:
-        while thread.is_alive():
-            try:
-                thread.join()
-            except KeyboardInterrupt as error:
-                interrupt = error
-    return interrupt

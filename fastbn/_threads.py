@@ -106,7 +106,7 @@ class TrainingTeam:
             self._wait = self._wait - 1 if self._slow < SLOW_CALLS else 0
             return
         self._trial.append((size, seconds / samples))
-        if len(self._trial) == TRIAL_CALLS:
+        if len(self._trial) >= TRIAL_CALLS:  # more, where a signal's handler has raised here
             alone = min(time for size, time in self._trial if size == 1)
             together = min(time for size, time in self._trial if size > 1)
             self._alone = together > alone * (1.0 - MARGIN)

@@ -29,6 +29,11 @@ LATER_FIELDS: dict[str, Any] = {
     "decay_vectors": True,
 }
 
+# Of which a model's memory and its data depend.
+ARCHITECTURE = (
+    "layer_sizes", "batch_norm", "batch_norm_output", "input_normalization", "loss", "dtype",
+)  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:

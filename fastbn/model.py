@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import dataclasses
 import functools
 import importlib
@@ -10,19 +10,29 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fastbn import persistence
-from fastbn._buffers import INFERENCE_ROWS, Layout, aligned_zeros, allocate_workspace
+from fastbn._buffers import (
+    INFERENCE_ROWS,
+    Buffer,
+    Layout,
+    Workspaces,
+    aligned_zeros,
+    assign_all,
+    copy_numbers,
+)
 from fastbn._checkpoint import CheckpointFile
-from fastbn._checks import flag, integer, number, pair, shown, weights_array
+from fastbn._checks import flag, integer, kernel_input, number, pair, shown, weights_array
 from fastbn._culprit import culprit
 from fastbn._inputs import InputScaling, feature_matrix
 from fastbn._memory import peak_bytes
+from fastbn._minibatches import check_samples, minibatches
 from fastbn._state import (
+    MAX_COUNT,
     Header,
     check_room,
     check_snapshot,
@@ -34,7 +44,7 @@ from fastbn._state import (
 from fastbn._targets import decisions, loss_and_score, to_probabilities, wanted
 from fastbn._team import run_team
 from fastbn._threads import TrainingTeam, available_threads, team_size
-from fastbn.config import CURVES, LOSSES, OPTIMIZERS, ModelConfig
+from fastbn.config import ARCHITECTURE, CURVES, LOSSES, OPTIMIZERS, ModelConfig
 from fastbn.kernels import network as kernels
 from fastbn.schedules import Schedule
 from fastbn.training import (
@@ -47,10 +57,25 @@ from fastbn.training import (
     train,
 )
 
+T = TypeVar("T")
+
+# Of `params`, `grads`, `m`, `v` as long as they are, and of one number for each unit.
+FLAT, OF_UNITS = ("params", "grads", "m", "v"), ("running_mean", "running_var")
+
+# Attributes that are made anew in a copy.
+SCRATCH = (
+    "_dtype", "_layout", "_table", "_buffers", "_counter", "_config", "_scaling",
+    "_workspaces", "_training", "_trainer", "_teams",
+)  # fmt: skip
+
 
 def _torch_edge() -> Any:
     """Return the edge that knows PyTorch: looked up when it is asked for, and never imported."""
     return importlib.import_module("fastbn.torch")
+
+
+def _arrays_of(scaling: InputScaling) -> dict[str, Any]:
+    return {name: value for name, value in vars(scaling).items() if isinstance(value, np.ndarray)}
 
 
 class BatchNormMLP:
@@ -104,10 +129,12 @@ class BatchNormMLP:
     Attributes
     ----------
     config : ModelConfig
+        One of the same architecture may take its place, with another learning rate, say.
     params, grads, m, v : arrays (K,)
         Parameters, gradients and both moments as flat buffers; `named_parameters` gives views.
+        They are edited in place; setting one copies the numbers of an array of its shape and dtype.
     running_mean, running_var : arrays (units,)
-        Running statistics of all layers, one after the other.
+        Running statistics of all layers, one after the other; edited and set in the same way.
     steps : int
         Optimizer steps done.
     metadata : dict
@@ -160,24 +187,22 @@ class BatchNormMLP:
 
     def _build(self, config: ModelConfig) -> None:
         """Allocate everything; parameters are left at zero."""
-        self.config = config
-        self.dtype = np.dtype(config.dtype)
-        self.layout = Layout(config)
-        self.params, self.grads, self.m, self.v = (
-            aligned_zeros(self.layout.size, self.dtype) for _ in range(4)
+        self._config = config
+        self._dtype = np.dtype(config.dtype)
+        self._layout = Layout(config)
+        self._table = kernel_input(self._layout.table)
+        self._buffers = {name: aligned_zeros(self._layout.size, self._dtype) for name in FLAT}
+        for name in OF_UNITS:
+            self._buffers[name] = aligned_zeros(self._layout.units, self._dtype)
+        self._buffers["running_var"][...] = 1.0
+        self._scaling = InputScaling.unfitted(
+            config.input_normalization, config.layer_sizes[0], self._dtype
         )
-        self.running_mean = np.zeros(self.layout.units, self.dtype)
-        self.running_var = np.ones(self.layout.units, self.dtype)
-        self.scaling = InputScaling.unfitted(
-            config.input_normalization, config.layer_sizes[0], self.dtype
-        )
-        self.steps = 0
+        self.scaling = self._scaling  # in memory that nobody can resize
+        self._counter = np.zeros(1, np.int64)  # of steps: the kernel counts
         self.epochs = 0
         self.metadata: dict[str, Any] = {}
-        self._reset_scratch()
-
-    def _reset_scratch(self) -> None:
-        self._free: list[kernels.Workspace] = []  # scratch memory that no call is using
+        self._workspaces = Workspaces(self._layout, self._dtype)
         self._training = threading.Lock()
         self._trainer: threading.Thread | None = None  # that holds it
         self._teams: dict[int, TrainingTeam] = {}  # by bits of the minibatch's rows
@@ -198,12 +223,79 @@ class BatchNormMLP:
         return f"BatchNormMLP({sizes}, {self.layout.n_parameters:,} parameters, {self.steps} steps)"
 
     def __getstate__(self) -> dict[str, Any]:
-        scratch = ("_free", "_training", "_trainer", "_teams")
-        return {name: value for name, value in vars(self).items() if name not in scratch}
+        state = {name: value for name, value in vars(self).items() if name not in SCRATCH}
+        for name in ("config", *FLAT, *OF_UNITS, "scaling", "steps"):
+            state[name] = getattr(self, name)
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._reset_scratch()
+        """Copy what a pickle holds: its arrays may lie in a file, or in memory of somebody else."""
+        state = dict(state)
+        self._build(state.pop("config"))
+        for name, value in state.items():
+            if name not in ("layout", "dtype"):  # of earlier versions
+                setattr(self, name, value)
+
+    def __copy__(self) -> BatchNormMLP:
+        return copy.deepcopy(self)
+
+    # -- what memory and kernels depend on ---------------------------------------------------------
+
+    params, grads, m, v = Buffer(), Buffer(), Buffer(), Buffer()
+    running_mean, running_var = Buffer(), Buffer()
+
+    @property
+    def config(self) -> ModelConfig:
+        """The arguments of the model."""
+        return self._config
+
+    @config.setter
+    def config(self, value: ModelConfig) -> None:
+        if not isinstance(value, ModelConfig):
+            raise TypeError(f"config: expected a ModelConfig, got {value!r:.80}")
+        for name in ARCHITECTURE:
+            expected, got = getattr(self._config, name), getattr(value, name)
+            if got != expected:
+                raise ValueError(f"config.{name}: expected the model's, {expected!r}, got {got!r}")
+        self._config = value
+
+    @property
+    def layout(self) -> Layout:
+        """Where the tensors lie in the flat buffers."""
+        return self._layout
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of all numbers of the model."""
+        return self._dtype
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps done."""
+        return int(self._counter[0])
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        self._counter[0] = integer("steps", value, 0, MAX_COUNT)
+
+    @property
+    def scaling(self) -> InputScaling:
+        """How inputs are scaled; one of the same mode and shapes may take its place."""
+        return self._scaling
+
+    @scaling.setter
+    def scaling(self, value: InputScaling) -> None:
+        now = self._scaling
+        if not isinstance(value, InputScaling):
+            raise TypeError(f"scaling: expected an InputScaling, got {value!r:.80}")
+        if value.mode != now.mode:
+            raise ValueError(f"scaling.mode: expected {now.mode!r}, got {value.mode!r}")
+        copies: dict[str, Any] = {}
+        for name, array in _arrays_of(now).items():
+            copies[name] = aligned_zeros(array.size, array.dtype)
+            copy_numbers(f"scaling.{name}", copies[name], getattr(value, name))
+        is_fitted = flag("scaling.is_fitted", value.is_fitted)
+        self._scaling = dataclasses.replace(value, is_fitted=is_fitted, **copies)
 
     # -- parameters --------------------------------------------------------------------------------
 
@@ -337,8 +429,8 @@ class BatchNormMLP:
         n_steps = minibatch_bounds(samples.x.shape[0], batch_size).size - 1
         check_room("steps", steps, epochs * n_steps)
         check_room("epochs", epochs_before, epochs)
-        with self._alone():
-            return train(
+        return self._alone(
+            lambda: train(
                 self,
                 samples,
                 samples.x.shape[0],
@@ -349,6 +441,7 @@ class BatchNormMLP:
                 progress=progress,
                 checkpoint=file,
             )
+        )
 
     def fit_bytes(
         self, n_samples: int, batch_size: int, *, x_dtype: Any = None, sample_weight: bool = False,
@@ -401,94 +494,105 @@ class BatchNormMLP:
         n = samples.x.shape[0]
         size = n if batch_size is None else self._batch_size(batch_size)
         bounds = minibatch_bounds(n, size)
-        self.run_steps(samples, np.arange(n), bounds, np.full(bounds.size - 1, self.config.lr))
+        self._run_steps(samples, np.arange(n), bounds, np.full(bounds.size - 1, self.config.lr))
         return self
 
     def train_step(self, X: Any, y: Any, *, sample_weight: Any = None) -> float:
         """Take one optimizer step on the minibatch (X, y) and return its loss before the step."""
         samples = self.training_samples(X, y, sample_weight)
         n = samples.x.shape[0]
-        losses, _ = self.run_steps(
+        losses, _ = self._run_steps(
             samples, np.arange(n), np.array([0, n]), np.array([self.config.lr])
         )
         return float(losses[0])
 
     def run_steps(
-        self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
-        *, logs: Sequence[np.ndarray | None] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each.
+
+        TypeError or ValueError where the samples are not those of `training_samples`, or the others
+        do not say which of them to take.
+        """
+        check_samples(samples, self._config)
+        return self._run_steps(samples, *minibatches(order, bounds, lrs, len(samples.x)))
+
+    def _run_steps(
+        self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
+        logs: Sequence[np.ndarray | None] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Train on minibatches that have been checked.
 
         `logs` has an array for each thread to note when it does what (`fastbn.profiling`), or None,
         and decides how many threads there are.
         """
-        return self._run_steps(samples, order, bounds, lrs, logs, learns=True)
+        return self._alone(
+            lambda: self._call_kernel(samples, order, bounds, lrs, logs, self._network(), True)
+        )
 
-    def _run_steps(
+    def _call_kernel(
         self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
-        logs: Sequence[np.ndarray | None] | None, *, learns: bool,
+        logs: Sequence[np.ndarray | None] | None, network: kernels.Network, learns: bool,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Run the kernel. A model that does not learn only takes running statistics."""
+        """Run the kernel; a network that does not learn only takes running statistics.
+
+        A handler of a signal may raise after any line: the state of the model is the kernel's work
+        alone, the count of its steps included.
+        """
         check_room("steps", self.steps, lrs.size * learns)
         losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
         rows = int(np.diff(bounds).max())
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self._alone())
-            team = self._team_for(rows)
-            size = team.size(lrs.size) if logs is None else len(logs)
-            work = stack.enter_context(self._workspace(rows, size))
-            self.begin(samples)
-            recipe = self._recipe(rows, size, samples.weight.size > 0, learns)
-            network, steps = self._network(), self.steps
-            start = time.perf_counter()
-            try:
-                run_team(
-                    kernels.train_steps, size,
-                    lambda member: (
-                        network, recipe, work, samples, order, bounds, lrs, steps,
-                        member if logs is None else member._replace(log=logs[member.rank]),
-                        losses, correct,
-                    ),
-                )  # fmt: skip
-            finally:
-                # Ctrl-C comes before the call or after it, and then all steps have been taken
-                if learns and (correct >= 0).all():
-                    self.steps += lrs.size
-            if logs is None and learns:
-                team.learn(size, int(bounds[-1] - bounds[0]), time.perf_counter() - start)
+        team = self._team_for(rows)
+        size = team.size(lrs.size) if logs is None else len(logs)
+        work = self._workspaces.lend_to_training(rows, size)
+        self.begin(samples)
+        recipe = self._recipe(rows, size, samples.weight.size > 0, learns)
+        start = time.perf_counter()
+        run_team(
+            kernels.train_steps, size,
+            lambda member: (
+                network, recipe, work, samples, order, bounds, lrs, self._counter,
+                member if logs is None else member._replace(log=logs[member.rank]),
+                losses, correct,
+            ),
+        )  # fmt: skip
+        if logs is None and learns:
+            team.learn(size, int(bounds[-1] - bounds[0]), time.perf_counter() - start)
+        self._workspaces.take_back(work)
         return losses, correct
 
     def next_loss(self, samples: kernels.Samples, rows: np.ndarray) -> float:
         """Loss of the next training step if it were on some rows; the model is left as it is."""
-        statistics = (self.running_mean, self.running_var)
-        copies = [buffer.copy() for buffer in statistics]
-        try:
-            losses, _ = self._run_steps(
-                samples, rows, np.array([0, rows.size]), np.zeros(1), None, learns=False
-            )
-        finally:
-            for buffer, copy in zip(statistics, copies, strict=True):
-                buffer[:] = copy
+        network = self._network()
+        network = network._replace(
+            running_mean=network.running_mean.copy(), running_var=network.running_var.copy()
+        )
+        bounds = np.array([0, rows.size])
+        losses, _ = self._alone(
+            lambda: self._call_kernel(samples, rows, bounds, np.zeros(1), None, network, False)
+        )
         return float(losses[0])
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Context in which no other thread may train the model; callbacks of a fit may.
+    def _alone(self, work: Callable[[], T]) -> T:
+        """Call `work` while no other thread may train the model; callbacks of a fit may.
+
+        A handler of a signal may raise after any call, and then `with` gives back a lock of C code,
+        where a context of Python's might not come to it.
 
         An RLock would take a new thread of a forked process for the one that it was forked beside:
         they may have the same number.
         """
-        if self._trainer is threading.current_thread():
-            yield
-            return
-        if not self._training.acquire(blocking=False):
+        thread = threading.current_thread()
+        if self._trainer is thread:
+            return work()
+        if self._training.locked():
             raise RuntimeError("this model is being trained by another thread")
-        self._trainer = threading.current_thread()
-        try:
-            yield
-        finally:
-            self._trainer = None
-            self._training.release()
+        with self._training:
+            try:
+                self._trainer = thread
+                return work()
+            finally:
+                self._trainer = None
 
     def _team_for(self, rows: int) -> TrainingTeam:
         """What is known of minibatches of about so many rows: up to the next power of two."""
@@ -627,15 +731,15 @@ class BatchNormMLP:
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of the trained state that `restore` takes."""
-        buffers = ("params", "m", "v", "running_mean", "running_var")
-        copies = {name: getattr(self, name).copy() for name in buffers}
-        scaling = {name: getattr(self.scaling, name).copy() for name in ("center", "scale")}
-        tensors = state_views(self.layout, {**copies, **scaling})
-        return {"steps": self.steps, "input_is_fitted": self.scaling.is_fitted, **tensors}
+        buffers = {**self._buffers, **_arrays_of(self._scaling)}
+        del buffers["grads"]
+        tensors = state_views(self._layout, {name: buffers[name].copy() for name in buffers})
+        return {"steps": self.steps, "input_is_fitted": self._scaling.is_fitted, **tensors}
 
     def begin(self, samples: kernels.Samples) -> None:
         """Take over the scaling of the inputs that samples to train on are given with."""
-        self.scaling = self.scaling.adopt(samples.center, samples.scale)
+        if not self._scaling.is_fitted:
+            self.scaling = self._scaling.adopt(samples.center, samples.scale)
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot of this model; TypeError or ValueError where it is of another.
@@ -643,21 +747,25 @@ class BatchNormMLP:
         RuntimeError while another thread trains it.
         """
         check_snapshot(snapshot, self._state())
-        with self._alone():
-            for buffer in (self.params, self.m, self.v):
-                buffer[:] = 0  # the gaps, too
-            self.steps = snapshot["steps"]
-            self.scaling = dataclasses.replace(
-                self.scaling, is_fitted=snapshot["input_is_fitted"],
-                center=self.scaling.center.copy(), scale=self.scaling.scale.copy(),
-            )  # fmt: skip
-            for name, view in self._state().items():  # the scaling's are new
-                view[...] = snapshot[name]
+        self._alone(lambda: self._restore(snapshot))
+
+    def _restore(self, snapshot: dict[str, Any]) -> None:
+        copies = {name: array.copy()[:] for name, array in _arrays_of(self._scaling).items()}
+        scaling = dataclasses.replace(
+            self._scaling, is_fitted=snapshot["input_is_fitted"], **copies
+        )
+        views = state_views(self._layout, {**self._buffers, **copies})
+        values = {name: np.asarray(snapshot[name], self._dtype) for name in views}
+        assign_all(
+            [(self._buffers[name], ..., 0) for name in ("params", "m", "v")]  # the gaps, too
+            + [(view, ..., values[name]) for name, view in views.items()]
+            + [(self._counter, 0, snapshot["steps"]), (vars(self), "_scaling", scaling)]
+        )
 
     def is_finite(self) -> bool:
         """Tell whether all parameters, moments and running statistics are numbers."""
-        trained = (self.params, self.m, self.v, self.running_mean, self.running_var)
-        return all(bool(np.isfinite(buffer).all()) for buffer in trained)
+        trained = ("params", "m", "v", *OF_UNITS)
+        return all(bool(np.isfinite(self._buffers[name]).all()) for name in trained)
 
     def culprit(self, samples: kernels.Samples, rows: np.ndarray) -> str:
         """Name the first layer whose numbers are not finite on some samples; "loss" if none is."""
@@ -670,8 +778,7 @@ class BatchNormMLP:
 
     def _state(self) -> dict[str, np.ndarray]:
         """Views of all that training changes, by name."""
-        buffers = {**vars(self), "center": self.scaling.center, "scale": self.scaling.scale}
-        return state_views(self.layout, buffers)
+        return state_views(self._layout, {**self._buffers, **_arrays_of(self._scaling)})
 
     # -- what the kernels are given ----------------------------------------------------------------
 
@@ -723,22 +830,19 @@ class BatchNormMLP:
         network, recipe = self._network(), self._recipe(0, 1)
         size = team_size(self.layout.gemm_flops(x.shape[0]) / 3, 1, 1)
         size = max(1, min(size, x.shape[0] // INFERENCE_ROWS))
-        with contextlib.ExitStack() as stack:
-            rows = min(INFERENCE_ROWS, max(x.shape[0], 1))
-            spaces = [stack.enter_context(self._workspace(rows, 1)) for _ in range(size)]
-            run_team(
-                kernels.infer_logits, size,
-                lambda member: (
-                    network, recipe, spaces[member.rank], samples, INFERENCE_ROWS, member, logits
-                ),
-            )  # fmt: skip
+        rows = min(INFERENCE_ROWS, max(x.shape[0], 1))
+        spaces = [self._workspaces.lend_to_prediction(rows) for _ in range(size)]
+        run_team(
+            kernels.infer_logits, size,
+            lambda member: (
+                network, recipe, spaces[member.rank], samples, INFERENCE_ROWS, member, logits
+            ),
+        )  # fmt: skip
+        self._workspaces.take_back_all(spaces)
         return logits
 
     def _network(self) -> kernels.Network:
-        return kernels.Network(
-            self.layout.table, self.params, self.grads, self.m, self.v,
-            self.running_mean, self.running_var,
-        )  # fmt: skip
+        return kernels.Network(self._table, **self._buffers)
 
     def _recipe(
         self, rows: int, members: int, has_weights: bool = False, learns: bool = True
@@ -769,18 +873,3 @@ class BatchNormMLP:
             keeps_rows=not weighted and self.layout.keeps_rows(rows, members),
             learns=learns,
         )
-
-    @contextlib.contextmanager
-    def _workspace(self, rows: int, members: int) -> Iterator[kernels.Workspace]:
-        """Lend scratch memory for `rows` samples: no two calls at once get the same."""
-        try:
-            work = self._free.pop()
-        except IndexError:
-            work = None
-        if work is None or work.weight.size < rows or work.x.shape[0] < members:
-            work = None  # before there is another
-            work = allocate_workspace(self.layout, rows, self.dtype, members)
-        try:
-            yield work
-        finally:
-            self._free.append(work)

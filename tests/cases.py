@@ -96,11 +96,10 @@ def held_by_another_thread(model):
     has_it, done = threading.Event(), threading.Event()
 
     def hold():
-        with model._alone():
-            has_it.set()
-            done.wait()
+        has_it.set()
+        done.wait()
 
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(target=model._alone, args=(hold,))
     thread.start()
     has_it.wait()
 

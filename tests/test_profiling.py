@@ -135,7 +135,7 @@ def test_logs_change_no_bit_and_none_is_no_instruction():
         model = BatchNormMLP((20, 48, 3))
         samples = model.training_samples(x, np.arange(90) % 3, None)
         bounds = np.array([0, 30, 60, 90])
-        model.run_steps(samples, np.arange(90), bounds, np.full(3, 0.01), logs=logs)
+        model._run_steps(samples, np.arange(90), bounds, np.full(3, 0.01), logs)
         results.append(model.params.copy())
         if logs[0] is not None:
             assert logs[0][0, 0] > 60, "marks are counted, with room or without"

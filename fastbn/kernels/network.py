@@ -539,7 +539,7 @@ def train_steps(
     order,  # (M,) row numbers, minibatch after minibatch
     bounds,  # (S + 1,) minibatch s is order[bounds[s] : bounds[s + 1]]
     lrs,  # (S,) learning rate of each step
-    first_step,  # optimizer steps done before
+    steps,  # (1,) int64: optimizer steps done, before this call and, as it goes on, in it
     member,  # of the team that runs this call
     losses,  # out (S,) mean loss of each minibatch
     correct,  # out (S,) its correctly classified samples
@@ -550,6 +550,7 @@ def train_steps(
     """
     mode = flush_denormals()
     number = work.var.dtype.type
+    first_step = steps[0]  # nobody counts before all have passed the first barrier
     for s in range(lrs.size):
         batch = order[bounds[s] : bounds[s + 1]]
         step = first_step + s + 1
@@ -563,6 +564,8 @@ def train_steps(
         if recipe.learns:
             backward(network, recipe, work, samples, batch, step, member)
             update(network, recipe, lrs[s], step, member)
+            if member.rank == 0:
+                steps[0] = step
         else:
             barrier(member)
     mark(member.log, BEGIN)

@@ -235,7 +235,7 @@ class _Runner:
         bounds = np.arange(steps + 1) * self._rows
         lrs = np.full(steps, self._model.config.lr)
         start = time.perf_counter()
-        self._model.run_steps(self._samples, order, bounds, lrs, logs=logs)
+        self._model._run_steps(self._samples, order, bounds, lrs, logs)
         return time.perf_counter() - start
 
 

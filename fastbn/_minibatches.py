@@ -1,0 +1,75 @@
+"""The minibatches that a training call is given from outside: checked, and copied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastbn._checks import as_array
+from fastbn.config import ModelConfig
+from fastbn.kernels.network import Samples
+
+
+def check_samples(samples: Any, config: ModelConfig) -> None:
+    """Refuse samples that are not of a model's kind, or of none."""
+    if not isinstance(samples, Samples):
+        raise TypeError(f"samples: expected what `training_samples` returned, got {samples!r:.80}")
+    n, inputs, outputs = len(samples.x), config.layer_sizes[0], config.layer_sizes[-1]
+    dtype, one_class = np.dtype(config.dtype), config.predicts_one_class
+    shapes = {
+        "x": (n, inputs),
+        "labels": (n if one_class else 0,),
+        "targets": (0 if one_class else n, outputs),
+        "weight": (n if samples.weight.size else 0,),
+        "center": (inputs,),
+        "scale": (inputs,),
+    }
+    for name, shape in shapes.items():
+        array = getattr(samples, name)
+        if array.shape != shape:
+            raise ValueError(f"samples.{name}: expected shape {shape}, got {array.shape}")
+    if samples.x.dtype not in (dtype, np.uint8):
+        raise TypeError(f"samples.x: expected dtype {dtype} or uint8, got {samples.x.dtype}")
+    _check_range("samples.labels", samples.labels, outputs)
+
+
+def minibatches(
+    order: Any, bounds: Any, lrs: Any, n_samples: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows of all minibatches, where each begins and ends in them, and learning rates.
+
+    Kernels find their memory by the first two: they are copied before they are checked, so that
+    nobody changes them afterwards.
+    """
+    bounds = _integers("bounds", bounds)
+    if bounds.size < 2 or (np.diff(bounds) < 1).any():
+        raise ValueError(f"bounds: expected two or more ascending integers, got {bounds!r:.80}")
+    size = as_array("order", order).size
+    if bounds[0] < 0 or bounds[-1] > size:
+        raise ValueError(
+            f"bounds: expected places in order, from 0 to {size}, got {bounds[0]} to {bounds[-1]}"
+        )
+    rows = _integers("order", order[bounds[0] : bounds[-1]])
+    _check_range("order", rows, n_samples)
+    rates = np.array(as_array("lrs", lrs), np.float64)
+    if rates.shape != (bounds.size - 1,):
+        raise ValueError(f"lrs: expected shape ({bounds.size - 1},), got {rates.shape}")
+    return rows, bounds - bounds[0], rates
+
+
+def _integers(name: str, value: Any) -> np.ndarray:
+    """Return a copy of a vector of integers."""
+    array = as_array(name, value)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise TypeError(
+            f"{name}: expected a vector of integers, got shape {array.shape}, dtype {array.dtype}"
+        )
+    return np.array(array, np.int64)
+
+
+def _check_range(name: str, array: np.ndarray, end: int) -> None:
+    if array.size and (array.min() < 0 or array.max() >= end):
+        raise ValueError(
+            f"{name}: expected integers from 0 to {end - 1}, got {array.min()} to {array.max()}"
+        )
