@@ -164,14 +164,20 @@ class Layout:
             yield name, self.view(buffer, start, shape)
 
 
-def workspace_sizes(layout: Layout, rows: int, members: int) -> dict[str, int]:
-    """Return the elements of scratch memory, for up to `rows` samples and a team of `members`."""
+def workspace_sizes(layout: Layout, rows: int, members: int, trains: bool) -> dict[str, int]:
+    """Return the elements of scratch memory, for up to `rows` samples and a team of `members`.
+
+    Predictions need the first five alone.
+    """
     padded_rows = rounded_up(rows)
-    return {
+    sizes = {
         "weight": rows,
+        "x": members * DEPTH * rounded_up(layout.inputs),
         "z": rows * layout.units,
         "a": rows * layout.widest,
         "a_panels": padded_rows * layout.units,
+    }
+    for_training = {
         "at_panels": rows * layout.padded_units,
         "da": rows * layout.widest,
         "dz": rows * layout.widest,
@@ -179,16 +185,16 @@ def workspace_sizes(layout: Layout, rows: int, members: int) -> dict[str, int]:
         "mean": layout.units,
         "var": layout.units,
         "rstd": layout.units,
-        "x": members * DEPTH * rounded_up(layout.inputs),
         "dz_panels": 2 * padded_rows * layout.widest,
     }
+    return {**sizes, **{name: size * trains for name, size in for_training.items()}}
 
 
 def allocate_workspace(
-    layout: Layout, rows: int, dtype: np.dtype, members: int
+    layout: Layout, rows: int, dtype: np.dtype, members: int, trains: bool
 ) -> kernels.Workspace:
     """Allocate scratch memory for minibatches of up to `rows` samples and a team of `members`."""
-    sizes = workspace_sizes(layout, rows, members)
+    sizes = workspace_sizes(layout, rows, members, trains)
     arrays = {name: aligned_zeros(size, dtype) for name, size in sizes.items()}
     arrays["x"] = arrays["x"].reshape(members, -1)
     arrays["dz_panels"] = arrays["dz_panels"].reshape(2, -1)
@@ -225,7 +231,7 @@ class Workspaces:
         self._unneeded = self._unneeded + 1 if is_large else 0
         if work is None or self._unneeded >= UNNEEDED_CALLS:
             work = None  # before there is another
-            work = allocate_workspace(self._layout, rows, self._dtype, members)
+            work = allocate_workspace(self._layout, rows, self._dtype, members, True)
         return work
 
     def take_back(self, work: kernels.Workspace) -> None:
@@ -235,7 +241,7 @@ class Workspaces:
     def lend_to_prediction(self, rows: int) -> kernels.Workspace:
         """Return scratch memory for one thread that predicts `rows` at a time."""
         work = self._pop(self._of_predictions, rows, 1)
-        return work or allocate_workspace(self._layout, rows, self._dtype, 1)
+        return work or allocate_workspace(self._layout, rows, self._dtype, 1, False)
 
     def take_back_all(self, spaces: list[kernels.Workspace]) -> None:
         """Keep scratch memory of a prediction, which is done."""

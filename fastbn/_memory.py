@@ -43,12 +43,11 @@ def peak_bytes(
     # what is there all along: the model, the scratch memory, and what had to be converted
     statistics = 2 * (layout.units + layout.inputs)
     model = item * (4 * layout.size + statistics)
-    if validated:
-        rows = max(rows, min(validated, INFERENCE_ROWS))
-    members = min(threads, max(1, validated // INFERENCE_ROWS))
-    work = item * sum(workspace_sizes(layout, rows, threads).values()) + INDEX * rows
-    other = item * sum(workspace_sizes(layout, INFERENCE_ROWS, 1).values())
-    work += (members - 1) * other
+    work = item * sum(workspace_sizes(layout, rows, threads, True).values()) + INDEX * rows
+    if validated:  # predictions have scratch memory of their own, for each thread
+        part = min(validated, INFERENCE_ROWS)
+        one = item * sum(workspace_sizes(layout, part, 1, False).values()) + INDEX * part
+        work += min(threads, max(1, validated // INFERENCE_ROWS)) * one
     converted = x_dtype not in (np.dtype(config.dtype), np.dtype(np.uint8))
     copies = item * layout.inputs * (n_samples + validated) * converted
     target = INDEX if config.predicts_one_class else item * outputs

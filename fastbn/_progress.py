@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from fastbn._jit import on_compile
 from fastbn.errors import missing_extra
@@ -16,12 +16,20 @@ _announced = False
 COMPILING = "fastbn: compiling kernels for this machine, once; later runs load them from disk"
 
 
+def stderr() -> TextIO | None:
+    """Return sys.stderr; None where there is none, as in a windowed program, or it is closed."""
+    stream: Any = sys.stderr
+    return None if stream is None or getattr(stream, "closed", False) else stream
+
+
 def announce_compiling() -> None:
     """Say on stderr that kernels are being compiled, once in a process."""
     global _announced
-    if not _announced:
+    stream = stderr()
+    if not _announced and stream is not None:
         _announced = True
-        print(COMPILING, file=sys.stderr, flush=True)
+        print(COMPILING, file=stream)
+        stream.flush()
 
 
 class Bar(Protocol):
@@ -64,14 +72,23 @@ def _rich_is_there() -> bool:
     return True
 
 
+def _is_terminal(stream: Any) -> bool:
+    isatty = getattr(stream, "isatty", None)  # what stands for a stream may have none
+    return isatty is not None and bool(isatty())
+
+
 @contextlib.contextmanager
 def progress_bar(progress: bool | str, total: int) -> Iterator[Bar]:
-    """Context of a progress bar on stderr; "auto" shows it on a terminal where rich is there."""
+    """Context of a progress bar on stderr; "auto" shows it on a terminal where rich is there.
+
+    Where there is no stderr, nothing is shown.
+    """
     if not isinstance(progress, bool) and not (isinstance(progress, str) and progress == "auto"):
         raise ValueError(f"progress: expected True, False or 'auto', got {progress!r:.200}")
+    stream = stderr()
     if progress == "auto":
-        progress = sys.stderr.isatty() and _rich_is_there()
-    if not progress:
+        progress = stream is not None and _is_terminal(stream) and _rich_is_there()
+    if not progress or stream is None:
         yield _NoBar()
         return
     if not _rich_is_there():

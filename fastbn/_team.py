@@ -148,7 +148,7 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
     except BaseException:
         finish_team(counters, nobody)
         for thread in threads:  # asleep, unless something is raised again
-            if thread.ident is not None:
+            if thread.is_alive():
                 thread.join()
         raise
     finally:

@@ -587,7 +587,7 @@ def test_the_check_takes_little_memory(rng):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < x.nbytes / 10
+    assert peak < x.nbytes / 10 + y.nbytes  # labels are copied
 
 
 @pytest.mark.parametrize("mode", ["zscore", "minmax"])

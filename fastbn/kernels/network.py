@@ -120,7 +120,8 @@ class Recipe(NamedTuple):
 class Workspace(NamedTuple):
     """Scratch memory for minibatches of up to `rows` samples, all flat.
 
-    `padded` rows or units are rounded up to whole panels (kernels/gemm.py).
+    `padded` rows or units are rounded up to whole panels (kernels/gemm.py). Inference uses x,
+    labels, z, a and a_panels alone, and the rest may be empty.
     """
 
     x: np.ndarray  # (members, DEPTH * padded inputs) a member's part of the minibatch
