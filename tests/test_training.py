@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import signal
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastbn
+from fastbn import _progress
 from fastbn.training import minibatch_bounds
 
 SIZES = (6, 9, 4)
@@ -216,6 +218,31 @@ def test_no_progress_bar_where_there_is_no_terminal(data, capsys):
     fit(data, progress="auto")
     fit(data, progress=False)
     assert capsys.readouterr() == ("", "")
+
+
+class Plain(io.StringIO):
+    """A stream of somebody's that knows nothing of terminals."""
+
+    isatty = None
+
+
+@pytest.mark.parametrize("progress", ["auto", True])
+@pytest.mark.parametrize("stream", [None, "closed", "plain"])
+def test_a_fit_needs_no_stderr(data, monkeypatch, capsys, stream, progress):
+    """A windowed program has none, and some close it."""
+    stderr = None if stream is None else Plain()
+    if stream == "closed":
+        stderr.close()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(_progress, "_announced", False)
+    _progress.announce_compiling()
+    assert _progress._announced is (stream == "plain")
+    if stream == "plain" and progress is True:
+        pytest.importorskip("rich", reason="the progress bar needs rich")
+    assert fit(data, progress=progress).epochs == 4
+    assert capsys.readouterr().out == ""
+    if stream == "plain":
+        assert ("loss" in stderr.getvalue()) is (progress is True)
 
 
 def test_progress_without_rich_says_what_to_install(data, monkeypatch):
