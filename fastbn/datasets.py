@@ -5,24 +5,24 @@ from __future__ import annotations
 import importlib.resources
 import os
 import pathlib
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from fastbn import _fashion_mnist
 from fastbn._checks import integer, number, path_of
-from fastbn._idx import load_idx
-from fastbn._tables import (
+from fastbn._csv_table import (
+    Columns,
+    Header,
     Target,
-    encode_labels,
-    npz_features,
-    npz_labels,
-    numbers,
-    raw_labels,
+    columns_by_name,
+    columns_by_position,
     read_csv,
-    read_npz,
     target_column,
 )
+from fastbn._idx import load_idx
+from fastbn._tables import check_classes, encode_labels, npz_features, npz_labels, read_npz
 from fastbn.errors import DataFileError
 
 __all__ = [
@@ -50,7 +50,10 @@ UNDERSTOOD = "expected digits, fashion-mnist, a .csv or .npz file, or a folder o
 
 
 class Dataset(NamedTuple):
-    """Training and test samples: X (samples, features), y int64 labels from 0."""
+    """Training and test samples: X (samples, features), y int64 labels from 0.
+
+    `feature_names` and `target_name` are the names of the columns of a CSV file with a header.
+    """
 
     X_train: np.ndarray
     y_train: np.ndarray
@@ -58,6 +61,8 @@ class Dataset(NamedTuple):
     y_test: np.ndarray
     class_names: tuple[str, ...]
     name: str
+    feature_names: tuple[str, ...] | None = None
+    target_name: str | None = None
 
 
 def split(
@@ -72,8 +77,9 @@ def split(
     test_size = number("test_size", test_size, 0.0, 1.0, open_low=True, open_high=True)
     generator = np.random.default_rng(integer("seed", seed, 0))
     is_test = np.zeros(y.size, bool)
-    for label in range(len(class_names)):
-        members = generator.permutation(np.flatnonzero(y == label))
+    bounds = np.cumsum(np.bincount(y, minlength=len(class_names)))[:-1]
+    for of_class in np.split(np.argsort(y, kind="stable"), bounds):
+        members = generator.permutation(of_class)
         is_test[members[: min(round(test_size * members.size), members.size - 1)]] = True
     if not is_test.any():
         raise DataFileError(
@@ -107,6 +113,8 @@ def load_digits(*, test_size: float = 0.2, seed: int = 0) -> Dataset:
 def load_idx_folder(path: Path) -> Dataset:
     """Return the four IDX files of a folder, named as those of MNIST, gzipped or not.
 
+    Where a file is there both gzipped and not, both have to hold the same.
+
     Raises
     ------
     DataFileError
@@ -114,9 +122,9 @@ def load_idx_folder(path: Path) -> Dataset:
     """
     folder = path_of("path", path)
     arrays = _read_idx_folder(folder)
-    labels, class_names = encode_labels(
-        str(folder), np.concatenate([arrays["y_train"], arrays["y_test"]])
-    )
+    raw = np.concatenate([arrays["y_train"], arrays["y_test"]])
+    labels, class_names = encode_labels(str(folder), raw)
+    check_classes(str(folder), raw, labels.size)
     n = arrays["y_train"].size
     return Dataset(
         arrays["X_train"], labels[:n], arrays["X_test"], labels[n:], class_names, folder.name
@@ -125,8 +133,9 @@ def load_idx_folder(path: Path) -> Dataset:
 
 def _read_idx_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
     """Return the four arrays, images flattened and labels as they stand there."""
-    paths = {key: _find(folder, name) for key, name in IDX_FILES.items()}
-    arrays = {key: load_idx(path) for key, path in paths.items()}
+    found = {key: _find(folder, name) for key, name in IDX_FILES.items()}
+    arrays = {key: _load_same(paths) for key, paths in found.items()}
+    paths = {key: paths[0] for key, paths in found.items()}
     for part in ("train", "test"):
         X, y = arrays[f"X_{part}"], arrays[f"y_{part}"]
         if X.ndim < 2 or X.size == 0:
@@ -147,11 +156,25 @@ def _read_idx_folder(folder: pathlib.Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
-    for candidate in (folder / f"{name}.gz", folder / name):
-        if candidate.is_file():
-            return candidate
-    raise DataFileError(f"{folder}: expected the file {name}.gz or {name}, found neither")
+def _find(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """Return the file of that name, gzipped or not; both where both are there."""
+    candidates = (folder / f"{name}.gz", folder / name)
+    found = [candidate for candidate in candidates if candidate.is_file()]
+    if not found:
+        raise DataFileError(f"{folder}: expected the file {name}.gz or {name}, found neither")
+    return found
+
+
+def _load_same(paths: list[pathlib.Path]) -> np.ndarray:
+    """Return what an IDX file holds; an error where its gzipped and its plain form differ."""
+    arrays = [load_idx(path) for path in paths]
+    for array in arrays[1:]:
+        if array.dtype != arrays[0].dtype or not np.array_equal(array, arrays[0]):
+            raise DataFileError(
+                f"{paths[0].parent}: expected {paths[0].name} and {paths[1].name} to hold the "
+                "same, found a difference"
+            )
+    return arrays[0]
 
 
 def load_fashion_mnist(path: Path | None = None, *, download: bool = True) -> Dataset:
@@ -183,11 +206,12 @@ def load_fashion_mnist(path: Path | None = None, *, download: bool = True) -> Da
         y = arrays[key]
         if y.min() < 0 or y.max() >= len(names):
             raise DataFileError(
-                f"{_find(folder, IDX_FILES[key])}: expected labels from 0 to {len(names) - 1}, "
+                f"{_find(folder, IDX_FILES[key])[0]}: expected labels from 0 to {len(names) - 1}, "
                 f"found {y.min()} to {y.max()}"
             )
         arrays[key] = y.astype(np.int64)
-    return Dataset(**arrays, class_names=names, name="fashion-mnist")
+    X_train, y_train, X_test, y_test = (arrays[key] for key in IDX_FILES)
+    return Dataset(X_train, y_train, X_test, y_test, names, "fashion-mnist")
 
 
 def load_csv(
@@ -198,7 +222,7 @@ def load_csv(
     Parameters
     ----------
     path : path
-        Comma-separated, with or without a line of column names.
+        Comma-separated, with or without a line of column names, which the data set then carries.
     target : str or int, optional
         Name or number of the column of labels, which are integers or names; the last one if left
         out. Without a header, columns are named by number.
@@ -209,18 +233,27 @@ def load_csv(
     ------
     DataFileError
         The file is missing, empty, ragged, or holds something else than finite numbers; the message
-        names the line and the column.
+        names the line and the column. Or the target looks like regression: its cells are numbers
+        that are not all whole, or they are more than 20 different whole numbers, with fewer than
+        three samples of each on average.
     """
-    names, rows, lines = read_csv(path)
-    position = target_column(path, names, target)
-    columns = [i for i in range(len(names)) if i != position]
-    if not columns:
-        raise DataFileError(f"{path}: expected features beside the target column, found none")
-    X = numbers(path, names, rows, lines, columns)
-    y, class_names = encode_labels(
-        f"{path}: {names[position]}", raw_labels(path, names, rows, lines, position)
-    )
-    return split(X, y, class_names, pathlib.Path(path).stem, test_size, seed)
+
+    def choose(header: Header) -> Columns:
+        label = target_column(header, target)
+        features = [column for column in range(len(header.names)) if column != label]
+        if not features:
+            raise DataFileError(f"{path}: expected features beside the target column, found none")
+        return Columns(features, label)
+
+    (_, names, named), (features, label), X, labels = read_csv(path, choose)
+    target_name = names[cast(int, label)]
+    y, class_names = encode_labels(f"{path}: {target_name}", labels.values, labels.codes)
+    check_classes(f"{path}: {target_name}", labels.values, y.size)
+    data = split(X, y, class_names, pathlib.Path(path).stem, test_size, seed)
+    if not named:
+        return data
+    feature_names = tuple(names[column] for column in features)
+    return data._replace(feature_names=feature_names, target_name=target_name)
 
 
 def load_npz(path: Path, *, test_size: float = 0.2, seed: int = 0) -> Dataset:
@@ -236,7 +269,8 @@ def load_npz(path: Path, *, test_size: float = 0.2, seed: int = 0) -> Dataset:
     Raises
     ------
     DataFileError
-        The file is missing or malformed, or an array is not as described above.
+        The file is missing or malformed, or an array is not as described above. Of two arrays whose
+        names differ in case alone none is taken.
     """
     arrays = read_npz(path)
     name = pathlib.Path(path).stem
@@ -244,6 +278,7 @@ def load_npz(path: Path, *, test_size: float = 0.2, seed: int = 0) -> Dataset:
         X = npz_features(path, arrays, "x")
         raw = npz_labels(path, arrays, "y", X.shape[0])
         y, class_names = encode_labels(f"{path}: y", raw)
+        check_classes(f"{path}: y", raw, y.size)
         return split(X, y, class_names, name, test_size, seed)
     X_train, X_test = (npz_features(path, arrays, f"x_{part}") for part in ("train", "test"))
     if X_train.shape[1] != X_test.shape[1]:
@@ -254,7 +289,9 @@ def load_npz(path: Path, *, test_size: float = 0.2, seed: int = 0) -> Dataset:
     n = X_train.shape[0]
     raw_train = npz_labels(path, arrays, "y_train", n)
     raw_test = npz_labels(path, arrays, "y_test", X_test.shape[0])
-    y, class_names = encode_labels(f"{path}: y_train", np.concatenate([raw_train, raw_test]))
+    raw = np.concatenate([raw_train, raw_test])
+    y, class_names = encode_labels(f"{path}: y_train", raw)
+    check_classes(f"{path}: y_train", raw, y.size)
     return Dataset(X_train, y[:n], X_test, y[n:], class_names, name)
 
 
@@ -290,7 +327,11 @@ def load(source: Path, *, target: Target = None, test_size: float = 0.2, seed: i
 
 
 def load_features(
-    source: Path, *, n_features: int, target: Target = None
+    source: Path,
+    *,
+    n_features: int,
+    target: Target = None,
+    feature_names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return X and, where the source has them, labels as they stand there: for predicting.
 
@@ -301,28 +342,34 @@ def load_features(
     n_features : int
         Features of the model. A CSV file with one column more has its labels in `target`.
     target : str or int, optional
+    feature_names : sequence of str, optional
+        Columns to take from a CSV file with a header, wherever they stand there; all others are
+        left alone, and labels are read if there is a `target`. Without a header, and of all other
+        sources, features are taken in the order in which they come.
 
     Raises
     ------
     DataFileError
-        The source is not one of these, or has another number of features.
+        The source is not one of these, has another number of features, or does not have each of
+        `feature_names` once; the message names those that are missing.
     """
     path, n_features = path_of("source", source), integer("n_features", n_features, 1)
+    if feature_names is not None:
+        feature_names = _names(feature_names, n_features)
     source = os.fspath(source)
     y: np.ndarray | None = None
     if path.suffix.lower() == ".csv":
-        names, rows, lines = read_csv(path)
-        columns = list(range(len(names)))
-        if len(names) == n_features + 1 or target is not None:
-            position = target_column(path, names, target)
-            columns.remove(position)
-            y = raw_labels(path, names, rows, lines, position)
-        if len(columns) != n_features:
-            raise DataFileError(
-                f"{source}: expected {n_features} features, found {len(names)} columns, "
-                f"{len(names) - len(columns)} of them labels"
-            )
-        X = numbers(path, names, rows, lines, columns)
+
+        def choose(header: Header) -> Columns:
+            if feature_names is None or not header.named:
+                return columns_by_position(header, n_features, target)
+            features = columns_by_name(header, feature_names)
+            return Columns(features, None if target is None else target_column(header, target))
+
+        table = read_csv(path, choose, feature_names)
+        X = table.X
+        if table.columns.label is not None:
+            y = table.labels.as_they_stand()
     elif path.suffix.lower() == ".npz":
         arrays = read_npz(path)
         suffix = "" if "x" in arrays else "_test"
@@ -338,3 +385,20 @@ def load_features(
     if X.shape[1] != n_features:
         raise DataFileError(f"{source}: expected {n_features} features, found {X.shape[1]}")
     return X, y
+
+
+def _names(names: Sequence[str], n_features: int) -> list[str]:
+    """Return the names of `n_features` columns, without the spaces around them."""
+    if (
+        isinstance(names, str)
+        or not isinstance(names, Iterable)
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise TypeError(f"feature_names: expected names of columns, got {names!r}")
+    stripped = [name.strip() for name in names]
+    if len(stripped) != n_features or len(set(stripped)) < n_features:
+        raise ValueError(
+            f"feature_names: expected {n_features} different names, got {len(stripped)}, "
+            f"{len(set(stripped))} of them different"
+        )
+    return stripped

@@ -100,6 +100,21 @@ def test_idx_folders_that_do_not_fit_together(idx_folder, rng):
         datasets.load_idx_folder(idx_folder)
 
 
+def test_idx_folders_with_files_both_gzipped_and_not(idx_folder):
+    """As torchvision leaves them."""
+    for name in datasets.IDX_FILES.values():
+        plain = gzip.decompress((idx_folder / f"{name}.gz").read_bytes())
+        (idx_folder / name).write_bytes(plain)
+    assert datasets.load_idx_folder(idx_folder).X_train.shape == (30, 12)
+    for damage in (plain[:-1] + b"\x09", plain[:-1]):
+        (idx_folder / name).write_bytes(damage)
+        with pytest.raises(DataFileError, match=f"{name}"):
+            datasets.load_idx_folder(idx_folder)
+    (idx_folder / name).write_bytes(plain[:-1] + b"\x09")
+    with pytest.raises(DataFileError, match=f"expected {name}.gz and {name} to hold the same"):
+        datasets.load_features(idx_folder, n_features=12)
+
+
 def test_fashion_mnist_is_looked_for_where_it_is_said_to_be(idx_folder, tmp_path, monkeypatch):
     nothing = tmp_path / "nothing"
     nothing.mkdir()
@@ -180,6 +195,13 @@ def test_a_download_of_something_else_is_refused(idx_folder, damage, message):
 
 
 @pytest.mark.usefixtures("server")
+def test_fashion_mnist_is_downloaded_without_standard_streams(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+    assert len(datasets.load_fashion_mnist().X_train) == 30
+
+
+@pytest.mark.usefixtures("server")
 def test_fashion_mnist_without_network_or_pooch(monkeypatch):
     def no_network(*arguments, **options):
         raise ConnectionError("no route to host")
@@ -211,6 +233,7 @@ def test_csv_with_header_and_names(tmp_path):
     assert_split(data, 20, 2, 2)
     assert data.class_names == ("aster", "rose")
     assert data.name == "flowers"
+    assert (data.feature_names, data.target_name) == (("length", "width"), "kind")
     assert np.array_equal(data.X_train[:, 0] % 2, data.y_train)
     by_name = datasets.load_csv(path, "kind", test_size=0.5)
     by_number = datasets.load_csv(path, 2, test_size=0.5)
@@ -223,6 +246,7 @@ def test_csv_of_numbers_without_header(tmp_path):
     data = datasets.load_csv(path, target="0")
     assert_split(data, 30, 2, 3)
     assert data.class_names == ("-10", "0", "10"), "numbers are sorted as numbers"
+    assert (data.feature_names, data.target_name) == (None, None)
 
 
 def test_csv_without_header_that_begins_with_names(tmp_path):
@@ -331,6 +355,12 @@ NPZ_REFUSED = [
     ({"a": X}, r"expected the key 'x_train', found \['a'\]"),
     ({"X": X}, "expected the key 'y'"),
     ({"X": X, "y": Y[:3]}, r"y: expected shape \(4,\), got \(3,\)"),
+    ({"X": X, "x": X, "y": Y}, "t.npz: expected one array 'x', found 'X' and 'x'"),
+    ({"X": X, "Y": Y, "y": Y}, "t.npz: expected one array 'y', found 'Y' and 'y'"),
+    (
+        {"X_train": X, "y_train": Y, "X_test": X, "X_Test": X, "y_test": Y},
+        "t.npz: expected one array 'x_test', found 'X_test' and 'X_Test'",
+    ),
     ({"X": X[0], "y": Y}, "x: expected numbers of shape"),
     ({"X": X.astype(str), "y": Y}, "x: expected numbers"),
     ({"X": X * np.nan, "y": Y}, "x: expected finite numbers"),
@@ -383,6 +413,11 @@ def test_npz_damaged_anywhere(tmp_path, rng):
     assert refused > len(data) // 2
 
 
+def test_npz_names_that_are_not_read_may_differ_in_case_alone(tmp_path):
+    data = datasets.load_npz(save(tmp_path / "t.npz", X=X, y=Y, w=Y, W=Y), test_size=0.5)
+    assert_split(data, 4, 2, 2)
+
+
 def test_a_single_array_is_no_npz(tmp_path):
     path = tmp_path / "t.npz"
     with open(path, "wb") as file:
@@ -417,6 +452,34 @@ def test_features_with_and_without_labels(tmp_path, idx_folder):
         datasets.load_features(path, n_features=4, target="d")
     with pytest.raises(DataFileError, match="expected 5 features, found 12"):
         datasets.load_features(idx_folder, n_features=5)
+
+
+def test_features_by_name(tmp_path, idx_folder):
+    path = tmp_path / "t.csv"
+    path.write_text("id,b,kind,a\n7,2,x,1\n8,4,y,3\n")
+    X, y = datasets.load_features(path, n_features=2, feature_names=("a", " b "))
+    assert np.array_equal(X, [[1, 2], [3, 4]])
+    assert y is None
+    _, y = datasets.load_features(path, n_features=2, feature_names=["a", "b"], target="kind")
+    assert list(y) == ["x", "y"]
+    with pytest.raises(DataFileError, match="expected the columns 'a', 'c', found none called 'c'"):
+        datasets.load_features(path, n_features=2, feature_names=["a", "c"])
+    with pytest.raises(ValueError, match="feature_names: expected 3 different names, got 2"):
+        datasets.load_features(path, n_features=3, feature_names=["a", "b"])
+    with pytest.raises(ValueError, match="feature_names: expected 2 different names, got 2, 1 of"):
+        datasets.load_features(path, n_features=2, feature_names=["a", "a"])
+    for names in ("ab", 5, [1, 2]):
+        with pytest.raises(TypeError, match="feature_names: expected names of columns, got"):
+            datasets.load_features(path, n_features=2, feature_names=names)
+    path.write_text("a,b,b\n1,2,3\n")
+    with pytest.raises(DataFileError, match="different names, found 2 called 'b'"):
+        datasets.load_features(path, n_features=2, feature_names=["a", "b"])
+    path.write_text("1,2\n3,4\n")
+    X, _ = datasets.load_features(path, n_features=2, feature_names=["b", "a"])
+    assert np.array_equal(X, [[1, 2], [3, 4]])  # no header: in the order of the file
+    names = [str(i) for i in range(12)]
+    X, _ = datasets.load_features(idx_folder, n_features=12, feature_names=names)
+    assert X.shape == (10, 12)
 
 
 def test_a_file_does_not_hide_the_data_set_of_its_name(tmp_path, monkeypatch):

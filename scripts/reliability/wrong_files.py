@@ -72,6 +72,7 @@ IDX_FILES = {
     "twice.gz": gzip.compress(gzip.compress(IMAGES)),
 }
 NPZ_FILES = {
+    "twice.npz": npz(X=MATRIX, x=MATRIX, y=N),
     "empty.npz": b"",
     "text.npz": b"X, y",
     "cut.npz": npz(X=MATRIX, y=N)[:-30],
@@ -114,6 +115,10 @@ CSV_FILES = {
     "no-label.csv": b"a,kind\n1,ant\n2,\n",
     "one-class.csv": b"a,kind\n1,ant\n2,ant\n",
     "one-column.csv": b"kind\n1\n2\n",
+    "columns.csv": b"1," * (1 << 20) + b"1\n",
+    "underscore.csv": b"a,kind\n1,ant\n1_0,bee\n",
+    "regression.csv": b"a,y\n" + b"".join(b"%d,%d.5\n" % (i, i) for i in range(30)),
+    "counts.csv": b"a,y\n" + b"".join(b"%d,%d\n" % (i, i) for i in range(30)),
     "two-rows.csv": b"a,kind\n1,ant\n2,bee\n",
     "nul.csv": b"a,kind\n1\0,ant\n2,bee\n",
     "latin.csv": "a,kind\n1,fourmi\n2,guêpe\n".encode("latin-1"),
@@ -228,7 +233,11 @@ SUBJECTS = [
             | named("nothing", "folder", "nan.npz", "flat.npz", "nan.csv", "good.idx", "huge"),
             "n_features": COUNT | of(None),
             "target": of("x", 1.5, [2], np.inf),
+            "feature_names": of(5, "ab", [1, 2], ["a"], ["a", "a"], ["a", "x"]),
         },
-        says={"target": ".*good.csv: target: |target: "},
+        says={
+            "target": ".*good.csv: target: |target: ",
+            "feature_names": "feature_names: |.*good.csv: expected the columns",
+        },
     ),
 ]
