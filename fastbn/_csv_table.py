@@ -115,12 +115,12 @@ def target_column(header: Header, target: Target) -> int:
     if target is None:
         return len(names) - 1
     if isinstance(target, bool) or not isinstance(target, str | Integral):
-        raise TypeError(f"target: expected the name or the number of a column, got {target!r}")
+        raise TypeError(f"target: expected the name or the number of a column, got {target!r:.200}")
     position = _find_column(names, target)
     if position is not None:
         if isinstance(target, str) and (count := names.count(target.strip())) > 1:
             raise DataFileError(
-                f"{path}: target: expected the name of one column, got {target!r}, "
+                f"{path}: target: expected the name of one column, got {target!r:.200}, "
                 f"which {count} columns have"
             )
         return position
@@ -133,7 +133,7 @@ def target_column(header: Header, target: Target) -> int:
                 'in Python BatchNormMLP(loss="sigmoid_cross_entropy") trains on arrays of them'
             )
     listed = str(names) if len(names) <= 20 else quoted(names)
-    raise DataFileError(f"{path}: target: expected one of {listed}, got {target!r}")
+    raise DataFileError(f"{path}: target: expected one of {listed}, got {target!r:.200}")
 
 
 def _find_column(names: list[str], target: str | Integral) -> int | None:
@@ -364,7 +364,7 @@ def _finite_number(header: Header, line: int, column: int, cell: str) -> float:
 
 def _unexpected(header: Header, line: int, column: int, what: str) -> DataFileError:
     return DataFileError(
-        f"{header.path}: line {line}, column {header.names[column]!r}: expected {what}"
+        f"{header.path}: line {line}, column {header.names[column]!r:.200}: expected {what}"
     )
 
 

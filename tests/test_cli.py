@@ -61,7 +61,9 @@ def test_train_saves_a_model_and_a_picture_and_prints_a_table(insects, tmp_path)
         "class_names": ["ant", "bee", "moth"],
         "data": "insects",
         "fastbn_version": fastbn.__version__,
+        "feature_names": ["length", "width", "weight", "age"],
         "split": {"target": None, "test_size": 0.2},
+        "target_name": "kind",
     }
 
 
@@ -230,6 +232,59 @@ def test_compiling_is_announced_once(insects, monkeypatch, option, lines):
     result = run(*arguments)
     assert result.stderr.count("compiling kernels") == lines
     assert result.stdout.count("compiling included") == lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["train", *QUICK, "--quiet"], 0),
+        (["train", *QUICK, "--no-plot", "--hidden", "8;8"], 2),
+        (["train", "nothing.csv"], 1),
+        (["evaluate", "m.safetensors", "insects.csv"], 0),
+        (["predict", "m.safetensors", "moved.csv", "--out", "p.csv"], 0),
+        (["info", "m.safetensors"], 0),
+        (["doctor"], 0),
+        (["--help"], 0),
+        (["--version"], 0),
+        (["trian"], 2),
+    ],
+)
+def test_without_standard_streams(insects, tmp_path, arguments, code):
+    """As in a program without a console, pythonw.exe's."""
+    if "m.safetensors" in arguments:
+        succeed("train", insects, *QUICK, "--no-plot", "--out", "m.safetensors")
+        columns = [line.split(",") for line in insects.read_text().splitlines()]
+        text = "".join(f"{','.join(['id', *line[::-1]])}\n" for line in columns)
+        (tmp_path / "moved.csv").write_text(text)
+    script = f"""
+import sys
+sys.stdin = sys.stdout = sys.stderr = None
+sys.argv = ["fastbn", *{arguments!r}]
+from fastbn.cli import main
+try:
+    main()
+except BaseException as error:
+    with open("left", "w") as file:
+        file.write(repr(error))
+    raise
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    left = (tmp_path / "left").read_text()
+    assert (done.returncode, left) == (code, f"SystemExit({code})"), done.stderr
+    assert (done.stdout, done.stderr) == ("", "")
+    assert (tmp_path / "p.csv").exists() == ("p.csv" in arguments)
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_tables_without_a_stdout(monkeypatch, table):
+    from fastbn.cli import _output
+
+    monkeypatch.setattr(sys, "stdout", None)
+    if table:
+        _output.print_table(["a", "b"], [["1", "2"]])
+    else:
+        _output.print_rows([("a", "1")])
+    assert not _output._is_terminal()
 
 
 def test_training_imports_nothing_that_it_does_not_need(insects):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -164,7 +165,7 @@ def test_predict_does_not_guess_which_column_to_leave_out(tmp_path):
     path = write_csv(tmp_path / "first.csv", X, np.array(KINDS)[y], label_first=True)
     succeed("train", path, *TRAIN, "--target", "kind", "--out", "first.safetensors")
     wide = tmp_path / "wide.csv"
-    wide.write_text("id,length,width,weight,age\n1,2,3,4,5\n")
+    wide.write_text("1,2,3,4,5\n")
     result = run("predict", "first.safetensors", wide, "--out", "p.csv")
     assert result.exit_code == 1
     assert "got 'kind'" in result.stderr
@@ -186,6 +187,54 @@ def test_a_failed_write_leaves_the_old_file(insects, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "insects.csv", "m.safetensors", "p.npy",
     ]  # fmt: skip
+
+
+# -- models of other losses ------------------------------------------------------------------------
+
+OTHERS = {
+    "numbers": (3, "squared_error", ("outputs", "3: numbers"), r"numbers \(regression\)"),
+    "number": (1, "squared_error", ("outputs", "1: numbers"), r"numbers \(regression\)"),
+    "labels": (3, "sigmoid_cross_entropy", ("labels", "3, each yes or no: 0, 1, 2"), "several"),
+}
+
+
+@pytest.mark.parametrize(("outputs", "loss", "row", "what"), OTHERS.values(), ids=OTHERS)
+def test_a_model_that_predicts_no_class(insects, tmp_path, outputs, loss, row, what):
+    BatchNormMLP((4, outputs), loss=loss).save("other.safetensors")
+    table = rows(succeed("info", "other.safetensors"))
+    assert table[row[0]] == row[1]
+    assert "classes" not in table
+    before = sorted(tmp_path.iterdir())
+    for command in (["predict", "--out", "p.csv"], ["evaluate"]):
+        result = run(command[0], "other.safetensors", insects, *command[1:])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert re.search(
+            rf"^fastbn: error: other.safetensors: .*one class.*{what}.*'{loss}'.*command line does "
+            r"not do yet.*BatchNormMLP.load\('other.safetensors'\) has predict",
+            result.stderr,
+        )
+        assert result.stderr.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("names", [None, ["no", "yes"]])
+def test_one_yes_or_no_output_is_two_classes(tmp_path, names):
+    X, y = samples()
+    y = (y == 2).astype(int)
+    model = BatchNormMLP((4, 8, 1), loss="sigmoid_cross_entropy", lr=0.02, seed=1)
+    model.fit(X, y, epochs=10, batch_size=16)
+    model.metadata = {"class_names": names}
+    model.save("one.safetensors")
+    names = names or ["0", "1"]
+    path = write_csv(tmp_path / "new.csv", X, np.array(names)[y])
+    assert rows(succeed("info", "one.safetensors"))["classes"] == f"2: {', '.join(names)}"
+    result = succeed("evaluate", "one.safetensors", path, "--all")
+    assert rows(result) == expected_rows(model, "new", X, y)
+    succeed("predict", "one.safetensors", path, "--out", "p.csv")
+    assert read("p.csv") == [["label"], *([names[k]] for k in model.predict(X)[:, 0])]
+    succeed("predict", "one.safetensors", path, "--out", "p.npy", "--proba")
+    p = model.predict_proba(X)
+    np.testing.assert_array_equal(np.load("p.npy"), np.concatenate([1 - p, p], axis=1))
 
 
 # -- info ------------------------------------------------------------------------------------------

@@ -78,7 +78,12 @@ Data = Annotated[
     ),
 ]
 Target = Annotated[
-    str | None, option(DATA, "--target", "Column of the labels in a CSV (default: the last one)")
+    str | None,
+    option(
+        DATA,
+        "--target",
+        "Column of the labels in a CSV, by name, or by number from 0 (default: the last one)",
+    ),
 ]
 TestSize = Annotated[
     float | None,

@@ -23,10 +23,15 @@ def complain(message: str) -> None:
     typer.echo(f"fastbn: {message}", err=True)
 
 
+def _is_terminal() -> bool:
+    """Tell whether stdout is a terminal; a program without a console has None there."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def print_rows(rows: Iterable[tuple[str, str]]) -> None:
     """Print names and values, aligned; plain lines where stdout is not a terminal."""
     rows = list(rows)
-    if not sys.stdout.isatty():
+    if not _is_terminal():
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
             typer.echo(f"{name:<{width}}  {value}".rstrip())
@@ -39,7 +44,7 @@ def print_rows(rows: Iterable[tuple[str, str]]) -> None:
 
 def print_table(columns: Iterable[str], lines: Iterable[Iterable[str]], *, left: int = 1) -> None:
     """Print a table, drawn on a terminal and else in Markdown; `left` columns are left-aligned."""
-    terminal = sys.stdout.isatty()
+    terminal = _is_terminal()
     table = Table(box=box.SIMPLE_HEAD if terminal else box.MARKDOWN)
     for position, column in enumerate(columns):
         table.add_column(column, justify="left" if position < left else "right")

@@ -15,6 +15,7 @@ import typer
 import fastbn
 from fastbn.cli import _options as options
 from fastbn.cli import _recipes as recipes
+from fastbn.cli._columns import check_columns, target_row
 from fastbn.cli._output import (
     check_picture_ending,
     check_writable,
@@ -72,7 +73,10 @@ def train(
     progress: options.Progress = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a network on DATA; save the model and a picture of how it went.
+    """Train a network that tells classes apart on DATA; save it and a picture of how it went.
+
+    Of a CSV with a header the model keeps the names of the columns, and finds them by name later.
+    Numbers to predict, and several labels of a sample, are not done yet: such a target is an error.
 
     Ctrl-C stops after some 50 ms of steps and saves what has been learned.
     """
@@ -129,7 +133,7 @@ def train(
         test_loss, test_accuracy = model.evaluate(dataset.X_test, dataset.y_test)
     if not quiet:
         rows = [
-            *_rows(dataset, model, history, job.settings, bool(compiled)),
+            *_rows(dataset, model, history, job, bool(compiled)),
             ("test", f"accuracy {percent(test_accuracy)}, loss {test_loss:.4f}"),
             ("stopped", _why(history, job.settings)),
             ("model", str(out)),
@@ -203,14 +207,19 @@ def _trained(
 
     settings = job.settings
     dataset = datasets.load(job.data, target=job.target, test_size=job.test_size)
+    if not resume:
+        check_columns(job.data, dataset, job.target)
     sizes = (dataset.X_train.shape[1], *settings["hidden"], len(dataset.class_names))
     model = BatchNormMLP(sizes, **{key: settings[key] for key in recipes.MODEL})
-    notes = {
+    notes: dict[str, Any] = {
         "class_names": list(dataset.class_names),
         "data": dataset.name,
         "fastbn_version": fastbn.__version__,
         "split": {"target": job.target, "test_size": job.test_size},
     }
+    if dataset.feature_names is not None:
+        names = {"feature_names": list(dataset.feature_names), "target_name": dataset.target_name}
+        notes |= _if_a_file_holds_them(model, notes, names)
     model.metadata = {**notes, "job": json.loads(json.dumps(dataclasses.asdict(job)))}
     history = model.fit(
         dataset.X_train,
@@ -225,6 +234,24 @@ def _trained(
     )
     model.metadata = notes
     return dataset, model, history
+
+
+def _if_a_file_holds_them(
+    model: BatchNormMLP, notes: dict[str, Any], names: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the names of columns; none, and a note, where a model's file has no space for them."""
+    model.metadata = notes | names
+    try:
+        model.to_bytes()
+    except ValueError:
+        model.metadata = notes
+        model.to_bytes()  # an error if it is not the names
+        complain(
+            "the names of the columns take more space than a model's file has for them: it will "
+            "take columns by position"
+        )
+        return {}
+    return names
 
 
 def _short_name(data: str) -> str:
@@ -268,7 +295,7 @@ def _rows(
     dataset: Dataset,
     model: BatchNormMLP,
     history: History,
-    settings: dict[str, Any],
+    job: Job,
     compiled: bool,
 ) -> list[tuple[str, str]]:
     """Return what was trained, for how long and how well, as rows of the final table."""
@@ -278,8 +305,9 @@ def _rows(
     note = ", compiling included" if compiled else ""
     return [
         ("data", f"{dataset.name}: {counts}, {features} features, {classes} classes"),
+        *target_row(job.data, dataset, job.target),
         ("network", f"{_sizes(model)}, {model.layout.n_parameters:,} parameters"),
-        ("epochs", f"{history.epochs} of at most {settings['epochs']}, {steps:,} steps"),
+        ("epochs", f"{history.epochs} of at most {job.settings['epochs']}, {steps:,} steps"),
         ("time", f"{seconds:.2f} s{note}"),
         (
             "training",

@@ -10,14 +10,15 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from fastbn.cli._columns import feature_names, is_csv, read_csv_for, split_of
 from fastbn.cli._output import (
     check_writable,
     compile_notice,
+    complain,
     listed,
     percent,
     print_rows,
 )
-from fastbn.cli._recipes import TEST_SIZE
 from fastbn.errors import DataFileError
 from fastbn.persistence import whole_file
 
@@ -47,7 +48,8 @@ def evaluate(
     target: Annotated[
         str | None,
         typer.Option(
-            help="Column of the labels in a CSV.", show_default="as in training, or the last one"
+            help="Column of the labels in a CSV, by name, or by number from 0.",
+            show_default="as in training, or the last one",
         ),
     ] = None,
     test_size: Annotated[
@@ -60,24 +62,27 @@ def evaluate(
 ) -> None:
     """Measure loss and accuracy of MODEL on the test part of DATA.
 
-    Data that are not split already are split as they were in training.
+    Data that are not split already are split as they were in training. Columns of a CSV are matched
+    by name where MODEL was trained on one with a header and DATA has one, too; else by position.
     """
     from fastbn import datasets
+    from fastbn._tables import encode_labels
     from fastbn.model import BatchNormMLP
 
     network = BatchNormMLP.load(model)
+    check_classifier(model, network)
     n_features = network.config.layer_sizes[0]
-    trained = split_of(network)
-    target = trained["target"] if target is None else target
-    if all_samples and data.lower().endswith(".csv"):
-        # not split at all, and so of any classes and of any size
-        X, raw = datasets.load_features(data, n_features=n_features, target=target)
-        if raw is None:
-            raise DataFileError(f"{data}: expected {n_features} features and a column of labels")
+    notes: list[str] = []
+    size = split_of(network)["test_size"] if test_size is None else test_size
+    if is_csv(data):
+        X, raw, notes = read_csv_for(data, network, target, labelled=True)
         name = pathlib.Path(data).stem
+        if not all_samples:
+            y, names = encode_labels(data, raw)
+            part = datasets.split(X, y, names, name, size, seed=0)
+            X, raw = part.X_test, np.array(names)[part.y_test]
     else:
-        size = trained["test_size"] if test_size is None else test_size
-        dataset = datasets.load(data, target=target, test_size=size)
+        dataset = datasets.load(data, test_size=size)
         X, y, name = dataset.X_test, dataset.y_test, dataset.name
         if all_samples:
             X, y = np.concatenate([dataset.X_train, X]), np.concatenate([dataset.y_train, y])
@@ -85,6 +90,8 @@ def evaluate(
     if X.shape[1] != n_features:
         raise DataFileError(f"{data}: expected {n_features} features, found {X.shape[1]}")
     labels = class_indices(raw, class_names(network))
+    for note in notes:
+        complain(note)
     with compile_notice():
         loss, accuracy = network.evaluate(X, labels)
     print_rows(
@@ -107,7 +114,7 @@ def predict(
         str | None,
         typer.Option(
             help="Column of a CSV to leave out, such as known labels.",
-            show_default="as in training, where there is a column too many",
+            show_default="as in training, if it is there",
         ),
     ] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Write probabilities too.")] = False,
@@ -115,6 +122,10 @@ def predict(
     """Write the most probable class of every sample of DATA, in the order of the data.
 
     Of data that are split already it takes the test part.
+
+    Columns of a CSV are matched by name where MODEL was trained on one with a header and DATA has
+    one, too: they may be in any order, and others beside them are left alone. Else they are taken
+    by position, all of them.
 
     A CSV has the column label, and with --proba one column p_<class> for each class. An .npz has
     the arrays label and class_names, and proba. An .npy holds the labels, or with --proba the
@@ -126,13 +137,24 @@ def predict(
             param_hint="'--out'",
         )
     check_writable(out, "--out", inputs=[str(model), data])
+    from fastbn import datasets
     from fastbn.model import BatchNormMLP
 
     network = BatchNormMLP.load(model)
+    check_classifier(model, network)
     names = class_names(network)
-    X = features_of(data, network, target)
+    notes: list[str] = []
+    if is_csv(data):
+        X, _, notes = read_csv_for(data, network, target, labelled=False)
+    else:
+        n_features = network.config.layer_sizes[0]
+        X, _ = datasets.load_features(data, n_features=n_features, target=target)
+    for note in notes:
+        complain(note)
     with compile_notice():
         probabilities = network.predict_proba(X)
+    if probabilities.shape[1] < len(names):  # one output tells how probable the second class is
+        probabilities = np.concatenate([1.0 - probabilities, probabilities], axis=1)
     labels = np.array(names)[probabilities.argmax(axis=1)]
     write_predictions(out, labels, probabilities if proba else None, names)
     typer.echo(f"{out}: {len(labels):,} predictions")
@@ -150,7 +172,8 @@ def info(model: Model) -> None:
         ("parameters", f"{network.layout.n_parameters:,}"),
         ("trained", f"{network.steps:,} steps, {network.epochs:,} epochs"),
         ("data", str(metadata.get("data", "unknown"))),
-        ("classes", f"{sizes[-1]}: {listed(class_names(network))}"),
+        features_row(network),
+        outputs_row(network),
         ("written by", f"fastbn {metadata.get('fastbn_version', '(unknown version)')}"),
     ]
     for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
@@ -162,39 +185,53 @@ def info(model: Model) -> None:
     print_rows(rows)
 
 
-def split_of(network: Any) -> dict[str, Any]:
-    """Return how the model's data were split: target and test_size."""
-    stored = network.metadata.get("split")
-    return {
-        "target": None,
-        "test_size": TEST_SIZE,
-        **(stored if isinstance(stored, dict) else {}),
-    }
+def check_classifier(model: pathlib.Path, network: Any) -> None:
+    """Refuse a model whose outputs are numbers or several labels."""
+    kind = output_kind(network)
+    if kind != "classes":
+        what = {
+            "numbers": "numbers (regression)",
+            "labels": "several labels, each yes or no,",
+        }[kind]
+        raise ValueError(
+            f"{model}: expected a model that predicts one class of a sample, got one that predicts "
+            f"{what} with loss {network.config.loss!r}, which the command line does not do yet; in "
+            f"Python BatchNormMLP.load({str(model)!r}) has predict and evaluate"
+        )
 
 
-def features_of(data: str, network: Any, target: str | None) -> np.ndarray:
-    """Return the features to predict from.
+def output_kind(network: Any) -> str:
+    """Return what a model predicts: "classes", "numbers" or "labels", several in a sample."""
+    config = network.config
+    if config.loss == "squared_error":
+        return "numbers"
+    several = config.loss == "sigmoid_cross_entropy" and config.layer_sizes[-1] > 1
+    return "labels" if several else "classes"
 
-    Where no target is given it is that of the training, unless the file has no column for it.
-    """
-    from fastbn import datasets
 
+def outputs_row(network: Any) -> tuple[str, str]:
+    """Return what a model predicts, as a row of a table."""
+    kind, n_outputs = output_kind(network), network.config.layer_sizes[-1]
+    if kind == "numbers":
+        return "outputs", f"{n_outputs}: numbers"
+    if kind == "labels":
+        return "labels", f"{n_outputs}, each yes or no: {listed(class_names(network))}"
+    names = class_names(network)
+    return "classes", f"{len(names)}: {listed(names)}"
+
+
+def features_row(network: Any) -> tuple[str, str]:
+    """Return how many features a model takes, and their names, as a row of a table."""
+    names = feature_names(network)
     n_features = network.config.layer_sizes[0]
-    trained_target = split_of(network)["target"]
-    if target is not None or trained_target is None:
-        return datasets.load_features(data, n_features=n_features, target=target)[0]
-    try:
-        return datasets.load_features(data, n_features=n_features, target=trained_target)[0]
-    except DataFileError:
-        X, labels = datasets.load_features(data, n_features=n_features)
-        if labels is not None:  # the last column would have been dropped, by mistake
-            raise
-        return X
+    return "features", f"{n_features}: {listed(names) if names else 'without names'}"
 
 
 def class_names(network: Any) -> list[str]:
     """Return the names of the model's classes; their numbers where it has no names."""
     n_classes = network.config.layer_sizes[-1]
+    if network.config.loss == "sigmoid_cross_entropy" and n_classes == 1:
+        n_classes = 2
     names = network.metadata.get("class_names")
     if not isinstance(names, list) or len(names) != n_classes:
         return [str(index) for index in range(n_classes)]
