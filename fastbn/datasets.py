@@ -76,16 +76,16 @@ def split(
     """Split off a test part: the same share of every class, at least one sample to train on."""
     test_size = number("test_size", test_size, 0.0, 1.0, open_low=True, open_high=True)
     generator = np.random.default_rng(integer("seed", seed, 0))
-    is_test = np.zeros(y.size, bool)
-    bounds = np.cumsum(np.bincount(y, minlength=len(class_names)))[:-1]
-    for of_class in np.split(np.argsort(y, kind="stable"), bounds):
-        members = generator.permutation(of_class)
-        is_test[members[: min(round(test_size * members.size), members.size - 1)]] = True
-    if not is_test.any():
+    counts = np.bincount(y, minlength=len(class_names))
+    if min(round(test_size * counts.max()), counts.max() - 1) < 1:
         raise DataFileError(
             f"{name}: test_size={test_size:g} of {y.size} samples in {len(class_names)} classes "
             "leaves none to test on"
         )
+    is_test = np.zeros(y.size, bool)
+    for of_class in np.split(np.argsort(y, kind="stable"), np.cumsum(counts)[:-1]):
+        members = generator.permutation(of_class)
+        is_test[members[: min(round(test_size * members.size), members.size - 1)]] = True
     return Dataset(X[~is_test], y[~is_test], X[is_test], y[is_test], class_names, name)
 
 

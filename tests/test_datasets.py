@@ -66,6 +66,20 @@ def test_the_split_is_seeded_and_disjoint():
     assert abs(len(half.X_test) - 1797 / 2) < 10
 
 
+@pytest.mark.parametrize("size", [0.1, 0.5, 0.9])
+def test_the_split_draws_from_each_class_in_turn(rng, size):
+    """Models are evaluated on the samples that they were not trained on, in every version."""
+    y = rng.integers(0, 7, 200)
+    y[y == 6] = 5
+    y[3] = 6  # one sample
+    data = datasets.split(np.arange(200)[:, None], y, tuple("abcdefg"), "t", size, 3)
+    generator, test = np.random.default_rng(3), []
+    for label in range(7):
+        members = generator.permutation(np.flatnonzero(y == label))
+        test += members[: min(round(size * len(members)), len(members) - 1)].tolist()
+    assert data.X_test[:, 0].tolist() == sorted(test)
+
+
 @pytest.mark.parametrize("size", [0, 1, -0.1, "half", np.nan])
 def test_a_test_size_that_is_no_share_is_refused(size):
     with pytest.raises((ValueError, TypeError), match="test_size: "):

@@ -55,6 +55,12 @@ def test_the_parts_add_up_to_the_whole(either):
     assert not found
 
 
+@pytest.mark.parametrize("loss", ["sigmoid_cross_entropy", "squared_error"])
+def test_models_that_predict_no_class_are_profiled(loss):
+    found = profile_training(BatchNormMLP((5, 4, 3), loss=loss), batch_size=8, steps=4, threads=1)
+    assert sum(part.share for part in found.parts) == pytest.approx(found.accounted)
+
+
 def test_a_step_has_no_gap(either):
     for _, step in itertools.groupby(either.events, key=lambda event: (event[0], event[3])):
         inside = list(step)

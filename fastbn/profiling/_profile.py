@@ -226,7 +226,10 @@ class _Runner:
         config, n = model.config, MINIBATCHES * rows
         x = rng.standard_normal((n, config.layer_sizes[0])).astype(model.dtype)
         self._model, self._rows = model, rows
-        self._samples = model.training_samples(x, rng.integers(0, config.layer_sizes[-1], n), None)
+        y = rng.integers(0, config.layer_sizes[-1], n)
+        if not config.predicts_one_class:
+            y = rng.integers(0, 2, (n, config.layer_sizes[-1]))
+        self._samples = model.training_samples(x, y, None)
         self._order = rng.permutation(n)
 
     def seconds(self, logs: list[Any], steps: int) -> float:
