@@ -49,7 +49,9 @@ def encode_labels(
         )
     classes, labels = np.unique(raw, return_inverse=True)
     if classes.size < 2:
-        raise DataFileError(f"{where}: expected at least two classes, found {classes.tolist()!r:.200}")
+        raise DataFileError(
+            f"{where}: expected at least two classes, found {classes.tolist()!r:.200}"
+        )
     labels = labels.reshape(-1).astype(np.int64)
     return labels if codes is None else labels[codes], tuple(str(name) for name in classes)
 
