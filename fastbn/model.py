@@ -356,7 +356,7 @@ class BatchNormMLP:
         callbacks : iterable of callables
             Each is called as ``callback(model, history)`` after an epoch; True stops the fit.
         progress : True, False or "auto"
-            A bar on stderr; "auto" shows it on a terminal where rich is installed.
+            A bar on stderr, if there is one; "auto" shows it on a terminal where rich is installed.
         check_finite : bool
             Look for NaN and infinities in X before training.
         on_divergence : "raise", "stop" or "skip"

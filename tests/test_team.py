@@ -474,6 +474,14 @@ def test_a_trial_is_of_calls_that_had_a_choice(free):
     assert takes(team, slow_alone, 20) == [8] * 20
 
 
+def test_a_trial_ends_though_a_handler_has_raised_at_its_end(free):
+    free.setattr(_threads, "costs", lambda: COSTS)
+    team, near = _threads.TrainingTeam(1e7, 8), {1: 1e-4, 8: 2e-5}
+    takes(team, near, 5)
+    team._trial.append((1, 1e-4))  # and nothing more of `learn`
+    assert takes(team, near, 9) == [8] * 9
+
+
 def test_one_core_is_not_measured(free, rng):
     free.setattr(_threads, "allowed_cores", lambda: 1)
     free.setattr(_threads, "costs", lambda: pytest.fail("measured"))
