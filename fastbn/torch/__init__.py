@@ -23,6 +23,7 @@ from fastbn.torch._modules import (
     LinearBatchNormLeakyReLU,
 )
 from fastbn.torch._optimizers import Adam, AdamW
+from fastbn.torch._quantization import register_fusers
 from fastbn.torch._sync import SyncBatchNorm
 
 __all__ = [
@@ -38,3 +39,5 @@ __all__ = [
     "restore",
     "to_torch",
 ]
+
+register_fusers()

@@ -8,18 +8,23 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from fastbn._checks import flag
 from fastbn.torch._modules import BatchNorm1d, BatchNorm2d, has_global_hooks, is_bare
-
-# Where a module keeps the class that it had.
-ORIGINAL = "_fastbn_original"
+from fastbn.torch._tracing import ORIGINAL, is_traced, refusal
 
 # A module keeps its identity, parameters, buffers, name and hooks: what changes is its class.
 FASTER: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: BatchNorm1d,
     nn.BatchNorm2d: BatchNorm2d,
 }
+
+# Batch norms that become one of those in their first call, as they say in `cls_to_become`.
+LAZY = (nn.LazyBatchNorm1d, nn.LazyBatchNorm2d)
+
+# What `accelerate` leaves in a module.
+MARKS = (ORIGINAL, "least", "cls_to_become")
 
 # Numbers of an input from which a batch norm alone is faster than PyTorch's: below, the call itself
 # takes most of the time.
@@ -40,7 +45,7 @@ class FastSequential(nn.Sequential):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Call the modules one after the other."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or has_global_hooks():
+        if is_traced(input) or has_global_hooks():
             result: torch.Tensor = super().forward(input)
             return result
         x = input
@@ -50,6 +55,9 @@ class FastSequential(nn.Sequential):
             else:
                 x = part.normalize_between(linear, x, activation)  # type: ignore[operator]
         return x
+
+    def __prepare_scriptable__(self) -> None:
+        raise refusal("torch.jit.script", self)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Let copies and pickles find the class, which may have been made at run time."""
@@ -90,7 +98,8 @@ def accelerate(model: nn.Module, *, verbose: bool = True) -> list[str]:
     same function of PyTorch's graph. Modules stay the objects that they are, with the same names,
     parameters, buffers and hooks: an optimizer made before goes on working, and the state
     dictionary has the same keys. Batch norms of another class (a subclass, too) are left alone;
-    what has hooks stays apart. A batch norm that is joined with nothing leaves inputs of fewer than
+    what has hooks stays apart. A lazy batch norm is swapped in its first call, when it becomes one
+    that is not. A batch norm that is joined with nothing leaves inputs of fewer than
     128 x 128 numbers to PyTorch.
 
     Parameters
@@ -109,7 +118,11 @@ def accelerate(model: nn.Module, *, verbose: bool = True) -> list[str]:
     verbose = flag("verbose", verbose)
     lines: dict[Any, str] = {}
     for name, part in model.named_modules():
-        if type(part) in FASTER:
+        if type(part) in LAZY and ORIGINAL not in vars(part):
+            lines[part] = f"{name or type(part).__name__}: {type(part).__name__}"
+            later: Any = part.cls_to_become
+            vars(part).update({ORIGINAL: later, "least": LEAST, "cls_to_become": FASTER[later]})
+        elif type(part) in FASTER:
             lines[part] = f"{name or type(part).__name__}: {type(part).__name__}"
             vars(part).update({ORIGINAL: type(part), "least": LEAST})
             part.__class__ = FASTER[type(part)]
@@ -132,8 +145,10 @@ def restore(model: nn.Module) -> None:
     _refuse_others(model)
     for part in model.modules():
         if ORIGINAL in vars(part):
-            part.__class__ = vars(part).pop(ORIGINAL)
-            del vars(part)["least"]
+            if type(part) not in LAZY:
+                part.__class__ = vars(part)[ORIGINAL]
+            for name in MARKS:
+                vars(part).pop(name, None)
         elif isinstance(part, FastSequential):
             part.__class__ = part._fastbn_original  # type: ignore[assignment]
 
@@ -144,11 +159,18 @@ def _refuse_others(model: Any) -> None:
 
 
 def _join(sequence: nn.Module, lines: dict[Any, str]) -> None:
-    """Let a Sequential join its modules, if there is anything to join, and say what."""
-    for linear, norm, activation in runs(sequence._modules.values()):
+    """Let a Sequential join its modules, if there is anything to join, and say what.
+
+    With a lazy module there may be, as soon as that is of another class.
+    """
+    kind: Any = type(sequence)
+    parts: list[Any] = list(sequence._modules.values())
+    norms = [isinstance(part, (BatchNorm1d, BatchNorm2d, *LAZY)) for part in parts]
+    if any(norms) and any(isinstance(part, LazyModuleMixin) for part in parts):
+        sequence.__class__ = _faster(kind)
+    for linear, norm, activation in runs(parts):
         if linear is None and activation is None:
             continue
-        kind: Any = type(sequence)
         sequence.__class__ = _faster(kind)
         if norm in lines:
             if linear is not None:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.autograd import forward_ad
 from torch.nn import functional
 
 from fastbn import _jit
@@ -16,10 +15,10 @@ from fastbn._openmp import NO_POOL, find_pool
 from fastbn.functional.batchnorm import normalize_nc
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
 from fastbn.kernels.batchnorm import update_running_statistics
-from fastbn.torch._memory import empty_like
+from fastbn.torch._memory import address_of, empty_like
+from fastbn.torch._tracing import PLAIN, is_traced
 
 DTYPES = (torch.float32, torch.float64)
-PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 # An array of each dtype, for kernels that take addresses.
 LIKE: dict[torch.dtype, np.ndarray] = {
@@ -37,7 +36,7 @@ PARALLEL = 32768
 def is_covered(x: Any, *others: torch.Tensor | None) -> bool:
     """Tell whether the kernels take x, and contiguous parameters or buffers of its dtype.
 
-    Plain dense tensors on the CPU, while nothing traces or transforms what is called.
+    Plain dense tensors on the CPU. The caller has asked `is_traced`.
     """
     dtype = x.dtype
     if dtype not in DTYPES or not x.is_cpu or type(x) not in PLAIN:
@@ -50,14 +49,7 @@ def is_covered(x: Any, *others: torch.Tensor | None) -> bool:
             or not other.is_contiguous()
         ):
             return False
-    return x.layout is torch.strided and not (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or forward_ad._current_level >= 0
-        or is_lazy(x)
-    )
+    return x.layout is torch.strided and not is_lazy(x)
 
 
 def is_lazy(x: torch.Tensor) -> bool:
@@ -110,8 +102,6 @@ def leaves_threads_idle(size: int) -> bool:
     return POOL is NO_POOL and threads_for(size) > 1
 
 
-FREED = "expected tensors with memory, got one whose storage was freed"
-
 # A momentum: running statistics are means of all batches.
 MEAN_OF_ALL = math.nan
 
@@ -147,10 +137,10 @@ class BatchNormTraining(torch.autograd.Function):
         (dy,) = grads
         x, weight, bias = ctx.saved_tensors
         stats, recipe = ctx.constants
-        if _is_pytorchs(dy):
+        if is_pytorchs(dy):
             with torch.enable_grad():
                 y = native(x, weight, bias, recipe)
-            return *_differentiable(y, dy, (x, weight, bias)), None
+            return *differentiable(y, dy, (x, weight, bias)), None
         dx, dgamma, dbeta = differentiate(dy, x, weight, bias, stats, recipe.slope, True)
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         return (
@@ -182,11 +172,11 @@ class LinearBatchNormTraining(torch.autograd.Function):
         (dy,) = grads
         x, linear_weight, linear_bias, weight, bias, z = ctx.saved_tensors
         stats, recipe = ctx.constants
-        if _is_pytorchs(dy):
+        if is_pytorchs(dy):
             with torch.enable_grad():
                 y = native(functional.linear(x, linear_weight, linear_bias), weight, bias, recipe)
             inputs = (x, linear_weight, linear_bias, weight, bias)
-            return *_differentiable(y, dy, inputs), None
+            return *differentiable(y, dy, inputs), None
         dz, dgamma, dbeta = differentiate(dy, z, weight, bias, stats, recipe.slope, True)
         needs = ctx.needs_input_grad
         return (
@@ -215,25 +205,22 @@ def _train(
     eps, slope, momentum, mean, var, count = recipe
     running = (0, 0, 0)
     if mean is not None and var is not None and count is not None:
-        running = mean.data_ptr(), var.data_ptr(), count.data_ptr()
-    x_at, gamma_at, beta_at = x.data_ptr(), gamma.data_ptr(), beta.data_ptr()
-    if not (x_at and gamma_at and beta_at):
-        raise RuntimeError(FREED)
+        running = address_of(mean), address_of(var), address_of(count)
     done = train_at(
-        stats, POOL, threads_for(x.numel()), *sizes, x_at, gamma_at, beta_at, eps, slope, momentum,
-        *running, y.data_ptr(),
+        stats, POOL, threads_for(x.numel()), *sizes, address_of(x), address_of(gamma),
+        address_of(beta), eps, slope, momentum, *running, y.data_ptr(),
     )  # fmt: skip
     if not done:
         _train_wide(x, gamma, beta, recipe, y, stats)
     return y, stats
 
 
-def _is_pytorchs(dy: torch.Tensor) -> bool:
-    """Tell whether gradients are to have gradients themselves, or dy is a batch of gradients.
+def is_pytorchs(dy: torch.Tensor) -> bool:
+    """Tell whether gradients are to have gradients themselves, or dy is a batch of them or traced.
 
     Then they are those of PyTorch's own formulas.
     """
-    return torch.is_grad_enabled() or not torch._C._has_storage(dy)
+    return torch.is_grad_enabled() or not torch._C._has_storage(dy) or is_traced(dy)
 
 
 def differentiate(
@@ -244,6 +231,7 @@ def differentiate(
 
     x may be empty. Without `exact` mean and rstd are constants.
     """
+    _check_saved(dy, x, weight, bias, stats)
     if not x.numel():
         return torch.empty_like(x), *x.new_zeros(2, x.shape[1])
     x, sizes = as_kernels_take_it(x)
@@ -253,16 +241,43 @@ def differentiate(
     if dy.stride() != x.stride() or is_lazy(dy):
         dy = torch.empty_like(x).copy_(dy)
     dx, dgamma, dbeta = empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
-    dy_at, x_at, gamma_at, beta_at = (
-        dy.data_ptr(), x.data_ptr(), gamma.data_ptr(), beta.data_ptr(),
-    )  # fmt: skip
-    if not (dy_at and x_at and gamma_at and beta_at):
-        raise RuntimeError(FREED)
     differentiate_at(
-        stats, POOL, threads_for(x.numel()), *sizes, dy_at, x_at, gamma_at, beta_at, slope, exact,
-        dx.data_ptr(), dgamma.data_ptr(), dbeta.data_ptr(),
+        stats, POOL, threads_for(x.numel()), *sizes, address_of(dy), address_of(x),
+        address_of(gamma), address_of(beta), slope, exact, dx.data_ptr(), dgamma.data_ptr(),
+        dbeta.data_ptr(),
     )  # fmt: skip
     return dx, dgamma, dbeta
+
+
+def _check_saved(
+    dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None,
+    stats: np.ndarray,
+) -> None:  # fmt: skip
+    """Refuse what a hook has replaced by tensors that the kernels would read past their ends."""
+    dtype, shape = dy.dtype, dy.shape
+    if (
+        x.shape != shape
+        or stats.shape[1] != shape[1]
+        or dtype not in LIKE
+        or LIKE[dtype].dtype != stats.dtype
+    ):
+        raise RuntimeError(
+            f"batch norm: expected the saved input and its gradient alike, {stats.shape[1]} "
+            f"channels of {stats.dtype}, got {tuple(x.shape)} of {x.dtype} and {tuple(shape)} of "
+            f"{dtype}: a hook has replaced one"
+        )
+    for tensor in (dy, x, weight, bias):
+        if tensor is not None and (tensor.dtype is not dtype or not tensor.is_cpu):
+            raise RuntimeError(
+                f"batch norm: expected saved tensors of {dtype} on the CPU, got {tensor.dtype} on "
+                f"{tensor.device}: a hook has replaced one"
+            )
+    if not have_size(shape[1], (weight, bias)):
+        raise RuntimeError(
+            f"batch norm: expected saved parameters of {shape[1]} numbers, got "
+            f"{[tuple(one.shape) for one in (weight, bias) if one is not None]}: a hook has "
+            "replaced one"
+        )
 
 
 def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -270,7 +285,7 @@ def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     x, sizes = as_kernels_take_it(x)
     mean, var = x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
     if not statistics_at(
-        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, x.data_ptr(), mean.data_ptr(),
+        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, address_of(x), mean.data_ptr(),
         var.data_ptr(),
     ):  # fmt: skip
         axes = [axis for axis in range(x.dim()) if axis != 1]
@@ -286,12 +301,9 @@ def infer(
     x, sizes = as_kernels_take_it(x)
     gamma, beta = vectors(x, weight, bias)
     y = empty_like(x)
-    x_at, gamma_at, beta_at = x.data_ptr(), gamma.data_ptr(), beta.data_ptr()
-    if not (x_at and gamma_at and beta_at):
-        raise RuntimeError(FREED)
     infer_at(
-        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, x_at, gamma_at, beta_at, eps, slope,
-        mean.data_ptr(), var.data_ptr(), y.data_ptr(),
+        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, address_of(x), address_of(gamma),
+        address_of(beta), eps, slope, address_of(mean), address_of(var), y.data_ptr(),
     )  # fmt: skip
     return y
 
@@ -339,7 +351,7 @@ def activate(y: torch.Tensor, slope: float) -> torch.Tensor:
     return functional.relu(y) if slope == 0 else functional.leaky_relu(y, slope)
 
 
-def _differentiable(
+def differentiable(
     y: torch.Tensor, dy: torch.Tensor, inputs: tuple[torch.Tensor | None, ...]
 ) -> list[torch.Tensor | None]:
     """Gradients that have gradients themselves."""

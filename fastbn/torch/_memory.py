@@ -1,4 +1,4 @@
-"""Large results on large pages.
+"""Where tensors lie in memory: addresses for kernels, and large results on large pages.
 
 A new tensor of some megabytes comes from the operating system, often anew for every call, and each
 of its pages is cleared and put into the page table when it is first written. For pages of 4 kB that
@@ -34,3 +34,13 @@ def empty_like(x: torch.Tensor) -> torch.Tensor:
         # advice: where it is not taken, nothing is lost
         _madvise(ctypes.c_void_p(start), ctypes.c_size_t(whole), mmap.MADV_HUGEPAGE)
     return result
+
+
+FREED = "expected tensors with memory for all of their numbers, got one whose storage was resized"
+
+
+def address_of(x: torch.Tensor) -> int:
+    """Where the numbers of a dense tensor begin, of which its storage has to hold all."""
+    if (x.storage_offset() + x.numel()) * x.itemsize > x.untyped_storage().nbytes():
+        raise RuntimeError(FREED)
+    return x.data_ptr()

@@ -23,6 +23,7 @@ from fastbn.torch._functions import (
     normalize,
     normalize_linear,
 )
+from fastbn.torch._tracing import as_leaf, is_traced, refusal
 
 
 def has_global_hooks() -> bool:
@@ -48,7 +49,7 @@ def is_bare(part: torch.nn.Module) -> bool:
 
 def by_pytorch(norm: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
     """Call PyTorch's batch norm; a batch that it refuses is not counted."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if is_traced(x):
         return _BatchNorm.forward(norm, x)
     try:
         return _BatchNorm.forward(norm, x)
@@ -71,11 +72,21 @@ class FastBatchNorm(_BatchNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Normalize a batch: with its own statistics in training, else with the running ones."""
+        if is_traced(input):
+            return self._traced(input)
         if not isinstance(input, torch.Tensor):
             raise TypeError(f"input: expected a tensor, got {type(input).__name__}")
-        if self.least and not torch.jit.is_tracing() and input.numel() < self.least:
+        if self.least and input.numel() < self.least:
             return self._by_pytorch(input, self.slope)
         return self._normalize(input, self.slope)
+
+    def _traced(self, x: torch.Tensor) -> torch.Tensor:
+        """Let a tracer see what it sees of PyTorch's batch norm."""
+        leaf: torch.Tensor | None = as_leaf(self, x) if isinstance(x, torch.fx.Proxy) else None
+        return self._by_pytorch(x, self.slope) if leaf is None else leaf
+
+    def __prepare_scriptable__(self) -> None:
+        raise refusal("torch.jit.script", self)
 
     def normalize_between(
         self, linear: torch.nn.Linear | None, x: torch.Tensor, activation: torch.nn.Module | None
@@ -90,6 +101,9 @@ class FastBatchNorm(_BatchNorm):
         activation : torch.nn.LeakyReLU or torch.nn.ReLU, optional
             Without one the slope is the module's own.
         """
+        if is_traced(x):
+            traced: torch.Tensor = self(x if linear is None else linear(x))
+            return traced if activation is None else activation(traced)
         slope = self.slope
         if activation is not None:
             slope = float(getattr(activation, "negative_slope", 0.0))

@@ -16,19 +16,19 @@ from fastbn.kernels.tensors import GRAD, PARAM, STEP, TOP, M, V, adam_tensors
 from fastbn.torch._functions import (
     DTYPES,
     LIKE,
-    PLAIN,
     POOL,
     is_lazy,
     leaves_threads_idle,
     threads_for,
 )
+from fastbn.torch._memory import address_of
+from fastbn.torch._tracing import PLAIN, is_traced
 
 
 class _Tables(NamedTuple):
     """What a group of parameters was when a step began, as `adam_tensors` takes it."""
 
-    places: list[int]  # of steps, parameters and moments, and numbers of each parameter
-    dtype: torch.dtype | None  # of the parameters
+    places: list[Any]  # `_place` of steps, parameters and moments
     tensors: list[torch.Tensor]  # all that a step changes
     like: np.ndarray  # of the dtype of the parameters
     counter: np.ndarray  # of the dtype of the steps
@@ -63,7 +63,7 @@ class FastAdam(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        tables = [] if torch.compiler.is_compiling() else list(map(self._tables, self.param_groups))
+        tables = [] if is_traced() else list(map(self._tables, self.param_groups))
         if not tables or None in tables:
             _unhooked(super().step)()
             return loss
@@ -83,7 +83,7 @@ class FastAdam(torch.optim.Optimizer):
         if group["capturable"] or group["differentiable"] or hasattr(self, "grad_scale"):
             return None
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else MOMENTS
-        params, sizes, grads, places = [], [], [], []
+        params, grads, places = [], [], []
         dtype, state = None, self.state
         for param in group["params"]:
             grad = param.grad
@@ -95,19 +95,17 @@ class FastAdam(torch.optim.Optimizer):
                 _, *arguments = inspect.signature(self._init_group).parameters
                 self._init_group(group, *(group.get(name, []) for name in arguments))
                 own = state[param]
-            dtype, size = dtype or param.dtype, param.numel()
-            if not _is_plain(grad, dtype) or not param.is_contiguous() or grad.numel() != size:
+            dtype = dtype or param.dtype
+            if not _is_plain(grad, dtype) or not param.is_contiguous() or grad.shape != param.shape:
                 return None
             params.append(param)
-            sizes.append(size)
-            grads.append(grad.data_ptr())
-            places.append(own["step"].data_ptr())
-            places.append(param.data_ptr())
-            places.extend([own[name].data_ptr() for name in names])
-        places += sizes
+            grads.append(address_of(grad))
+            places.append(_place(own["step"]))
+            places.append(_place(param))
+            places.extend([_place(own[name]) for name in names])
         kept: dict[int, _Tables] = self.__dict__.setdefault("_kept", {})
         tables = kept.get(id(group))
-        if tables is None or tables.places != places or tables.dtype is not dtype:
+        if tables is None or tables.places != places:
             tables = _new_tables(params, [state[param] for param in params], names, places)
             if tables is None:
                 return None
@@ -121,8 +119,13 @@ class FastAdam(torch.optim.Optimizer):
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+def _place(x: torch.Tensor) -> tuple[Any, ...]:
+    """What a table depends on: other tensors, or other memory of one, make it anew."""
+    return id(x), x.data_ptr(), x.shape, x.dtype, x.untyped_storage().nbytes()
+
+
 def _new_tables(
-    params: list[Any], states: list[Any], names: Sequence[str], places: list[int]
+    params: list[Any], states: list[Any], names: Sequence[str], places: list[Any]
 ) -> _Tables | None:
     """Make the tables anew; None where a tensor is not as the kernel takes it."""
     counts = [state["step"] for state in states]
@@ -136,15 +139,17 @@ def _new_tables(
             return None
     if not all(_is_plain(one, counter) and one.numel() == 1 for one in counts):
         return None
-    sizes = np.array(places[len(places) - len(params) :], np.int64)
+    sizes = np.array([param.numel() for param in params], np.int64)
     parts = np.zeros(sizes.size + 1, np.int64)
     np.cumsum(-(-sizes // PART), out=parts[1:])
     columns = [STEP, PARAM, M, V, TOP][: 2 + len(names)]
     addresses = np.zeros((sizes.size, 3 + len(names)), np.int64)
-    addresses[:, columns] = np.reshape(places[: len(columns) * sizes.size], (-1, len(columns)))
+    for row, param, state in zip(addresses, params, states, strict=True):
+        row[columns] = list(
+            map(address_of, (state["step"], param, *(state[name] for name in names)))
+        )
     changed = [*params, *(state[name] for state in states for name in ("step", *names))]
-    kind = dtype if params else None
-    return _Tables(places, kind, changed, LIKE[dtype], LIKE[counter], addresses, sizes, parts)
+    return _Tables(places, changed, LIKE[dtype], LIKE[counter], addresses, sizes, parts)
 
 
 def _step(group: dict[str, Any], tables: _Tables, decoupled: bool) -> None:

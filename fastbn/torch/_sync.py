@@ -10,13 +10,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastbn.torch._functions import (
     activate,
+    differentiable,
     differentiate,
     have_size,
     infer,
     is_covered,
+    is_pytorchs,
     statistics,
 )
 from fastbn.torch._modules import FastBatchNorm, by_pytorch
+from fastbn.torch._tracing import is_traced, refusal
+
+TOO_FEW = "Expected more than 1 value per channel when training"
+
+HALVES = (torch.bfloat16, torch.float16)
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -27,6 +34,11 @@ class SyncBatchNorm(_BatchNorm):
     Statistics, forward and backward are those of the joined batch of all processes of the group,
     whose batches may differ in size, or be empty. As in PyTorch the gradients of weight and bias
     are a process's own part of the sum.
+
+    The kernels take float32 and float64. Inputs in bfloat16 or float16, with parameters of that
+    dtype or float32, second derivatives, and what `torch.compile` traces are computed by PyTorch's
+    operations, in float64. Other tracers have nothing for the exchange between processes: they take
+    the module in the mode of prediction.
     """
 
     slope = 1.0  # of the activation that a converted module had
@@ -70,24 +82,40 @@ class SyncBatchNorm(_BatchNorm):
         if x.shape[1] == 0:
             raise ValueError("SyncBatchNorm number of input channels should be non-zero")
         vectors = self.weight, self.bias, self.running_mean, self.running_var
-        if not is_covered(x, *vectors):
-            raise TypeError(f"input: expected float32 or float64 as the module is, got {x.dtype}")
         if not have_size(x.shape[1], vectors):
             raise ValueError(
                 f"input: expected {self.num_features} channels as the module has, got {x.shape[1]}"
             )
+        for vector in vectors:
+            if vector is not None and x.dtype is not vector.dtype:
+                if vector.dtype is torch.float32 and x.dtype in HALVES:
+                    continue
+                raise TypeError(f"input: expected {vector.dtype} as the module is, got {x.dtype}")
+        compiling = torch.compiler.is_compiling()
+        if is_traced(x) and not compiling:
+            raise RuntimeError(
+                "SyncBatchNorm: in training with several processes only torch.compile can trace "
+                "it, and tensors have to be plain: call eval() first"
+            )
         momentum: float = 0.0
         running: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
         if self.track_running_stats and self.num_batches_tracked is not None:
-            share = 1.0 / float(self.num_batches_tracked + 1)
-            momentum = share if self.momentum is None else self.momentum
+            momentum = self.momentum  # type: ignore[assignment]
+            if self.momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked + 1)
             running = self.running_mean, self.running_var
-        result: torch.Tensor = _Synchronized.apply(
-            x, self.weight, self.bias, *running, momentum, self.eps, self.process_group
-        )
+        arguments = x, self.weight, self.bias, *running, momentum, self.eps, self.process_group
+        result: torch.Tensor
+        if compiling or not is_covered(x, *vectors):
+            result = _by_operations(*arguments)
+        else:
+            result = _Synchronized.apply(*arguments)
         if self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         return result
+
+    def __prepare_scriptable__(self) -> None:
+        raise refusal("torch.jit.script", self)
 
     @classmethod
     def convert_sync_batchnorm(cls, module: torch.nn.Module, process_group: Any = None) -> Any:
@@ -116,25 +144,24 @@ class _Synchronized(torch.autograd.Function):
     ) -> torch.Tensor:  # fmt: skip
         count, mean, var = _joined_statistics(x, group)
         if count < 2:
-            raise ValueError(
-                f"Expected more than 1 value per channel when training, got input size {count}"
-            )
+            raise ValueError(f"{TOO_FEW}, got input size {count}")
         rstd = (var + eps).rsqrt()
         mean_, var_ = mean.to(x.dtype), var.to(x.dtype)
         y = infer(x, weight, bias, mean_, var_, eps, 1.0) if x.numel() else torch.empty_like(x)
-        if running_mean is not None and running_var is not None:
-            running_mean.lerp_(mean_, momentum)
-            running_var.lerp_((var * (count / (count - 1))).to(x.dtype), momentum)
-        ctx.save_for_backward(x, weight)
-        ctx.constants = mean, rstd, count, group
+        _follow(running_mean, running_var, mean, var, count, momentum)
+        ctx.save_for_backward(x, weight, bias)
+        ctx.constants = mean, rstd, count, eps, group
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         (dy,) = grads
-        x, weight = ctx.saved_tensors
-        mean, rstd, count, group = ctx.constants
+        x, weight, bias = ctx.saved_tensors
+        mean, rstd, count, eps, group = ctx.constants
+        if is_pytorchs(dy):
+            with torch.enable_grad():
+                y = _by_operations(x, weight, bias, None, None, 0.0, eps, group)
+            return *differentiable(y, dy, (x, weight, bias)), *[None] * 5
         stats = torch.stack([mean, rstd]).to(x.dtype).numpy()
         # this process's sums, and gamma * rstd * dy, which the others do not enter
         dx, dgamma, dbeta = differentiate(dy, x, weight, None, stats, 1.0, exact=False)
@@ -153,6 +180,59 @@ class _Synchronized(torch.autograd.Function):
             dbeta if needs[2] else None,
             *[None] * 5,
         )
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, part: torch.Tensor, group: Any) -> torch.Tensor:
+        ctx.group = group
+        total = part.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        return _Sum.apply(grads[0].contiguous(), ctx.group), None
+
+
+def _by_operations(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None,
+    running_mean: torch.Tensor | None, running_var: torch.Tensor | None,
+    momentum: float, eps: float, group: Any,
+) -> torch.Tensor:  # fmt: skip
+    """`_Synchronized`, differentiable any number of times: PyTorch's operations, in float64."""
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    wide = x.double()
+    own = wide.new_full((1,), x.numel() // x.shape[1])
+    sums = _Sum.apply(torch.cat([wide.sum(axes), own]), group)
+    count = sums[-1]
+    if torch.compiler.is_compiling():
+        torch._assert_async(count > 1, TOO_FEW)
+    elif count < 2:
+        raise ValueError(f"{TOO_FEW}, got input size {int(count)}")
+    mean = sums[:-1] / count
+    wide = wide - mean.view(shape)
+    var = _Sum.apply(wide.square().sum(axes), group) / count
+    y = wide * (var + eps).rsqrt().view(shape)
+    if weight is not None:
+        y = y * weight.double().view(shape)
+    if bias is not None:
+        y = y + bias.double().view(shape)
+    _follow(running_mean, running_var, mean.detach(), var.detach(), count.detach(), momentum)
+    return y.to(x.dtype)
+
+
+def _follow(
+    running_mean: torch.Tensor | None, running_var: torch.Tensor | None, mean: torch.Tensor,
+    var: torch.Tensor, count: Any, momentum: float,
+) -> None:  # fmt: skip
+    """Let running statistics follow those of a batch."""
+    if running_mean is not None and running_var is not None:
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
 
 
 def _joined_statistics(x: torch.Tensor, group: Any) -> tuple[int, torch.Tensor, torch.Tensor]:

@@ -1,0 +1,56 @@
+"""Whether PyTorch, in place of computing, watches which operations are called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+# What holds numbers and nothing else. Subclasses may do anything with an operation.
+PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+# Where an accelerated module keeps the class that it had.
+ORIGINAL = "_fastbn_original"
+
+
+def is_traced(x: Any = None) -> bool:
+    """Tell whether a call has to be made of PyTorch's own operations.
+
+    Then nothing may depend on sizes or addresses, and every operation has to go by PyTorch's
+    dispatcher. Each of these asks for it: `torch.compile` and `torch.export`, `torch.jit.trace`,
+    the transforms of `torch.func`, modes such as `FakeTensorMode` and that of `make_fx`, modes that
+    replace functions, forward-mode differentiation, and an x that is no plain tensor: a subclass,
+    or a proxy of `torch.fx`.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+        or forward_ad._current_level >= 0
+        or (type(x) not in PLAIN and hasattr(type(x), "__torch_function__"))
+    )
+
+
+def as_leaf(module: torch.nn.Module, x: Any) -> Any:
+    """Return the call of a module on a proxy of `torch.fx`, as a node of its graph.
+
+    PyTorch's modules are nodes by their classes' names. The module itself, as the root of the
+    graph, is no node: None.
+    """
+    tracer = x.tracer
+    if type(tracer).__module__.startswith("torch.ao.quantization"):
+        raise refusal("torch.ao.quantization", module)
+    path = tracer.path_of_module(module)
+    return tracer.create_proxy("call_module", path, (x,), {}) if path else None
+
+
+def refusal(who: str, module: torch.nn.Module) -> RuntimeError:
+    """Return the error for who knows PyTorch's modules by their exact classes."""
+    name = type(module).__name__
+    advice = "call fastbn.torch.restore(model) first"
+    if not hasattr(module, ORIGINAL):
+        advice = f"use one of torch.nn in the place of fastbn.torch's {name}"
+    return RuntimeError(f"{who} takes PyTorch's own modules: {advice}")
