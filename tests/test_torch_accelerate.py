@@ -275,6 +275,102 @@ class Named(nn.Sequential):
         self.what = "mine"
 
 
+def lazy_perceptron():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.LazyLinear(9), nn.LazyBatchNorm1d(), nn.ReLU(), nn.LazyLinear(5), nn.BatchNorm1d(5),
+        nn.Linear(5, 4), nn.LazyBatchNorm1d(momentum=0.3),
+    )  # fmt: skip
+
+
+lazily = pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+
+
+@lazily
+def test_lazy_modules():
+    """They are of another class from their first call on: then of one of ours, and joined."""
+    model, plain = lazy_perceptron(), lazy_perceptron()
+    text = repr(model)
+    lines = accelerate(model, verbose=False)
+    assert lines == ["1: LazyBatchNorm1d", "4: BatchNorm1d", "6: LazyBatchNorm1d"]
+    assert accelerate(model, verbose=False) == []
+    assert repr(model) == text
+    assert list(model.state_dict()) == list(plain.state_dict())
+    x = torch.randn(32, 7)
+    for one in (model, plain):
+        torch.manual_seed(1)
+        one(x)
+    assert [type(model[place]) for place in (1, 4, 6)] == [BatchNorm1d] * 3
+    assert type(model[0]) is nn.Linear
+    assert repr(model) == repr(plain)
+    same(model, plain, x, rtol=1e-4, atol=1e-5)
+    assert joined(model, x) == 3
+    assert train(model) == pytest.approx(train(plain), rel=1e-4)
+    restore(model)
+    assert [type(part) for part in model.modules()] == [type(part) for part in plain.modules()]
+    for part in model.modules():
+        assert not {"_fastbn_original", "least", "cls_to_become"} & set(vars(part))
+
+
+@lazily
+def test_lazy_modules_that_are_called_by_name():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d()
+            self.deep = nn.LazyBatchNorm3d()
+
+        def forward(self, x):
+            return self.deep(self.norm(self.conv(x))[..., None])
+
+    model = Net()
+    assert accelerate(model, verbose=False) == ["norm: LazyBatchNorm2d"]
+    model(torch.randn(3, 2, 6, 6))
+    assert type(model.norm) is BatchNorm2d
+    assert type(model.deep) is nn.BatchNorm3d
+
+
+@lazily
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_of_lazy_modules(copied):
+    x = torch.randn(32, 7)
+    model = lazy_perceptron()
+    accelerate(model, verbose=False)
+    for one in (copied(model), model):
+        one(x)
+        assert type(one[1]) is BatchNorm1d
+        other = copied(one)
+        assert type(other[1]) is BatchNorm1d
+        assert joined(other, x) == 3
+        restore(other)
+        assert type(other[1]) is nn.BatchNorm1d
+
+
+@lazily
+def test_lazy_modules_that_are_restored_before_their_first_call():
+    model = lazy_perceptron()
+    accelerate(model, verbose=False)
+    restore(model)
+    plain = lazy_perceptron()
+    assert [type(part) for part in model.modules()] == [type(part) for part in plain.modules()]
+    model(torch.randn(32, 7))
+    assert type(model[1]) is nn.BatchNorm1d
+
+
+@lazily
+def test_states_of_lazy_modules():
+    model, full = lazy_perceptron(), lazy_perceptron()
+    x = torch.randn(32, 7)
+    full(x)
+    accelerate(model, verbose=False)
+    model.load_state_dict(full.state_dict())
+    same(model, full, x, rtol=1e-4, atol=1e-5)
+    assert type(model[1]) is BatchNorm1d
+    other = lazy_perceptron()
+    other.load_state_dict(model.state_dict())
+    same(other, model, x, rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_converted_to_sync_batch_norm():
     x = torch.randn(32, 7)
     for make in (

@@ -92,6 +92,121 @@ def test_as_one_process_with_the_joined_batch(tmp_path, size, shape, dtype, mome
     assert len({out for (out, _), _ in done}) == 1, "all processes have the same bits"
 
 
+OTHERWISE = """
+import warnings
+torch.manual_seed(0)
+whole = 2 + 3 * torch.randn(13, 3, 4, dtype=torch.float64)
+mine = slice(0, 5) if rank == 0 else slice(5, 13)
+dys = torch.randn_like(whole)
+
+def tensors(module, x, batch, second):
+    if not second:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled={autocast}):
+            y = module(x)
+        y.backward(dys[batch].to(y.dtype))
+        return [y, x.grad]
+    y = module(x)
+    (dx,) = torch.autograd.grad((y**3).sum(), x, create_graph=True)
+    return [y, dx, torch.autograd.grad((dx**2).sum(), x)[0]]
+
+def compare(dtype, of_module, tolerance, wrap=lambda module: module, second=False):
+    own, alone = SyncBatchNorm(3).to(of_module), torch.nn.BatchNorm1d(3).to(of_module)
+    call = wrap(own)
+    for _ in range(2):
+        x = whole[mine].to(dtype).requires_grad_()
+        joined = whole.to(dtype).requires_grad_()
+        found = tensors(call, x, mine, second)
+        expected = tensors(alone, joined, slice(None), second)
+        for one, other in zip(found, expected):
+            assert one.dtype == other.dtype == dtype
+            torch.testing.assert_close(one, other[mine], rtol=tolerance, atol=tolerance)
+        for one, other in zip(own.parameters(), alone.parameters()):
+            if one.grad is not None:
+                dist.all_reduce(one.grad)
+                wider = 5 * tolerance  # sums of many
+                torch.testing.assert_close(one.grad, other.grad, rtol=wider, atol=wider)
+            one.grad = other.grad = None
+        for one, other in zip(own.buffers(), alone.buffers()):
+            torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+{calls}
+print("done")
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+# Calls of `compare`: what the kernels do not take, beside PyTorch's plain batch norm.
+CALLS = {
+    "halves": """
+compare(torch.bfloat16, torch.bfloat16, 2e-2)
+compare(torch.float16, torch.float16, 2e-3)
+compare(torch.bfloat16, torch.float32, 1e-5)
+compare(torch.float16, torch.float32, 1e-5)
+""",
+    "autocast": "compare(torch.float32, torch.float32, 1e-5)\n"
+    "compare(torch.bfloat16, torch.float32, 1e-5)",
+    "second derivatives": "compare(torch.float64, torch.float64, 1e-9, second=True)\n"
+    "compare(torch.float32, torch.float32, 1e-3, second=True)",
+    "compiled": """
+for options in ({"backend": "eager", "fullgraph": True}, {"backend": "aot_eager", "dynamic": True}):
+    torch.compiler.reset()
+    compare(torch.float32, torch.float32, 1e-4, lambda module: torch.compile(module, **options))
+    compare(torch.bfloat16, torch.float32, 1e-4, lambda module: torch.compile(module, **options))
+""",
+}
+
+
+@pytest.mark.parametrize("what", CALLS)
+def test_what_the_kernels_do_not_take(tmp_path, what):
+    code = OTHERWISE.replace("{autocast}", str(what == "autocast"))
+    done = run(code.replace("{calls}", CALLS[what]), 2, tmp_path)
+    for (out, errors), status in done:
+        assert (status, out) == (0, "done\n"), errors[-2000:]
+
+
+def test_what_it_refuses(tmp_path):
+    """Before any process waits for another: each line is said by both."""
+    code = """
+    from torch.fx.experimental.proxy_tensor import make_fx
+    module, x = SyncBatchNorm(3), torch.randn(4, 3)
+    for call in (
+        lambda: module(x.double()),
+        lambda: SyncBatchNorm(3).bfloat16()(x),
+        lambda: module(torch.randn(4, 2)),
+        lambda: make_fx(module)(x),
+        lambda: torch.vmap(module)(torch.randn(2, 4, 3)),
+    ):
+        try:
+            call()
+        except (TypeError, ValueError, RuntimeError) as error:
+            print(type(error).__name__, error)
+    assert int(module.num_batches_tracked) == 0
+    """
+    done = run(code, 2, tmp_path)
+    for (out, errors), status in done:
+        assert status == 0, errors[-2000:]
+        lines = out.splitlines()
+        assert (
+            lines[0]
+            == "TypeError input: expected torch.float32 as the module is, got torch.float64"
+        )
+        assert (
+            lines[1]
+            == "TypeError input: expected torch.bfloat16 as the module is, got torch.float32"
+        )
+        assert lines[2] == "ValueError input: expected 3 channels as the module has, got 2"
+        assert lines[3] == lines[4]
+        assert "call eval() first" in lines[3]
+
+
+def test_traces_in_the_mode_of_prediction():
+    from fastbn.torch import SyncBatchNorm
+
+    module, batch = SyncBatchNorm(3).eval(), torch.export.Dim("batch")
+    exported = torch.export.export(module, (torch.randn(8, 3),), dynamic_shapes=({0: batch},))
+    x = torch.randn(50, 3)
+    torch.testing.assert_close(exported.module()(x), module(x))
+
+
 @pytest.mark.parametrize("where", ["all_gather", "all_reduce"])
 def test_a_rank_that_dies_half_way_leaves_no_one_waiting(tmp_path, where):
     """In the forward pass, which gathers, and in the backward pass, which reduces."""

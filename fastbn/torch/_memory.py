@@ -40,7 +40,8 @@ FREED = "expected tensors with memory for all of their numbers, got one whose st
 
 
 def address_of(x: torch.Tensor) -> int:
-    """Where the numbers of a dense tensor begin, of which its storage has to hold all."""
-    if (x.storage_offset() + x.numel()) * x.itemsize > x.untyped_storage().nbytes():
+    """Return where a dense tensor's numbers begin; its storage has to hold all of them."""
+    first = x.storage_offset()
+    if x.nbytes + (first and first * x.itemsize) > x.untyped_storage().nbytes():
         raise RuntimeError(FREED)
     return x.data_ptr()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,13 +29,27 @@ from fastbn.torch._tracing import PLAIN, is_traced
 class _Tables(NamedTuple):
     """What a group of parameters was when a step began, as `adam_tensors` takes it."""
 
-    places: list[Any]  # `_place` of steps, parameters and moments
-    tensors: list[torch.Tensor]  # all that a step changes
+    tensors: list[
+        torch.Tensor
+    ]  # of each parameter: itself, its step and moments; a step changes all
+    places: list[int]  # where they lie
+    shapes: list[Any]  # shapes and dtypes of parameters
+    storages: list[torch.UntypedStorage]  # of the tensors: held, so that no other gets their memory
+    nbytes: list[int]  # of the storages
     like: np.ndarray  # of the dtype of the parameters
     counter: np.ndarray  # of the dtype of the steps
     addresses: np.ndarray
     sizes: np.ndarray
     parts: np.ndarray
+
+    def hold(self, tensors: list[torch.Tensor], places: list[int], shapes: list[Any]) -> bool:
+        """Tell whether these are still the tensors, in the same memory, as long as it was."""
+        return (
+            self.places == places
+            and self.shapes == shapes
+            and all(map(operator.is_, self.tensors, tensors))
+            and [storage.nbytes() for storage in self.storages] == self.nbytes
+        )
 
 
 class FastAdam(torch.optim.Optimizer):
@@ -68,7 +83,7 @@ class FastAdam(torch.optim.Optimizer):
             _unhooked(super().step)()
             return loss
         for group, table in zip(self.param_groups, tables, strict=True):
-            if table is not None and table.places:
+            if table is not None and table.tensors:
                 # PyTorch 2.6 has no such option: there it is AdamW alone that decouples
                 decoupled = group.get("decoupled_weight_decay", isinstance(self, torch.optim.AdamW))
                 _step(group, table, decoupled)
@@ -83,8 +98,12 @@ class FastAdam(torch.optim.Optimizer):
         if group["capturable"] or group["differentiable"] or hasattr(self, "grad_scale"):
             return None
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else MOMENTS
-        params, grads, places = [], [], []
+        tensors: list[torch.Tensor] = []
+        grads: list[int] = []
+        shapes: list[Any] = []
         dtype, state = None, self.state
+        kept: dict[int, _Tables] = self.__dict__.setdefault("_kept", {})
+        tables = kept.pop(id(group), None)
         for param in group["params"]:
             grad = param.grad
             if grad is None:
@@ -95,21 +114,22 @@ class FastAdam(torch.optim.Optimizer):
                 _, *arguments = inspect.signature(self._init_group).parameters
                 self._init_group(group, *(group.get(name, []) for name in arguments))
                 own = state[param]
-            dtype = dtype or param.dtype
-            if not _is_plain(grad, dtype) or not param.is_contiguous() or grad.shape != param.shape:
+            shape, own_dtype = param.shape, param.dtype
+            dtype = dtype or own_dtype
+            if grad.shape != shape or not param.is_contiguous():
                 return None
-            params.append(param)
-            grads.append(address_of(grad))
-            places.append(_place(own["step"]))
-            places.append(_place(param))
-            places.extend([_place(own[name]) for name in names])
-        kept: dict[int, _Tables] = self.__dict__.setdefault("_kept", {})
-        tables = kept.get(id(group))
-        if tables is None or tables.places != places:
-            tables = _new_tables(params, [state[param] for param in params], names, places)
+            place = _gradient_at(grad, dtype)
+            if place is None:
+                return None
+            grads.append(place)
+            shapes += shape, own_dtype
+            tensors += param, own["step"], *[own[name] for name in names]
+        places = [one.data_ptr() for one in tensors]
+        if tables is None or not tables.hold(tensors, places, shapes):
+            tables = _new_tables(tensors, places, shapes, 2 + len(names))
             if tables is None:
                 return None
-            kept[id(group)] = tables
+        kept[id(group)] = tables
         if leaves_threads_idle(int(tables.parts[-1]) * PART):
             return None
         tables.addresses[:, GRAD] = grads
@@ -119,37 +139,49 @@ class FastAdam(torch.optim.Optimizer):
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def _place(x: torch.Tensor) -> tuple[Any, ...]:
-    """What a table depends on: other tensors, or other memory of one, make it anew."""
-    return id(x), x.data_ptr(), x.shape, x.dtype, x.untyped_storage().nbytes()
+def _gradient_at(grad: torch.Tensor, dtype: torch.dtype) -> int | None:
+    """`_is_plain` and `address_of` in one, which every step asks for every gradient."""
+    if (
+        grad.dtype is not dtype
+        or type(grad) not in PLAIN
+        or not grad.is_cpu
+        or grad.layout is not torch.strided
+        or not grad.is_contiguous()
+        or grad.is_neg()
+    ):
+        return None
+    first = grad.storage_offset()
+    if grad.nbytes + (first and first * grad.itemsize) <= grad.untyped_storage().nbytes():
+        return grad.data_ptr()
+    return None if grad._is_zerotensor() else address_of(grad)  # which says what is wrong
 
 
 def _new_tables(
-    params: list[Any], states: list[Any], names: Sequence[str], places: list[Any]
+    tensors: list[torch.Tensor], places: list[int], shapes: list[Any], width: int
 ) -> _Tables | None:
-    """Make the tables anew; None where a tensor is not as the kernel takes it."""
-    counts = [state["step"] for state in states]
-    dtype = params[0].dtype if params else torch.float32
-    counter = counts[0].dtype if counts else torch.float32
-    for param, state in zip(params, states, strict=True):
-        moments = [state[name] for name in names]
+    """Make the tables of rows of `width` tensors; None where one is not as the kernel takes it."""
+    rows = [tensors[first : first + width] for first in range(0, len(tensors), width)]
+    dtype = rows[0][0].dtype if rows else torch.float32
+    counter = rows[0][1].dtype if rows else torch.float32
+    for param, count, *moments in rows:
         if not all(_is_plain(one, dtype) for one in (param, *moments)):
             return None
         if any(one.shape != param.shape for one in moments):
             return None
-    if not all(_is_plain(one, counter) and one.numel() == 1 for one in counts):
-        return None
-    sizes = np.array([param.numel() for param in params], np.int64)
+        if not (_is_plain(count, counter) and count.numel() == 1):
+            return None
+    sizes = np.array([row[0].numel() for row in rows], np.int64)
     parts = np.zeros(sizes.size + 1, np.int64)
     np.cumsum(-(-sizes // PART), out=parts[1:])
-    columns = [STEP, PARAM, M, V, TOP][: 2 + len(names)]
-    addresses = np.zeros((sizes.size, 3 + len(names)), np.int64)
-    for row, param, state in zip(addresses, params, states, strict=True):
-        row[columns] = list(
-            map(address_of, (state["step"], param, *(state[name] for name in names)))
-        )
-    changed = [*params, *(state[name] for state in states for name in ("step", *names))]
-    return _Tables(places, changed, LIKE[dtype], LIKE[counter], addresses, sizes, parts)
+    addresses = np.zeros((sizes.size, 1 + width), np.int64)
+    columns = [PARAM, STEP, M, V, TOP][:width]
+    addresses[:, columns] = np.reshape([address_of(one) for one in tensors], (-1, width))
+    storages = [one.untyped_storage() for one in tensors]
+    nbytes = [storage.nbytes() for storage in storages]
+    return _Tables(
+        tensors, places, shapes, storages, nbytes, LIKE[dtype], LIKE[counter], addresses, sizes,
+        parts,
+    )  # fmt: skip
 
 
 def _step(group: dict[str, Any], tables: _Tables, decoupled: bool) -> None:
