@@ -27,10 +27,11 @@ dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_
 """
 
 
-def run(code, size, folder):
-    """Run the code as so many processes; return what each says."""
+def run(code, size, folder, patience=10):
+    """Run the code as so many processes, which wait for each other so long; return what they say."""
     script = folder / "rank.py"
-    script.write_text(PROLOGUE + textwrap.dedent(code))
+    prologue = PROLOGUE.replace("seconds=10", f"seconds={patience}")
+    script.write_text(prologue + textwrap.dedent(code))
     command = [sys.executable, str(script)]
     processes = [
         subprocess.Popen(
@@ -39,7 +40,7 @@ def run(code, size, folder):
         )
         for rank in range(size)
     ]  # fmt: skip
-    return [(process.communicate(timeout=100), process.returncode) for process in processes]
+    return [(process.communicate(timeout=400), process.returncode) for process in processes]
 
 
 EXACT = """
@@ -158,7 +159,7 @@ for options in ({"backend": "eager", "fullgraph": True}, {"backend": "aot_eager"
 @pytest.mark.parametrize("what", CALLS)
 def test_what_the_kernels_do_not_take(tmp_path, what):
     code = OTHERWISE.replace("{autocast}", str(what == "autocast"))
-    done = run(code.replace("{calls}", CALLS[what]), 2, tmp_path)
+    done = run(code.replace("{calls}", CALLS[what]), 2, tmp_path, patience=200)
     for (out, errors), status in done:
         assert (status, out) == (0, "done\n"), errors[-2000:]
 
