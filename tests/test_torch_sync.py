@@ -28,7 +28,7 @@ dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_
 
 
 def run(code, size, folder, patience=10):
-    """Run the code as so many processes, which wait for each other so long; return what they say."""
+    """Run the code as so many processes, each with so many seconds of patience."""
     script = folder / "rank.py"
     prologue = PROLOGUE.replace("seconds=10", f"seconds={patience}")
     script.write_text(prologue + textwrap.dedent(code))
