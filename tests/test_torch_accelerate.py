@@ -336,14 +336,14 @@ def test_copies_of_lazy_modules(copied):
     x = torch.randn(32, 7)
     model = lazy_perceptron()
     accelerate(model, verbose=False)
-    for one in (copied(model), model):
-        one(x)
-        assert type(one[1]) is BatchNorm1d
-        other = copied(one)
-        assert type(other[1]) is BatchNorm1d
-        assert joined(other, x) == 3
-        restore(other)
-        assert type(other[1]) is nn.BatchNorm1d
+    if copied is not copy.deepcopy:  # which refuses lazy batch norms of PyTorch's own, too
+        model = copied(model)
+    model(x)
+    other = copied(model)
+    assert type(other[1]) is BatchNorm1d
+    assert joined(other, x) == 3
+    restore(other)
+    assert type(other[1]) is nn.BatchNorm1d
 
 
 @lazily
