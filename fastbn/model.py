@@ -99,7 +99,10 @@ class BatchNormMLP:
         Running variances are those of ``n - 1``, as in PyTorch, or of ``n``, as in Keras.
     weighted : bool
         Sample weights count in the statistics of batches and inputs, too, and not in the loss
-        alone: a weight of two is the same as the sample twice.
+        alone: a weight of two is the same as the sample twice. A few heavy samples, of a rare class
+        with a large weight for example, then decide mean and variance of their minibatches: the
+        statistics change from one minibatch to the next, the running ones fit none of them, and
+        predictions may be useless. Leave it False for such weights.
     gradient : "exact" or "detached"
         "detached" takes mean and variance as constants in the backward pass.
     input_normalization : None, "zscore" or "minmax"

@@ -30,6 +30,9 @@ from fastbn.sklearn._run import Run
 SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "lbfgs")
 AUTO_BATCH = 200  # samples, as in scikit-learn
 
+# Dtypes of X that are kept for the model, which scales before it rounds; all else becomes float64.
+X_DTYPES = [np.float64, np.float32, np.uint8]
+
 # What scikit-learn notes of X before the rest is known to be right.
 OF_THE_DATA = ("n_features_in_", "feature_names_in_")
 
@@ -75,7 +78,9 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         X : array-like (samples, features)
         y : array-like (samples,) or (samples, outputs)
         sample_weight : array-like (samples,), optional
-            A sample of weight two counts as two samples, in the statistics of its minibatch, too.
+            Weights of the losses; a minibatch's loss is their weighted mean. Batch norm and the
+            scaling of inputs measure the samples without weights. With ``batch_norm=False`` a
+            weight of two is the same as the sample twice. A sample of weight 0 is left out.
 
         Returns
         -------
@@ -113,7 +118,7 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         given = {"X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
         with naming("X", "y"):
             X, y = validate_data(
-                self, X, y, reset=is_first, multi_output=True, dtype=self._x_dtypes(),
+                self, X, y, reset=is_first, multi_output=True, dtype=X_DTYPES,
                 y_numeric=is_regressor(self),
             )  # fmt: skip
         if y.ndim == 2 and y.shape[1] == 1:
@@ -123,10 +128,12 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
                 sample_weight = _check_sample_weight(
                     sample_weight, X, dtype=np.float64, ensure_non_negative=True
                 )
+            if not sample_weight.any():
+                raise ValueError("sample_weight: expected some above 0, got zeros")
         with invalid_parameters(), naming("random_state"):
             random = check_random_state(self.random_state)
-        sample_weight = self._weights(y, sample_weight)
         facts = self._facts(y, sample_weight, is_first, incremental, **options)
+        sample_weight = self._weights(y, sample_weight, facts)
         if sample_weight is not None:  # a sample without weight is none
             some = sample_weight > 0
             X, y, sample_weight = X[some], y[some], sample_weight[some]
@@ -134,8 +141,9 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         if self.early_stopping:
             (X, y, sample_weight), held = self._split(X, y, sample_weight, random, facts)
         batch_size = self._batch_size(X.shape[0])
-        # samples of a minibatch: one of weight two is two
-        counted = batch_size * (1.0 if sample_weight is None else float(sample_weight.mean()))
+        counted: float = batch_size  # by which the penalty is divided
+        if sample_weight is not None and not self.batch_norm:  # a weight of two is two samples
+            counted *= float(sample_weight.mean())
         with invalid_parameters():
             config = self._config(X.shape[1], counted, facts)
             # a fit that goes on from an earlier one leaves that as it was, should it fail
@@ -264,9 +272,10 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
             "batch_norm_output": self.batch_norm_output,
             "eps": self.batch_norm_eps,
             "momentum": self.batch_norm_momentum,
-            # so that a weight of two is the sample twice: Bessel's correction has no such sense
-            "weighted": True,
-            "unbiased": False,
+            # Batch norm measures the samples as they come: with weights in its statistics, the few
+            # heavy samples of a minibatch would decide them. Of a plain network it is the scaling
+            # of inputs alone.
+            "weighted": not self.batch_norm,
             "input_normalization": self.input_normalization,
             "loss": facts["loss"],
             "label_smoothing": getattr(self, "label_smoothing", 0.0),
@@ -283,18 +292,20 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
             "dtype": self.dtype,
         }
 
-    def _x_dtypes(self) -> list[Any]:
-        """What X is converted to; bytes stay bytes, of which the kernels read a quarter."""
-        return [np.dtype(self.dtype), np.uint8]
-
     # -- prediction --------------------------------------------------------------------------------
 
-    def _logits(self, X: Any) -> np.ndarray:
+    def _logits(self, X: Any) -> tuple[np.ndarray, np.dtype]:
+        """Return what the network gives, in float64, and the dtype that predictions are to have.
+
+        That is X's, as in scikit-learn: float32 of float32, and float64 of all else.
+        """
         check_is_fitted(self)
         with naming("X"):
-            X = validate_data(self, X, reset=False, dtype=self._x_dtypes())
+            X = validate_data(self, X, reset=False, dtype=X_DTYPES)
         with at_most(self.n_threads):
-            return self.model_.predict_logits(X)
+            logits = self.model_.predict_logits(X)
+        dtype = np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
+        return logits.astype(np.float64, copy=False), dtype
 
     # -- what was learned --------------------------------------------------------------------------
 
@@ -303,13 +314,14 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         """Weights (inputs, units) of each layer; input normalization and batch norm are folded in.
 
         So ``activation(X @ coefs_[0] + intercepts_[0])`` is what the first hidden layer says when
-        predicting, as in scikit-learn.
+        predicting, as in scikit-learn. They are computed anew whenever they are read, and
+        read-only: writing to them could not change the network.
         """
         return [weight.T for weight, _ in self._folded()]
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
-        """Biases (units,) of each layer, folded as `coefs_` are."""
+        """Biases (units,) of each layer, folded and read-only as `coefs_` are."""
         return [bias for _, bias in self._folded()]
 
     def _folded(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -334,7 +346,12 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
                 weight = weight * scale
             layers.append((weight, bias))
         layers[-1] = self._with_targets_scaled(*layers[-1])
-        return [(weight.astype(model.dtype), bias.astype(model.dtype)) for weight, bias in layers]
+        return [(self._read_only(weight), self._read_only(bias)) for weight, bias in layers]
+
+    def _read_only(self, array: np.ndarray) -> np.ndarray:
+        array = array.astype(self.model_.dtype)
+        array.flags.writeable = False
+        return array
 
     @property
     def n_layers_(self) -> int:
@@ -373,9 +390,8 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
             )
         return True
 
-    def _weights(self, y: np.ndarray, sample_weight: Any) -> Any:
-        if sample_weight is not None and not sample_weight.any():
-            raise ValueError("sample_weight: expected some above 0, got zeros")
+    def _weights(self, y: np.ndarray, sample_weight: Any, facts: dict[str, Any]) -> Any:
+        """Return the weights of the samples, those of their classes included."""
         return sample_weight
 
     def _with_targets_scaled(

@@ -10,15 +10,14 @@ from scipy import special
 from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from fastbn._targets import to_probabilities
 from fastbn.model import BatchNormMLP
 from fastbn.sklearn._base import BaseBatchNormMLP, naming
 from fastbn.sklearn._callbacks import with_callbacks
+from fastbn.sklearn._class_weight import needs_all_targets, sample_weights
 from fastbn.sklearn._parameters import document
 
 
@@ -35,7 +34,9 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
     label_smoothing : float, default=0.0
         The part of each target that is spread evenly over the classes.
     class_weight : dict or "balanced", optional
-        Weights of the classes, as in `sklearn.linear_model.LogisticRegression`.
+        Weights of the classes, as in `sklearn.linear_model.SGDClassifier`: classes that a dict
+        leaves out weigh 1, and `partial_fit`, which does not know how frequent the classes are,
+        refuses "balanced". Several labels take a list with a dict for each, or "balanced".
 
     Attributes
     ----------
@@ -45,8 +46,8 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
 
     Notes
     -----
-    One of several classes goes by softmax and cross-entropy, and the last layer is normalized, too.
-    Two classes and several labels go by a sigmoid for each output, which is not normalized.
+    One of several classes goes by softmax and cross-entropy; two classes, and several labels, by a
+    sigmoid for each output.
 
     Examples
     --------
@@ -85,7 +86,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         n_iter_no_change: Any = 10,
         max_fun: Any = 15000,
         batch_norm: Any = True,
-        batch_norm_output: Any = True,
+        batch_norm_output: Any = False,
         batch_norm_eps: Any = 1e-5,
         batch_norm_momentum: Any = 0.1,
         negative_slope: Any = 0.01,
@@ -127,8 +128,17 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         Raises
         ------
         TypeError, ValueError
-            As `fit`; `classes` missing in the first call, or others than those of the first.
+            As `fit`; `classes` missing in the first call, or others than those of the first;
+            `class_weight` "balanced".
         """
+        if needs_all_targets(self.class_weight):
+            raise ValueError(
+                f"class_weight: expected None or a dict in partial_fit, got {self.class_weight!r}: "
+                "a part of the data does not tell how frequent the classes are. Use "
+                "compute_class_weight('balanced', classes=classes, y=y) with all targets, or a "
+                "large enough sample of them, and pass the result as class_weight, a dict, or as "
+                "sample_weight"
+            )
         return self._train(X, y, sample_weight, incremental=True, classes=classes)
 
     def _facts(
@@ -193,16 +203,18 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
     def _as_column(self, y: Any) -> np.ndarray:
         return column_or_1d(y.toarray() if issparse(y) else y, warn=True)
 
-    def _weights(self, y: np.ndarray, sample_weight: Any) -> Any:
-        if self.class_weight is not None:
-            by_class = compute_sample_weight(self.class_weight, y)
-            if not (np.isfinite(by_class).all() and (by_class >= 0).all() and by_class.any()):
-                raise ValueError(
-                    "class_weight: expected finite numbers from 0 on, and some above it, got "
-                    f"{self.class_weight!r:.200}"
-                )
-            sample_weight = by_class if sample_weight is None else by_class * sample_weight
-        return super()._weights(y, sample_weight)
+    def _weights(self, y: np.ndarray, sample_weight: Any, facts: dict[str, Any]) -> Any:
+        if self.class_weight is None:
+            return sample_weight
+        weights = sample_weights(self.class_weight, y, facts["classes_"])
+        if sample_weight is not None:
+            weights = weights * sample_weight
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+            raise ValueError(
+                "class_weight: expected finite numbers from 0 on, and some above it, got "
+                f"{self.class_weight!r:.200}"
+            )
+        return weights
 
     def _strata(self, y: np.ndarray, facts: dict[str, Any]) -> Any:
         # as scikit-learn does: two classes alone
@@ -227,7 +239,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         -------
         array (samples,) of classes, or (samples, labels) of 0 and 1
         """
-        return self._decided(self._logits(X), vars(self))
+        return self._decided(self._logits(X)[0], vars(self))
 
     def _decided(self, logits: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
         if facts["_is_multilabel"]:
@@ -249,11 +261,12 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         -------
         array (samples, classes) or (samples, labels)
         """
-        logits = self._logits(X)
-        if self._is_one_of_two:
-            return special.expit(self._both(logits))
-        to_probabilities(logits, self.model_.config)
-        return logits
+        logits, dtype = self._logits(X)
+        if self._is_one_of_several:
+            p = special.softmax(logits, axis=1)
+        else:
+            p = special.expit(self._of_each(logits))
+        return p.astype(dtype, copy=False)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of `predict_proba`.
@@ -266,20 +279,24 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         -------
         array (samples, classes) or (samples, labels)
         """
-        logits = self._logits(X)
-        if self._is_one_of_two:
-            return special.log_expit(self._both(logits))
-        if self._is_multilabel:
-            return special.log_expit(logits)
-        return special.log_softmax(logits, axis=1)
+        logits, dtype = self._logits(X)
+        if self._is_one_of_several:
+            log_p = special.log_softmax(logits, axis=1)
+        else:
+            log_p = special.log_expit(self._of_each(logits))
+        return log_p.astype(dtype, copy=False)
 
     @property
-    def _is_one_of_two(self) -> bool:
-        return not self._is_multilabel and self.model_.config.layer_sizes[-1] == 1
+    def _is_one_of_several(self) -> bool:
+        return self.model_.config.predicts_one_class
 
-    def _both(self, logits: np.ndarray) -> np.ndarray:
-        """Logits of each class against the other; there may be one class alone."""
-        return np.hstack([-logits, logits])[:, -len(self.classes_) :]
+    def _of_each(self, logits: np.ndarray) -> np.ndarray:
+        """Logits of each label, or of each of two classes; a class that is alone is certain."""
+        if self._is_multilabel:
+            return logits
+        if len(self.classes_) == 1:
+            return np.full_like(logits, np.inf)
+        return np.hstack([-logits, logits])
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -10,8 +10,9 @@ PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(100,)
     solver : "adam", "adamw", "sgd", "rmsprop" or "lbfgs", default="adam"
         "lbfgs" takes all samples at once, and stands for "adam" here, with a warning.
     alpha : float, default=0.0001
-        Strength of the L2 penalty on the weights, ``alpha / 2 * |W|^2`` for each minibatch. With
-        "adamw" the decoupled decay of the weights.
+        Strength of the L2 penalty on the weights: ``alpha / 2 * |W|^2``, divided by the samples of
+        a minibatch, is added to its loss. With ``batch_norm=False`` a sample counts by its weight,
+        as in scikit-learn. With "adamw" the decoupled decay of the weights.
     batch_size : int or "auto", default="auto"
         "auto" is ``min(200, samples)``.
     learning_rate : "constant", "invscaling" or "adaptive", default="constant"
@@ -48,8 +49,9 @@ PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(100,)
         Without effect: of scikit-learn's "lbfgs".
     batch_norm : bool, default=True
         Without it every layer has a bias instead.
-    batch_norm_output : bool, default=True
-        Normalize the last layer too, where it goes by softmax.
+    batch_norm_output : bool, default=False
+        Normalize the last layer too, where it goes by softmax. This bounds how far apart the
+        outputs of a minibatch can be, and often costs accuracy (docs/experiments.md).
     batch_norm_eps, batch_norm_momentum : float, default=1e-5, 0.1
         The momentum is the weight of the new batch in the running statistics.
     negative_slope : float, default=0.01
@@ -70,7 +72,7 @@ PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(100,)
 ATTRIBUTES = """model_ : BatchNormMLP
         The network.
     coefs_, intercepts_ : lists of arrays (inputs, units) and (units,)
-        The network as a plain one: input normalization and batch norm are folded in.
+        The network as a plain one: input normalization and batch norm are folded in. Read-only.
     loss_, best_loss_ : float
         Of the last epoch, and the least; without the penalty. `best_loss_` is None with
         `early_stopping`.

@@ -74,7 +74,7 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         n_iter_no_change: Any = 10,
         max_fun: Any = 15000,
         batch_norm: Any = True,
-        batch_norm_output: Any = True,
+        batch_norm_output: Any = False,
         batch_norm_eps: Any = 1e-5,
         batch_norm_momentum: Any = 0.1,
         negative_slope: Any = 0.01,
@@ -124,7 +124,8 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         -------
         array (samples,), or (samples, outputs) where there are several
         """
-        return self._unscaled(self._logits(X), vars(self))
+        logits, dtype = self._logits(X)
+        return self._unscaled(logits, vars(self)).astype(dtype, copy=False)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -143,7 +144,10 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
                 )
             mean, scale = self.target_mean_, self.target_scale_
         else:
-            mean, scale = _location_and_scale(y.reshape(len(y), -1), sample_weight)
+            columns = y.reshape(len(y), -1)
+            if sample_weight is not None and self.batch_norm:  # statistics are without weights
+                columns, sample_weight = columns[sample_weight > 0], None
+            mean, scale = _location_and_scale(columns, sample_weight)
         return {
             "n_outputs_": outputs,
             "loss": self.loss,
