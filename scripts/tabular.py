@@ -81,7 +81,9 @@ def fit_torch(X: np.ndarray, y: np.ndarray, seed: int) -> Predict:
     outputs = classes.size if classes.size > 2 else 1
     loss = "softmax_cross_entropy" if outputs > 1 else "sigmoid_cross_entropy"
     sizes = (X.shape[1], *HIDDEN, outputs)
-    net, _ = BatchNormMLP(sizes, activation="relu", loss=loss, seed=seed).to_torch()
+    net, _ = BatchNormMLP(
+        sizes, activation="relu", loss=loss, seed=seed, batch_norm_output=False
+    ).to_torch()
     matrices = [p for p in net.parameters() if p.dim() > 1]
     vectors = [p for p in net.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": ALPHA / BATCH}, {"params": vectors}]

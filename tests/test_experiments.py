@@ -11,7 +11,15 @@ import pytest
 from cases import JIT_DISABLED
 
 from fastbn import experiments
-from fastbn.experiments import _runs, convergence, gradient, normalization, optimizers, shift
+from fastbn.experiments import (
+    _runs,
+    convergence,
+    gradient,
+    normalization,
+    optimizers,
+    output,
+    shift,
+)
 from fastbn.experiments._runs import Run, fastest, quick_setting, spread, verdict
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="takes the compiler")
@@ -116,6 +124,33 @@ def test_the_exact_gradient_is_the_better_one_on_digits():
         finding == "at lr 0.005 the exact gradient ends with the better test accuracy: yes"
         for finding in result.findings
     )
+
+
+def test_calibration_beside_its_definition(rng):
+    confidence = rng.uniform(0.1, 1.0, 1000)
+    confidence[:3] = 0.1, 0.3, 1.0
+    correct = rng.uniform(size=1000) < confidence**2
+    said = output.Outputs(0.0, 0.0, confidence, correct, confidence)
+    accuracies, error = said.reliability(), 0.0
+    for i in range(output.BINS):
+        low, high = i / output.BINS, (i + 1) / output.BINS
+        last = i == output.BINS - 1
+        inside = (confidence >= low) & ((confidence < high) | last)
+        if not inside.any():
+            assert np.isnan(accuracies[i])
+            continue
+        assert accuracies[i] == pytest.approx(correct[inside].mean())
+        error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    assert said.calibration_error() == pytest.approx(error)
+    assert 0.1 < error < 0.25
+
+
+def test_normalized_outputs_are_less_confident_on_digits():
+    result = experiments.run("output", quick=True)
+    assert result.findings[-3:-1] == [
+        "after 20 epochs normalized outputs have the smaller margins: yes",
+        "after 20 epochs normalized outputs have the smaller calibration error: no, the opposite",
+    ]
 
 
 @pytest.mark.parametrize(

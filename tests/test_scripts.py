@@ -95,6 +95,22 @@ def test_the_table_of_estimators(data):
     assert all(float(cell.removesuffix(" s")) > 0 for cell in cells[2::2])
 
 
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.parametrize("way", ["fit", "partial_fit"])
+@pytest.mark.parametrize("kind", ["two classes", "three classes", "three labels"])
+def test_the_table_of_rare_classes(monkeypatch, kind, way):
+    """Three networks learn a weighted rare class about as well."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    script = load("rare_classes")
+    monkeypatch.setattr(script, "EPOCHS", 4)
+    line = script.compare(kind, way, 0.05, 50, 1)
+    cells = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert cells[:4] == [kind, way, "5%", "50"]
+    aucs = [float(cell) for cell in cells[4:7]]
+    assert min(aucs) > 0.85
+    assert float(cells[7]) == pytest.approx(aucs[0] - max(aucs[1:]), abs=0.0011)
+
+
 def test_the_table_of_pools():
     pytest.importorskip("torch", reason="PyTorch is not installed")
     lines = load("torch_pools").compare(1, 3)

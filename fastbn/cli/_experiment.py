@@ -18,7 +18,9 @@ from fastbn.cli._output import (
 )
 from fastbn.errors import MissingExtraError
 
-NAMES = ("convergence", "gradient", "normalization", "shift", "batch-size", "optimizers")
+NAMES = (
+    "convergence", "gradient", "normalization", "shift", "batch-size", "optimizers", "output",
+)  # fmt: skip
 
 
 def experiment(

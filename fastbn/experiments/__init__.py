@@ -16,6 +16,7 @@ from fastbn.experiments import (
     gradient,
     normalization,
     optimizers,
+    output,
     shift,
 )
 from fastbn.experiments._result import Result
@@ -28,6 +29,7 @@ EXPERIMENTS: dict[str, Callable[[Setting], Result]] = {
     "shift": shift.run,
     "batch-size": batch_size.run,
     "optimizers": optimizers.run,
+    "output": output.run,
 }
 
 

@@ -50,8 +50,9 @@ PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(100,)
     batch_norm : bool, default=True
         Without it every layer has a bias instead.
     batch_norm_output : bool, default=False
-        Normalize the last layer too, where it goes by softmax. This bounds how far apart the
-        outputs of a minibatch can be, and often costs accuracy (docs/experiments.md).
+        Normalize the last layer too, where it goes by softmax. Its outputs then lie closer
+        together, which makes probabilities less sure (docs/experiments.md), and costs accuracy
+        where classes overlap.
     batch_norm_eps, batch_norm_momentum : float, default=1e-5, 0.1
         The momentum is the weight of the new batch in the running statistics.
     negative_slope : float, default=0.01
