@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from commands import KINDS, QUICK, rows, run, samples, succeed
 
+from fastbn import _progress
 from fastbn.model import BatchNormMLP
 
 NAMES = ["length", "width", "weight", "age"]
@@ -29,6 +30,7 @@ def write(path, columns, *, header=True):
 def insects(tmp_path, monkeypatch):
     """The columns of a data set, and models that were trained on it with and without names."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_progress, "_announced", True)  # no note where something is compiled
     X, y = samples()
     columns = {**dict(zip(NAMES, X.T.tolist(), strict=True)), "kind": np.array(KINDS)[y].tolist()}
     for header in (True, False):

@@ -13,7 +13,6 @@ from sklearn.datasets import make_gaussian_quantiles
 from sklearn.model_selection import train_test_split
 from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.tree import DecisionTreeClassifier
 
 from fastbn.sklearn import BatchNormMLPClassifier, BatchNormMLPRegressor
 
@@ -105,6 +104,9 @@ def test_a_large_offset_is_scaled_in_float64(rng):
 
 # -- one class alone -------------------------------------------------------------------------------
 
+# Its probability, and the second column that scikit-learn's MLPClassifier has there too.
+CERTAIN, LOG_CERTAIN = np.tile([1.0, 0.0], (80, 1)), np.tile([0.0, -np.inf], (80, 1))
+
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -112,19 +114,18 @@ def test_a_class_that_is_alone_is_certain(rng, dtype, early_stopping):
     X = rng.standard_normal((60, 4)).astype(dtype)
     y = np.array(["spam"] * 60)
     model = BatchNormMLPClassifier(**FAST, early_stopping=early_stopping, warm_start=True)
-    tree = DecisionTreeClassifier().fit(X, y)
     for _ in range(2):  # and goes on
         model.fit(X, y)
         assert list(model.classes_) == ["spam"]
         assert np.array_equal(model.predict(X), y)
-        assert np.array_equal(model.predict_proba(X), tree.predict_proba(X))
-        assert np.array_equal(model.predict_log_proba(X), np.zeros((60, 1)))
+        assert np.array_equal(model.predict_proba(X), CERTAIN[:60])
+        assert np.array_equal(model.predict_log_proba(X), LOG_CERTAIN[:60])
         assert model.predict_proba(X).dtype == model.predict_log_proba(X).dtype == dtype
         assert model.score(X, y) == 1
     parts = BatchNormMLPClassifier(**FAST, class_weight={"spam": 2})
     for _ in range(3):
         parts.partial_fit(X, y, classes=["spam"])
-    assert np.array_equal(parts.predict_proba(X), np.ones((60, 1)))
+    assert np.array_equal(parts.predict_proba(X), CERTAIN[:60])
     assert np.array_equal(parts.predict(X), y)
 
 
@@ -137,11 +138,14 @@ def test_a_label_that_is_constant(rng):
         assert np.array_equal(said[:, 1:], Y[:, 1:])
         assert (said[:, 0] == Y[:, 0]).mean() > 0.8
     p = MultiOutputClassifier(model).fit(X, Y).predict_proba(X)
-    assert [one.shape for one in p] == [(80, 2), (80, 1), (80, 1)]
-    assert np.array_equal(p[1], np.ones((80, 1)))
+    assert [one.shape for one in p] == [(80, 2)] * 3
+    assert np.array_equal(p[1], CERTAIN)
     parts = MultiOutputClassifier(model).partial_fit(X, Y, classes=[[0, 1], [0], [1]])
     assert np.array_equal(parts.predict(X)[:, 1:], Y[:, 1:])
-    assert np.array_equal(parts.predict_proba(X)[2], np.ones((80, 1)))
+    assert np.array_equal(parts.predict_proba(X)[2], CERTAIN)
+    chain = ClassifierChain(model).fit(X, Y)
+    assert chain.predict_proba(X).shape == (80, 3)
+    assert np.array_equal(chain.predict_proba(X)[:, 2], np.ones(80))
     assert model.fit(X, Y).predict_proba(X).shape == (80, 3)  # several labels of one network
 
 

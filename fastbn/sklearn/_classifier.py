@@ -260,6 +260,8 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         Returns
         -------
         array (samples, classes) or (samples, labels)
+            A class that is alone has the probability 1. As in scikit-learn's MLPClassifier there is
+            a second column then, of zeros, which ClassifierChain asks for.
         """
         logits, dtype = self._logits(X)
         if self._is_one_of_several:
@@ -295,7 +297,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         if self._is_multilabel:
             return logits
         if len(self.classes_) == 1:
-            return np.full_like(logits, np.inf)
+            return np.full((len(logits), 2), [np.inf, -np.inf], logits.dtype)
         return np.hstack([-logits, logits])
 
     def __sklearn_tags__(self) -> Any:
