@@ -15,6 +15,7 @@ import numpy as np
 from fastbn import persistence
 from fastbn._checks import choice, flag, integer, number, shown
 from fastbn._history import STOP_REASONS, FitState, History
+from fastbn._inputs import Data, InputScaling
 from fastbn._state import (
     BEST,
     COUNTS,
@@ -26,8 +27,8 @@ from fastbn._state import (
     layout_of,
     read_state,
 )
+from fastbn._targets import TargetScaling
 from fastbn.errors import ModelFileError
-from fastbn.kernels.network import Samples
 from fastbn.training import Plan, minibatch_bounds
 
 INTEGERS = ("steps", "skipped")  # lists of the history; the others are of float
@@ -51,7 +52,7 @@ class CheckpointFile:
 
     def __init__(
         self, model: Any, path: str | os.PathLike[str], every: int | None, plan: Plan,
-        samples: Samples, validation: Iterable[np.ndarray] | None,
+        data: Data, validation: Data | None,
     ) -> None:  # fmt: skip
         """Refuse what could not be written."""
         self.path, self.every = persistence.writable_file(path, "checkpoint"), every
@@ -63,9 +64,10 @@ class CheckpointFile:
             said = f"checkpoint: cannot write in the folder {folder} ({error.strerror})"
             raise OSError(error.errno, said) from None
         self._model, self._plan = model, plan
-        self._rows = np.diff(minibatch_bounds(len(samples.x), plan.batch_size))
+        self._rows = np.diff(minibatch_bounds(len(data.x), plan.batch_size))
         self._found: tuple[FitState, dict[str, Any], int, dict[str, Any]] | None = None
         rule = plan.early_stopping
+        scalings = model.scaling, model.target_scaling
         self._facts = {
             "epochs": plan.epochs,
             "batch_size": plan.batch_size,
@@ -73,9 +75,9 @@ class CheckpointFile:
             "shuffle": plan.shuffle,
             "early_stopping": None if rule is None else dataclasses.asdict(rule),
             "until_accuracy": plan.until_accuracy,
-            "samples": len(samples.x),
-            "data": checksum([samples.x, samples.labels, samples.targets, samples.weight]),
-            "validation_data": None if validation is None else checksum(validation),
+            "samples": len(data.x),
+            "data": checksum(data.contents(*scalings)),
+            "validation_data": validation and checksum(validation.contents(*scalings)),
         }
         keeps_best = rule is not None and rule.restore_best
         model.to_bytes()  # which is smaller, and its header may be so much smaller, too
@@ -106,13 +108,15 @@ class CheckpointFile:
         }
         return fit, tensors
 
-    def read(self, samples: Samples) -> Samples:
-        """Read the checkpoint, if there is one; return the samples with its scaling of inputs.
+    def read(
+        self, inputs: InputScaling, outputs: TargetScaling
+    ) -> tuple[InputScaling, TargetScaling]:
+        """Read the checkpoint, if there is one; return its scalings in the place of those given.
 
         An error where it is damaged, or of another model or fit. The model is left as it is.
         """
         if not self.path.exists():
-            return samples
+            return inputs, outputs
         with persistence.open_model(self.path) as file:
             header = Header.from_dict(self.path, file.header)
             layout_of(file, header)
@@ -130,11 +134,20 @@ class CheckpointFile:
             tensors = self._tensors_of(file)
             if state.best_state is not None:
                 state.best_state.update(self._tensors_of(file, BEST))
-        counts = {"steps": header.steps, "input_is_fitted": header.input_is_fitted}
+        counts = {
+            "steps": header.steps,
+            "input_is_fitted": header.input_is_fitted,
+            "target_is_fitted": header.target_is_fitted,
+        }
         # an epoch that has begun has drawn its order, and draws the same one again
         epochs = header.epochs - state.has_begun
         self._found = state, {**tensors, **counts}, epochs, header.metadata
-        return samples._replace(center=tensors["input.center"], scale=tensors["input.scale"])
+        center, scale = tensors["input.center"], tensors["input.scale"]
+        inputs = dataclasses.replace(inputs, center=center, scale=scale)
+        if outputs.mode is not None:
+            center, scale = tensors["target.center"], tensors["target.scale"]
+            outputs = dataclasses.replace(outputs, center=center, scale=scale)
+        return inputs, outputs
 
     def counts(self) -> tuple[int, int]:
         """Return steps and epochs of the model at the start of the fit."""
@@ -189,11 +202,13 @@ class CheckpointFile:
         if type(state.best) is not float or math.isnan(state.best):
             raise TypeError(f"best: expected a number, got {state.best!r:.80}")
         if state.best_state is not None:
+            counts = {"target_is_fitted": True} | state.best_state  # of before there was one
             state.best_state = {
-                "steps": integer("best_counts.steps", state.best_state["steps"], 0, MAX_COUNT),
-                "input_is_fitted": flag(
-                    "best_counts.input_is_fitted", state.best_state["input_is_fitted"]
-                ),
+                "steps": integer("best_counts.steps", counts["steps"], 0, MAX_COUNT),
+                **{
+                    name: flag(f"best_counts.{name}", counts[name])
+                    for name in ("input_is_fitted", "target_is_fitted")
+                },
             }
         known = {f"{FIT}{name}" for name in ("losses", "correct", *LISTS)}
         if state.best_state is not None:
@@ -245,7 +260,8 @@ class CheckpointFile:
         tensors = {
             name: tensor for name, tensor in self._model.snapshot().items() if name not in COUNTS
         }
-        for name, (dtype, shape) in expected_tensors(self._model.layout, self._model.dtype).items():
+        expected = expected_tensors(self._model.layout, self._model.config)
+        for name, (dtype, shape) in expected.items():
             check_shape(file, prefix + name, dtype, shape)
         read_state(file, tensors, prefix)
         return tensors

@@ -153,18 +153,24 @@ def labels_array(name: str, value: Any, shape: tuple[int, ...], n_classes: int) 
     return kernel_input(array.astype(np.int64, copy=False))
 
 
-def targets_array(
-    name: str, value: Any, shape: tuple[int, int], dtype: np.dtype, low: float, high: float
-) -> np.ndarray:
-    """Return finite targets in [low, high] as (samples, outputs); (samples,) stands for one."""
+def target_matrix(name: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
+    """Return numbers as (samples, outputs); (samples,) stands for one output."""
     array = as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
     if array.shape != shape and not (shape[1] == 1 and array.shape == shape[:1]):
         also = f" or ({shape[0]},)" if shape[1] == 1 else ""
         raise ValueError(f"{name}: expected shape {shape}{also}, got {array.shape}")
+    return array.reshape(shape)
+
+
+def targets_array(
+    name: str, value: Any, shape: tuple[int, int], dtype: np.dtype, low: float, high: float
+) -> np.ndarray:
+    """Return finite targets in [low, high] as (samples, outputs); (samples,) stands for one."""
+    array = target_matrix(name, value, shape)
     with np.errstate(over="ignore"):  # what does not fit the dtype is refused below
-        targets = kernel_input(array.astype(dtype, order="C", copy=False).reshape(shape))
+        targets = kernel_input(array.astype(dtype, order="C", copy=False))
     if not targets.size:
         return targets
     least, most = targets.min(), targets.max()

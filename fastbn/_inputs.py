@@ -1,14 +1,26 @@
-"""The model's inputs: the feature matrix, and its scaling by what the training data measured."""
+"""The data that a model is given: checked features, their scaling, and what the kernels take."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastbn._checks import as_array, kernel_input
+from fastbn._scaling import (
+    ROWS,
+    Scaling,
+    blocks,
+    float64_blocks,
+    inverses,
+    minimum_and_range,
+    moments,
+    refuse_nonfinite,
+    rows_at_once,
+)
+from fastbn._targets import TargetScaling
 from fastbn.functional.preprocessing import (
     fit_min_max,
     fit_standard,
@@ -16,17 +28,19 @@ from fastbn.functional.preprocessing import (
     min_max_scales,
     standard_scales,
 )
+from fastbn.kernels.network import Samples
 
-# Rows that are looked at at once, where an array of all would be as large as the data.
-ROWS = 4096
+__all__ = ["ROWS", "Data", "InputScaling", "TrainingSamples", "feature_matrix"]
 
 
 def feature_matrix(
-    name: str, value: Any, n_features: int, dtype: np.dtype, check_finite: bool = True
+    name: str, value: Any, n_features: int, scaling: InputScaling, check_finite: bool = True
 ) -> np.ndarray:
-    """Return `value` as a contiguous matrix (samples, n_features) of `dtype`, all of it finite.
+    """Return `value` as a matrix (samples, n_features), all of it finite.
 
-    Bytes stay bytes, a quarter of what would have to be read: the kernels convert what they gather.
+    It is contiguous and of the model's dtype, or bytes, a quarter of what would have to be read:
+    the kernels convert what they gather. Where the scaling is to be done in float64, it is the
+    array as it came.
     """
     array = as_array(name, value)
     if array.dtype.kind not in "fiub":
@@ -35,46 +49,90 @@ def feature_matrix(
         raise ValueError(f"{name}: expected shape (samples, {n_features}), got {array.shape}")
     if array.dtype == np.uint8:
         return kernel_input(array)
-    with np.errstate(over="ignore"):  # what does not fit the dtype is refused below
-        matrix = kernel_input(array.astype(dtype, order="C", copy=False))
-    for start in range(0, len(matrix) * check_finite, ROWS):  # as much as a cache holds
-        finite = np.isfinite(matrix[start : start + ROWS])
-        if not finite.all():
-            row = start + int(np.flatnonzero(~finite.all(axis=1))[0])
-            raise ValueError(f"{name}: expected finite numbers of {dtype}, got others in row {row}")
-    return matrix
+    dtype = scaling.dtype
+    if scaling.is_wide(array):
+        dtype = np.dtype(np.float64)
+    else:
+        with np.errstate(over="ignore"):  # what does not fit the dtype is refused below
+            array = kernel_input(array.astype(dtype, order="C", copy=False))
+    if check_finite:
+        refuse_nonfinite(name, array, dtype, f"finite numbers of {dtype}")
+    return array
 
 
-def blocks(x: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
-    """Yield x (N, C), or some rows of it, from a part of the rows at a time."""
-    n = len(x) if rows is None else len(rows)
-    for start in range(0, n, ROWS):
-        part = slice(start, start + ROWS)
-        yield x[part] if rows is None else x[rows[part]]
+@dataclasses.dataclass(frozen=True)
+class InputScaling(Scaling):
+    """The scaling of the features by z-scores, or to the range from 0 to 1.
 
-
-def weighted_moments(
-    x: np.ndarray, weight: np.ndarray, rows: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and variance of each column of x, or some rows of it, in float64 and by blocks.
-
-    All is measured from the first row, so that a constant column has the variance 0. Without a
-    BLAS, whose bits may depend on its threads.
+    Data of the model's dtype, and bytes, are scaled by the kernels as they gather a minibatch.
+    Other data are scaled in float64 before they are rounded to the model's dtype, which would lose
+    the digits of a feature far from zero. So are all data where the dtype does not hold exactly
+    what was measured in float64.
     """
-    weight = weight if rows is None else weight[rows]
-    share = np.asarray(weight, np.float64) / weight.sum(dtype=np.float64)
-    over = "i,ij->j"
-    origin = x[0 if rows is None else rows[0]].astype(np.float64)
-    shares = [share[start : start + ROWS] for start in range(0, len(share), ROWS)]
-    with np.errstate(over="ignore", invalid="ignore"):  # what no float64 holds is refused later
-        pairs = zip(shares, blocks(x, rows), strict=True)
-        mean: Any = sum(np.einsum(over, part, block - origin) for part, block in pairs)
-        pairs = zip(shares, blocks(x, rows), strict=True)
-        var: Any = sum(np.einsum(over, part, (block - origin - mean) ** 2) for part, block in pairs)
-    return origin + mean, var
+
+    def is_wide(self, x: np.ndarray) -> bool:
+        """Tell whether x is of a dtype that is scaled in float64."""
+        if self.mode is None or self.dtype == np.float64 or x.dtype in (self.dtype, np.uint8):
+            return False
+        return x.dtype.newbyteorder("=") != self.dtype
+
+    @property
+    def for_kernels(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Center and scale in the model's dtype; None where it does not hold them exactly."""
+        with np.errstate(over="ignore", under="ignore"):
+            center, scale = self.center.astype(self.dtype), self.scale.astype(self.dtype)
+        is_exact = (center == self.center).all() and (scale == self.scale).all()
+        return (center, scale) if is_exact else None
+
+    def apply(
+        self, name: str, x: np.ndarray, check_finite: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return features, center and scale for the kernels: these are 0 and 1 of scaled ones."""
+        if self.for_kernels is not None and not self.is_wide(x):
+            return x, *self.for_kernels
+        argument = f"input_normalization={self.mode!r}"
+        identity = np.zeros(x.shape[1], self.dtype), np.ones(x.shape[1], self.dtype)
+        return self.scaled(name, argument, x, check_finite), *identity
+
+    def fit(self, x: np.ndarray, weight: np.ndarray | None = None) -> InputScaling:
+        """Return the scaling measured on x (samples, features); a fitted one is left as it is.
+
+        With `weight` (samples,) means and deviations are weighted, and what has none is left out.
+        """
+        if self.is_fitted:
+            return self
+        rows = None
+        if weight is not None and not weight.all():
+            rows = np.flatnonzero(weight)
+        if self.is_wide(x):
+            if self.mode == "minmax":
+                center, span = minimum_and_range(x, rows)
+            else:
+                center, span = moments(x, weight, rows, rows_at_once(x))
+            scale = inverses(span)
+        else:
+            center, span, scale = self._measured_by_kernels(x, weight, rows)
+        _check_range(span)
+        wide = center.astype(np.float64), scale.astype(np.float64)
+        return InputScaling(self.mode, *wide, True, self.dtype)
+
+    def _measured_by_kernels(
+        self, x: np.ndarray, weight: np.ndarray | None, rows: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Center, range or deviation, and scale in the model's dtype."""
+        dtype = self.dtype
+        if self.mode == "minmax":
+            center, maximum = _minimum_and_maximum(x, rows, dtype)
+            with np.errstate(over="ignore"):
+                return center, maximum - center, min_max_scales(center, maximum, 0.0, 1.0)
+        if weight is None:
+            center, span = fit_standard(x) if x.dtype == dtype else fit_standard_of(x, dtype)
+        else:
+            center, span = (part.astype(dtype) for part in moments(x, weight, rows))
+        return center, span, standard_scales(span)
 
 
-def minimum_and_maximum(
+def _minimum_and_maximum(
     x: np.ndarray, rows: np.ndarray | None, dtype: np.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the smallest and the largest number of each column of x, or of some rows of it."""
@@ -85,60 +143,49 @@ def minimum_and_maximum(
     return low.astype(dtype), np.max([pair[1] for pair in extremes], axis=0).astype(dtype)
 
 
+def _check_range(span: np.ndarray) -> None:
+    """Refuse features that are divided by more than their dtype has an inverse of."""
+    if np.isnan(span).any():
+        feature = int(np.flatnonzero(np.isnan(span))[0])
+        raise ValueError(f"X: expected finite numbers to scale, got NaN in feature {feature}")
+    largest = 1.0 / np.finfo(span.dtype).tiny
+    odd = np.flatnonzero(span > largest)
+    if odd.size:
+        raise ValueError(
+            f"X: expected ranges and deviations of at most {largest:.2g} to scale, "
+            f"got {span[odd[0]]:.2g} in feature {odd[0]}"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
-class InputScaling:
-    """``(x - center) * scale`` per feature; the identity where nothing is to be scaled."""
+class Data:
+    """Checked data; what is scaled in float64 is as it came. Names are for errors."""
 
-    mode: str | None  # None, "zscore" or "minmax"
-    center: np.ndarray  # (features,)
-    scale: np.ndarray  # (features,)
-    is_fitted: bool
+    x: np.ndarray  # (N, inputs)
+    labels: np.ndarray  # (N,) int64, or (0,) where the loss takes targets
+    targets: np.ndarray  # (N, outputs), or (0, outputs) where it takes labels
+    weight: np.ndarray  # (N,), or (0,) for equal weights
+    check_finite: bool = True
+    x_name: str = "X"
+    y_name: str = "y"
 
-    @classmethod
-    def unfitted(cls, mode: str | None, n_features: int, dtype: np.dtype) -> InputScaling:
-        """Return the scaling before any data; without a mode there is nothing to fit."""
-        return cls(mode, np.zeros(n_features, dtype), np.ones(n_features, dtype), mode is None)
+    def samples(self, inputs: InputScaling, outputs: TargetScaling) -> Samples:
+        """Return what the kernels are given; ValueError for what the dtype does not hold then."""
+        x, center, scale = inputs.apply(self.x_name, self.x, self.check_finite)
+        targets = outputs.apply(self.y_name, self.targets)
+        return Samples(x, self.labels, targets, self.weight, center, scale)
 
-    def fit(self, x: np.ndarray, weight: np.ndarray | None = None) -> InputScaling:
-        """Return the scaling measured on x (samples, features); a fitted one is left as it is.
+    def contents(self, inputs: InputScaling, outputs: TargetScaling) -> Iterator[np.ndarray]:
+        """Yield all of the data as contiguous arrays, whatever the scaling has been fitted on."""
+        yield from float64_blocks(self.x) if inputs.is_wide(self.x) else [self.x]
+        yield self.labels
+        yield from float64_blocks(self.targets) if outputs.mode is not None else [self.targets]
+        yield self.weight
 
-        With `weight` (samples,) means and deviations are weighted, and what has none is left out.
-        """
-        if self.is_fitted:
-            return self
-        dtype = self.center.dtype
-        rows = None
-        if weight is not None and not weight.all():
-            rows = np.flatnonzero(weight)
-        if self.mode == "minmax":
-            center, maximum = minimum_and_maximum(x, rows, dtype)
-            scale = min_max_scales(center, maximum, 0.0, 1.0)
-            with np.errstate(over="ignore"):
-                span = maximum - center
-        else:
-            if weight is None:
-                center, span = fit_standard(x) if x.dtype == dtype else fit_standard_of(x, dtype)
-            else:
-                wide, var = weighted_moments(x, weight, rows)
-                center, span = wide.astype(dtype), np.sqrt(var).astype(dtype)
-            scale = standard_scales(span)
-        self._check_range(span)
-        return InputScaling(self.mode, center, scale, True)
 
-    @staticmethod
-    def _check_range(span: np.ndarray) -> None:
-        """Refuse features that are divided by more than the dtype has an inverse of."""
-        if np.isnan(span).any():
-            feature = int(np.flatnonzero(np.isnan(span))[0])
-            raise ValueError(f"X: expected finite numbers to scale, got NaN in feature {feature}")
-        largest = 1.0 / np.finfo(span.dtype).tiny
-        odd = np.flatnonzero(span > largest)
-        if odd.size:
-            raise ValueError(
-                f"X: expected ranges and deviations of at most {largest:.2g} to scale, "
-                f"got {span[odd[0]]:.2g} in feature {odd[0]}"
-            )
+class TrainingSamples(NamedTuple):
+    """What the kernels are given to train on, and what it was scaled by."""
 
-    def adopt(self, center: np.ndarray, scale: np.ndarray) -> InputScaling:
-        """Return the scaling that training goes by from now on; a fitted one is left as it is."""
-        return self if self.is_fitted else InputScaling(self.mode, center, scale, True)
+    arrays: Samples
+    inputs: InputScaling
+    outputs: TargetScaling

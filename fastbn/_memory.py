@@ -15,6 +15,9 @@ from fastbn.config import ModelConfig
 # Of a row number in the order of an epoch, and of a label.
 INDEX = 8
 
+# Of a number that inputs are scaled by.
+FLOAT64 = 8
+
 # Where Linux says what the memory of a container is limited to (control groups, both versions).
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -31,31 +34,30 @@ def machine_memory() -> float:
 
 
 def peak_bytes(
-    layout: Layout, config: ModelConfig, *, n_samples: int, rows: int, x_dtype: np.dtype,
+    layout: Layout, config: ModelConfig, *, n_samples: int, rows: int, copied: bool,
     weighted: bool, validated: int, stops: bool, threads: int,
 ) -> int:  # fmt: skip
     """Return the bytes of a model and its fit, without those of the caller's arrays.
 
-    `rows` is the largest minibatch, `validated` the number of samples of validation, and `stops`
-    says whether early stopping keeps the best parameters.
+    `rows` is the largest minibatch, `copied` says whether X is converted, `validated` is the number
+    of samples of validation, and `stops` says whether early stopping keeps the best parameters.
     """
     item, outputs = np.dtype(config.dtype).itemsize, config.layer_sizes[-1]
     # what is there all along: the model, the scratch memory, and what had to be converted
-    statistics = 2 * (layout.units + layout.inputs)
-    model = item * (4 * layout.size + statistics)
+    statistics = 2 * item * layout.units + 2 * FLOAT64 * layout.inputs
+    model = 4 * item * layout.size + statistics
     work = item * sum(workspace_sizes(layout, rows, threads, True).values()) + INDEX * rows
     if validated:  # predictions have scratch memory of their own, for each thread
         part = min(validated, INFERENCE_ROWS)
         one = item * sum(workspace_sizes(layout, part, 1, False).values()) + INDEX * part
         work += min(threads, max(1, validated // INFERENCE_ROWS)) * one
-    converted = x_dtype not in (np.dtype(config.dtype), np.dtype(np.uint8))
-    copies = item * layout.inputs * (n_samples + validated) * converted
+    copies = item * layout.inputs * (n_samples + validated) * copied
     target = INDEX if config.predicts_one_class else item * outputs
     copies += target * (n_samples + validated)
     copies += item * n_samples * weighted
     # as an epoch begins: its order and that of the one before; two snapshots of the last good
     # parameters for a moment, and early stopping's
-    snapshot, order = item * (3 * layout.size + statistics), INDEX * n_samples
+    snapshot, order = 3 * item * layout.size + statistics, INDEX * n_samples
     begin = 2 * order + (2 + stops) * snapshot
     # at its end: weights in its order, the logits of validation and what its score is made of
     wide = 4 * item if config.loss == "sigmoid_cross_entropy" else item + 3 * 8

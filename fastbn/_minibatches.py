@@ -7,31 +7,33 @@ from typing import Any
 import numpy as np
 
 from fastbn._checks import as_array
+from fastbn._inputs import TrainingSamples
 from fastbn.config import ModelConfig
 from fastbn.kernels.network import Samples
 
 
 def check_samples(samples: Any, config: ModelConfig) -> None:
     """Refuse samples that are not of a model's kind, or of none."""
-    if not isinstance(samples, Samples):
+    if not (isinstance(samples, TrainingSamples) and isinstance(samples.arrays, Samples)):
         raise TypeError(f"samples: expected what `training_samples` returned, got {samples!r:.80}")
-    n, inputs, outputs = len(samples.x), config.layer_sizes[0], config.layer_sizes[-1]
+    arrays = samples.arrays
+    n, inputs, outputs = len(arrays.x), config.layer_sizes[0], config.layer_sizes[-1]
     dtype, one_class = np.dtype(config.dtype), config.predicts_one_class
     shapes = {
         "x": (n, inputs),
         "labels": (n if one_class else 0,),
         "targets": (0 if one_class else n, outputs),
-        "weight": (n if samples.weight.size else 0,),
+        "weight": (n if arrays.weight.size else 0,),
         "center": (inputs,),
         "scale": (inputs,),
     }
     for name, shape in shapes.items():
-        array = getattr(samples, name)
+        array = getattr(arrays, name)
         if array.shape != shape:
-            raise ValueError(f"samples.{name}: expected shape {shape}, got {array.shape}")
-    if samples.x.dtype not in (dtype, np.uint8):
-        raise TypeError(f"samples.x: expected dtype {dtype} or uint8, got {samples.x.dtype}")
-    _check_range("samples.labels", samples.labels, outputs)
+            raise ValueError(f"samples.arrays.{name}: expected shape {shape}, got {array.shape}")
+    if arrays.x.dtype not in (dtype, np.uint8):
+        raise TypeError(f"samples.arrays.x: expected dtype {dtype} or uint8, got {arrays.x.dtype}")
+    _check_range("samples.arrays.labels", arrays.labels, outputs)
 
 
 def minibatches(

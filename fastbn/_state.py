@@ -22,7 +22,10 @@ MAX_DEPTH = 400  # of lists and dicts in metadata: JSON is read and written by r
 
 LAYER_TENSORS = 6  # at least: weight and bias, and their moments
 
-COUNTS = ("steps", "input_is_fitted")  # of a snapshot, beside its tensors
+COUNTS = ("steps", "input_is_fitted", "target_is_fitted")  # of a snapshot, beside its tensors
+
+# Tensors of float64 whatever the model's dtype is: what data is scaled by.
+SCALINGS = ("input.center", "input.scale", "target.center", "target.scale")
 
 # What a checkpoint's names of tensors begin with, beside those of the model.
 FIT, BEST = "fit.", "best."
@@ -72,6 +75,7 @@ class Header:
     steps: int
     epochs: int
     input_is_fitted: bool
+    target_is_fitted: bool
     metadata: dict[str, Any]
     fit: dict[str, Any] | None = None
 
@@ -80,6 +84,7 @@ class Header:
             "steps": integer("steps", self.steps, 0, MAX_COUNT),
             "epochs": integer("epochs", self.epochs, 0, MAX_COUNT),
             "input_is_fitted": flag("input_is_fitted", self.input_is_fitted),
+            "target_is_fitted": flag("target_is_fitted", self.target_is_fitted),
         }
         check_metadata(self.metadata)
         for name, value in checked.items():
@@ -99,6 +104,7 @@ class Header:
             for name in ("config", "metadata", "fit"):
                 if not isinstance(values.get(name, {}), dict):
                     raise TypeError(f"{name}: expected a JSON object, got {shown(values[name])}")
+            values = {"target_is_fitted": True} | values  # files of before there was one
             return cls(
                 config=ModelConfig.from_dict(values["config"]),
                 fit=values.get("fit"),
@@ -108,7 +114,9 @@ class Header:
             raise ModelFileError(f"{path}: {error}") from error
 
 
-def state_places(layout: Layout) -> Iterator[tuple[str, str, int, tuple[int, ...]]]:
+def state_places(
+    layout: Layout, config: ModelConfig
+) -> Iterator[tuple[str, str, int, tuple[int, ...]]]:
     """Yield name, buffer, start and shape of every tensor of a model's state."""
     for prefix, buffer in (("", "params"), ("optimizer.m.", "m"), ("optimizer.v.", "v")):
         for name, (start, shape) in layout.places.items():
@@ -118,21 +126,30 @@ def state_places(layout: Layout) -> Iterator[tuple[str, str, int, tuple[int, ...
             yield f"{name}.{buffer}", buffer, start, shape
     for buffer in ("center", "scale"):
         yield f"input.{buffer}", buffer, 0, (layout.inputs,)
+    if config.target_normalization is not None:
+        for buffer in ("center", "scale"):
+            yield f"target.{buffer}", f"target_{buffer}", 0, (config.layer_sizes[-1],)
 
 
-def state_views(layout: Layout, buffers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def state_views(
+    layout: Layout, config: ModelConfig, buffers: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """Views of every tensor of a model's state, by name."""
     return {
         name: layout.view(buffers[buffer], start, shape)
-        for name, buffer, start, shape in state_places(layout)
+        for name, buffer, start, shape in state_places(layout, config)
     }
 
 
 def expected_tensors(
-    layout: Layout, dtype: np.dtype
+    layout: Layout, config: ModelConfig
 ) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
     """Return the dtype and the shape in a file of every tensor of a model's state, by name."""
-    return {name: (dtype, shape) for name, _, _, shape in state_places(layout)}
+    own, wide = np.dtype(config.dtype), np.dtype(np.float64)
+    return {
+        name: (wide if name in SCALINGS else own, shape)
+        for name, _, _, shape in state_places(layout, config)
+    }
 
 
 def layout_of(file: ModelFile, header: Header) -> Layout:
@@ -146,7 +163,7 @@ def layout_of(file: ModelFile, header: Header) -> Layout:
             f"{file.path}: its {len(file.tensors)} tensors do not fit its {layers} layers"
         )
     layout = Layout(header.config)
-    expected = expected_tensors(layout, np.dtype(header.config.dtype))
+    expected = expected_tensors(layout, header.config)
     names = set(file.tensors)
     if header.fit is not None:
         names = {name for name in names if not name.startswith((FIT, BEST))}
@@ -166,11 +183,15 @@ def layout_of(file: ModelFile, header: Header) -> Layout:
 
 
 def check_shape(file: ModelFile, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    """Refuse a tensor of another dtype or shape than it has to be of."""
+    """Refuse a tensor of another dtype or shape than it has to be of.
+
+    Earlier versions wrote what inputs are scaled by in the model's dtype.
+    """
     if name not in file.tensors:
         raise ModelFileError(f"{file.path}: expected a tensor {name}, found none")
     got = file.tensors[name]
-    if got.shape != shape or got.dtype != dtype:
+    is_older = name.removeprefix(BEST).startswith("input.") and got.dtype == np.float32
+    if got.shape != shape or not (got.dtype == dtype or is_older):
         raise ModelFileError(
             f"{file.path}: {name}: expected {dtype} {shape}, got {got.dtype} {shown(got.shape)}"
         )
@@ -181,7 +202,8 @@ def check_snapshot(snapshot: Any, views: dict[str, np.ndarray]) -> None:
     if not isinstance(snapshot, dict) or set(snapshot) != {*views, *COUNTS}:
         raise ValueError("snapshot: expected what this model's `snapshot` returned, got another")
     integer("snapshot['steps']", snapshot["steps"], 0, MAX_COUNT)
-    flag("snapshot['input_is_fitted']", snapshot["input_is_fitted"])
+    for name in ("input_is_fitted", "target_is_fitted"):
+        flag(f"snapshot[{name!r}]", snapshot[name])
     for name, view in views.items():
         tensor = float_array(f"snapshot[{name!r}]", snapshot[name])
         same_shape(f"snapshot[{name!r}]", tensor, "the model's", view)
@@ -201,6 +223,8 @@ def odd_numbers(name: str, tensor: np.ndarray) -> str | None:
     """Say what is wrong with a tensor's numbers, if anything is."""
     if not np.isfinite(tensor).all():
         return f"{name}: expected finite numbers, got others"
+    if name == "target.scale" and tensor.size and tensor.min() <= 0:
+        return f"{name}: expected numbers above 0, got {tensor.min()}"
     is_square = name.startswith("optimizer.v.") or name.endswith(".running_var")
     if is_square and tensor.size and tensor.min() < 0:
         return f"{name}: expected numbers of at least 0, got {tensor.min()}"

@@ -2,29 +2,81 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 
-from fastbn._checks import as_array, labels_array, targets_array
+from fastbn._checks import as_array, labels_array, target_matrix, targets_array
+from fastbn._scaling import Scaling, inverses, moments, refuse_nonfinite, rows_at_once
 from fastbn.config import ModelConfig
 from fastbn.functional.losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from fastbn.kernels.losses import sigmoid, softmax_nc
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetScaling(Scaling):
+    """The normalization of the targets to z-scores, and the way back."""
+
+    def fit(self, targets: np.ndarray, weight: np.ndarray | None = None) -> TargetScaling:
+        """Return the scaling measured on targets (samples, outputs); a fitted one is left as it is.
+
+        With `weight` (samples,) means and deviations are weighted.
+        """
+        if self.is_fitted:
+            return self
+        rows = None if weight is None or weight.all() else np.flatnonzero(weight)
+        center, span = moments(targets, weight, rows, rows_at_once(targets))
+        odd = np.flatnonzero(~(span <= 1.0 / np.finfo(np.float64).tiny))
+        if odd.size:
+            raise ValueError(
+                f"y: expected targets whose deviation float64 holds, got {span[odd[0]]:.2g} in "
+                f"output {odd[0]}"
+            )
+        return TargetScaling(self.mode, center, inverses(span), True, self.dtype)
+
+    def apply(self, name: str, targets: np.ndarray) -> np.ndarray:
+        """Return what the network is to say for these targets."""
+        if self.mode is None:
+            return targets
+        return self.scaled(name, f"target_normalization={self.mode!r}", targets, True)
+
+    def undo(self, outputs: np.ndarray) -> np.ndarray:
+        """Return in the targets' units what the network says: float64."""
+        return outputs / self.scale + self.center
+
+    def predictions(self, outputs: np.ndarray) -> np.ndarray:
+        """Return `undo`'s result in the model's dtype; ValueError where it does not hold that."""
+        wide = self.undo(outputs)
+        with np.errstate(over="ignore"):
+            result = wide.astype(self.dtype)
+        beyond = np.isinf(result) & np.isfinite(outputs)
+        if beyond.any():
+            raise ValueError(
+                f"dtype: expected one that holds the predictions, got {self.dtype} and a "
+                f"prediction of {wide[beyond][0]:.2g}"
+            )
+        return result
 
 
 def wanted(name: str, y: Any, n_samples: int, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     """Labels (samples,) and targets (samples, outputs) of a loss: one of the two is empty.
 
     Kernels find their memory by labels, which are copied: nobody changes them after the check.
+    Targets that are to be normalized are as they came.
     """
     outputs, dtype = config.layer_sizes[-1], np.dtype(config.dtype)
     if config.predicts_one_class:
         y = np.array(as_array(name, y))
         return labels_array(name, y, (n_samples,), outputs), np.empty((0, outputs), dtype)
+    none, shape = np.empty(0, np.int64), (n_samples, outputs)
+    if config.target_normalization is not None:
+        targets = target_matrix(name, y, shape)
+        refuse_nonfinite(name, targets, np.dtype(np.float64), "finite numbers of float64")
+        return none, targets
     low, high = (0.0, 1.0) if config.loss == "sigmoid_cross_entropy" else (-math.inf, math.inf)
-    targets = targets_array(name, y, (n_samples, outputs), dtype, low, high)
-    return np.empty(0, np.int64), targets
+    return none, targets_array(name, y, shape, dtype, low, high)
 
 
 def decisions(logits: np.ndarray, config: ModelConfig) -> np.ndarray:

@@ -14,6 +14,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 ACTIVATIONS = ("leaky_relu", "relu", "identity", "tanh", "logistic")
 CURVES = (None, "tanh", "logistic")  # in the order of their codes (kernels/curves.py)
 INPUT_NORMALIZATIONS = (None, "zscore", "minmax")
+TARGET_NORMALIZATIONS = (None, "zscore")
 DTYPES = ("float32", "float64")
 MAX_SEED = 2**32 - 1
 MAX_LAYERS = 2**16
@@ -27,11 +28,13 @@ LATER_FIELDS: dict[str, Any] = {
     "label_smoothing": 0.0,
     "nesterov": False,
     "decay_vectors": True,
+    "target_normalization": None,
 }
 
 # Of which a model's memory and its data depend.
 ARCHITECTURE = (
-    "layer_sizes", "batch_norm", "batch_norm_output", "input_normalization", "loss", "dtype",
+    "layer_sizes", "batch_norm", "batch_norm_output", "input_normalization",
+    "target_normalization", "loss", "dtype",
 )  # fmt: skip
 
 
@@ -63,6 +66,7 @@ class ModelConfig:
     dropout: float
     dtype: str
     seed: int
+    target_normalization: str | None = None  # a pickled configuration of before has none
 
     def __post_init__(self) -> None:
         first, second = pair("betas", self.betas)
@@ -79,6 +83,9 @@ class ModelConfig:
             "gradient": choice("gradient", self.gradient, ("exact", "detached")),
             "input_normalization": choice(
                 "input_normalization", self.input_normalization, INPUT_NORMALIZATIONS
+            ),
+            "target_normalization": choice(
+                "target_normalization", self.target_normalization, TARGET_NORMALIZATIONS
             ),
             "loss": choice("loss", self.loss, LOSSES),
             "label_smoothing": number("label_smoothing", self.label_smoothing, 0.0, 1.0),
@@ -106,6 +113,12 @@ class ModelConfig:
         if self.loss == "squared_error" and self.label_smoothing > 0:
             raise ValueError(
                 f"label_smoothing: expected 0 with loss='squared_error', got {self.label_smoothing}"
+            )
+
+        if self.target_normalization is not None and self.loss != "squared_error":
+            raise ValueError(
+                f"target_normalization: expected None with loss={self.loss!r}, "
+                f"got {self.target_normalization!r}"
             )
 
     @property

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import importlib
 import math
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -23,14 +23,14 @@ from fastbn._buffers import (
     Workspaces,
     aligned_zeros,
     assign_all,
-    copy_numbers,
 )
 from fastbn._checkpoint import CheckpointFile
 from fastbn._checks import flag, integer, kernel_input, number, pair, shown, weights_array
 from fastbn._culprit import culprit
-from fastbn._inputs import InputScaling, feature_matrix
+from fastbn._inputs import Data, InputScaling, TrainingSamples, feature_matrix
 from fastbn._memory import peak_bytes
 from fastbn._minibatches import check_samples, minibatches
+from fastbn._scaling import Scaling, moments
 from fastbn._state import (
     MAX_COUNT,
     Header,
@@ -41,7 +41,7 @@ from fastbn._state import (
     read_state,
     state_views,
 )
-from fastbn._targets import decisions, loss_and_score, to_probabilities, wanted
+from fastbn._targets import TargetScaling, decisions, loss_and_score, to_probabilities, wanted
 from fastbn._team import run_team
 from fastbn._threads import TrainingTeam, available_threads, team_size
 from fastbn.config import ARCHITECTURE, CURVES, LOSSES, OPTIMIZERS, ModelConfig
@@ -65,17 +65,16 @@ FLAT, OF_UNITS = ("params", "grads", "m", "v"), ("running_mean", "running_var")
 # Attributes that are made anew in a copy.
 SCRATCH = (
     "_dtype", "_layout", "_table", "_buffers", "_counter", "_config", "_scaling",
-    "_workspaces", "_training", "_trainer", "_teams",
+    "_target_scaling", "_workspaces", "_training", "_trainer", "_teams", "_warns_of_mean",
 )  # fmt: skip
+
+# Samples whose predictions are compared with their targets at once.
+COMPARED_ROWS = 2**14
 
 
 def _torch_edge() -> Any:
     """Return the edge that knows PyTorch: looked up when it is asked for, and never imported."""
     return importlib.import_module("fastbn.torch")
-
-
-def _arrays_of(scaling: InputScaling) -> dict[str, Any]:
-    return {name: value for name, value in vars(scaling).items() if isinstance(value, np.ndarray)}
 
 
 class BatchNormMLP:
@@ -106,7 +105,13 @@ class BatchNormMLP:
     gradient : "exact" or "detached"
         "detached" takes mean and variance as constants in the backward pass.
     input_normalization : None, "zscore" or "minmax"
-        Fitted on the first training data that the model sees, and stored with it.
+        Fitted on the first training data that the model sees, and stored with it. Data of another
+        dtype than the model's, but bytes, are scaled in float64 before they are rounded: features
+        far from zero, as dates are, keep their digits.
+    target_normalization : None or "zscore"
+        With the squared error: the network learns targets of mean 0 and deviation 1 for each
+        output, and `predict` returns to their units. Fitted on the first training targets, in
+        float64, and stored with the model. Losses are those of the normalized targets.
     loss : "softmax_cross_entropy", "sigmoid_cross_entropy" or "squared_error"
         Of one class in several, of several yes-or-no outputs, or of numbers. A sample's loss is the
         sum over its outputs, for numbers of half the squared errors.
@@ -163,6 +168,7 @@ class BatchNormMLP:
         weighted: bool = False,
         gradient: str = "exact",
         input_normalization: str | None = None,
+        target_normalization: str | None = None,
         loss: str = "softmax_cross_entropy",
         label_smoothing: float = 0.0,
         optimizer: str = "adam",
@@ -201,14 +207,18 @@ class BatchNormMLP:
         self._scaling = InputScaling.unfitted(
             config.input_normalization, config.layer_sizes[0], self._dtype
         )
-        self.scaling = self._scaling  # in memory that nobody can resize
+        self._target_scaling = TargetScaling.unfitted(
+            config.target_normalization, config.layer_sizes[-1], self._dtype
+        )
         self._counter = np.zeros(1, np.int64)  # of steps: the kernel counts
         self.epochs = 0
         self.metadata: dict[str, Any] = {}
+        self._warns_of_mean = True  # once
         self._workspaces = Workspaces(self._layout, self._dtype)
         self._training = threading.Lock()
         self._trainer: threading.Thread | None = None  # that holds it
         self._teams: dict[int, TrainingTeam] = {}  # by bits of the minibatch's rows
+        self._warns_of_mean = True  # once
 
     def _initialize(self) -> None:
         """Draw the weights; gamma becomes 1."""
@@ -227,7 +237,7 @@ class BatchNormMLP:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name not in SCRATCH}
-        for name in ("config", *FLAT, *OF_UNITS, "scaling", "steps"):
+        for name in ("config", *FLAT, *OF_UNITS, "scaling", "target_scaling", "steps"):
             state[name] = getattr(self, name)
         return state
 
@@ -288,17 +298,16 @@ class BatchNormMLP:
 
     @scaling.setter
     def scaling(self, value: InputScaling) -> None:
-        now = self._scaling
-        if not isinstance(value, InputScaling):
-            raise TypeError(f"scaling: expected an InputScaling, got {value!r:.80}")
-        if value.mode != now.mode:
-            raise ValueError(f"scaling.mode: expected {now.mode!r}, got {value.mode!r}")
-        copies: dict[str, Any] = {}
-        for name, array in _arrays_of(now).items():
-            copies[name] = aligned_zeros(array.size, array.dtype)
-            copy_numbers(f"scaling.{name}", copies[name], getattr(value, name))
-        is_fitted = flag("scaling.is_fitted", value.is_fitted)
-        self._scaling = dataclasses.replace(value, is_fitted=is_fitted, **copies)
+        self._scaling = self._scaling.taking("scaling", value)
+
+    @property
+    def target_scaling(self) -> TargetScaling:
+        """How targets are scaled; one of the same mode and shapes may take its place."""
+        return self._target_scaling
+
+    @target_scaling.setter
+    def target_scaling(self, value: TargetScaling) -> None:
+        self._target_scaling = self._target_scaling.taking("target_scaling", value)
 
     # -- parameters --------------------------------------------------------------------------------
 
@@ -404,7 +413,6 @@ class BatchNormMLP:
         if validation_data is not None:
             X_val, y_val = pair("validation_data", validation_data)
             validation = self._labelled(X_val, y_val, "validation_data[0]", "validation_data[1]")
-            evaluate = functools.partial(self._evaluate, *validation)
         score = "r2" if self.config.loss == "squared_error" else "accuracy"
         plan = Plan(
             epochs=epochs,
@@ -422,29 +430,37 @@ class BatchNormMLP:
         resume = flag("resume", resume)
         if checkpoint is None and (resume or checkpoint_every is not None):
             raise ValueError("checkpoint: expected a path to resume from or to write to, got None")
-        samples = self.training_samples(X, y, sample_weight, flag("check_finite", check_finite))
+        data = self._training_data(X, y, sample_weight, flag("check_finite", check_finite))
+        inputs, outputs = self._fitted(data)
         file = None
         if checkpoint is not None:
-            file = CheckpointFile(self, checkpoint, checkpoint_every, plan, samples, validation)
+            file = CheckpointFile(self, checkpoint, checkpoint_every, plan, data, validation)
             if resume:
-                samples = file.read(samples)
+                inputs, outputs = file.read(inputs, outputs)
         steps, epochs_before = (self.steps, self.epochs) if file is None else file.counts()
-        n_steps = minibatch_bounds(samples.x.shape[0], batch_size).size - 1
+        n_steps = minibatch_bounds(data.x.shape[0], batch_size).size - 1
         check_room("steps", steps, epochs * n_steps)
         check_room("epochs", epochs_before, epochs)
-        return self._alone(
+        samples = TrainingSamples(data.samples(inputs, outputs), inputs, outputs)
+        if validation is not None:
+            evaluate = functools.partial(self._evaluate, validation.samples(inputs, outputs))
+        del data, validation  # what was scaled in float64 need not stay
+        weight = samples.arrays.weight
+        history = self._alone(
             lambda: train(
                 self,
                 samples,
-                samples.x.shape[0],
+                samples.arrays.x.shape[0],
                 plan,
-                weight=samples.weight if samples.weight.size else None,
+                weight=weight if weight.size else None,
                 evaluate=evaluate,
                 callbacks=callbacks,
                 progress=progress,
                 checkpoint=file,
             )
         )
+        self._compare_with_mean(history, samples.arrays)
+        return history
 
     def fit_bytes(
         self, n_samples: int, batch_size: int, *, x_dtype: Any = None, sample_weight: bool = False,
@@ -457,7 +473,8 @@ class BatchNormMLP:
         n_samples, batch_size, validation_samples : int
         x_dtype : dtype, optional
             Of X and the validation data, where it is another than the model's: all but bytes are
-            copied. What is not contiguous is copied as well, and not counted.
+            copied, and bytes as well once the model's inputs were normalized in float64. What is
+            not contiguous is copied as well, and not counted.
         sample_weight, early_stopping : bool
             Whether the fit has weights, and whether it keeps its best parameters.
         threads : int, optional
@@ -474,11 +491,12 @@ class BatchNormMLP:
         TypeError, ValueError
             A size is not an integer, or too small.
         """
+        x_dtype = self.dtype if x_dtype is None else np.dtype(x_dtype)
         return peak_bytes(
             self.layout, self.config,
             n_samples=integer("n_samples", n_samples, 1),
             rows=int(np.diff(minibatch_bounds(n_samples, self._batch_size(batch_size))).max()),
-            x_dtype=self.dtype if x_dtype is None else np.dtype(x_dtype),
+            copied=x_dtype not in (self.dtype, np.uint8) or self.scaling.for_kernels is None,
             weighted=flag("sample_weight", sample_weight),
             validated=integer("validation_samples", validation_samples, 0),
             stops=flag("early_stopping", early_stopping),
@@ -494,7 +512,7 @@ class BatchNormMLP:
         model.partial_fit(X, y)``. Input normalization is fitted on the first of them.
         """
         samples = self.training_samples(X, y, sample_weight)
-        n = samples.x.shape[0]
+        n = samples.arrays.x.shape[0]
         size = n if batch_size is None else self._batch_size(batch_size)
         bounds = minibatch_bounds(n, size)
         self._run_steps(samples, np.arange(n), bounds, np.full(bounds.size - 1, self.config.lr))
@@ -503,14 +521,14 @@ class BatchNormMLP:
     def train_step(self, X: Any, y: Any, *, sample_weight: Any = None) -> float:
         """Take one optimizer step on the minibatch (X, y) and return its loss before the step."""
         samples = self.training_samples(X, y, sample_weight)
-        n = samples.x.shape[0]
+        n = samples.arrays.x.shape[0]
         losses, _ = self._run_steps(
             samples, np.arange(n), np.array([0, n]), np.array([self.config.lr])
         )
         return float(losses[0])
 
     def run_steps(
-        self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
+        self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each.
 
@@ -518,10 +536,10 @@ class BatchNormMLP:
         do not say which of them to take.
         """
         check_samples(samples, self._config)
-        return self._run_steps(samples, *minibatches(order, bounds, lrs, len(samples.x)))
+        return self._run_steps(samples, *minibatches(order, bounds, lrs, len(samples.arrays.x)))
 
     def _run_steps(
-        self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
+        self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
         logs: Sequence[np.ndarray | None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Train on minibatches that have been checked.
@@ -534,7 +552,7 @@ class BatchNormMLP:
         )
 
     def _call_kernel(
-        self, samples: kernels.Samples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
+        self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
         logs: Sequence[np.ndarray | None] | None, network: kernels.Network, learns: bool,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Run the kernel; a network that does not learn only takes running statistics.
@@ -549,12 +567,12 @@ class BatchNormMLP:
         size = team.size(lrs.size) if logs is None else len(logs)
         work = self._workspaces.lend_to_training(rows, size)
         self.begin(samples)
-        recipe = self._recipe(rows, size, samples.weight.size > 0, learns)
+        recipe = self._recipe(rows, size, samples.arrays.weight.size > 0, learns)
         start = time.perf_counter()
         run_team(
             kernels.train_steps, size,
             lambda member: (
-                network, recipe, work, samples, order, bounds, lrs, self._counter,
+                network, recipe, work, samples.arrays, order, bounds, lrs, self._counter,
                 member if logs is None else member._replace(log=logs[member.rank]),
                 losses, correct,
             ),
@@ -564,7 +582,7 @@ class BatchNormMLP:
         self._workspaces.take_back(work)
         return losses, correct
 
-    def next_loss(self, samples: kernels.Samples, rows: np.ndarray) -> float:
+    def next_loss(self, samples: TrainingSamples, rows: np.ndarray) -> float:
         """Loss of the next training step if it were on some rows; the model is left as it is."""
         network = self._network()
         network = network._replace(
@@ -613,8 +631,15 @@ class BatchNormMLP:
     # -- inference ---------------------------------------------------------------------------------
 
     def predict_logits(self, X: Any) -> np.ndarray:
-        """Outputs before softmax or sigmoid, (samples, outputs), with the running statistics."""
-        return self._logits(self._features("X", X))
+        """Outputs before softmax or sigmoid, (samples, outputs), with the running statistics.
+
+        They are those of the network itself: with `target_normalization` in normalized units.
+        """
+        self._require_scaling(self.scaling, "input_normalization")
+        x, center, scale = self.scaling.apply("X", self._features("X", X), True)
+        targets = np.empty((0, self.config.layer_sizes[-1]), self.dtype)
+        none = np.empty(0, np.int64), targets, np.empty(0, self.dtype)
+        return self._logits(kernels.Samples(x, *none, center, scale))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, or with sigmoid cross-entropy of each output.
@@ -630,17 +655,26 @@ class BatchNormMLP:
 
         The most probable class, (samples,) int64. With sigmoid cross-entropy 1 where an output is
         more probable than not, else 0, (samples, outputs) int64. With the squared error the
-        outputs, (samples, outputs).
+        outputs, (samples, outputs), in the units of the targets; ValueError where the model's dtype
+        does not hold these.
         """
-        return decisions(self.predict_logits(X), self.config)
+        self._require_scaling(self.target_scaling, "target_normalization")
+        logits = self.predict_logits(X)
+        if self.target_scaling.mode is not None:
+            return self.target_scaling.predictions(logits)
+        return decisions(logits, self.config)
 
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
         """Mean loss on (X, y) and accuracy, or for the squared error R2, as when predicting.
 
         With sigmoid cross-entropy a sample is right where all of its outputs are. R2 is 1 less the
-        squared errors over those of the targets' means, the mean over the outputs.
+        squared errors over those of the targets' means, the mean over the outputs. With
+        `target_normalization` y is in the units of the targets, and the loss, as in training, that
+        of normalized ones.
         """
-        return self._evaluate(*self._labelled(X, y))
+        self._require_scaling(self.scaling, "input_normalization")
+        self._require_scaling(self.target_scaling, "target_normalization")
+        return self._evaluate(self._labelled(X, y).samples(self.scaling, self.target_scaling))
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -683,8 +717,9 @@ class BatchNormMLP:
             if odd is not None:
                 raise ValueError(f"the model is not written: {odd}")
         header = Header(
-            self.config, self.steps, self.epochs, self.scaling.is_fitted, self.metadata, fit
-        )
+            self.config, self.steps, self.epochs, self.scaling.is_fitted,
+            self.target_scaling.is_fitted, self.metadata, fit,
+        )  # fmt: skip
         return persistence.model_bytes({**state, **(tensors or {})}, header.to_dict())
 
     @classmethod
@@ -712,7 +747,8 @@ class BatchNormMLP:
             model._build(header.config)
             read_state(file, model._state())
         model.steps, model.epochs, model.metadata = header.steps, header.epochs, header.metadata
-        model.scaling = dataclasses.replace(model.scaling, is_fitted=header.input_is_fitted)
+        model._scaling = model._scaling.copied(header.input_is_fitted)
+        model._target_scaling = model._target_scaling.copied(header.target_is_fitted)
         return model
 
     def to_torch(self) -> tuple[Any, Any]:
@@ -734,45 +770,55 @@ class BatchNormMLP:
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of the trained state that `restore` takes."""
-        buffers = {**self._buffers, **_arrays_of(self._scaling)}
-        del buffers["grads"]
-        tensors = state_views(self._layout, {name: buffers[name].copy() for name in buffers})
-        return {"steps": self.steps, "input_is_fitted": self._scaling.is_fitted, **tensors}
+        return {
+            "steps": self.steps,
+            "input_is_fitted": self.scaling.is_fitted,
+            "target_is_fitted": self.target_scaling.is_fitted,
+            **{name: view.copy() for name, view in self._state().items()},
+        }
 
-    def begin(self, samples: kernels.Samples) -> None:
-        """Take over the scaling of the inputs that samples to train on are given with."""
-        if not self._scaling.is_fitted:
-            self.scaling = self._scaling.adopt(samples.center, samples.scale)
+    def begin(self, samples: TrainingSamples) -> None:
+        """Take over the scalings of inputs and targets that samples to train on come with."""
+        inputs = self._scaling.adopt("samples.inputs", samples.inputs)
+        targets = self._target_scaling.adopt("samples.outputs", samples.outputs)
+        assign_all(self._with_scalings(inputs, targets))
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Go back to a snapshot of this model; TypeError or ValueError where it is of another.
 
         RuntimeError while another thread trains it.
         """
+        if isinstance(snapshot, dict):  # of a version without target normalizations
+            snapshot = {"target_is_fitted": True} | snapshot
         check_snapshot(snapshot, self._state())
         self._alone(lambda: self._restore(snapshot))
 
     def _restore(self, snapshot: dict[str, Any]) -> None:
-        copies = {name: array.copy()[:] for name, array in _arrays_of(self._scaling).items()}
-        scaling = dataclasses.replace(
-            self._scaling, is_fitted=snapshot["input_is_fitted"], **copies
-        )
-        views = state_views(self._layout, {**self._buffers, **copies})
-        values = {name: np.asarray(snapshot[name], self._dtype) for name in views}
+        inputs = self._scaling.copied(snapshot["input_is_fitted"])
+        targets = self._target_scaling.copied(snapshot["target_is_fitted"])
+        views = self._views(inputs, targets)
+        values = {name: np.asarray(snapshot[name], view.dtype) for name, view in views.items()}
         assign_all(
             [(self._buffers[name], ..., 0) for name in ("params", "m", "v")]  # the gaps, too
             + [(view, ..., values[name]) for name, view in views.items()]
-            + [(self._counter, 0, snapshot["steps"]), (vars(self), "_scaling", scaling)]
+            + [(self._counter, 0, snapshot["steps"])]
+            + self._with_scalings(inputs, targets)
         )
+
+    def _with_scalings(
+        self, inputs: InputScaling, targets: TargetScaling
+    ) -> list[tuple[Any, Any, Any]]:
+        """Return what `assign_all` is to do, so that the model has these scalings."""
+        return [(vars(self), "_scaling", inputs), (vars(self), "_target_scaling", targets)]
 
     def is_finite(self) -> bool:
         """Tell whether all parameters, moments and running statistics are numbers."""
         trained = ("params", "m", "v", *OF_UNITS)
         return all(bool(np.isfinite(self._buffers[name]).all()) for name in trained)
 
-    def culprit(self, samples: kernels.Samples, rows: np.ndarray) -> str:
+    def culprit(self, samples: TrainingSamples, rows: np.ndarray) -> str:
         """Name the first layer whose numbers are not finite on some samples; "loss" if none is."""
-        name = culprit(self.config, dict(self.named_parameters()), samples, rows)
+        name = culprit(self.config, dict(self.named_parameters()), samples.arrays, rows)
         if name != "loss":
             return name
         odd = (tensor for tensor, view in self._state().items() if not np.isfinite(view).all())
@@ -781,7 +827,15 @@ class BatchNormMLP:
 
     def _state(self) -> dict[str, np.ndarray]:
         """Views of all that training changes, by name."""
-        return state_views(self._layout, {**self._buffers, **_arrays_of(self._scaling)})
+        return self._views(self._scaling, self._target_scaling)
+
+    def _views(self, inputs: InputScaling, targets: TargetScaling) -> dict[str, np.ndarray]:
+        """Views of the model's state, with these scalings in the place of its own."""
+        buffers = {
+            **self._buffers, "center": inputs.center, "scale": inputs.scale,
+            "target_center": targets.center, "target_scale": targets.scale,
+        }  # fmt: skip
+        return state_views(self._layout, self._config, buffers)
 
     # -- what the kernels are given ----------------------------------------------------------------
 
@@ -789,12 +843,17 @@ class BatchNormMLP:
         return integer("batch_size", value, 1 + self.config.batch_norm)
 
     def _features(self, name: str, X: Any, check_finite: bool = True) -> np.ndarray:
-        return feature_matrix(name, X, self.config.layer_sizes[0], self.dtype, check_finite)
+        return feature_matrix(name, X, self.config.layer_sizes[0], self.scaling, check_finite)
 
     def training_samples(
         self, X: Any, y: Any, sample_weight: Any, check_finite: bool = True
-    ) -> kernels.Samples:
-        """Check the data; the model is left as it is."""
+    ) -> TrainingSamples:
+        """Check the data and scale them; the model is left as it is."""
+        data = self._training_data(X, y, sample_weight, check_finite)
+        inputs, outputs = self._fitted(data)
+        return TrainingSamples(data.samples(inputs, outputs), inputs, outputs)
+
+    def _training_data(self, X: Any, y: Any, sample_weight: Any, check_finite: bool) -> Data:
         x = self._features("X", X, check_finite)
         n = x.shape[0]
         labels, targets = wanted("y", y, n, self.config)
@@ -803,32 +862,34 @@ class BatchNormMLP:
         weight = np.empty(0, self.dtype)
         if sample_weight is not None:
             weight = weights_array("sample_weight", sample_weight, n, self.dtype)
-        measured = weight if self.config.weighted and weight.size else None
-        scaling = self.scaling.fit(x, measured)
-        return kernels.Samples(x, labels, targets, weight, scaling.center, scaling.scale)
+        return Data(x, labels, targets, weight, check_finite)
 
-    def _labelled(
-        self, X: Any, y: Any, x_name: str = "X", y_name: str = "y"
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _fitted(self, data: Data) -> tuple[InputScaling, TargetScaling]:
+        """Return the scalings of inputs and targets, measured on data if they have seen none."""
+        measured = data.weight if self.config.weighted and data.weight.size else None
+        inputs = self.scaling.fit(data.x, measured)
+        return inputs, self.target_scaling.fit(data.targets, measured)
+
+    def _labelled(self, X: Any, y: Any, x_name: str = "X", y_name: str = "y") -> Data:
         """Check data to evaluate on: features, and labels or targets."""
         x = self._features(x_name, X)
         if x.shape[0] == 0:
             raise ValueError(f"{x_name}: expected at least one sample, got none")
-        return x, *wanted(y_name, y, x.shape[0], self.config)
+        labels, targets = wanted(y_name, y, x.shape[0], self.config)
+        none = np.empty(0, self.dtype)
+        return Data(x, labels, targets, none, x_name=x_name, y_name=y_name)
 
-    def _evaluate(
-        self, x: np.ndarray, labels: np.ndarray, targets: np.ndarray
-    ) -> tuple[float, float]:
-        return loss_and_score(self._logits(x), labels, targets, self.config)
+    def _evaluate(self, samples: kernels.Samples) -> tuple[float, float]:
+        logits = self._logits(samples)
+        return loss_and_score(logits, samples.labels, samples.targets, self.config)
 
-    def _logits(self, x: np.ndarray) -> np.ndarray:
-        if not self.scaling.is_fitted:
-            raise ValueError(
-                f"input_normalization={self.scaling.mode!r} has seen no data yet: train first"
-            )
-        outputs = self.config.layer_sizes[-1]
-        none = np.empty(0, np.int64), np.empty((0, outputs), self.dtype), np.empty(0, self.dtype)
-        samples = kernels.Samples(x, *none, self.scaling.center, self.scaling.scale)
+    @staticmethod
+    def _require_scaling(scaling: Scaling, argument: str) -> None:
+        if not scaling.is_fitted:
+            raise ValueError(f"{argument}={scaling.mode!r} has seen no data yet: train first")
+
+    def _logits(self, samples: kernels.Samples) -> np.ndarray:
+        x, outputs = samples.x, self.config.layer_sizes[-1]
         logits = np.empty((x.shape[0], outputs), self.dtype)
         network, recipe = self._network(), self._recipe(0, 1)
         size = team_size(self.layout.gemm_flops(x.shape[0]) / 3, 1, 1)
@@ -843,6 +904,46 @@ class BatchNormMLP:
         )  # fmt: skip
         self._workspaces.take_back_all(spaces)
         return logits
+
+    def _compare_with_mean(self, history: History, samples: kernels.Samples) -> None:
+        """Warn, once, where a fit to numbers ends worse than the mean of its targets.
+
+        The last epoch's loss may be that of an untrained beginning, or of dropout: where it is
+        above that of the mean, the model is asked again.
+        """
+        is_over = history.stop_reason not in ("diverged", "interrupted")
+        if self.config.loss != "squared_error" or not (is_over and self._warns_of_mean):
+            return
+        weight = samples.weight if samples.weight.size else np.ones(len(samples.x), self.dtype)
+        with np.errstate(over="ignore"):
+            _, deviation = moments(samples.targets, weight, None)
+            of_mean = float(np.square(deviation).sum()) / 2
+        if not 0 < of_mean < history.loss[-1]:
+            return
+        loss = self._squared_error(samples, weight)
+        if loss > of_mean:
+            self._warns_of_mean = False
+            config = self.config
+            remedies = [
+                f"{name}='zscore', "
+                for name in ("target_normalization", "input_normalization")
+                if getattr(config, name) is None
+            ]
+            warnings.warn(
+                f"the fit ends worse than the mean of its targets, with a training loss of "
+                f"{loss:.3g} where the mean has {of_mean:.3g}: {''.join(remedies)}more epochs or "
+                "another lr may help",
+                stacklevel=3,
+            )
+
+    def _squared_error(self, samples: kernels.Samples, weight: np.ndarray) -> float:
+        """Loss of predictions of the training samples, of some at a time."""
+        total = 0.0
+        for start in range(0, len(samples.x), COMPARED_ROWS):
+            part = slice(start, start + COMPARED_ROWS)
+            errors = self._logits(samples._replace(x=samples.x[part])) - samples.targets[part]
+            total += float((np.square(errors, dtype=np.float64).sum(axis=1) * weight[part]).sum())
+        return total / 2 / float(weight.sum(dtype=np.float64))
 
     def _network(self) -> kernels.Network:
         return kernels.Network(self._table, **self._buffers)

@@ -24,7 +24,7 @@ RANKS = [
     {"_checks", "_history", "_last_good", "_progress", "_tensor_file", "schedules", "persistence"},
     {"_threads"},
     {"functional", "config"},
-    {"_buffers", "_culprit", "_inputs", "_minibatches", "_targets", "training"},
+    {"_buffers", "_culprit", "_inputs", "_minibatches", "_scaling", "_targets", "training"},
     {"_memory", "_state"},
     {"_checkpoint"},
     {"model"},

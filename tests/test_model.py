@@ -218,7 +218,7 @@ DATA_REFUSED = [
     (lambda x, y: (x.astype(object), y), TypeError, "X: "),
     (lambda x, y: (x.astype(str), y), TypeError, "X: "),
     (lambda x, y: (np.where(x > 2, np.nan, x), y), ValueError, "X: expected finite numbers"),
-    (lambda x, y: (np.where(x > 2, 1e39, x.astype(float)), y), ValueError, "X: expected finite"),
+    (lambda x, y: (np.where(x > 2, np.inf, x.astype(float)), y), ValueError, "X: expected finite"),
     (lambda x, y: (x, y[:5]), ValueError, "y: expected shape"),
     (lambda x, y: (x, y * 1.0), TypeError, "y: expected integer labels"),
     (lambda x, y: (x, y + 1), ValueError, "y: expected labels from 0 to 3"),

@@ -112,26 +112,60 @@ def test_a_configuration_of_another_architecture_is_refused(model, name):
 def test_a_scaling_of_another_shape_is_refused(model):
     scaling = model.scaling
     for changes, message in [
+        ({"center": np.zeros(3)}, r"scaling\.center: expected shape \(6,\), got \(3,\)"),
         (
-            {"center": np.zeros(3, np.float32)},
-            r"scaling\.center: expected shape \(6,\), got \(3,\)",
+            {"scale": np.ones(6, np.float32)},
+            r"scaling\.scale: expected dtype float64, got float32",
         ),
-        ({"scale": np.ones(6)}, r"scaling\.scale: expected dtype float32, got float64"),
         ({"mode": "minmax"}, r"scaling\.mode: expected 'zscore', got 'minmax'"),
         ({"is_fitted": 3}, r"scaling\.is_fitted: expected True or False, got 3"),
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             model.scaling = dataclasses.replace(scaling, **changes)
-    with pytest.raises(TypeError, match="scaling: expected an InputScaling"):
+    with pytest.raises(TypeError, match="scaling: expected InputScaling, got None"):
         model.scaling = None
     assert model.scaling is scaling
-    center = np.arange(6, dtype=np.float32)
+    center = np.arange(6.0)
     model.scaling = dataclasses.replace(scaling, center=center)
     center[:] = -1
     assert model.scaling.center.tolist() == list(range(6))
     for made in (model, fastbn.BatchNormMLP(SIZES)):
         with pytest.raises(ValueError, match="cannot resize"):
             made.scaling.center.resize(1, refcheck=False)
+
+
+def test_the_scaling_of_targets_is_copied_and_checked(rng):
+    x, y = rng.standard_normal((40, 3)), rng.standard_normal((40, 2))
+    model = fastbn.BatchNormMLP((3, 2), loss="squared_error", target_normalization="zscore")
+    model.partial_fit(x, y)
+    scaling = model.target_scaling
+    for changes, message in [
+        ({"center": np.zeros(3)}, r"target_scaling\.center: expected shape \(2,\), got \(3,\)"),
+        ({"mode": None}, r"target_scaling\.mode: expected 'zscore', got None"),
+        ({"is_fitted": 3}, r"target_scaling\.is_fitted: expected True or False, got 3"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            model.target_scaling = dataclasses.replace(scaling, **changes)
+    with pytest.raises(TypeError, match="target_scaling: expected TargetScaling, got InputScaling"):
+        model.target_scaling = model.scaling
+    with pytest.raises(ValueError, match=r"config\.target_normalization: expected the model's"):
+        model.config = dataclasses.replace(model.config, target_normalization=None)
+    assert model.target_scaling is scaling
+    center, snapshot = np.array([5.0, 6.0]), model.snapshot()
+    model.target_scaling = dataclasses.replace(scaling, center=center)
+    center[:] = -1
+    assert model.target_scaling.center.tolist() == [5, 6]
+    model.restore(snapshot)
+    assert np.array_equal(model.target_scaling.center, scaling.center)
+    for made in (model, fastbn.BatchNormMLP((3, 2)), pickle.loads(pickle.dumps(model))):
+        with pytest.raises(ValueError, match="cannot resize"):
+            made.target_scaling.center.resize(1, refcheck=False)
+
+
+def test_a_scaling_that_is_edited_counts(model, data):
+    before = model.predict_logits(data[0])
+    model.scaling.center[:] += 1
+    np.testing.assert_allclose(model.predict_logits(data[0] + 1), before, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("value", [-1, 2**53 + 1, 1.5, True, None])
@@ -204,14 +238,14 @@ def test_minibatches_refused(data, model, changes, error, message):
 def test_samples_of_another_model_are_refused(data, model):
     x, y = data
     own = model.training_samples(x, y, None)
-    other = own._replace(labels=own.labels + 1)
-    with pytest.raises(ValueError, match=r"samples\.labels: expected integers from 0 to 3, got"):
+    other = own._replace(arrays=own.arrays._replace(labels=own.arrays.labels + 1))
+    with pytest.raises(ValueError, match=r"samples\.arrays\.labels: expected integers from 0"):
         model.run_steps(other, ORDER, [0, 120], [0.1])
     other = fastbn.BatchNormMLP((5, 9, 4)).training_samples(x[:, :5], y, None)
-    with pytest.raises(ValueError, match=r"samples\.x: expected shape \(120, 6\), got \(120, 5\)"):
+    with pytest.raises(ValueError, match=r"samples\.arrays\.x: expected shape \(120, 6\), got"):
         model.run_steps(other, ORDER, [0, 120], [0.1])
     other = fastbn.BatchNormMLP(SIZES, dtype="float64").training_samples(x, y, None)
-    with pytest.raises(TypeError, match=r"samples\.x: expected dtype float32 or uint8, got"):
+    with pytest.raises(TypeError, match=r"samples\.arrays\.x: expected dtype float32 or uint8"):
         model.run_steps(other, ORDER, [0, 120], [0.1])
 
 

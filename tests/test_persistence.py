@@ -237,11 +237,17 @@ def test_an_old_checkpoint_is_gone_on_with(tmp_path):
     name = "checkpoint-format-1-zscore.safetensors"
     (tmp_path / "c").write_bytes((pathlib.Path(__file__).parent / "data" / name).read_bytes())
     model = fastbn.BatchNormMLP((5, 7, 4), input_normalization="zscore", dropout=0.1, seed=2)
-    history = model.fit(
-        OLD_X, OLD_Y, epochs=4, batch_size=16, schedule=lambda step: 0.02, progress=False,
-        checkpoint=tmp_path / "c", checkpoint_every=3, resume=True,
-        validation_data=(OLD_X[:20], OLD_Y[:20]), early_stopping=fastbn.EarlyStopping(5, "loss"),
-    )  # fmt: skip
+
+    def go_on(x):
+        return model.fit(
+            x, OLD_Y, epochs=4, batch_size=16, schedule=lambda step: 0.02, progress=False,
+            checkpoint=tmp_path / "c", checkpoint_every=3, resume=True,
+            validation_data=(x[:20], OLD_Y[:20]), early_stopping=fastbn.EarlyStopping(5, "loss"),
+        )  # fmt: skip
+
+    with pytest.raises(ValueError, match="resume: expected data as in"):
+        go_on(OLD_X)  # float64, which that version rounded before it scaled, and this one after
+    history = go_on(OLD_X.astype(np.float32))
     assert (model.steps, model.epochs) == (16, 4)
     assert np.allclose(history.loss, [1.731371, 1.653267, 1.744493, 1.607728], atol=1e-5)
     assert np.allclose(history.val_loss, [1.709093, 1.588371, 1.539685, 1.485871], atol=1e-5)

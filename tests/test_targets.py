@@ -132,8 +132,8 @@ def test_a_file_written_before_there_was_a_choice_of_losses():
 
 def test_file(rng, tmp_path):
     x, y = make_data(rng)
-    model = fastbn.BatchNormMLP((4, 8, 2), loss=SQUARED, input_normalization="zscore")
-    model.fit(x, y, epochs=2, batch_size=50)
+    model = fastbn.BatchNormMLP((4, 8, 2), loss=SQUARED, input_normalization="zscore", lr=0.02)
+    model.fit(x, y, epochs=40, batch_size=50)
     model.save(tmp_path / "model.safetensors")
     loaded = fastbn.BatchNormMLP.load(tmp_path / "model.safetensors")
     assert loaded.config == model.config
@@ -145,8 +145,8 @@ def test_pictures_of_regressions(rng, tmp_path):
     from fastbn.plotting import plot_history
 
     x, y = make_data(rng)
-    model = fastbn.BatchNormMLP((4, 8, 2), loss=SQUARED)
-    history = model.fit(x, y, epochs=3, batch_size=50, validation_data=(x, y))
+    model = fastbn.BatchNormMLP((4, 8, 2), loss=SQUARED, lr=0.02)
+    history = model.fit(x, y, epochs=20, batch_size=50, validation_data=(x, y))
     figure = plot_history(history, tmp_path / "regression.png")
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss (squared error)", "R2"]
     assert list(figure.axes[1].lines[0].get_ydata()) == history.val_r2

@@ -190,7 +190,7 @@ def sparse(path, units):
     for name, one in header.items():
         if name != "__metadata__":
             one["shape"] = [units] * len(one["shape"])
-            size = 4 * math.prod(one["shape"])
+            size = int(one["dtype"][1:]) // 8 * math.prod(one["shape"])
             one["data_offsets"] = [end, end + size]
             end += size
     start = joined(header, b"")

@@ -258,9 +258,9 @@ def test_a_step_does_not_follow_numbers_out_of_the_data(rng, loss):
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", loss=loss)
     samples = model.training_samples(x, y, np.ones(20))
     if loss == "softmax_cross_entropy":
-        samples.labels[3] = 2**40
+        samples.arrays.labels[3] = 2**40
         assert np.isnan(model.next_loss(samples, order))
-        samples.labels[3] = 0
+        samples.arrays.labels[3] = 0
     order[[0, 19]] = -(2**40), 2**40  # taken for the first row and the last
     twin = fastbn.BatchNormMLP(SIZES, dtype="float64", loss=loss)
     losses, _ = model.run_steps(samples, order, bounds, lrs)

@@ -19,6 +19,7 @@ MODEL: dict[str, Any] = {
     "weighted": False,
     "gradient": "exact",
     "input_normalization": "zscore",
+    "target_normalization": None,
     "loss": "softmax_cross_entropy",
     "label_smoothing": 0.0,
     "optimizer": "adam",

@@ -24,6 +24,7 @@ class Run:
     ) -> None:  # fmt: skip
         self.estimator, self.model, self.facts, self.held = estimator, model, facts, held
         self.max_iter, self._incremental = max_iter, incremental
+        model._warns_of_mean = False  # `finish` says whether it has converged
         earlier: Any = {} if is_first else vars(estimator)
         self.losses: list[float] = list(earlier.get("loss_curve_", []))
         self.scores: list[float] = list(earlier.get("validation_scores_") or [])

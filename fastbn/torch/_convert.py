@@ -22,31 +22,60 @@ OPTIMIZERS = {
 }
 
 # What no option can make otherwise.
-OF_THE_MODULE = ("layer_sizes", "batch_norm", "batch_norm_output", "dtype")
+OF_THE_MODULE = ("layer_sizes", "batch_norm", "batch_norm_output", "dtype", "target_normalization")
 
 # Activations without parameters, and what the model calls them.
 NAMED: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "logistic"}
 
 
-class InputScaling(nn.Module):
+class _Scaling(nn.Module):
+    center: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(
+        self, center: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.register_buffer("center", center)
+        self.register_buffer("scale", scale)
+        # has the dtype, and goes along when the module's is changed
+        like = None if dtype is None else torch.empty(0, dtype=dtype)
+        self.register_buffer("like", like, persistent=False)
+
+    def _delivered(self, result: torch.Tensor) -> torch.Tensor:
+        like = getattr(self, "like", None)  # modules of earlier versions have none
+        return result if like is None else result.to(like.dtype)
+
+
+class InputScaling(_Scaling):
     """``(x - center) * scale`` per feature: the scaling of inputs that a model has learned.
 
     Parameters
     ----------
     center, scale : tensors (features,)
+    dtype : torch.dtype, optional
+        Of the result, which is computed in the dtype of center and scale, or in that of x where it
+        is wider. Without `dtype` it stays in that.
     """
-
-    center: torch.Tensor
-    scale: torch.Tensor
-
-    def __init__(self, center: torch.Tensor, scale: torch.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("center", center)
-        self.register_buffer("scale", scale)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Scale a batch (N, features)."""
-        return (input - self.center) * self.scale
+        return self._delivered((input - self.center) * self.scale)
+
+
+class TargetScaling(_Scaling):
+    """``y / scale + center`` per output: what a model says, in the units of its targets.
+
+    Parameters
+    ----------
+    center, scale : tensors (outputs,)
+    dtype : torch.dtype, optional
+        As that of `InputScaling`.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
+        """Scale a batch (N, outputs)."""
+        return self._delivered(input / self.scale + self.center)
 
 
 def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]:
@@ -60,7 +89,9 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
     -------
     module : torch.nn.Sequential
         From inputs to logits: `InputScaling` where the model scales, then for each layer `Linear`,
-        `BatchNorm1d`, the activation and `Dropout`. In the mode of prediction (`eval`).
+        `BatchNorm1d`, the activation and `Dropout`. In the mode of prediction (`eval`). Of a model
+        with `target_normalization` the last module is a `TargetScaling`, so that the outputs are
+        those of `predict`; ``module[:-1]`` is the network that learns normalized targets.
     optimizer : torch.optim.Adam, AdamW, SGD or RMSprop
         With the model's moments and steps.
     """
@@ -72,8 +103,11 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
     if config.input_normalization is not None:
         if not model.scaling.is_fitted:
             raise ValueError("model: expected one that has seen data, its inputs are to be scaled")
-        scaling = (torch.from_numpy(state[f"input.{name}"]) for name in ("center", "scale"))
-        layers.append(InputScaling(*scaling))
+        narrow = model.scaling.for_kernels or (model.scaling.center, model.scaling.scale)
+        center, scale = map(torch.tensor, narrow)
+        layers.append(InputScaling(center, scale, dtype))
+    if not model.target_scaling.is_fitted:
+        raise ValueError("model: expected one that has seen data, its targets are to be scaled")
     names: list[str] = []  # of the model's tensors, in the order of the module's parameters
     sizes = config.layer_sizes
     for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
@@ -92,6 +126,9 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
             layers.append(_activation(config))
         if not is_last and config.dropout > 0:
             layers.append(nn.Dropout(config.dropout))
+    if config.target_normalization is not None:
+        center, scale = (torch.from_numpy(state[f"target.{name}"]) for name in ("center", "scale"))
+        layers.append(TargetScaling(center, scale, dtype))
     module = nn.Sequential(*layers)
     with torch.no_grad():
         for name, parameter in zip(names, module.parameters(), strict=True):
@@ -146,7 +183,8 @@ def from_torch(
     module : torch.nn.Sequential
         Layers as `to_torch` makes them, in order: `Linear`, `BatchNorm1d` (with parameters and
         running statistics; a bias before it moves into the running mean), `LeakyReLU`, `ReLU`,
-        `Tanh` or `Sigmoid`, `Dropout`; an `InputScaling` before the first, an `Identity` anywhere.
+        `Tanh` or `Sigmoid`, `Dropout`; an `InputScaling` before the first, a `TargetScaling`
+        behind the last, an `Identity` anywhere.
         All hidden layers have to be alike, and so has the last but for its activation.
     optimizer : torch.optim.Adam, AdamW, SGD or RMSprop, optional
         Of the module's parameters: gives its moments, steps and options.
@@ -166,7 +204,7 @@ def from_torch(
         raise TypeError(f"module: expected a torch.nn.Sequential, got {type(module).__name__}")
     if not _computes_as(module, nn.Sequential, FastSequential):
         raise TypeError(f"module: expected Sequential's own forward, got that of {type(module)}")
-    scaling, layers = _read_layers(module)
+    scaling, layers, undoing = _read_layers(module)
     config = _shared_options(layers)
     dtypes = {parameter.dtype for parameter in module.parameters()}
     if dtypes not in ({torch.float32}, {torch.float64}):
@@ -176,6 +214,8 @@ def from_torch(
     config["dtype"] = str(dtypes.pop()).removeprefix("torch.")
     if scaling is not None:
         config["input_normalization"] = "zscore"
+    if undoing is not None:
+        config |= {"target_normalization": "zscore", "loss": "squared_error"}
     for name in OF_THE_MODULE:
         if name in options:
             raise ValueError(f"{name}: expected that of the module alone, got {options[name]}")
@@ -192,6 +232,10 @@ def from_torch(
         for name in ("center", "scale"):
             state[f"input.{name}"] = getattr(scaling, name).detach().numpy()
         state["input_is_fitted"] = True
+    if undoing is not None:
+        for name in ("center", "scale"):
+            state[f"target.{name}"] = getattr(undoing, name).detach().numpy()
+        state["target_is_fitted"] = True
     tensors: dict[str, nn.Parameter] = {}
     for index, layer in enumerate(layers):
         name, linear, norm = f"layers.{index}", layer["linear"], layer["norm"]
@@ -222,14 +266,21 @@ def from_torch(
     return model
 
 
-def _read_layers(module: nn.Sequential) -> tuple[InputScaling | None, list[dict[str, Any]]]:
-    """The scaling of inputs, and what each layer is made of."""
+def _read_layers(
+    module: nn.Sequential,
+) -> tuple[InputScaling | None, list[dict[str, Any]], TargetScaling | None]:
+    """The scaling of inputs, what each layer is made of, and the scaling of outputs."""
     scaling: InputScaling | None = None
+    undoing: TargetScaling | None = None
     layers: list[dict[str, Any]] = []
     for place, part in enumerate(module):
         last = layers[-1] if layers else None
         if isinstance(part, InputScaling) and last is None and scaling is None:
             scaling = part
+        elif undoing is not None and not isinstance(part, nn.Identity):
+            _refuse(place, part)
+        elif isinstance(part, TargetScaling) and last is not None:
+            undoing = part
         elif isinstance(part, nn.Linear):
             if not _computes_as(part, nn.Linear):
                 raise TypeError(f"module[{place}]: expected Linear's own forward, got {type(part)}")
@@ -259,7 +310,7 @@ def _read_layers(module: nn.Sequential) -> tuple[InputScaling | None, list[dict[
     for index, layer in enumerate(layers):
         if layer["norm"] is None and layer["linear"].bias is None:
             raise ValueError(f"module: expected a bias in layer {index}, which has no batch norm")
-    return scaling, layers
+    return scaling, layers, undoing
 
 
 def _named(part: nn.Module) -> tuple[str, float] | None:

@@ -353,6 +353,7 @@ class Step:
     """A step that a model is about to take, for the oracle to take first."""
 
     def __init__(self, model: Any, samples: Any, rows: Array) -> None:
+        samples = samples.arrays
         self.model, self.labels = model, samples.labels[rows]
         self.weight = samples.weight[rows] if model.config.weighted else None
         x = samples.x[rows].astype(np.float64) - samples.center

@@ -10,7 +10,14 @@ from wrong_values import COUNT, FLAG, LABELS, NAME, PATH, TARGETS, WEIGHT, Bad, 
 
 from fastbn import BatchNormMLP, EarlyStopping
 
-TO_TRAIN = X | NO_SAMPLES | {"one sample": lambda a: a[:1]}
+TO_TRAIN = (
+    X
+    | NO_SAMPLES
+    | {
+        "one sample": lambda a: a[:1],
+        "too large": lambda a: np.copysign(1.7e308, a.astype(np.float64)),  # even to be scaled
+    }
+)
 EITHER = {"X": r"(X|y)\b"}  # lengths that differ
 NUMBERS: Bad = TARGETS | {
     "nan": with_one(np.nan),
