@@ -17,7 +17,8 @@ class History:
 
     `loss` and `accuracy` are means over the epoch's minibatches as they were trained on, `lr` is
     that of the epoch's last step, `steps` the minibatches so far and `seconds` the time since the
-    start of the fit. For the squared error there is `val_r2`, and no accuracy. `skipped` has the
+    start of the fit. For the squared error there is `val_r2`, and no accuracy; with
+    `target_normalization` losses are those of normalized targets. `skipped` has the
     numbers of the minibatches, from 1, that were left out since no number came of them.
 
     `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback",

@@ -401,6 +401,12 @@ class BatchNormMLP:
             The loss is no longer finite; it names the step and the layer.
         ModelFileError
             The checkpoint to go on with is damaged.
+
+        Warns
+        -----
+        UserWarning
+            With the squared error: the model, on its training samples, is worse than the mean of
+            their targets at the end. A model says so once.
         """
         epochs, batch_size = integer("epochs", epochs, 1), self._batch_size(batch_size)
         if until_accuracy is not None:
