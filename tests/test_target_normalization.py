@@ -313,3 +313,68 @@ def test_what_gives_no_warning(rng):
         fastbn.BatchNormMLP((4, 8, 2)).fit(
             x, (z[:, 0] > 0).astype(int), epochs=1, batch_size=40, progress=False
         )
+
+
+# -- the regressor for scikit-learn ----------------------------------------------------------------
+
+
+def regressor(**options):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    from fastbn.sklearn import BatchNormMLPRegressor
+
+    arguments = {"learning_rate_init": 0.02, "max_iter": 40, "random_state": 0} | options
+    return BatchNormMLPRegressor(**arguments)
+
+
+def fit_quietly(estimator, x, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a fit that has not converged
+        return estimator.fit(x, y)
+
+
+def test_the_regressors_model_knows_its_targets(rng, tmp_path):
+    x, y = make_data(rng, outputs=2)
+    estimator = fit_quietly(regressor(), x, y)
+    assert estimator.score(x, y) > 0.9
+    np.testing.assert_allclose(estimator.target_mean_, y.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(estimator.target_scale_, y.std(axis=0), rtol=1e-9)
+    estimator.model_.save(tmp_path / "model")
+    loaded = fastbn.BatchNormMLP.load(tmp_path / "model")
+    np.testing.assert_allclose(loaded.predict(x), estimator.predict(x), rtol=1e-6)
+    assert estimator.loss_ == estimator.loss_curve_[-1] < 0.5
+
+
+def test_a_regressor_learns_dates(rng):
+    x, _ = make_data(rng)
+    y = 2_459_000.5 + 0.01 * x[:, 0]
+    estimator = fit_quietly(regressor(early_stopping=True), x, y)
+    assert estimator.score(x, y) > 0.8
+    assert max(estimator.validation_scores_) > 0.8
+
+
+def test_a_regressor_that_gives_partial_fits_says_nothing(rng):
+    x, y = make_data(rng)
+    regressor(learning_rate_init=1e-6).partial_fit(x, y[:, 0])
+
+
+def test_pickles_of_regressors_that_normalized_targets_themselves(rng):
+    x, y = make_data(rng, outputs=2)
+    estimator = fit_quietly(regressor(warm_start=True), x, y)
+    said, coefs = estimator.predict(x), estimator.coefs_[-1]
+    older = copy.deepcopy(estimator)
+    state = older.__getstate__()
+    state |= {"target_mean_": older.target_mean_, "target_scale_": older.target_scale_}
+    plain = older.model_.__getstate__()
+    plain["config"] = copy.copy(plain["config"])
+    del vars(plain["config"])["target_normalization"], plain["target_scaling"]
+    state["model_"] = object.__new__(fastbn.BatchNormMLP)
+    state["model_"].__setstate__(plain)
+    assert state["model_"].config.target_normalization is None
+    loaded = object.__new__(type(estimator))
+    loaded.__setstate__(state)
+    for one in (loaded, pickle.loads(pickle.dumps(loaded))):
+        np.testing.assert_allclose(one.predict(x), said, rtol=1e-14)
+        np.testing.assert_allclose(one.target_scale_, estimator.target_scale_, rtol=1e-14)
+        np.testing.assert_allclose(one.coefs_[-1], coefs, rtol=1e-6)
+    fit_quietly(loaded, x, y)
+    assert loaded.score(x, y) > 0.9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
 from fastbn._checks import choice
+from fastbn._targets import TargetScaling
 from fastbn.model import BatchNormMLP
 from fastbn.sklearn._base import BaseBatchNormMLP
 from fastbn.sklearn._callbacks import with_callbacks
@@ -28,13 +29,14 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     Parameters
     ----------
     loss : "squared_error", default="squared_error"
-        Half the squared error, of targets that are scaled to mean 0 and deviation 1.
+        Half the squared error, of targets that the model normalizes to mean 0 and deviation 1.
     {parameters}
 
     Attributes
     ----------
     target_mean_, target_scale_ : arrays (outputs,)
-        What the targets were scaled by; losses are those of scaled targets.
+        What the model normalizes targets by, of the samples that it was trained on first; losses
+        are those of normalized targets.
     {attributes}
 
     Examples
@@ -125,7 +127,7 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         array (samples,), or (samples, outputs) where there are several
         """
         logits, dtype = self._logits(X)
-        return self._unscaled(logits, vars(self)).astype(dtype, copy=False)
+        return self._unscaled(logits, self.model_).astype(dtype, copy=False)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -137,37 +139,59 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         if y.dtype.kind not in "fiub":
             raise ValueError(f"y: expected numbers, got dtype {y.dtype}")
         outputs = 1 if y.ndim == 1 else y.shape[1]
-        if not is_first:
-            if outputs != self.n_outputs_:
-                raise ValueError(
-                    f"y: expected {self.n_outputs_} outputs as in the earlier fit, got {outputs}"
-                )
-            mean, scale = self.target_mean_, self.target_scale_
-        else:
-            columns = y.reshape(len(y), -1)
-            if sample_weight is not None and self.batch_norm:  # statistics are without weights
-                columns, sample_weight = columns[sample_weight > 0], None
-            mean, scale = _location_and_scale(columns, sample_weight)
+        if not is_first and outputs != self.n_outputs_:
+            raise ValueError(
+                f"y: expected {self.n_outputs_} outputs as in the earlier fit, got {outputs}"
+            )
         return {
             "n_outputs_": outputs,
             "loss": self.loss,
             "out_activation_": "identity",
-            "target_mean_": mean,
-            "target_scale_": scale,
         }
 
-    def _targets(self, y: np.ndarray, facts: dict[str, Any]) -> np.ndarray:
-        return (y.reshape(len(y), -1) - facts["target_mean_"]) / facts["target_scale_"]
+    def _config(self, n_features: int, batch_size: float, facts: dict[str, Any]) -> dict[str, Any]:
+        config = super()._config(n_features, batch_size, facts)
+        return config | {"target_normalization": "zscore"}
 
-    def _unscaled(self, outputs: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
-        y = outputs * facts["target_scale_"] + facts["target_mean_"]
+    @property
+    def target_mean_(self) -> np.ndarray:
+        return self._target_scaling.center.copy()
+
+    @property
+    def target_scale_(self) -> np.ndarray:
+        return 1.0 / self._target_scaling.scale
+
+    @property
+    def _target_scaling(self) -> TargetScaling:
+        if "model_" not in vars(self):
+            raise AttributeError(f"This {type(self).__name__} instance is not fitted yet.")
+        scaling: TargetScaling = self.model_.target_scaling
+        return scaling
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the attributes; estimators of earlier versions normalized targets themselves."""
+        state = dict(state)
+        mean, scale = state.pop("target_mean_", None), state.pop("target_scale_", None)
+        super().__setstate__(state)
+        if mean is not None:
+            model = self.model_
+            config = dataclasses.replace(model.config, target_normalization="zscore")
+            scaling = TargetScaling("zscore", mean, 1.0 / scale, True, model.dtype)
+            changes = {"config": config, "target_scaling": scaling}
+            model.__setstate__(model.__getstate__() | changes)
+
+    def _targets(self, y: np.ndarray, facts: dict[str, Any]) -> np.ndarray:
+        return y.reshape(len(y), -1)
+
+    def _unscaled(self, outputs: np.ndarray, model: BatchNormMLP) -> np.ndarray:
+        y = model.target_scaling.undo(outputs)
         return y[:, 0] if y.shape[1] == 1 else y
 
     def _with_targets_scaled(
         self, weight: np.ndarray, bias: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        scale = self.target_scale_
-        return weight * scale[:, None], bias * scale + self.target_mean_
+        scaling = self._target_scaling
+        return weight / scaling.scale[:, None], scaling.undo(bias)
 
     def _as_column(self, y: np.ndarray) -> np.ndarray:
         return column_or_1d(y, warn=True)
@@ -175,7 +199,7 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     def _validation_score(
         self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any
     ) -> float:
-        said = self._unscaled(model.predict_logits(X), facts)
+        said = self._unscaled(model.predict_logits(X), model)
         if not np.isfinite(said).all():
             return np.nan  # it diverges
         return float(r2_score(y, said, sample_weight=weight))
@@ -184,20 +208,3 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-
-def _location_and_scale(y: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each column; the deviation of a constant is 1.
-
-    Measured from the first row, in units of the largest distance from it: so a constant is one to
-    the last bit, and no square overflows.
-    """
-    origin = y[0].astype(np.float64)
-    distance = y - origin
-    unit = np.abs(distance).max(axis=0)
-    unit[unit == 0] = 1.0
-    distance /= unit
-    mean = np.average(distance, axis=0, weights=weight)
-    scale = unit * np.sqrt(np.average((distance - mean) ** 2, axis=0, weights=weight))
-    scale[scale == 0] = 1.0
-    return origin + unit * mean, scale
