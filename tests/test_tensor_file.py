@@ -332,9 +332,9 @@ def same(one, other):
 @hypothesis.settings(max_examples=150, deadline=None)
 def test_what_is_saved_can_be_loaded(tmp_path_factory, metadata, steps, epochs):
     model = fastbn.BatchNormMLP((2, 2))
-    model.metadata, model.steps, model.epochs = metadata, steps, epochs
     path = tmp_path_factory.getbasetemp() / "saved"
     try:
+        model.metadata, model.steps, model.epochs = metadata, steps, epochs
         model.save(path)
     except (TypeError, ValueError) as error:
         hypothesis.note(error)
@@ -356,7 +356,7 @@ def test_what_loads_can_be_saved_and_loads_the_same(tmp_path_factory, data):
     said = json.loads(header_of(good)[0]["__metadata__"]["fastbn"])
     for place in data.draw(st.lists(st.sampled_from(["config", "", "", "metadata"]), max_size=3)):
         where = said[place] if place else said
-        if isinstance(where, dict):
+        if isinstance(where, dict) and (where or place == "metadata"):
             names = st.text(max_size=3) if place == "metadata" else st.sampled_from(list(where))
             where[data.draw(names)] = data.draw(header_values)
     path = tmp_path_factory.getbasetemp() / "mutated"
@@ -447,8 +447,12 @@ def test_checkpoints_near_the_largest_count(path):
 @pytest.mark.parametrize("odd", [-1, MAX_COUNT + 1, 1.5, "1", None, True])
 def test_counts_that_no_file_can_hold(name, odd):
     model = at()
-    setattr(model, name, odd)
-    with pytest.raises((TypeError, ValueError), match=f"^{name}: expected an integer"):
+    if name == "steps":
+        with pytest.raises((TypeError, ValueError), match="^steps: expected an integer"):
+            model.steps = odd
+        return
+    model.epochs = odd
+    with pytest.raises((TypeError, ValueError), match="^epochs: expected an integer"):
         model.to_bytes()
 
 
