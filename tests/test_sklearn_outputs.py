@@ -83,7 +83,6 @@ def test_probabilities_sum_to_one_in_float64(rng, kind):
     np.testing.assert_allclose(single.astype(np.float64).sum(axis=1), 1, rtol=0, atol=2e-7)
 
 
-@pytest.mark.xfail(strict=True, reason="the model rounds X to float32 before it scales it")
 def test_a_large_offset_is_scaled_in_float64(rng):
     """Julian dates: float32 has a digit for each quarter of a day."""
     t = rng.uniform(0, 0.1, 1500)
