@@ -65,7 +65,7 @@ FLAT, OF_UNITS = ("params", "grads", "m", "v"), ("running_mean", "running_var")
 # Attributes that are made anew in a copy.
 SCRATCH = (
     "_dtype", "_layout", "_table", "_buffers", "_counter", "_config", "_scaling",
-    "_target_scaling", "_workspaces", "_training", "_trainer", "_teams", "_warns_of_mean",
+    "_target_scaling", "_workspaces", "_callers", "_teams", "_warns_of_mean",
 )  # fmt: skip
 
 # Samples whose predictions are compared with their targets at once.
@@ -215,8 +215,7 @@ class BatchNormMLP:
         self.metadata: dict[str, Any] = {}
         self._warns_of_mean = True  # once
         self._workspaces = Workspaces(self._layout, self._dtype)
-        self._training = threading.Lock()
-        self._trainer: threading.Thread | None = None  # that holds it
+        self._callers: dict[object, threading.Thread] = {}  # of `_alone`, in their order
         self._teams: dict[int, TrainingTeam] = {}  # by bits of the minibatch's rows
         self._warns_of_mean = True  # once
 
@@ -603,23 +602,19 @@ class BatchNormMLP:
     def _alone(self, work: Callable[[], T]) -> T:
         """Call `work` while no other thread may train the model; callbacks of a fit may.
 
-        A handler of a signal may raise after any call, and then `with` gives back a lock of C code,
-        where a context of Python's might not come to it.
-
-        An RLock would take a new thread of a forked process for the one that it was forked beside:
-        they may have the same number.
+        Each call says that it is there, and the thread that came first goes on: there is no moment
+        between a look and an entry. A handler of a signal may raise after any call: leaving is one
+        call of C code. A forked process has the entries of threads that it has not.
         """
-        thread = threading.current_thread()
-        if self._trainer is thread:
+        thread, entry = threading.current_thread(), object()
+        try:
+            self._callers[entry] = thread
+            callers = list(self._callers.values())  # one call: others may come meanwhile
+            if callers[0] is not thread:
+                raise RuntimeError("this model is being trained by another thread")
             return work()
-        if self._training.locked():
-            raise RuntimeError("this model is being trained by another thread")
-        with self._training:
-            try:
-                self._trainer = thread
-                return work()
-            finally:
-                self._trainer = None
+        finally:
+            self._callers.pop(entry, None)
 
     def _team_for(self, rows: int) -> TrainingTeam:
         """What is known of minibatches of about so many rows: up to the next power of two."""

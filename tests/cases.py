@@ -92,7 +92,7 @@ def over_samples(x, layout, function):
 
 
 def held_by_another_thread(model):
-    """Let another thread hold the model's lock, as one that trains it does; returns its release."""
+    """Let another thread keep the model, as one that trains it does; returns its release."""
     has_it, done = threading.Event(), threading.Event()
 
     def hold():

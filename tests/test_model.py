@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
+import itertools
 import os
 import pickle
 import subprocess
@@ -311,6 +312,53 @@ def test_a_model_is_trained_by_one_thread_at_a_time(data):
     assert np.array_equal(model.params, before)
     model.train_step(*data)
     assert model.steps == 1
+
+
+def test_of_two_threads_that_come_at_once_one_is_refused(data):
+    """The other one comes at each moment of the first one's entering and leaving."""
+    for moment in itertools.count(1):
+        model, left = fastbn.BatchNormMLP(SIZES), moment
+        came, ended = threading.Event(), threading.Event()
+        refused, in_time = [], []
+
+        def stay(model, history, came=came, ended=ended, in_time=in_time):
+            came.set()
+            in_time.append(ended.wait(20))
+
+        def come(model=model, came=came, refused=refused, stay=stay):
+            try:
+                fit(model, data, epochs=1, callbacks=[stay], progress=False)
+            except RuntimeError:
+                refused.append("the other")
+            came.set()
+
+        other = threading.Thread(target=come)
+
+        def profile(frame, event, arg, other=other, came=came):
+            nonlocal left
+            if frame.f_code.co_name == "_alone":
+                left -= 1
+                if left == 0:
+                    other.start()
+                    came.wait()
+
+        usual = sys.getprofile()
+        sys.setprofile(profile)
+        try:
+            model.train_step(*data)
+        except RuntimeError:
+            refused.append("the first")
+        finally:
+            sys.setprofile(usual)
+        ended.set()
+        if left > 0:
+            break
+        other.join()
+        assert all(in_time), "the first one waited for the other"
+        assert len(refused) <= 1
+        assert model.steps == {"the first": 4, "the other": 1}.get("".join(refused), 5)
+        model.train_step(*data)
+    assert moment > 5
 
 
 def test_a_snapshot_from_before_the_first_fit(data):
