@@ -641,7 +641,7 @@ def test_minibatches_of_one_are_two(iris):
 def test_logarithms_of_small_probabilities():
     X, y = load_breast_cancer(return_X_y=True)
     model = BatchNormMLPClassifier(random_state=0, learning_rate_init=0.05).fit(X, y)
-    logits = model.model_.predict_logits(X.astype(np.float32)).astype(np.float64)[:, 0]
+    logits = model.model_.predict_logits(X).astype(np.float64)[:, 0]
     log_p, p = model.predict_log_proba(X), model.predict_proba(X)
     assert np.isfinite(log_p).all()
     np.testing.assert_allclose(log_p[:, 1], -np.logaddexp(0, -logits), rtol=1e-5, atol=1e-40)
