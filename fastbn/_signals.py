@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 
 # The public one makes an enum of what it returns, which takes a hundred times as long.
@@ -26,7 +27,8 @@ class Signals:
 
     With `terminate` SIGTERM sets it and `terminated`, and is let through when the context is left.
     Handlers of somebody else's stay in charge. A process forked meanwhile is not part of the fit:
-    signals do there what they usually do.
+    signals do there what they usually do. So they do when the fit is over, also where another
+    handler has raised on the way into this context or out of it, and has left this one in place.
     """
 
     def __init__(self, *, terminate: bool) -> None:
@@ -37,8 +39,10 @@ class Signals:
         if terminate:
             self._usual[signal.SIGTERM] = signal.SIG_DFL
         self._replaced: list[int] = []
+        self._fit: FrameType | None = None  # the function that entered this context
 
     def __enter__(self) -> Signals:
+        self._fit = sys._getframe(1)
         if _hears_signals():
             for number, usual in self._usual.items():
                 if signal.getsignal(number) is usual:
@@ -49,11 +53,19 @@ class Signals:
     def __exit__(self, *exc: object) -> None:
         for number in self._replaced:
             signal.signal(number, self._usual[number])
+        self._fit = None
         if self.terminated:
             signal.raise_signal(signal.SIGTERM)
 
+    def _is_in_the_fit(self) -> bool:
+        """Tell whether the fit is running: it is one of the callers."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not self._fit:
+            frame = frame.f_back
+        return frame is not None
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
+        if os.getpid() != self._process or not self._is_in_the_fit():
             signal.signal(number, self._usual[number])
             signal.raise_signal(number)
             return

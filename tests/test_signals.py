@@ -57,6 +57,25 @@ def test_work_within_a_fit_hands_ctrl_c_to_it():
             press()
 
 
+def test_a_handler_that_a_fit_has_left_behind_steps_aside():
+    """As where another handler raises between the end of a fit and `__exit__`."""
+    signals = Signals(terminate=True)
+
+    def fit():
+        signals.__enter__()
+        press()  # heard: the fit is running
+
+    fit()
+    assert signals.pressed
+    signals.pressed = False
+    with pytest.raises(KeyboardInterrupt):
+        press()
+    assert not signals.pressed
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signals.__exit__()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 class Timeout(Exception):
     """What a user's handler raises."""
 
