@@ -46,15 +46,15 @@ class TargetScaling(Scaling):
         """Return in the targets' units what the network says: float64."""
         return outputs / self.scale + self.center
 
-    def predictions(self, outputs: np.ndarray) -> np.ndarray:
-        """Return `undo`'s result in the model's dtype; ValueError where it does not hold that."""
+    def predictions(self, outputs: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
+        """Return `undo`'s result in the dtype of `name`; ValueError where that does not hold it."""
         wide = self.undo(outputs)
         with np.errstate(over="ignore"):
-            result = wide.astype(self.dtype)
+            result = wide.astype(dtype)
         beyond = np.isinf(result) & np.isfinite(outputs)
         if beyond.any():
             raise ValueError(
-                f"dtype: expected one that holds the predictions, got {self.dtype} and a "
+                f"{name}: expected a dtype that holds the predictions, got {dtype} and a "
                 f"prediction of {wide[beyond][0]:.2g}"
             )
         return result

@@ -662,7 +662,7 @@ class BatchNormMLP:
         self._require_scaling(self.target_scaling, "target_normalization")
         logits = self.predict_logits(X)
         if self.target_scaling.mode is not None:
-            return self.target_scaling.predictions(logits)
+            return self.target_scaling.predictions(logits, "dtype", self.dtype)
         return decisions(logits, self.config)
 
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:

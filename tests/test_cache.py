@@ -122,7 +122,7 @@ def test_a_change_in_any_kernel_file_outdates_all(tmp_path, kind):
         path = tmp_path / version
         install(path)
         if version == "2":
-            edit(path, "kernels/activations.py", "* scale + offset", "* scale + offset + 5")
+            edit(path, "kernels/activations.py", "scale, offset)\n", "scale, offset) + 5\n")
         installed = tmp_path / ("app.zip" if "zip" in kind else "app")
         if installed.is_dir():
             shutil.rmtree(installed)

@@ -101,6 +101,16 @@ def test_a_large_offset_is_scaled_in_float64(rng):
     assert model.score(X, y) > 0.95
 
 
+def test_predictions_that_float32_does_not_hold(rng):
+    X = rng.standard_normal((60, 4))
+    model = BatchNormMLPRegressor(**FAST).fit(X, X[:, 0] * 1e200)
+    assert np.isfinite(model.predict(X)).all()
+    with pytest.raises(
+        ValueError, match="X: expected a dtype that holds the predictions, got float32"
+    ):
+        model.predict(X.astype(np.float32))
+
+
 # -- one class alone -------------------------------------------------------------------------------
 
 # Its probability, and the second column that scikit-learn's MLPClassifier has there too.

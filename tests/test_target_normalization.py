@@ -222,7 +222,7 @@ def test_mistakes(rng):
         make().train_step(x, np.copysign(1.7e308, x[:, 0]))
     large = make()
     large.train_step(x, y * 1e100)
-    with pytest.raises(ValueError, match="dtype: expected one that holds the predictions, got flo"):
+    with pytest.raises(ValueError, match="dtype: expected a dtype that holds the pred"):
         large.predict(x)
 
 

@@ -125,9 +125,14 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         Returns
         -------
         array (samples,), or (samples, outputs) where there are several
+
+        Raises
+        ------
+        ValueError
+            X is float32, which does not hold a prediction.
         """
         logits, dtype = self._logits(X)
-        return self._unscaled(logits, self.model_).astype(dtype, copy=False)
+        return self._squeezed(self._target_scaling.predictions(logits, "X", dtype))
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -183,8 +188,9 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     def _targets(self, y: np.ndarray, facts: dict[str, Any]) -> np.ndarray:
         return y.reshape(len(y), -1)
 
-    def _unscaled(self, outputs: np.ndarray, model: BatchNormMLP) -> np.ndarray:
-        y = model.target_scaling.undo(outputs)
+    @staticmethod
+    def _squeezed(y: np.ndarray) -> np.ndarray:
+        """Return predictions (samples, outputs) as (samples,) where there is one output."""
         return y[:, 0] if y.shape[1] == 1 else y
 
     def _with_targets_scaled(
@@ -199,7 +205,7 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     def _validation_score(
         self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any
     ) -> float:
-        said = self._unscaled(model.predict_logits(X), model)
+        said = self._squeezed(model.target_scaling.undo(model.predict_logits(X)))
         if not np.isfinite(said).all():
             return np.nan  # it diverges
         return float(r2_score(y, said, sample_weight=weight))

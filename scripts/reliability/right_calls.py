@@ -209,7 +209,7 @@ CLASSES: dict[str, tuple[tuple[str, ...], Callable[[], bool]]] = {
     "a batch beyond the data": ((), lambda: estimated("Classifier", X, Y, batch_size=10**6)),
     "a table": (("pandas",), lambda: estimated("Classifier", frame(), Y)),
     "constant targets": ((), lambda: estimated("Regressor", X, Y * 0)),
-    "vast targets": ((), lambda: estimated("Regressor", X, Y * 1e200)),
+    "vast targets": ((), lambda: estimated("Regressor", X.astype(float), Y * 1e200)),
     "two targets": ((), lambda: estimated("Regressor", X, TARGETS)),
 }
 IN_A_FOLDER: dict[str, tuple[tuple[str, ...], Callable[[pathlib.Path], bool]]] = {
