@@ -213,7 +213,6 @@ class BatchNormMLP:
         self._counter = np.zeros(1, np.int64)  # of steps: the kernel counts
         self.epochs = 0
         self.metadata: dict[str, Any] = {}
-        self._warns_of_mean = True  # once
         self._workspaces = Workspaces(self._layout, self._dtype)
         self._callers: dict[object, threading.Thread] = {}  # of `_alone`, in their order
         self._teams: dict[int, TrainingTeam] = {}  # by bits of the minibatch's rows
