@@ -76,20 +76,22 @@ class InputScaling(Scaling):
             return False
         return x.dtype.newbyteorder("=") != self.dtype
 
-    @property
-    def for_kernels(self) -> tuple[np.ndarray, np.ndarray] | None:
+    def in_dtype(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Center and scale in the model's dtype; None where it does not hold them exactly."""
+        if self.mode is None or self.dtype == np.float64:
+            return self.center.astype(self.dtype), self.scale.astype(self.dtype)
         with np.errstate(over="ignore", under="ignore"):
             center, scale = self.center.astype(self.dtype), self.scale.astype(self.dtype)
-        is_exact = (center == self.center).all() and (scale == self.scale).all()
+        is_exact = np.array_equal(center, self.center) and np.array_equal(scale, self.scale)
         return (center, scale) if is_exact else None
 
     def apply(
         self, name: str, x: np.ndarray, check_finite: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return features, center and scale for the kernels: these are 0 and 1 of scaled ones."""
-        if self.for_kernels is not None and not self.is_wide(x):
-            return x, *self.for_kernels
+        measured = None if self.is_wide(x) else self.in_dtype()
+        if measured is not None:
+            return x, *measured
         argument = f"input_normalization={self.mode!r}"
         identity = np.zeros(x.shape[1], self.dtype), np.ones(x.shape[1], self.dtype)
         return self.scaled(name, argument, x, check_finite), *identity

@@ -27,10 +27,14 @@ def refuse_nonfinite(name: str, x: np.ndarray, dtype: np.dtype, expected: str) -
     """Raise ValueError with the first row of x (N, C) that has others than finite `dtype`s."""
     if x.dtype.kind != "f":
         return
-    size = ROWS if x.dtype == dtype else rows_at_once(x)  # as much as a cache holds
+    is_same = x.dtype == dtype
+    size = ROWS if is_same else rows_at_once(x)  # as much as a cache holds
     for start in range(0, len(x), size):
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(x[start : start + size].astype(dtype, copy=False))
+        block = x[start : start + size]
+        if not is_same:
+            with np.errstate(over="ignore"):
+                block = block.astype(dtype)
+        finite = np.isfinite(block)
         if not finite.all():
             row = start + int(np.flatnonzero(~finite.all(axis=1))[0])
             raise ValueError(f"{name}: expected {expected}, got others in row {row}")

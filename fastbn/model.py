@@ -500,7 +500,7 @@ class BatchNormMLP:
             self.layout, self.config,
             n_samples=integer("n_samples", n_samples, 1),
             rows=int(np.diff(minibatch_bounds(n_samples, self._batch_size(batch_size))).max()),
-            copied=x_dtype not in (self.dtype, np.uint8) or self.scaling.for_kernels is None,
+            copied=x_dtype not in (self.dtype, np.uint8) or self.scaling.in_dtype() is None,
             weighted=flag("sample_weight", sample_weight),
             validated=integer("validation_samples", validation_samples, 0),
             stops=flag("early_stopping", early_stopping),
@@ -779,6 +779,8 @@ class BatchNormMLP:
 
     def begin(self, samples: TrainingSamples) -> None:
         """Take over the scalings of inputs and targets that samples to train on come with."""
+        if self._scaling.is_fitted and self._target_scaling.is_fitted:
+            return
         inputs = self._scaling.adopt("samples.inputs", samples.inputs)
         targets = self._target_scaling.adopt("samples.outputs", samples.outputs)
         assign_all(self._with_scalings(inputs, targets))

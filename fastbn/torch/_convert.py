@@ -103,7 +103,7 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
     if config.input_normalization is not None:
         if not model.scaling.is_fitted:
             raise ValueError("model: expected one that has seen data, its inputs are to be scaled")
-        narrow = model.scaling.for_kernels or (model.scaling.center, model.scaling.scale)
+        narrow = model.scaling.in_dtype() or (model.scaling.center, model.scaling.scale)
         center, scale = map(torch.tensor, narrow)
         layers.append(InputScaling(center, scale, dtype))
     if not model.target_scaling.is_fitted:
