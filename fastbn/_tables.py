@@ -15,14 +15,16 @@ from fastbn.errors import DataFileError
 # The arrays of an NPZ file that are read, whatever the case of their names.
 NPZ_KEYS = ("x", "y", "x_train", "y_train", "x_test", "y_test")
 
-# More different whole numbers than this, in fewer samples of each, are no classes.
+# Whole numbers are no classes if there are more different ones than MOST_CLASSES, or more than
+# MANY_CLASSES and on average fewer than FEW_SAMPLES samples of each.
+MOST_CLASSES = 100
 MANY_CLASSES = 20
 FEW_SAMPLES = 3
 
 REGRESSION = (
     "this looks like regression, which the command line does not do yet; in Python "
-    'BatchNormMLP(loss="squared_error") and fastbn.sklearn.BatchNormMLPRegressor do, and numbers '
-    "that are classes may be written as names, such as 'c7'"
+    'BatchNormMLP(loss="squared_error") and fastbn.sklearn.BatchNormMLPRegressor do. If each '
+    "number is a class, write them as names, with a letter in front: c7 instead of 7"
 )
 
 # What NumPy and zipfile let through from a file that is damaged, encrypted, or announces an array
@@ -61,15 +63,17 @@ def _dtype(raw: np.ndarray) -> str:
     broken = raw[raw != np.round(raw)] if raw.dtype.kind == "f" else raw[:0]
     if not broken.size or not np.isfinite(raw).all():
         return str(raw.dtype)
-    return f"{raw.dtype}, with numbers such as {broken[0]:g}: {REGRESSION}"
+    return f"numbers that are not whole, such as {broken[0]:g}: {REGRESSION}"
 
 
 def check_classes(where: str, raw: np.ndarray, n_samples: int) -> None:
-    """Refuse so many different whole numbers, in so few samples, that they are no classes."""
+    """Refuse whole numbers that are too many to be classes; names are never refused."""
     if raw.dtype.kind not in "iuf":
         return
     n_classes = np.unique(raw).size
-    if n_classes > MANY_CLASSES and n_samples < FEW_SAMPLES * n_classes:
+    if n_classes > MOST_CLASSES or (
+        n_classes > MANY_CLASSES and n_samples < FEW_SAMPLES * n_classes
+    ):
         raise DataFileError(
             f"{where}: expected labels of classes, got {n_classes:,} different whole numbers in "
             f"{n_samples:,} samples: {REGRESSION}"

@@ -234,8 +234,9 @@ def load_csv(
     DataFileError
         The file is missing, empty, ragged, or holds something else than finite numbers; the message
         names the line and the column. Or the target looks like regression: its cells are numbers
-        that are not all whole, or they are more than 20 different whole numbers, with fewer than
-        three samples of each on average.
+        that are not all whole, or more than 100 different whole numbers, or more than 20 with fewer
+        than three samples of each on average. Names, also numbers that begin with a zero, are
+        always classes.
     """
 
     def choose(header: Header) -> Columns:

@@ -120,14 +120,19 @@ REGRESSION = [
     [str(7 * i) for i in range(50)],  # all different
     [str(7 * (i % 25)) for i in range(74)],  # fewer than three of each
     [f"{7 * i}.0" for i in range(50)],
+    [str(i % 101) for i in range(1010)],  # counts, ten samples of each
+    [f"{i % 815}.0" for i in range(8000)],
 ]
 
 
 @pytest.mark.parametrize("cells", REGRESSION)
 def test_a_target_that_looks_like_regression(path, cells):
     path.write_text("x,y\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
-    with pytest.raises(DataFileError, match=r"t.csv: y: .*regression.*squared_error"):
+    with pytest.raises(
+        DataFileError, match=r"t.csv: y: .*regression.*squared_error.*names"
+    ) as info:
         datasets.load_csv(path)
+    assert "float64" not in str(info.value)
     X, y = datasets.load_features(path, n_features=1)
     assert len(X) == len(y) == len(cells)
 
@@ -140,6 +145,8 @@ CLASSES = [
     [f"{i % 2}.0" for i in range(30)],
     [f"c{i % 30}" for i in range(80)],  # names are always classes
     [f"0{i % 30:02}" for i in range(80)],  # as are numbers that begin with a zero
+    [f"c{i % 815}" for i in range(2500)],
+    [f"{i % 815:05}" for i in range(2500)],
 ]
 
 
@@ -150,16 +157,16 @@ def test_a_target_of_classes(path, cells):
 
 
 def test_npz_labels_that_look_like_regression(tmp_path):
-    X = np.zeros((60, 2))
-    for y in (np.arange(60) + 0.5, np.arange(60), np.arange(60.0)):
+    X = np.zeros((600, 2))
+    for y in (np.arange(600) + 0.5, np.arange(600), np.arange(600.0), np.arange(600) % 101):
         np.savez(tmp_path / "t.npz", X=X, y=y)
         with pytest.raises(DataFileError, match=r"t.npz: y: .*regression"):
             datasets.load_npz(tmp_path / "t.npz")
         np.savez(tmp_path / "t.npz", X_train=X, y_train=y, X_test=X[:5], y_test=y[:5])
         with pytest.raises(DataFileError, match=r"t.npz: y_train: .*regression"):
             datasets.load_npz(tmp_path / "t.npz")
-    np.savez(tmp_path / "t.npz", X=X, y=np.zeros((60, 3), int))
-    with pytest.raises(DataFileError, match=r"got \(60, 3\): several labels"):
+    np.savez(tmp_path / "t.npz", X=X, y=np.zeros((600, 3), int))
+    with pytest.raises(DataFileError, match=r"got \(600, 3\): several labels"):
         datasets.load_npz(tmp_path / "t.npz")
 
 
