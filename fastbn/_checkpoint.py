@@ -47,6 +47,10 @@ def checksum(arrays: Iterable[np.ndarray]) -> int:
     return result
 
 
+class OtherDataError(ValueError):
+    """A fit cannot go on, since its data are not those that the checkpoint was written for."""
+
+
 class CheckpointFile:
     """Where a fit of a model keeps its checkpoint, and the one that it goes on with."""
 
@@ -64,6 +68,7 @@ class CheckpointFile:
             said = f"checkpoint: cannot write in the folder {folder} ({error.strerror})"
             raise OSError(error.errno, said) from None
         self._model, self._plan = model, plan
+        self._is_float64 = data.x.dtype == np.float64
         self._rows = np.diff(minibatch_bounds(len(data.x), plan.batch_size))
         self._found: tuple[FitState, dict[str, Any], int, dict[str, Any]] | None = None
         rule = plan.early_stopping
@@ -174,10 +179,33 @@ class CheckpointFile:
             raise ModelFileError(f"{self.path}: fit: expected what it is of, got {then!r:.80}")
         for name, value in now.items():
             if then.get(name) != value:
+                if name in ("data", "validation_data"):  # checksums
+                    if None in (value, then.get(name)):
+                        had, has = (
+                            "none" if x is None else "some" for x in (then.get(name), value)
+                        )
+                        raise ValueError(
+                            f"resume: expected {name} as in {self.path}, {had}, got {has}"
+                        )
+                    raise OtherDataError(self._other_data(name))
                 raise ValueError(
                     f"resume: expected {whose}{name} as in {self.path}, {then.get(name)!r:.80}, "
                     f"got {value!r:.80}"
                 )
+
+    def _other_data(self, name: str) -> str:
+        """Return what is wrong where a checksum of data differs."""
+        said = (
+            f"resume: expected {name} as in {self.path}, got others: they are not those that the "
+            "checkpoint was written for, or their rows or columns are in another order"
+        )
+        config = self._model.config
+        if self._is_float64 and config.dtype == "float32" and config.input_normalization:
+            said += (
+                "; a checkpoint that an earlier version of fastbn wrote goes on with "
+                "X.astype(np.float32)"
+            )
+        return said
 
     def _state_of(self, file: persistence.ModelFile, fit: dict[str, Any]) -> FitState:
         """Check where a fit is; any error where no fit of this plan can be there."""

@@ -133,3 +133,19 @@ def test_a_job_that_is_malformed(folder, change):
     assert result.stderr.startswith("fastbn: error: ")
     assert len(result.stderr.splitlines()) == 1
     assert not (folder / "new").exists()
+
+
+def test_data_that_have_changed_are_named(folder):
+    """Columns in another order, and rows."""
+    succeed("train", "insects.csv", "--epochs", "2", "--no-plot", "--checkpoint", "c", "--out", "m")
+    path = folder / "insects.csv"
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    columns = [[line[i] for i in (1, 0, 2, 3, 4)] for line in lines]
+    for others in (columns, [lines[0], *lines[:0:-1]]):
+        path.write_text("".join(",".join(line) + "\n" for line in others))
+        result = run("train", "--resume", "c", "--no-plot")
+        assert result.exit_code == 1
+        assert result.stderr == (
+            f"fastbn: error: the data of {path} are not those that the checkpoint c was written "
+            "for, or their rows or columns are in another order\n"
+        )

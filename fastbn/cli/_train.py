@@ -203,6 +203,7 @@ def _trained(
 ) -> tuple[Dataset, BatchNormMLP, History]:
     """Load the data and train."""
     from fastbn import datasets
+    from fastbn._checkpoint import OtherDataError
     from fastbn.model import BatchNormMLP
 
     settings = job.settings
@@ -221,17 +222,23 @@ def _trained(
         names = {"feature_names": list(dataset.feature_names), "target_name": dataset.target_name}
         notes |= _if_a_file_holds_them(model, notes, names)
     model.metadata = {**notes, "job": json.loads(json.dumps(dataclasses.asdict(job)))}
-    history = model.fit(
-        dataset.X_train,
-        dataset.y_train,
-        batch_size=recipes.batch_size(settings, len(dataset.y_train)),
-        validation_data=(dataset.X_test, dataset.y_test) if job.validation else None,
-        progress=bar,
-        checkpoint=checkpoint,
-        checkpoint_every=job.checkpoint_every,
-        resume=resume,
-        **{key: settings[key] for key in recipes.FIT},
-    )
+    try:
+        history = model.fit(
+            dataset.X_train,
+            dataset.y_train,
+            batch_size=recipes.batch_size(settings, len(dataset.y_train)),
+            validation_data=(dataset.X_test, dataset.y_test) if job.validation else None,
+            progress=bar,
+            checkpoint=checkpoint,
+            checkpoint_every=job.checkpoint_every,
+            resume=resume,
+            **{key: settings[key] for key in recipes.FIT},
+        )
+    except OtherDataError:
+        raise ValueError(
+            f"the data of {job.data} are not those that the checkpoint {checkpoint} was written "
+            "for, or their rows or columns are in another order"
+        ) from None
     model.metadata = notes
     return dataset, model, history
 
