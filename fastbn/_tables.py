@@ -43,7 +43,7 @@ def encode_labels(
     With `codes` the labels are ``raw[codes]``.
     """
     raw = np.asarray(raw)
-    if raw.dtype.kind == "f" and _all_integers(raw):
+    if raw.dtype.kind == "f" and all_whole(raw):
         raw = raw.astype(np.int64)
     if raw.dtype.kind not in "iubUS":
         raise DataFileError(
@@ -80,7 +80,7 @@ def check_classes(where: str, raw: np.ndarray, n_samples: int) -> None:
         )
 
 
-def _all_integers(values: np.ndarray) -> bool:
+def all_whole(values: np.ndarray) -> bool:
     """Return whether all are whole numbers that a float64 tells from their neighbours."""
     return bool((np.abs(values) < 2**53).all() and (values == np.round(values)).all())
 

@@ -39,6 +39,9 @@ __all__ = [
 
 Path = str | os.PathLike[str]
 
+# X (samples, features), and labels as they stand in a source.
+Part = tuple[np.ndarray, np.ndarray]
+
 IDX_FILES = {
     "X_train": "train-images-idx3-ubyte",
     "y_train": "train-labels-idx1-ubyte",
@@ -65,6 +68,10 @@ class Dataset(NamedTuple):
     target_name: str | None = None
 
 
+class NoTestPartError(DataFileError):
+    """Samples are too few to split off a part to test on."""
+
+
 def split(
     X: np.ndarray,
     y: np.ndarray,
@@ -78,7 +85,7 @@ def split(
     generator = np.random.default_rng(integer("seed", seed, 0))
     counts = np.bincount(y, minlength=len(class_names))
     if min(round(test_size * counts.max()), counts.max() - 1) < 1:
-        raise DataFileError(
+        raise NoTestPartError(
             f"{name}: test_size={test_size:g} of {y.size} samples in {len(class_names)} classes "
             "leaves none to test on"
         )
@@ -104,10 +111,14 @@ def load_digits(*, test_size: float = 0.2, seed: int = 0) -> Dataset:
     E. Alpaydin & C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
     Repository, 1998 (CC BY 4.0), in the copy that scikit-learn distributes.
     """
+    X, y = _read_digits()
+    return split(X, y, tuple("0123456789"), "digits", test_size, seed)
+
+
+def _read_digits() -> Part:
     place = importlib.resources.files("fastbn") / "data" / "digits.npz"
     with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        X, y = arrays["X"], arrays["y"].astype(np.int64)
-    return split(X, y, tuple("0123456789"), "digits", test_size, seed)
+        return arrays["X"], arrays["y"].astype(np.int64)
 
 
 def load_idx_folder(path: Path) -> Dataset:
@@ -273,27 +284,33 @@ def load_npz(path: Path, *, test_size: float = 0.2, seed: int = 0) -> Dataset:
         The file is missing or malformed, or an array is not as described above. Of two arrays whose
         names differ in case alone none is taken.
     """
+    name, parts = pathlib.Path(path).stem, _read_npz_parts(path)
+    raw = np.concatenate([labels for _, labels in parts])
+    where = f"{path}: y" if len(parts) == 1 else f"{path}: y_train"
+    y, class_names = encode_labels(where, raw)
+    check_classes(where, raw, y.size)
+    X, n = parts[0][0], len(parts[0][1])
+    if len(parts) == 1:
+        return split(X, y, class_names, name, test_size, seed)
+    return Dataset(X, y[:n], parts[1][0], y[n:], class_names, name)
+
+
+def _read_npz_parts(path: Path) -> list[Part]:
+    """Return the one part, or training and test part, of an NPZ file."""
     arrays = read_npz(path)
-    name = pathlib.Path(path).stem
     if "x" in arrays:
         X = npz_features(path, arrays, "x")
-        raw = npz_labels(path, arrays, "y", X.shape[0])
-        y, class_names = encode_labels(f"{path}: y", raw)
-        check_classes(f"{path}: y", raw, y.size)
-        return split(X, y, class_names, name, test_size, seed)
+        return [(X, npz_labels(path, arrays, "y", X.shape[0]))]
     X_train, X_test = (npz_features(path, arrays, f"x_{part}") for part in ("train", "test"))
     if X_train.shape[1] != X_test.shape[1]:
         raise DataFileError(
             f"{path}: x_test: expected {X_train.shape[1]} features as x_train, "
             f"got {X_test.shape[1]}"
         )
-    n = X_train.shape[0]
-    raw_train = npz_labels(path, arrays, "y_train", n)
-    raw_test = npz_labels(path, arrays, "y_test", X_test.shape[0])
-    raw = np.concatenate([raw_train, raw_test])
-    y, class_names = encode_labels(f"{path}: y_train", raw)
-    check_classes(f"{path}: y_train", raw, y.size)
-    return Dataset(X_train, y[:n], X_test, y[n:], class_names, name)
+    return [
+        (X_train, npz_labels(path, arrays, "y_train", X_train.shape[0])),
+        (X_test, npz_labels(path, arrays, "y_test", X_test.shape[0])),
+    ]
 
 
 def load(source: Path, *, target: Target = None, test_size: float = 0.2, seed: int = 0) -> Dataset:
@@ -325,6 +342,35 @@ def load(source: Path, *, target: Target = None, test_size: float = 0.2, seed: i
     if path.is_dir():
         return load_idx_folder(path)
     raise DataFileError(f"{source}: {UNDERSTOOD}")
+
+
+def load_parts(source: Path) -> tuple[str, list[Part]]:
+    """Return the name of a source and its samples, which may be of one class: for evaluating.
+
+    The training part comes before the test part; there is one part where they are not split.
+
+    Parameters
+    ----------
+    source : as in `load`, but no CSV file
+
+    Raises
+    ------
+    DataFileError
+        The source is not one of these, or cannot be read.
+    """
+    path = path_of("source", source)
+    source = os.fspath(source)
+    if source == "digits":
+        return source, [_read_digits()]
+    if source != "fashion-mnist" and path.suffix.lower() == ".npz":
+        return path.stem, _read_npz_parts(path)
+    if source != "fashion-mnist" and path.is_dir():
+        arrays = _read_idx_folder(path)
+        parts = [(arrays[f"X_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
+        return path.name, parts
+    data = load(source)
+    names = np.array(data.class_names)
+    return data.name, [(data.X_train, names[data.y_train]), (data.X_test, names[data.y_test])]
 
 
 def load_features(

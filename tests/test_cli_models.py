@@ -78,6 +78,41 @@ def test_evaluate_all_takes_a_file_of_one_class(model, tmp_path):
     )
 
 
+@pytest.mark.parametrize("ending", ["csv", "npz"])
+@pytest.mark.parametrize("n", [1, 20])
+def test_evaluate_of_one_class(model, tmp_path, ending, n):
+    """And of one sample, which cannot be split."""
+    X, y = samples()
+    X = X[y == 2][:n]
+    path, labels = tmp_path / f"moths.{ending}", ["moth"] * n
+    if ending == "csv":
+        write_csv(path, X, labels)
+    else:
+        np.savez(path, X=X, y=np.array(labels))
+    whole = expected_rows(model, "moths", X, np.full(n, 2))
+    assert rows(succeed("evaluate", "m.safetensors", path, "--all")) == whole
+    result = run("evaluate", "m.safetensors", path)
+    assert result.exit_code == 0
+    if n < 20:
+        assert rows(result.stdout) == whole
+        assert (
+            f"{path}: too few samples to split off a test part, so all are taken" in result.stderr
+        )
+    else:
+        assert rows(result.stdout)["data"] == "moths: 6 samples"
+
+
+def test_evaluate_takes_many_numbers_that_are_classes(tmp_path):
+    """More than a file that is trained on may have."""
+    X, y = np.arange(150.0)[:, None], np.arange(150)
+    model = BatchNormMLP((1, 150))
+    model.metadata = {"class_names": [str(name) for name in y]}
+    model.save("many.safetensors")
+    np.savez("many.npz", X_train=X, y_train=y, X_test=X, y_test=y)
+    table = rows(succeed("evaluate", "many.safetensors", "many.npz"))
+    assert table == expected_rows(model, "many", X, y)
+
+
 def test_evaluate_all_of_data_that_are_split(tmp_path):
     X, y = samples()
     np.savez("split.npz", X_train=X[:40], y_train=y[:40], X_test=X[40:], y_test=y[40:])
@@ -97,7 +132,7 @@ def test_labels_the_model_does_not_know_are_named(tmp_path):
     result = run("evaluate", "m.safetensors", path, "--all")
     assert result.exit_code == 1
     assert result.stderr == (
-        "fastbn: error: labels: expected classes of the model (ant, bee, moth), got wasp\n"
+        f"fastbn: error: {path}: labels: expected classes of the model (ant, bee, moth), got wasp\n"
     )
 
 

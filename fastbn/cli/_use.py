@@ -66,30 +66,34 @@ def evaluate(
     by name where MODEL was trained on one with a header and DATA has one, too; else by position.
     """
     from fastbn import datasets
-    from fastbn._tables import encode_labels
     from fastbn.model import BatchNormMLP
 
     network = BatchNormMLP.load(model)
     check_classifier(model, network)
     n_features = network.config.layer_sizes[0]
     notes: list[str] = []
-    size = split_of(network)["test_size"] if test_size is None else test_size
     if is_csv(data):
         X, raw, notes = read_csv_for(data, network, target, labelled=True)
-        name = pathlib.Path(data).stem
-        if not all_samples:
-            y, names = encode_labels(data, raw)
-            part = datasets.split(X, y, names, name, size, seed=0)
-            X, raw = part.X_test, np.array(names)[part.y_test]
+        name, parts = pathlib.Path(data).stem, [(X, raw)]
     else:
-        dataset = datasets.load(data, test_size=size)
-        X, y, name = dataset.X_test, dataset.y_test, dataset.name
-        if all_samples:
-            X, y = np.concatenate([dataset.X_train, X]), np.concatenate([dataset.y_train, y])
-        raw = np.array(dataset.class_names)[y]
-    if X.shape[1] != n_features:
-        raise DataFileError(f"{data}: expected {n_features} features, found {X.shape[1]}")
-    labels = class_indices(raw, class_names(network))
+        name, parts = datasets.load_parts(data)
+    for X, _ in parts:
+        if X.shape[1] != n_features:
+            raise DataFileError(f"{data}: expected {n_features} features, found {X.shape[1]}")
+    is_split = len(parts) > 1
+    if is_split and not all_samples:
+        del parts[0]
+    names = class_names(network)
+    X = np.concatenate([X for X, _ in parts])
+    labels = np.concatenate([class_indices(y, names, f"{data}: labels") for _, y in parts])
+    if not is_split and not all_samples:
+        size = split_of(network)["test_size"] if test_size is None else test_size
+        try:
+            part = datasets.split(X, labels, tuple(names), name, size, seed=0)
+            X, labels = part.X_test, part.y_test
+        except datasets.NoTestPartError:
+            # nothing was trained on such a file, as it could not have been split then either
+            notes.append(f"{data}: too few samples to split off a test part, so all are taken")
     for note in notes:
         complain(note)
     with compile_notice():
@@ -238,24 +242,26 @@ def class_names(network: Any) -> list[str]:
     return [str(name) for name in names]
 
 
-def class_indices(labels: np.ndarray, names: list[str]) -> np.ndarray:
-    """Return the model's number for each label; ValueError for a label that it does not know.
+def class_indices(labels: np.ndarray, names: list[str], where: str = "labels") -> np.ndarray:
+    """Return the model's number for each label; an error for a label that it does not know.
 
-    Where the classes have names, whole numbers from 0 are taken for their positions.
+    Where no label is the name of a class, whole numbers from 0 are taken for positions.
     """
-    if labels.dtype.kind == "f" and (labels == np.round(labels)).all():
+    from fastbn._tables import all_whole
+
+    if labels.dtype.kind == "f" and all_whole(labels):
         labels = labels.astype(np.int64)
+    distinct, codes = np.unique(labels, return_inverse=True)
+    found = [str(label) for label in distinct]
     indices = {name: index for index, name in enumerate(names)}
-    if labels.dtype.kind == "U" and all(label.isdecimal() for label in set(labels)):
-        positions = {str(index): index for index in range(len(names))}
-        if not set(indices) & set(labels):
-            indices = positions
-    unknown = sorted({str(label) for label in labels} - set(indices))
+    if not set(indices) & set(found) and all(map(str.isdecimal, found)):
+        indices = {str(index): index for index in range(len(names))}
+    unknown = sorted(set(found) - set(indices))
     if unknown:
-        raise ValueError(
-            f"labels: expected classes of the model ({listed(names)}), got {listed(unknown)}"
+        raise DataFileError(
+            f"{where}: expected classes of the model ({listed(names)}), got {listed(unknown)}"
         )
-    return np.array([indices[str(label)] for label in labels], np.int64)
+    return np.array([indices[label] for label in found], np.int64)[codes.reshape(-1)]
 
 
 def write_predictions(
