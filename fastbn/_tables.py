@@ -118,12 +118,18 @@ def _read_array(path: pathlib.Path, loaded: np.lib.npyio.NpzFile, key: str) -> n
         raise DataFileError(f"{path}: {key}: cannot be read as NPZ: {error}") from error
 
 
+def _no_key(path: str | os.PathLike[str], key: str) -> DataFileError:
+    """Return the error of an NPZ file without an array, with the names as they stand there."""
+    with np.load(path, allow_pickle=False) as loaded:
+        return DataFileError(f"{path}: expected the key {key!r}, found {sorted(loaded.files)}")
+
+
 def npz_features(
     path: str | os.PathLike[str], arrays: dict[str, np.ndarray], key: str
 ) -> np.ndarray:
     """Return arrays[key] as a matrix of finite numbers; more dimensions are flattened."""
     if key not in arrays:
-        raise DataFileError(f"{path}: expected the key {key!r}, found {sorted(arrays)}")
+        raise _no_key(path, key)
     x = arrays[key]
     if x.dtype.kind not in "fiub" or x.ndim < 2 or x.size == 0:
         raise DataFileError(
@@ -140,7 +146,7 @@ def npz_labels(
 ) -> np.ndarray:
     """Return arrays[key] as it is, one label per sample."""
     if key not in arrays:
-        raise DataFileError(f"{path}: expected the key {key!r}, found {sorted(arrays)}")
+        raise _no_key(path, key)
     y = arrays[key]
     if y.shape != (n_samples,):
         several = y.ndim == 2 and y.shape[0] == n_samples and y.shape[1] > 1

@@ -258,6 +258,8 @@ def load_csv(
         return Columns(features, label)
 
     (_, names, named), (features, label), X, labels = read_csv(path, choose)
+    if not len(X):
+        raise DataFileError(f"{path}: expected rows of numbers, found a header and no rows")
     target_name = names[cast(int, label)]
     y, class_names = encode_labels(f"{path}: {target_name}", labels.values, labels.codes)
     check_classes(f"{path}: {target_name}", labels.values, y.size)

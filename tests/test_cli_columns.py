@@ -120,7 +120,7 @@ def test_missing_columns_are_named(insects, command):
     stderr = refused(command, "named.safetensors", "new.csv", *out)
     assert stderr == (
         "fastbn: error: new.csv: expected the columns 'length', 'width', 'weight', 'age', "
-        "found none called 'width', 'weight'\n"
+        "found none called 'width', 'weight'; the file has 'age', 'length', 'kind'\n"
     )
 
 
@@ -162,6 +162,29 @@ def test_without_a_header_columns_go_by_position(insects, known):
     write("new.csv", columns)
     note = NO_NAMES.format("new.csv")
     assert predicted("new.csv", model="plain", notes=note) == expected("plain")
+
+
+def test_a_header_and_no_rows(insects):
+    pathlib.Path("empty.csv").write_text(",".join([*NAMES, "kind"]) + "\n")
+    pathlib.Path("counted.csv").write_text("0,1,kind\n")
+    for arguments in (
+        ["evaluate", "named.safetensors", "empty.csv"],
+        ["evaluate", "named.safetensors", "empty.csv", "--all"],
+        ["train", "empty.csv", *QUICK],
+        ["train", "counted.csv", *QUICK],
+    ):
+        assert "expected rows of numbers, found a header and no rows" in refused(*arguments)
+
+
+def test_a_first_line_that_may_be_a_header_is_named(insects):
+    """Numbers that are all whole and all different."""
+    lines = ["1,2,3,4,ant"] + ["0.5,2,2,2,bee", "3,2,2,2.5,ant"] * 10
+    pathlib.Path("new.csv").write_text("\n".join(lines))
+    note = "fastbn: new.csv: the first line, 1,2,3,4,ant, was taken as a sample\n"
+    trained = run("train", "new.csv", *QUICK, "--no-plot", "--out", "m")
+    assert trained.stderr == note.replace("new.csv", str(pathlib.Path("new.csv").absolute()))
+    assert run("evaluate", "m", "new.csv", "--all").stderr == note
+    assert len(predicted("new.csv", model="plain", notes=note)) == 21
 
 
 def test_without_a_header_the_count_has_to_fit(insects):

@@ -288,6 +288,16 @@ def test_info_tells_what_a_model_is(model):
     assert (table["betas"], table["max_norm"], table["lr"]) == ("0.9, 0.999", "none", "0.02")
 
 
+def test_info_keeps_a_name_on_one_line():
+    model = BatchNormMLP((2, 2))
+    names = ["a\nb", "grün\t\x1b[31m"]
+    model.metadata = {"class_names": names, "feature_names": names, "data": "x\ny"}
+    model.save("lines.safetensors")
+    table = rows(succeed("info", "lines.safetensors"))
+    assert table["features"] == table["classes"] == r"2: a\nb, grün\t\x1b[31m"
+    assert table["data"] == r"x\ny"
+
+
 def test_info_and_evaluate_of_a_model_without_metadata(insects):
     BatchNormMLP((4, 3), batch_norm_output=False).save("bare.safetensors")
     table = rows(succeed("info", "bare.safetensors"))

@@ -80,6 +80,55 @@ def test_a_header_of_known_names_is_one_whatever_they_look_like(path):
     assert X.tolist() == [[2, 1], [4, 3]]
 
 
+HEADERS = [  # as pandas writes the columns of an array, and years
+    ("0,1,2,3", "0.5,1,2,{}", "ab"),
+    ("0,1,2,3", "0.5,1,2,{}", "01"),
+    ("0,1,2,3", "5,1,2,{}", "23"),  # whole numbers, and a label that is called as the column
+    ("0,1", "0.5,{}", "01"),
+    ("2019,2020,2021,class", "5,6,7,{}", ["yes", "no"]),
+    ("class,2019,2020", "{},6,7", ["yes", "no"]),
+]
+
+
+@pytest.mark.parametrize(("header", "row", "labels"), HEADERS)
+def test_a_header_of_numbers(path, header, row, labels):
+    rows = [row.format(labels[i % 2]) for i in range(20)]
+    path.write_text("\n".join([header, *rows]))
+    target = 0 if header.startswith("class") else None
+    data = datasets.load_csv(path, target)
+    assert len(data.X_train) + len(data.X_test) == 20
+    assert [*data.feature_names, data.target_name] == (
+        ["2019", "2020", "class"] if target == 0 else header.split(",")
+    )
+    assert data.class_names == tuple(sorted(labels))
+
+
+SAMPLES = [
+    ["0,1", "1,0", "2,1", "3,0"],
+    ["0,1,2", "1,0,1", "0,1,2", "3,5,1"],  # the first line comes again
+    ["1,2,3", "1,0,1", "0,1,2", "3,5,3"],
+    ["2,2,no", "5,6,yes", "7,8,yes", "1,0,maybe"],  # two columns are not called the same
+    ["2.5,3,no", "5,6,yes", "7,8,yes", "1,0,maybe"],
+    ["2,3,no", "5,6,yes", "7,8,no", "1,0,yes"],
+    ["2,3,a", "5,6,b", "7,8,c", "1,0,d"],
+]
+
+
+@pytest.mark.parametrize("lines", SAMPLES)
+def test_a_first_line_that_is_a_sample(path, lines):
+    path.write_text("\n".join(lines))
+    X, y = datasets.load_features(path, n_features=lines[0].count(","))
+    assert len(X) == len(y) == 4
+
+
+def test_a_header_of_numbers_is_one_for_no_model_of_other_names(path):
+    path.write_text("2,3,no\n5,6,yes\n7,8,yes\n")
+    X, _ = datasets.load_features(path, n_features=2, feature_names=["a", "b"], target=2)
+    assert X.tolist() == [[2, 3], [5, 6], [7, 8]]
+    with pytest.raises(DataFileError, match=r"none called '4'; the file has '2', '3', 'no'$"):
+        datasets.load_features(path, n_features=2, feature_names=["2", "4"], target=2)
+
+
 def test_a_byte_order_mark_and_spaces_are_no_part_of_a_name(path):
     path.write_bytes(b"\xef\xbb\xbf age , dose,kind \r\n" + b"1,2,x\r\n3,4,y\r\n" * 3)
     data = datasets.load_csv(path, " kind ")

@@ -287,7 +287,9 @@ def test_labels_that_look_like_numbers_keep_their_zeros(tmp_path):
 
 CSV_REFUSED = [
     ("", "expected rows of numbers, found none"),
-    ("a,b\n", r"line 1, column '0': expected a number, got 'a'"),
+    ("a,b\n", "expected rows of numbers, found a header and no rows"),
+    ("a;b\n1;x\n", r"t.csv: the first line has no comma; is it separated by ';'\?"),
+    ("a\tb\n1\tx\n", r"t.csv: the first line has no comma; is it separated by '\\t'\?"),
     ("a,b\n1,x\n2,y,3\n", "line 3: expected 2 columns, found 3"),
     ("a,b\n1,x\n\n2\n", "line 4: expected 2 columns, found 1"),
     ("a,b\n1,x\nhello,y\n", r"line 3, column 'a': expected a number, got 'hello'"),
@@ -341,9 +343,12 @@ def test_files_that_are_not_there(tmp_path):
     with pytest.raises(DataFileError, match="expected digits, fashion-mnist"):
         datasets.load("mnist")
     path = tmp_path / "binary.csv"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataFileError, match="cannot be read as CSV"):
-        datasets.load(path)
+    for text in ("a,grün\n1,x\n".encode("latin-1"), "a,b\n1,x\n".encode("utf-16")):
+        path.write_bytes(text)
+        with pytest.raises(
+            DataFileError, match="binary.csv: cannot be read as CSV: save it as UTF-8"
+        ):
+            datasets.load(path)
 
 
 def save(path, **arrays):
@@ -367,7 +372,8 @@ def test_npz(tmp_path, rng):
 X, Y = np.zeros((4, 2)), np.array([0, 1, 0, 1])
 NPZ_REFUSED = [
     ({"a": X}, r"expected the key 'x_train', found \['a'\]"),
-    ({"X": X}, "expected the key 'y'"),
+    ({"X": X}, r"expected the key 'y', found \['X'\]"),
+    ({"Inputs": X, "Y": Y}, r"expected the key 'x_train', found \['Inputs', 'Y'\]"),
     ({"X": X, "y": Y[:3]}, r"y: expected shape \(4,\), got \(3,\)"),
     ({"X": X, "x": X, "y": Y}, "t.npz: expected one array 'x', found 'X' and 'x'"),
     ({"X": X, "Y": Y, "y": Y}, "t.npz: expected one array 'y', found 'Y' and 'y'"),

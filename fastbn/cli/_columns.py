@@ -73,6 +73,14 @@ def target_row(data: str, dataset: Dataset, target: str | None) -> list[tuple[st
     return [("target", column + (", the last one" if target is None else ""))]
 
 
+def sample_notes(data: str) -> list[str]:
+    """Return a note on the first line of a CSV file without a header, if it looks like one."""
+    from fastbn._csv_table import doubtful_sample
+
+    line = doubtful_sample(data)
+    return [] if line is None else [f"{data}: the first line, {line:.80}, was taken as a sample"]
+
+
 # -- for a model -----------------------------------------------------------------------------------
 
 
@@ -122,7 +130,8 @@ def read_csv_for(data: str, network: Any, target: str | None, *, labelled: bool)
                 )
         return columns if labelled else Columns(columns.features, None)
 
-    _, _, X, labels = read_csv(data, choose, names)
+    header, _, X, labels = read_csv(data, choose, names)
+    notes += [] if header.named else sample_notes(data)
     return Samples(X, labels.as_they_stand(), notes)
 
 

@@ -106,8 +106,15 @@ Preset = Annotated[
     ),
 ]
 
+
+def _units(text: str) -> int:
+    if (units := int(text)) < 1:
+        raise typer.BadParameter(f"expected at least 1 unit in a layer, got {units}")
+    return units
+
+
 Hidden = Annotated[
-    Any, numbers(NETWORK, "--hidden", int, "256,128", "Units of the hidden layers, or none")
+    Any, numbers(NETWORK, "--hidden", _units, "256,128", "Units of the hidden layers, or none")
 ]
 Activation = Annotated[
     str | None, choice(NETWORK, "--activation", ACTIVATIONS, "Of the hidden layers")

@@ -74,7 +74,12 @@ def listed(names: Iterable[str], most: int = 10) -> str:
     """Return names as a sentence would list them, the first `most` of them."""
     names = list(names)
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(on_one_line, names[:most])) + (f" and {more} more" if more > 0 else "")
+
+
+def on_one_line(name: str) -> str:
+    r"""Return a name with line breaks and other controls as they are written in Python, as \n."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def percent(part: float) -> str:

@@ -15,7 +15,7 @@ import typer
 import fastbn
 from fastbn.cli import _options as options
 from fastbn.cli import _recipes as recipes
-from fastbn.cli._columns import check_columns, target_row
+from fastbn.cli._columns import check_columns, is_csv, sample_notes, target_row
 from fastbn.cli._output import (
     check_picture_ending,
     check_writable,
@@ -208,6 +208,9 @@ def _trained(
 
     settings = job.settings
     dataset = datasets.load(job.data, target=job.target, test_size=job.test_size)
+    if is_csv(job.data) and dataset.feature_names is None and bar is not False:
+        for note in sample_notes(job.data):
+            complain(note)
     if not resume:
         check_columns(job.data, dataset, job.target)
     sizes = (dataset.X_train.shape[1], *settings["hidden"], len(dataset.class_names))

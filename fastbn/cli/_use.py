@@ -16,6 +16,7 @@ from fastbn.cli._output import (
     compile_notice,
     complain,
     listed,
+    on_one_line,
     percent,
     print_rows,
 )
@@ -74,6 +75,8 @@ def evaluate(
     notes: list[str] = []
     if is_csv(data):
         X, raw, notes = read_csv_for(data, network, target, labelled=True)
+        if not len(X):
+            raise DataFileError(f"{data}: expected rows of numbers, found a header and no rows")
         name, parts = pathlib.Path(data).stem, [(X, raw)]
     else:
         name, parts = datasets.load_parts(data)
@@ -175,7 +178,7 @@ def info(model: Model) -> None:
         ("file", f"{model}, {model.stat().st_size / 1e6:.2f} MB"),
         ("parameters", f"{network.layout.n_parameters:,}"),
         ("trained", f"{network.steps:,} steps, {network.epochs:,} epochs"),
-        ("data", str(metadata.get("data", "unknown"))),
+        ("data", on_one_line(str(metadata.get("data", "unknown")))),
         features_row(network),
         outputs_row(network),
         ("written by", f"fastbn {metadata.get('fastbn_version', '(unknown version)')}"),
