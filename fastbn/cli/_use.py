@@ -87,7 +87,7 @@ def evaluate(
     if is_split and not all_samples:
         del parts[0]
     names = class_names(network)
-    X = np.concatenate([X for X, _ in parts])
+    X = parts[0][0] if len(parts) == 1 else np.concatenate([X for X, _ in parts])
     labels = np.concatenate([class_indices(y, names, f"{data}: labels") for _, y in parts])
     if not is_split and not all_samples:
         size = split_of(network)["test_size"] if test_size is None else test_size
