@@ -7,7 +7,9 @@ people's, nothing to break in a forked child, nothing to take turns for.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,8 +21,8 @@ from fastbn._jit import njit, njit_inlined
 # Places of the counters, two cache lines apart.
 ARRIVED, GENERATION, PRESENT, DECIDERS, DECISION, N_COUNTERS = range(0, 96, 16)
 
-# Decisions whether a team begins.
-COMPLETE, CANCELLED = 1, 2
+# Decisions whether a team begins; FORKED is that of a child process, which does not have the team.
+COMPLETE, CANCELLED, FORKED = 1, 2, 3
 
 # Looks at the barrier before the core is offered to others: some microseconds.
 PATIENCE = 2000
@@ -105,6 +107,20 @@ def finish_team(counters: np.ndarray, ended: np.ndarray) -> None:
                 yield_core()
 
 
+# Counters of the teams that are there, by their ids.
+_teams: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
+
+
+def _after_fork_in_child() -> None:
+    """Let nobody wait for members: they are threads of the parent."""
+    for counters in list(_teams.values()):
+        counters[DECIDERS], counters[DECISION] = 1, FORKED
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Member], Any]) -> None:
     """Call ``function(*arguments(member))`` for `size` members at once.
 
@@ -114,10 +130,12 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
     Whatever the handler of a signal raises meanwhile is raised when no member computes any more.
     Python runs handlers after a call and at the start of a function of its own, so that nothing
     comes in between where the first thing in `finally` is a call of compiled code: the last wait.
+    A handler may fork as well: RuntimeError in the child.
     """
     members = [Member(np.zeros(0, np.int64), 0, 1, None)]
     if size > 1:
         counters = np.zeros(N_COUNTERS, np.int64)
+        _teams[id(counters)] = counters
         members = [Member(counters, rank, size, None) for rank in range(size)]
     calls = [arguments(member) for member in members]
     if size == 1:
@@ -155,3 +173,5 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
         finish_team(counters, ended)
     if errors:
         raise errors[0]
+    if counters[DECISION] == FORKED:
+        raise RuntimeError("this process was forked during the work of a team: the parent goes on")

@@ -214,7 +214,7 @@ class BatchNormMLP:
         self.epochs = 0
         self.metadata: dict[str, Any] = {}
         self._workspaces = Workspaces(self._layout, self._dtype)
-        self._callers: dict[object, threading.Thread] = {}  # of `_alone`, in their order
+        self._callers: dict[object, tuple[int, threading.Thread]] = {}  # of `_alone`
         self._teams: dict[int, TrainingTeam] = {}  # by bits of the minibatch's rows
         self._warns_of_mean = True  # once
 
@@ -603,13 +603,14 @@ class BatchNormMLP:
 
         Each call says that it is there, and the thread that came first goes on: there is no moment
         between a look and an entry. A handler of a signal may raise after any call: leaving is one
-        call of C code. A forked process has the entries of threads that it has not.
+        call of C code. Entries of before a fork do not count in the child: it may not have their
+        threads.
         """
-        thread, entry = threading.current_thread(), object()
+        process, thread, entry = os.getpid(), threading.current_thread(), object()
         try:
-            self._callers[entry] = thread
+            self._callers[entry] = process, thread
             callers = list(self._callers.values())  # one call: others may come meanwhile
-            if callers[0] is not thread:
+            if next(caller for caller in callers if caller[0] == process)[1] is not thread:
                 raise RuntimeError("this model is being trained by another thread")
             return work()
         finally:

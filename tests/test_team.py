@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import pathlib
 import pickle
 import signal
@@ -223,6 +224,90 @@ def test_no_member_computes_when_an_exception_is_raised(timeouts, presses):
     done = cells[3:].tolist()
     thread.join()
     assert done == [1, 1]
+
+
+class Forking:
+    """A handler of SIGUSR1 that forks; `child` is set in the parent, and 0 in the child."""
+
+    def __init__(self):
+        self.child, self.is_done = None, threading.Event()
+
+    def __call__(self, number, frame):
+        self.child = os.fork()
+        if self.child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)  # ends a child that waits for ever
+        self.is_done.set()
+
+
+@pytest.fixture
+def forking():
+    handler = Forking()
+    usual = signal.signal(signal.SIGUSR1, handler)
+    yield handler
+    signal.signal(signal.SIGUSR1, usual)
+
+
+def in_parent(forking, work):
+    """Do some work that is forked meanwhile: what it raised in the child, or None."""
+    try:
+        work()
+    except RuntimeError as error:
+        if forking.child == 0:
+            os._exit(7 if "this process was forked" in str(error) else 8)
+        raise
+    finally:
+        if forking.child == 0:
+            os._exit(9)
+    return os.waitstatus_to_exitcode(os.waitpid(forking.child, 0)[1])
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+
+@needs_fork
+@needs_signals
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_forked_while_a_team_works_does_not_wait_for_it(forking):
+    cells = np.zeros(5, np.int64)
+    _team.run_team(wait_at_gate, 2, lambda member: (np.ones(5, np.int64), member))  # compiles
+
+    def fork():
+        while not cells[1:3].all():
+            pass
+        press()
+        forking.is_done.wait()
+        cells[0] = 1
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    code = in_parent(
+        forking, lambda: _team.run_team(wait_at_gate, 2, lambda member: (cells, member))
+    )
+    thread.join()
+    assert code == 7
+    assert cells[3:].tolist() == [1, 1]
+
+
+@needs_fork
+@needs_signals
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_forked_while_threads_are_started_does_not_wait_for_them(forking, monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def start_and_fork(thread):
+        start(thread)
+        started.append(thread)
+        if len(started) == 1:
+            signal.raise_signal(signal.SIGUSR1)
+
+    cells = np.zeros(6, np.int64)
+    monkeypatch.setattr(threading.Thread, "start", start_and_fork)
+    code = in_parent(forking, lambda: _team.run_team(relay, 3, lambda member: (300, cells, member)))
+    assert code == 7
+    assert cells.tolist() == [299, 598, 897, 0, 0, 0]
 
 
 @needs_signals
