@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Iterator
+import types
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,14 +35,21 @@ INFERENCE_ROWS = 512
 PANEL = PANEL_BYTES // 4
 
 
+# Of a tensor in a flat buffer: start and shape.
+Place = tuple[int, tuple[int, ...]]
+
+
 def rounded_up(size: int) -> int:
     """Return `size` rounded up to whole panels."""
     return -(-size // PANEL) * PANEL
 
 
 def aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros whose first element starts a cache line, in memory that `resize` cannot take away."""
-    raw = np.zeros(size * dtype.itemsize + LINE_BYTES, np.uint8)
+    """Zeros whose first element starts a cache line, in memory that `resize` cannot take away.
+
+    Not even that of `base`: it is an array, too, but one that does not own its memory.
+    """
+    raw = np.asarray(memoryview(np.zeros(size * dtype.itemsize + LINE_BYTES, np.uint8)))
     start = -raw.ctypes.data % LINE_BYTES
     return raw[start : start + size * dtype.itemsize].view(dtype)
 
@@ -84,43 +93,53 @@ class Buffer:
         copy_numbers(self._name, model._buffers[self._name], value)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
     """Names, shapes and places of the tensors in a flat buffer, and the kernels' layer table.
 
-    Gaps between tensors hold zeros, which no gradient ever reaches.
+    Gaps between tensors hold zeros, which no gradient ever reaches. Nothing of it can be changed:
+    memory is allocated by it.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
-        self.size = 0  # elements of a flat buffer, gaps included
-        self.units = 0  # outputs of all layers together
-        self.padded_units = 0  # each layer's rounded up to whole panels
-        self.places: dict[str, tuple[int, tuple[int, ...]]] = {}  # name: (start, shape)
-        rows = []
-        sizes = config.layer_sizes
-        for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
-            normalized = config.normalized(index)
-            weight = self._place(f"layers.{index}.weight", (n_out, n_in))
-            gamma = self._place(f"layers.{index}.gamma", (n_out,)) if normalized else -1
-            beta = self._place(f"layers.{index}.{'beta' if normalized else 'bias'}", (n_out,))
-            start = (self.units, self.padded_units)
-            rows.append((n_in, n_out, weight, gamma, beta, *start, normalized))
-            self.units += n_out
-            self.padded_units += rounded_up(n_out)
-        self.table = np.array(rows, np.int64)
-        self.table.flags.writeable = False  # kernels find their tensors by it
-        self.widest = int(self.table[:, kernels.N_OUT].max())
-        # of each normalized layer's part of a (units,) buffer
-        self.statistics_places = {
-            f"layers.{index}": (int(layer[kernels.UNIT]), (int(layer[kernels.N_OUT]),))
-            for index, layer in enumerate(self.table)
-            if layer[kernels.NORMALIZED]
-        }
+    size: int  # elements of a flat buffer, gaps included
+    units: int  # outputs of all layers together
+    padded_units: int  # each layer's rounded up to whole panels
+    widest: int  # outputs of the largest layer
+    places: Mapping[str, Place]
+    statistics_places: Mapping[str, Place]  # of each normalized layer's part of a (units,) buffer
+    table: np.ndarray
 
-    def _place(self, name: str, shape: tuple[int, ...]) -> int:
-        start = self.size
-        self.places[name] = (start, shape)
-        self.size += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
-        return start
+    @classmethod
+    def of(cls, config: ModelConfig) -> Layout:
+        """Return the layout of a model of this configuration."""
+        size = units = padded_units = 0
+        places: dict[str, Place] = {}
+        statistics_places: dict[str, Place] = {}
+        rows = []
+
+        def place(name: str, *shape: int) -> int:
+            nonlocal size
+            start = size
+            places[name] = (start, shape)
+            size += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
+            return start
+
+        for index, (n_in, n_out) in enumerate(itertools.pairwise(config.layer_sizes)):
+            layer, normalized = f"layers.{index}", config.normalized(index)
+            weight = place(f"{layer}.weight", n_out, n_in)
+            gamma = place(f"{layer}.gamma", n_out) if normalized else -1
+            beta = place(f"{layer}.{'beta' if normalized else 'bias'}", n_out)
+            if normalized:
+                statistics_places[layer] = (units, (n_out,))
+            rows.append((n_in, n_out, weight, gamma, beta, units, padded_units, normalized))
+            units += n_out
+            padded_units += rounded_up(n_out)
+        numbers = np.array(rows, np.int64)
+        return cls(
+            size, units, padded_units, max(config.layer_sizes[1:]),
+            types.MappingProxyType(places), types.MappingProxyType(statistics_places),
+            np.frombuffer(numbers.tobytes(), np.int64).reshape(numbers.shape),  # of constant bytes
+        )  # fmt: skip
 
     @property
     def inputs(self) -> int:

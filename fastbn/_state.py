@@ -162,7 +162,7 @@ def layout_of(file: ModelFile, header: Header) -> Layout:
         raise ModelFileError(
             f"{file.path}: its {len(file.tensors)} tensors do not fit its {layers} layers"
         )
-    layout = Layout(header.config)
+    layout = Layout.of(header.config)
     expected = expected_tensors(layout, header.config)
     names = set(file.tensors)
     if header.fit is not None:

@@ -198,7 +198,7 @@ class BatchNormMLP:
         """Allocate everything; parameters are left at zero."""
         self._config = config
         self._dtype = np.dtype(config.dtype)
-        self._layout = Layout(config)
+        self._layout = Layout.of(config)
         self._table = kernel_input(self._layout.table)
         self._buffers = {name: aligned_zeros(self._layout.size, self._dtype) for name in FLAT}
         for name in OF_UNITS:

@@ -71,6 +71,8 @@ def test_a_buffer_of_another_size_or_dtype_is_refused(model, name):
         setattr(model, name, np.zeros(size))
     with pytest.raises(ValueError, match="cannot resize"):
         getattr(model, name).resize(1, refcheck=False)
+    with pytest.raises(ValueError, match="cannot resize"):
+        getattr(model, name).base.resize((1,), refcheck=False)
     getattr(model, name).shape = (1, -1)  # of the view that was read
     with pytest.raises(AttributeError):
         delattr(model, name)
@@ -85,7 +87,18 @@ def test_what_decides_the_sizes_of_memory_stays(model):
     with pytest.raises(ValueError, match="read-only"):
         model.layout.table[0, 1] = 900
     for changed in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert not changed.layout.table.flags.writeable
+        layout = changed.layout
+        for field in dataclasses.fields(layout):
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(layout, field.name, 1)
+        for places in (layout.places, layout.statistics_places):
+            with pytest.raises(TypeError):
+                places["layers.0.gamma"] = (0, (1,))
+        with pytest.raises(ValueError, match="cannot set WRITEABLE"):
+            layout.table.flags.writeable = True
+        for table in (layout.table, layout.table.base):
+            with pytest.raises(ValueError, match="cannot resize"):
+                table.resize((1, 8), refcheck=False)
 
 
 ARCHITECTURES = {
