@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import operator
 import os
 import pathlib
 import secrets
@@ -100,11 +101,13 @@ def write_to(target: pathlib.Path | Writable, data: bytes) -> None:
             raise TypeError(f"{said}: {error}") from error
         if count is None and isinstance(target, io.RawIOBase):
             raise BlockingIOError("path: expected a file that waits until it can be written")
-        if type(count) is not int:  # a file that always takes everything need not count
+        try:
+            taken = len(rest) if isinstance(count, bool) else operator.index(count)
+        except TypeError:  # a file that always takes everything need not count
             return
-        if not 0 < count <= len(rest):
-            raise OSError(f"path: write() took {count} of {len(rest)} bytes")
-        rest = rest[count:]
+        if not 0 < taken <= len(rest):
+            raise OSError(f"path: write() took {taken} of {len(rest)} bytes")
+        rest = rest[taken:]
 
 
 def writable_file(path: str | os.PathLike[str], name: str = "path") -> pathlib.Path:

@@ -115,6 +115,17 @@ def test_reads_and_writes_that_are_short(model):
     assert file.data == model.to_bytes()
 
 
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint16, np.array])
+def test_a_write_that_counts_in_integers_of_another_kind(model, kind):
+    class Some(io.BytesIO):
+        def write(self, data):
+            return kind(super().write(data[:1000]))
+
+    file = Some()
+    model.save(file)
+    assert file.getvalue() == model.to_bytes()
+
+
 def test_a_write_that_returns_nothing(model):
     class File:
         def write(self, data):
