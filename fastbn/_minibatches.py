@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 
 from fastbn._checks import as_array
-from fastbn._inputs import TrainingSamples
+from fastbn._inputs import InputScaling, TrainingSamples
+from fastbn._scaling import Scaling
+from fastbn._targets import TargetScaling
 from fastbn.config import ModelConfig
 from fastbn.kernels.network import Samples
 
 
-def check_samples(samples: Any, config: ModelConfig) -> None:
-    """Refuse samples that are not of a model's kind, or of none."""
+def check_samples(
+    samples: Any, config: ModelConfig, scaling: InputScaling, target_scaling: TargetScaling
+) -> None:
+    """Refuse samples that are not of a model's kind, or scaled in another way than its are."""
     if not (isinstance(samples, TrainingSamples) and isinstance(samples.arrays, Samples)):
         raise TypeError(f"samples: expected what `training_samples` returned, got {samples!r:.80}")
     arrays = samples.arrays
@@ -33,7 +37,25 @@ def check_samples(samples: Any, config: ModelConfig) -> None:
             raise ValueError(f"samples.arrays.{name}: expected shape {shape}, got {array.shape}")
     if arrays.x.dtype not in (dtype, np.uint8):
         raise TypeError(f"samples.arrays.x: expected dtype {dtype} or uint8, got {arrays.x.dtype}")
+    dtypes = dict.fromkeys(shapes, dtype) | {"x": arrays.x.dtype, "labels": np.dtype(np.int64)}
+    for name, expected in dtypes.items():
+        got = getattr(arrays, name).dtype
+        if got != expected:
+            raise TypeError(f"samples.arrays.{name}: expected dtype {expected}, got {got}")
     _check_range("samples.arrays.labels", arrays.labels, outputs)
+    _check_scaling("samples.inputs", samples.inputs, scaling)
+    _check_scaling("samples.outputs", samples.outputs, target_scaling)
+
+
+def _check_scaling(name: str, scaling: Scaling, own: Scaling) -> None:
+    """Refuse another scaling than that of a model, which has one once it has seen data."""
+    for part in ("center", "scale"):
+        got: Any = getattr(scaling, part, None)
+        if own.is_fitted and not np.array_equal(got, getattr(own, part)):
+            raise ValueError(
+                f"{name}.{part}: expected that of the model, got another: samples have to be made "
+                "by the model as it is scaled now"
+            )
 
 
 def minibatches(

@@ -65,7 +65,7 @@ FLAT, OF_UNITS = ("params", "grads", "m", "v"), ("running_mean", "running_var")
 # Attributes that are made anew in a copy.
 SCRATCH = (
     "_dtype", "_layout", "_table", "_buffers", "_counter", "_config", "_scaling",
-    "_target_scaling", "_workspaces", "_callers", "_teams", "_warns_of_mean",
+    "_target_scaling", "_epochs", "_workspaces", "_callers", "_teams", "_warns_of_mean",
 )  # fmt: skip
 
 # Samples whose predictions are compared with their targets at once.
@@ -143,8 +143,8 @@ class BatchNormMLP:
         They are edited in place; setting one copies the numbers of an array of its shape and dtype.
     running_mean, running_var : arrays (units,)
         Running statistics of all layers, one after the other; edited and set in the same way.
-    steps : int
-        Optimizer steps done.
+    steps, epochs : int
+        Optimizer steps done, and epochs that fits have begun.
     metadata : dict
         Notes of your own, of what JSON can hold, that `save` stores with the model.
 
@@ -211,7 +211,7 @@ class BatchNormMLP:
             config.target_normalization, config.layer_sizes[-1], self._dtype
         )
         self._counter = np.zeros(1, np.int64)  # of steps: the kernel counts
-        self.epochs = 0
+        self._epochs = 0
         self.metadata: dict[str, Any] = {}
         self._workspaces = Workspaces(self._layout, self._dtype)
         self._callers: dict[object, tuple[int, threading.Thread]] = {}  # of `_alone`
@@ -235,7 +235,7 @@ class BatchNormMLP:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name not in SCRATCH}
-        for name in ("config", *FLAT, *OF_UNITS, "scaling", "target_scaling", "steps"):
+        for name in ("config", *FLAT, *OF_UNITS, "scaling", "target_scaling", "steps", "epochs"):
             state[name] = getattr(self, name)
         return state
 
@@ -288,6 +288,15 @@ class BatchNormMLP:
     @steps.setter
     def steps(self, value: int) -> None:
         self._counter[0] = integer("steps", value, 0, MAX_COUNT)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the data that fits have begun."""
+        return self._epochs
+
+    @epochs.setter
+    def epochs(self, value: int) -> None:
+        self._epochs = integer("epochs", value, 0, MAX_COUNT)
 
     @property
     def scaling(self) -> InputScaling:
@@ -539,7 +548,7 @@ class BatchNormMLP:
         TypeError or ValueError where the samples are not those of `training_samples`, or the others
         do not say which of them to take.
         """
-        check_samples(samples, self._config)
+        check_samples(samples, self._config, self._scaling, self._target_scaling)
         return self._run_steps(samples, *minibatches(order, bounds, lrs, len(samples.arrays.x)))
 
     def _run_steps(

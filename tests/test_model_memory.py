@@ -182,13 +182,15 @@ def test_a_scaling_that_is_edited_counts(model, data):
 
 
 @pytest.mark.parametrize("value", [-1, 2**53 + 1, 1.5, True, None])
-def test_steps_are_counted_in_integers(model, value):
-    with pytest.raises((TypeError, ValueError), match="steps: expected an integer"):
-        model.steps = value
-    assert model.steps == 3
-    model.steps = np.int32(7)
-    assert type(model.steps) is int
-    assert model.steps == 7
+@pytest.mark.parametrize(("name", "before"), [("steps", 3), ("epochs", 0)])
+def test_steps_and_epochs_are_counted_in_integers(model, name, before, value):
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: expected an integer"):
+        setattr(model, name, value)
+    assert getattr(model, name) == before
+    setattr(model, name, np.int32(7))
+    assert type(getattr(model, name)) is int
+    for same in (model, copy.copy(model), pickle.loads(pickle.dumps(model))):
+        assert getattr(same, name) == 7
 
 
 # -- what a call is given --------------------------------------------------------------------------
@@ -260,6 +262,39 @@ def test_samples_of_another_model_are_refused(data, model):
     other = fastbn.BatchNormMLP(SIZES, dtype="float64").training_samples(x, y, None)
     with pytest.raises(TypeError, match=r"samples\.arrays\.x: expected dtype float32 or uint8"):
         model.run_steps(other, ORDER, [0, 120], [0.1])
+
+
+def test_samples_of_another_dtype_are_refused(data, model):
+    own = model.training_samples(*data, np.ones(120))
+    for name, dtype in [
+        ("labels", ">i8"), ("labels", np.int32), ("targets", np.float64), ("weight", ">f4"),
+        ("center", np.float64), ("scale", ">f4"),
+    ]:  # fmt: skip
+        array = getattr(own.arrays, name).astype(dtype)
+        other = own._replace(arrays=own.arrays._replace(**{name: array}))
+        with pytest.raises(TypeError, match=rf"^samples\.arrays\.{name}: expected dtype .*, got "):
+            model.run_steps(other, ORDER, [0, 120], [0.1])
+    model.run_steps(own, ORDER, [0, 120], [0.1])
+
+
+def test_samples_that_were_scaled_otherwise_are_refused(data, rng):
+    x, y = data[0], rng.standard_normal(120)
+    options = {"input_normalization": "zscore", "target_normalization": "zscore"}
+    model = fastbn.BatchNormMLP((6, 9, 1), loss="squared_error", **options)
+    early, shifted = model.training_samples(x, y, None), model.training_samples(x, y + 1, None)
+    model.partial_fit(2 * x, y)
+    with pytest.raises(
+        ValueError, match=r"^samples\.inputs\.center: expected that of the model, got"
+    ):
+        model.run_steps(early, ORDER, [0, 120], [0.1])
+    model = fastbn.BatchNormMLP((6, 9, 1), loss="squared_error", **options)
+    model.run_steps(early, ORDER, [0, 120], [0.1])
+    model.run_steps(early, ORDER, [0, 120], [0.1])
+    with pytest.raises(
+        ValueError, match=r"^samples\.outputs\.center: expected that of the model, got"
+    ):
+        model.run_steps(shifted, ORDER, [0, 120], [0.1])
+    assert model.steps == 2
 
 
 # -- copies and pickles ----------------------------------------------------------------------------
