@@ -618,8 +618,9 @@ class BatchNormMLP:
         process, thread, entry = os.getpid(), threading.current_thread(), object()
         try:
             self._callers[entry] = process, thread
-            callers = list(self._callers.values())  # one call: others may come meanwhile
-            if next(caller for caller in callers if caller[0] == process)[1] is not thread:
+            entries = list(self._callers.values())  # one call: others may come meanwhile
+            callers = [caller for number, caller in entries if number == process]
+            if callers[0] is not thread:
                 raise RuntimeError("this model is being trained by another thread")
             return work()
         finally:
