@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 
 from fastbn._jit import on_compile
 from fastbn.errors import missing_extra
@@ -22,14 +22,32 @@ def stderr() -> TextIO | None:
     return None if stream is None or getattr(stream, "closed", False) else stream
 
 
+class _Lenient:
+    """A stream where a failure to write, as into a broken pipe, is none of the fit's."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(Exception):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(Exception):
+            self._stream.flush()
+
+
 def announce_compiling() -> None:
     """Say on stderr that kernels are being compiled, once in a process."""
     global _announced
     stream = stderr()
     if not _announced and stream is not None:
         _announced = True
-        print(COMPILING, file=stream)
-        stream.flush()
+        print(COMPILING, file=_Lenient(stream), flush=True)
 
 
 class Bar(Protocol):
@@ -81,7 +99,7 @@ def _is_terminal(stream: Any) -> bool:
 def progress_bar(progress: bool | str, total: int) -> Iterator[Bar]:
     """Context of a progress bar on stderr; "auto" shows it on a terminal where rich is there.
 
-    Where there is no stderr, nothing is shown.
+    Where there is no stderr, or nothing can be written to it, nothing is shown.
     """
     if not isinstance(progress, bool) and not (isinstance(progress, str) and progress == "auto"):
         raise ValueError(f"progress: expected True, False or 'auto', got {progress!r:.200}")
@@ -103,7 +121,7 @@ def progress_bar(progress: bool | str, total: int) -> Iterator[Bar]:
             MofNCompleteColumn(),
             TextColumn(_RichBar.TEXT),
             TimeLeft(),
-            console=Console(stderr=True),
+            console=Console(file=cast(TextIO, _Lenient(stream))),
             auto_refresh=False,
         ) as bar,
         on_compile(announce_compiling),

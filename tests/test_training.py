@@ -245,6 +245,45 @@ def test_a_fit_needs_no_stderr(data, monkeypatch, capsys, stream, progress):
         assert ("loss" in stderr.getvalue()) is (progress is True)
 
 
+class Broken:
+    """A stream that fails, from some call of `write` on."""
+
+    def __init__(self, error, calls):
+        self.error, self.calls = error, calls
+
+    def write(self, text):
+        self.calls -= 1
+        if self.calls < 0:
+            raise self.error
+
+    def flush(self):
+        self.write("")
+
+
+class WithoutFlush:
+    def write(self, text):
+        return len(text)
+
+
+BROKEN = {
+    "pipe": lambda: Broken(BrokenPipeError(32, "Broken pipe"), 0),
+    "pipe, later": lambda: Broken(BrokenPipeError(32, "Broken pipe"), 3),
+    "disk": lambda: Broken(OSError(28, "No space left on device"), 2),
+    "other": lambda: Broken(RuntimeError("no window"), 0),
+    "without flush": WithoutFlush,
+    "without write": object,
+}
+
+
+@pytest.mark.parametrize("stream", BROKEN)
+def test_a_stderr_that_fails_does_not_end_a_fit(data, monkeypatch, stream):
+    pytest.importorskip("rich", reason="the progress bar needs rich")
+    monkeypatch.setattr(sys, "stderr", BROKEN[stream]())
+    monkeypatch.setattr(_progress, "_announced", False)
+    _progress.announce_compiling()
+    assert fit(data, progress=True).epochs == 4
+
+
 def test_progress_without_rich_says_what_to_install(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     with pytest.raises(fastbn.MissingExtraError, match=r"pip install 'fastbn\[cli\]'"):
