@@ -7,12 +7,6 @@ import functools
 import pathlib
 from collections.abc import Iterator
 
-MOUNTS = "sys/fs/cgroup"
-
-# Where hierarchies are mounted: version 2, alone or beside version 1, and version 1.
-UNIFIED = ("", "unified")
-CPU = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
-
 
 @functools.cache  # read once: every training call asks
 def core_quota() -> float | None:
@@ -27,17 +21,32 @@ def smallest_quota(root: pathlib.Path) -> float | None:
 
 def _quotas(root: pathlib.Path) -> Iterator[float]:
     groups = _groups(root)
-    for mount in UNIFIED:
-        for folder in _upwards(root / MOUNTS / mount, groups[""]):
+    for controller, mount in _mounts(root):
+        for folder in _upwards(root / mount.lstrip("/"), groups[controller]):
             with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # none, or "max"
-                quota, period = (folder / "cpu.max").read_text().split()
-                yield float(quota) / float(period)
-    for mount in CPU:
-        for folder in _upwards(root / MOUNTS / mount, groups["cpu"]):
-            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-                quota = (folder / "cpu.cfs_quota_us").read_text()
+                if controller == "cpu":
+                    quota = (folder / "cpu.cfs_quota_us").read_text()
+                    period = (folder / "cpu.cfs_period_us").read_text()
+                else:
+                    quota, period = (folder / "cpu.max").read_text().split()
                 if float(quota) > 0:  # -1 is none
-                    yield float(quota) / float((folder / "cpu.cfs_period_us").read_text())
+                    yield float(quota) / float(period)
+
+
+def _mounts(root: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """Yield where hierarchies are mounted: "cpu" and the folder in version 1, or "" in version 2.
+
+    Such a line is "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu" (proc(5)).
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in (root / "proc/self/mountinfo").read_text().splitlines():
+            mount, system = line.split(" - ", 1)
+            kind, _, options = system.split(" ")
+            folder = mount.split(" ")[4].replace("\\040", " ")
+            if kind == "cgroup2":
+                yield "", folder
+            elif kind == "cgroup" and "cpu" in options.split(","):
+                yield "cpu", folder
 
 
 def _groups(root: pathlib.Path) -> dict[str, str]:
