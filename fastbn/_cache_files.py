@@ -1,9 +1,10 @@
 """Files of a cache: read only where nobody but the user and root can have written them.
 
 Machine code is pickled, and unpickling runs whatever a file says. So a folder that is kept for the
-user is made for the user alone, and one that others may write to is neither read nor written. The
-`__pycache__` of an installed package needs no such care: who can write there can change the
-package itself, and its files have to be readable by all who use the package.
+user is made for the user alone, and one that others may write to is neither read nor written. A
+group that only the user is in may write to it. The `__pycache__` of an installed package needs no
+such care: who can write there can change the package itself, and its files have to be readable by
+all who use the package.
 """
 
 from __future__ import annotations
@@ -80,10 +81,22 @@ def _problem(path: pathlib.Path, status: os.stat_result, *, sticky: bool = False
         return None
     if status.st_uid not in (ROOT, os.geteuid()):
         return f"{path} belongs to another user (uid {status.st_uid})"
-    writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(status.st_mode)
+    others = stat.S_IWOTH if _is_private(status.st_gid) else stat.S_IWGRP | stat.S_IWOTH
+    writable = status.st_mode & others and not stat.S_ISLNK(status.st_mode)
     if writable and not (sticky and status.st_mode & stat.S_ISVTX):
         return f"others may write to {path} (mode {stat.S_IMODE(status.st_mode):o})"
     return None
+
+
+def _is_private(gid: int) -> bool:
+    """Tell whether a group is the user's own: it has the user's name, and no other members."""
+    with contextlib.suppress(ImportError, KeyError):
+        import grp
+        import pwd
+
+        user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(gid)
+        return gid != ROOT and group.gr_name == user and set(group.gr_mem) <= {user}
+    return False
 
 
 _warned: set[pathlib.Path] = set()

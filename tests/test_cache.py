@@ -361,7 +361,8 @@ def warned(monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path, warned):
+def folder(tmp_path, warned, monkeypatch):
+    monkeypatch.setattr(_cache_files, "_is_private", lambda gid: False)
     folder = tmp_path / "kept" / "kernels"
     _cache_files.make_folder(folder)
     _cache_files.write(folder / "file", b"code")
@@ -420,6 +421,49 @@ def test_a_folder_that_others_may_write_to(folder, path, writable):
 def replaced(folder):
     _cache_files.write(folder / "file", b"new")
     return (folder / "file").read_bytes() == b"new"
+
+
+@posix
+@pytest.mark.parametrize(
+    ("name", "members", "is_private"),
+    [("me", [], True), ("me", ["me"], True), ("me", ["me", "you"], False), ("users", [], False)],
+)
+def test_a_folder_that_a_group_may_write_to(
+    tmp_path, warned, monkeypatch, name, members, is_private
+):
+    """As with a umask of 002, where each user has a group."""
+    import grp
+    import pwd
+
+    folder = tmp_path / "kept" / "kernels"
+    _cache_files.make_folder(folder)
+    _cache_files.write(folder / "file", b"code")
+    gid = folder.stat().st_gid
+    group, user = (name, "x", gid, members), ("me", "x", os.geteuid(), gid, "", "/", "/bin/sh")
+    monkeypatch.setattr(_cache_files, "ROOT", -1)
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(group))
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: pwd.struct_passwd(user))
+    for place in (folder.parent, folder):
+        place.chmod(0o775)
+        assert (_cache_files.untrusted(folder) is None) is is_private
+    if is_private:
+        assert _cache_files.read(folder / "file") == b"code"
+        assert replaced(folder)
+    folder.chmod(0o777)
+    assert "others may write" in _cache_files.untrusted(folder)
+    folder.chmod(0o700)
+    folder.parent.chmod(0o777)
+    assert "others may write" in _cache_files.untrusted(folder)
+
+
+@posix
+def test_the_group_of_root_is_not_private():
+    assert not _cache_files._is_private(0)
+
+
+@posix
+def test_a_group_that_has_no_name_is_not_private():
+    assert not _cache_files._is_private(2**31 - 7)
 
 
 @posix
