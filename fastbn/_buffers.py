@@ -44,12 +44,20 @@ def rounded_up(size: int) -> int:
     return -(-size // PANEL) * PANEL
 
 
+class _Memory:
+    """Zeros for an array to lie in (NumPy's array interface), with no method to resize them."""
+
+    def __init__(self, size: int) -> None:
+        self._zeros = np.zeros(size, np.uint8)  # an array: it gets pages as they are needed
+        self.__array_interface__ = self._zeros.__array_interface__
+
+
 def aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:
     """Zeros whose first element starts a cache line, in memory that `resize` cannot take away.
 
-    Not even that of `base`: it is an array, too, but one that does not own its memory.
+    Not even that of `base`, which does not own the memory either.
     """
-    raw = np.asarray(memoryview(np.zeros(size * dtype.itemsize + LINE_BYTES, np.uint8)))
+    raw = np.asarray(_Memory(size * dtype.itemsize + LINE_BYTES))
     start = -raw.ctypes.data % LINE_BYTES
     return raw[start : start + size * dtype.itemsize].view(dtype)
 

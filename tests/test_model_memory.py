@@ -73,6 +73,7 @@ def test_a_buffer_of_another_size_or_dtype_is_refused(model, name):
         getattr(model, name).resize(1, refcheck=False)
     with pytest.raises(ValueError, match="cannot resize"):
         getattr(model, name).base.resize((1,), refcheck=False)
+    assert all(part.startswith("_") for part in dir(getattr(model, name).base.base))
     getattr(model, name).shape = (1, -1)  # of the view that was read
     with pytest.raises(AttributeError):
         delattr(model, name)
