@@ -15,6 +15,7 @@ from fastbn._scaling import (
     blocks,
     float64_blocks,
     inverses,
+    is_constant,
     minimum_and_range,
     moments,
     refuse_nonfinite,
@@ -96,24 +97,27 @@ class InputScaling(Scaling):
         identity = np.zeros(x.shape[1], self.dtype), np.ones(x.shape[1], self.dtype)
         return self.scaled(name, argument, x, check_finite), *identity
 
-    def fit(self, x: np.ndarray, weight: np.ndarray | None = None) -> InputScaling:
+    def fit(
+        self, x: np.ndarray, weight: np.ndarray | None, rows: np.ndarray | None
+    ) -> InputScaling:
         """Return the scaling measured on x (samples, features); a fitted one is left as it is.
 
-        With `weight` (samples,) means and deviations are weighted, and what has none is left out.
+        With `weight` (samples,) means and deviations are weighted; `rows`, if not None, are those
+        that count.
         """
         if self.is_fitted:
             return self
-        rows = None
-        if weight is not None and not weight.all():
-            rows = np.flatnonzero(weight)
+        n = len(x) if rows is None else len(rows)
         if self.is_wide(x):
             if self.mode == "minmax":
                 center, span = minimum_and_range(x, rows)
             else:
                 center, span = moments(x, weight, rows, rows_at_once(x))
-            scale = inverses(span)
+            scale = inverses(center, span, n)
         else:
             center, span, scale = self._measured_by_kernels(x, weight, rows)
+            if self.dtype == np.float64:
+                scale[is_constant(center, span, n)] = 1.0
         _check_range(span)
         wide = center.astype(np.float64), scale.astype(np.float64)
         return InputScaling(self.mode, *wide, True, self.dtype)
@@ -127,11 +131,24 @@ class InputScaling(Scaling):
             center, maximum = _minimum_and_maximum(x, rows, dtype)
             with np.errstate(over="ignore"):
                 return center, maximum - center, min_max_scales(center, maximum, 0.0, 1.0)
-        if weight is None:
+        if weight is None and rows is None:
             center, span = fit_standard(x) if x.dtype == dtype else fit_standard_of(x, dtype)
+            if x.dtype == np.float64:
+                _measure_extremes(x, center, span)
         else:
             center, span = (part.astype(dtype) for part in moments(x, weight, rows))
         return center, span, standard_scales(span)
+
+
+def _measure_extremes(x: np.ndarray, center: np.ndarray, span: np.ndarray) -> None:
+    """Correct mean and deviation of columns whose squares are beyond float64, or close to 0."""
+    is_usual = np.isfinite(center) & (span >= np.sqrt(np.finfo(np.float64).tiny)) & (span < np.inf)
+    if is_usual.all():
+        return
+    low, high = fit_min_max(x)
+    odd = np.flatnonzero(~is_usual & (low != high))  # others are constant, as the kernel says
+    if odd.size:
+        center[odd], span[odd] = moments(x[:, odd], None, None)
 
 
 def _minimum_and_maximum(

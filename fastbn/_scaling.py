@@ -20,6 +20,9 @@ NUMBERS = 2**16
 # Exponents of the power of two that distances are divided by: both ways it stays finite.
 LARGEST_EXPONENT = 1000
 
+# Roundings by which the numbers of a constant column may differ, such as sums that are 1.
+ROUNDINGS = 64
+
 Self = TypeVar("Self", bound="Scaling")
 
 
@@ -110,11 +113,21 @@ def minimum_and_range(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarra
         return least, high.max(axis=0) - least
 
 
-def inverses(span: np.ndarray) -> np.ndarray:
-    """1 / span, and 1 where that is infinite: the column is as if constant."""
+def is_constant(center: np.ndarray, span: np.ndarray, n: int) -> np.ndarray:
+    """Tell of each column of n numbers whether its range or deviation is that of rounding.
+
+    The numbers are float64, as most are that are computed: .3 and .1 * 3 are the same constant.
+    """
+    limit = min(n, ROUNDINGS) * np.finfo(np.float64).eps
+    constant: np.ndarray = span <= limit * np.abs(center)
+    return constant
+
+
+def inverses(center: np.ndarray, span: np.ndarray, n: int) -> np.ndarray:
+    """1 / span, and 1 where the column of n numbers is constant, or 1 / span infinite."""
     with np.errstate(divide="ignore", over="ignore"):
         scale = 1.0 / span
-    return np.where(np.isinf(scale), 1.0, scale)
+    return np.where(np.isinf(scale) | is_constant(center, span, n), 1.0, scale)
 
 
 @dataclasses.dataclass(frozen=True)

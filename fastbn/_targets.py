@@ -19,14 +19,17 @@ from fastbn.kernels.losses import sigmoid, softmax_nc
 class TargetScaling(Scaling):
     """The normalization of the targets to z-scores, and the way back."""
 
-    def fit(self, targets: np.ndarray, weight: np.ndarray | None = None) -> TargetScaling:
+    def fit(
+        self, targets: np.ndarray, weight: np.ndarray | None, rows: np.ndarray | None
+    ) -> TargetScaling:
         """Return the scaling measured on targets (samples, outputs); a fitted one is left as it is.
 
-        With `weight` (samples,) means and deviations are weighted.
+        With `weight` (samples,) means and deviations are weighted; `rows`, if not None, are those
+        that count.
         """
         if self.is_fitted:
             return self
-        rows = None if weight is None or weight.all() else np.flatnonzero(weight)
+        n = len(targets) if rows is None else len(rows)
         center, span = moments(targets, weight, rows, rows_at_once(targets))
         odd = np.flatnonzero(~(span <= 1.0 / np.finfo(np.float64).tiny))
         if odd.size:
@@ -34,7 +37,7 @@ class TargetScaling(Scaling):
                 f"y: expected targets whose deviation float64 holds, got {span[odd[0]]:.2g} in "
                 f"output {odd[0]}"
             )
-        return TargetScaling(self.mode, center, inverses(span), True, self.dtype)
+        return TargetScaling(self.mode, center, inverses(center, span, n), True, self.dtype)
 
     def apply(self, name: str, targets: np.ndarray) -> np.ndarray:
         """Return what the network is to say for these targets."""

@@ -105,13 +105,13 @@ class BatchNormMLP:
     gradient : "exact" or "detached"
         "detached" takes mean and variance as constants in the backward pass.
     input_normalization : None, "zscore" or "minmax"
-        Fitted on the first training data that the model sees, and stored with it. Data of another
-        dtype than the model's, but bytes, are scaled in float64 before they are rounded: features
-        far from zero, as dates are, keep their digits.
+        Fitted on the first training data that the model sees, without rows of weight 0, and stored
+        with it. Data of another dtype than the model's, but bytes, are scaled in float64 before
+        they are rounded: features far from zero, as dates are, keep their digits.
     target_normalization : None or "zscore"
         With the squared error: the network learns targets of mean 0 and deviation 1 for each
         output, and `predict` returns to their units. Fitted on the first training targets, in
-        float64, and stored with the model. Losses are those of the normalized targets.
+        float64, without rows of weight 0, and stored with the model. Losses are those of the normalized targets.
     loss : "softmax_cross_entropy", "sigmoid_cross_entropy" or "squared_error"
         Of one class in several, of several yes-or-no outputs, or of numbers. A sample's loss is the
         sum over its outputs, for numbers of half the squared errors.
@@ -361,7 +361,8 @@ class BatchNormMLP:
         epochs, batch_size : int
             The last minibatch may be smaller; one of a single sample joins the one before.
         sample_weight : array (samples,), optional
-            Weights of the losses; a minibatch's loss is their weighted mean.
+            Weights of the losses; a minibatch's loss is their weighted mean. Rows of weight 0 do
+            not count in the scaling of inputs and targets.
         validation_data : pair (X, y), optional
             Evaluated after every epoch.
         shuffle : bool
@@ -879,9 +880,12 @@ class BatchNormMLP:
 
     def _fitted(self, data: Data) -> tuple[InputScaling, TargetScaling]:
         """Return the scalings of inputs and targets, measured on data if they have seen none."""
-        measured = data.weight if self.config.weighted and data.weight.size else None
-        inputs = self.scaling.fit(data.x, measured)
-        return inputs, self.target_scaling.fit(data.targets, measured)
+        weight, rows = None, None
+        if data.weight.size:
+            weight = data.weight if self.config.weighted else None
+            rows = None if data.weight.all() else np.flatnonzero(data.weight)  # others are none
+        inputs = self.scaling.fit(data.x, weight, rows)
+        return inputs, self.target_scaling.fit(data.targets, weight, rows)
 
     def _labelled(self, X: Any, y: Any, x_name: str = "X", y_name: str = "y") -> Data:
         """Check data to evaluate on: features, and labels or targets."""

@@ -97,7 +97,7 @@ def test_weights_count_in_what_is_measured(rng, mode, weighted):
     x, y = julian_dates(rng)
     weight = rng.integers(0, 3, len(x)).astype(float)
     x[weight == 0, 0] = 0.0
-    seen = weight > 0 if weighted else np.full(len(x), True)
+    seen = weight > 0
     model = make(mode, weighted=weighted)
     samples = model.training_samples(x, y, weight).arrays
     expected = scaled(x[seen], mode, weight[seen] if weighted else None)
@@ -396,3 +396,68 @@ def test_scalings_are_copied_by_snapshots(rng):
     fit(model, x + 5, y, epochs=1)
     model.restore(snapshot)
     assert np.array_equal(model.predict_logits(x), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_columns_that_are_constant_up_to_rounding(rng, mode, dtype, weighted):
+    x, y = rng.normal(size=(400, 3)), rng.integers(0, 2, 400)
+    x[:, 1] = np.where(y == 0, 0.3, 0.1 * 3)
+    shares = rng.uniform(size=(400, 50))
+    x[:, 2] = (shares / shares.sum(axis=1, keepdims=True)).sum(axis=1)
+    assert (np.ptp(x[:, 1:], axis=0) > 0).all()
+    model = make(mode, (3, 8, 2), dtype=dtype, weighted=weighted)
+    scaling = model.training_samples(x, y, rng.uniform(1, 2, 400)).inputs
+    assert scaling.scale[1:].tolist() == [1, 1]
+    assert scaling.scale[0] != 1
+    fit(model, x, y, epochs=1)
+    far = x + np.array([0, 1e-6, 1e-6])
+    np.testing.assert_allclose(model.predict_logits(far), model.predict_logits(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_columns_of_few_digits_are_not_constant(rng, mode):
+    x, y = DAY + 1e-6 * rng.normal(size=(5000, 1)), rng.integers(0, 2, 5000)
+    for dtype in ("float32", "float64"):
+        scaling = make(mode, (1, 2), dtype=dtype).training_samples(x, y, None).inputs
+        assert scaling.scale[0] == pytest.approx(1 / (x.std() if mode == "zscore" else np.ptp(x)))
+
+
+@pytest.mark.parametrize("factor", [1e300, 1e200, 1e-160, 1e-200, 1e-300])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_models_of_float64_scale_what_float64_holds(rng, factor, weighted):
+    z, y = rng.normal(size=(300, 3)), rng.integers(0, 2, 300)
+    z[:, 2] = 5.0
+    weight = np.ones(300) if weighted else None
+    plain, model = (make("zscore", (3, 8, 2), dtype="float64", weighted=True) for _ in range(2))
+    expected = plain.training_samples(z, y, weight).inputs
+    x = z * [factor, 1, 1]
+    scaling = model.training_samples(x, y, weight).inputs
+    np.testing.assert_allclose(scaling.center, expected.center * [factor, 1, 1], rtol=1e-12)
+    np.testing.assert_allclose(scaling.scale * [factor, 1, 1], expected.scale, rtol=1e-12)
+    assert np.array_equal(scaling.scale[1:], expected.scale[1:])
+    fit(model, x, y, epochs=2)
+    fit(plain, z, y, epochs=2)
+    np.testing.assert_allclose(model.predict_logits(x), plain.predict_logits(z), atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_rows_without_weight_do_not_count(rng, mode, weighted, dtype):
+    """Neither in the scaling of inputs nor in that of targets."""
+    x, y = rng.integers(0, 100, (300, 2)).astype(dtype), rng.normal(size=300)
+    weight = rng.integers(0, 2, 300).astype(float)
+    x[weight == 0], y[weight == 0] = 200, 1e6
+    for own in ("float32", "float64"):
+        model = make(
+            mode, (2, 8, 1), weighted=weighted, dtype=own, loss="squared_error",
+            target_normalization="zscore",
+        )  # fmt: skip
+        samples = model.training_samples(x, y, weight)
+        seen = model.training_samples(x[weight > 0], y[weight > 0], None)
+        np.testing.assert_allclose(samples.inputs.center, seen.inputs.center, rtol=1e-5)
+        np.testing.assert_allclose(samples.inputs.scale, seen.inputs.scale, rtol=1e-5)
+        np.testing.assert_allclose(samples.outputs.center, seen.outputs.center, rtol=1e-5)
+        np.testing.assert_allclose(samples.outputs.scale, seen.outputs.scale, rtol=1e-5)

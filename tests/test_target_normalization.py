@@ -96,8 +96,18 @@ def test_weights_count_where_they_count_in_statistics(rng, weighted):
     x, y = make_data(rng)
     weight = rng.integers(0, 3, 400).astype(float)
     targets = make(weighted=weighted).training_samples(x, y, weight).arrays.targets
-    expected = normalized(y, weight if weighted else None)
-    np.testing.assert_allclose(targets, expected, atol=1e-6)
+    seen = weight > 0
+    expected = normalized(y[seen], weight[seen] if weighted else None)
+    np.testing.assert_allclose(targets[seen], expected, atol=1e-6)
+
+
+def test_targets_that_are_constant_up_to_rounding(rng):
+    x, y = make_data(rng)
+    y = np.where(y > 200_000, 0.3, 0.1 * 3)
+    for dtype in ("float32", "float64"):
+        samples = make(dtype=dtype).training_samples(x, y, None)
+        assert samples.outputs.scale.tolist() == [1.0]
+        assert np.abs(samples.arrays.targets).max() < 1e-15
 
 
 def test_it_is_fitted_on_the_first_targets(rng):
