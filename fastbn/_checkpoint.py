@@ -23,6 +23,7 @@ from fastbn._state import (
     MAX_COUNT,
     Header,
     check_shape,
+    checked_fitted,
     expected_tensors,
     layout_of,
     read_state,
@@ -233,10 +234,7 @@ class CheckpointFile:
             counts = {"target_is_fitted": True} | state.best_state  # of before there was one
             state.best_state = {
                 "steps": integer("best_counts.steps", counts["steps"], 0, MAX_COUNT),
-                **{
-                    name: flag(f"best_counts.{name}", counts[name])
-                    for name in ("input_is_fitted", "target_is_fitted")
-                },
+                **checked_fitted("best_counts.{}", counts, self._model.config),
             }
         known = {f"{FIT}{name}" for name in ("losses", "correct", *LISTS)}
         if state.best_state is not None:

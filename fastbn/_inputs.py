@@ -105,7 +105,7 @@ class InputScaling(Scaling):
         With `weight` (samples,) means and deviations are weighted; `rows`, if not None, are those
         that count.
         """
-        if self.is_fitted:
+        if self.is_fitted or self.mode is None:
             return self
         n = len(x) if rows is None else len(rows)
         if self.is_wide(x):

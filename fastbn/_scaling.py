@@ -130,6 +130,13 @@ def inverses(center: np.ndarray, span: np.ndarray, n: int) -> np.ndarray:
     return np.where(np.isinf(scale) | is_constant(center, span, n), 1.0, scale)
 
 
+def fitted(name: str, value: Any, mode: str | None) -> bool:
+    """Return `value` as a bool, which says whether a scaling has seen data; without mode it has."""
+    if not flag(name, value) and mode is None:
+        raise ValueError(f"{name}: expected True without a normalization, got False")
+    return bool(value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scaling:
     """``(x - center) * scale`` per column; the identity where nothing is to be scaled."""
@@ -167,7 +174,7 @@ class Scaling:
             raise TypeError(f"{name}: expected {type(self).__name__}, got {other!r:.80}")
         if other.mode != self.mode:
             raise ValueError(f"{name}.mode: expected {self.mode!r}, got {other.mode!r}")
-        result = self.copied(flag(f"{name}.is_fitted", other.is_fitted))
+        result = self.copied(fitted(f"{name}.is_fitted", other.is_fitted, self.mode))
         for part in ("center", "scale"):
             copy_numbers(f"{name}.{part}", getattr(result, part), getattr(other, part))
         return result

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fastbn._buffers import Layout
-from fastbn._checks import flag, float_array, integer, same_shape, shown
+from fastbn._checks import float_array, integer, same_shape, shown
 from fastbn._memory import machine_memory
+from fastbn._scaling import fitted
 from fastbn.config import ModelConfig
 from fastbn.errors import ModelFileError
 from fastbn.persistence import ModelFile
@@ -83,9 +84,8 @@ class Header:
         checked = {
             "steps": integer("steps", self.steps, 0, MAX_COUNT),
             "epochs": integer("epochs", self.epochs, 0, MAX_COUNT),
-            "input_is_fitted": flag("input_is_fitted", self.input_is_fitted),
-            "target_is_fitted": flag("target_is_fitted", self.target_is_fitted),
         }
+        checked |= checked_fitted("{}", vars(self), self.config)
         check_metadata(self.metadata)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -112,6 +112,18 @@ class Header:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"{path}: {error}") from error
+
+
+def checked_fitted(name: str, values: dict[str, Any], config: ModelConfig) -> dict[str, bool]:
+    """Return what `values` say of the scalings of inputs and targets: whether they have seen data.
+
+    Errors name one of them as the format `name` does.
+    """
+    modes = {
+        "input_is_fitted": config.input_normalization,
+        "target_is_fitted": config.target_normalization,
+    }
+    return {one: fitted(name.format(one), values[one], mode) for one, mode in modes.items()}
 
 
 def state_places(
@@ -197,13 +209,12 @@ def check_shape(file: ModelFile, name: str, dtype: np.dtype, shape: tuple[int, .
         )
 
 
-def check_snapshot(snapshot: Any, views: dict[str, np.ndarray]) -> None:
+def check_snapshot(snapshot: Any, views: dict[str, np.ndarray], config: ModelConfig) -> None:
     """Refuse a snapshot that is not of the model whose tensors these are."""
     if not isinstance(snapshot, dict) or set(snapshot) != {*views, *COUNTS}:
         raise ValueError("snapshot: expected what this model's `snapshot` returned, got another")
     integer("snapshot['steps']", snapshot["steps"], 0, MAX_COUNT)
-    for name in ("input_is_fitted", "target_is_fitted"):
-        flag(f"snapshot[{name!r}]", snapshot[name])
+    checked_fitted("snapshot[{!r}]", snapshot, config)
     for name, view in views.items():
         tensor = float_array(f"snapshot[{name!r}]", snapshot[name])
         same_shape(f"snapshot[{name!r}]", tensor, "the model's", view)

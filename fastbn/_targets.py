@@ -27,7 +27,7 @@ class TargetScaling(Scaling):
         With `weight` (samples,) means and deviations are weighted; `rows`, if not None, are those
         that count.
         """
-        if self.is_fitted:
+        if self.is_fitted or self.mode is None:
             return self
         n = len(targets) if rows is None else len(rows)
         center, span = moments(targets, weight, rows, rows_at_once(targets))
@@ -66,8 +66,8 @@ class TargetScaling(Scaling):
 def wanted(name: str, y: Any, n_samples: int, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
     """Labels (samples,) and targets (samples, outputs) of a loss: one of the two is empty.
 
-    Kernels find their memory by labels, which are copied: nobody changes them after the check.
-    Targets that are to be normalized are as they came.
+    Neither is memory of the caller's, who might change it, or take it away, while kernels read it.
+    Targets that are to be normalized are as they came: their normalization copies them.
     """
     outputs, dtype = config.layer_sizes[-1], np.dtype(config.dtype)
     if config.predicts_one_class:
@@ -79,7 +79,9 @@ def wanted(name: str, y: Any, n_samples: int, config: ModelConfig) -> tuple[np.n
         refuse_nonfinite(name, targets, np.dtype(np.float64), "finite numbers of float64")
         return none, targets
     low, high = (0.0, 1.0) if config.loss == "sigmoid_cross_entropy" else (-math.inf, math.inf)
-    return none, targets_array(name, y, shape, dtype, low, high)
+    given = as_array(name, y)
+    targets = targets_array(name, given, shape, dtype, low, high)
+    return none, targets.copy() if np.may_share_memory(targets, given) else targets
 
 
 def decisions(logits: np.ndarray, config: ModelConfig) -> np.ndarray:

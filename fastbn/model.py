@@ -804,7 +804,7 @@ class BatchNormMLP:
         """
         if isinstance(snapshot, dict):  # of a version without target normalizations
             snapshot = {"target_is_fitted": True} | snapshot
-        check_snapshot(snapshot, self._state())
+        check_snapshot(snapshot, self._state(), self._config)
         self._alone(lambda: self._restore(snapshot))
 
     def _restore(self, snapshot: dict[str, Any]) -> None:

@@ -432,6 +432,8 @@ CRAFTED = {
     "counts": odd("best_counts", {"steps": 3}),
     "many counts": odd("best_counts", {"steps": 10**30, "input_is_fitted": True}),
     "best without tensors": odd("best_counts", {"steps": 3, "input_is_fitted": True}),
+    "input not fitted": lambda header, tensors: header.update(input_is_fitted=False),
+    "target not fitted": lambda header, tensors: header.update(target_is_fitted=False),
     "seconds": odd("seconds", "long"),
     "no facts": odd("facts", None),
     "no epochs": lambda header, tensors: header.update(epochs=0),

@@ -432,3 +432,22 @@ def test_scratch_memory_of_a_large_minibatch_is_given_back(model, data):
     for _ in range(_buffers.UNNEEDED_CALLS):
         model.train_step(*data)
     assert rows_of(kept._of_training) == [120]
+
+
+@pytest.mark.parametrize("name", ["input_is_fitted", "target_is_fitted"])
+def test_without_a_normalization_there_is_nothing_to_fit(rng, name):
+    model = fastbn.BatchNormMLP((3, 2), loss="squared_error")
+    x, y = rng.standard_normal((40, 3)), rng.standard_normal((40, 2))
+    model.partial_fit(x, y)
+    said = model.predict(x)
+    with pytest.raises(
+        ValueError, match=rf"snapshot\['{name}'\]: expected True without a normalization, got False"
+    ):
+        model.restore(model.snapshot() | {name: False})
+    attribute = "scaling" if name == "input_is_fitted" else "target_scaling"
+    scaling = dataclasses.replace(getattr(model, attribute), is_fitted=False)
+    with pytest.raises(ValueError, match=rf"^{attribute}\.is_fitted: expected True without a"):
+        setattr(model, attribute, scaling)
+    data = x if attribute == "scaling" else y
+    assert scaling.fit(data, None, None) is scaling
+    assert np.array_equal(model.predict(x), said)

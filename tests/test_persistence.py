@@ -102,6 +102,7 @@ REFUSED = [
     ({"change_header": lambda h: h.update(steps=10**30)}, "steps"),
     ({"change_header": lambda h: h["config"].update(eps=10**400)}, "eps"),
     ({"change_header": lambda h: h.update(metadata=3)}, "metadata"),
+    ({"change_header": lambda h: h.update(target_is_fitted=False)}, "target_is_fitted: .*True"),
 ]
 
 
@@ -113,6 +114,15 @@ def test_files_that_say_what_no_model_can_be(trained, tmp_path, changes, message
     with pytest.raises(ModelFileError, match=message) as caught:
         fastbn.BatchNormMLP.load(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["input_is_fitted", "target_is_fitted"])
+def test_files_without_a_normalization_that_say_it_is_to_be_fitted(tmp_path, name):
+    path = tmp_path / "m"
+    fastbn.BatchNormMLP(SIZES).save(path)
+    rewrite(path, change_header=lambda header: header.update({name: False}))
+    with pytest.raises(ModelFileError, match=f"{name}: expected True without a normalization"):
+        fastbn.BatchNormMLP.load(path)
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 100, 1000, -1])

@@ -150,3 +150,28 @@ def test_pictures_of_regressions(rng, tmp_path):
     figure = plot_history(history, tmp_path / "regression.png")
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss (squared error)", "R2"]
     assert list(figure.axes[1].lines[0].get_ydata()) == history.val_r2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", [SIGMOID, SQUARED])
+def test_targets_and_weights_are_copied(rng, dtype, loss):
+    """A callback may take the caller's memory away."""
+    x = rng.standard_normal((200, 4)).astype(dtype)
+    y, weight = rng.uniform(size=(200, 2)).astype(dtype), np.ones(200, dtype)
+    column, read_only = y[:, 0].copy(), y.view()
+    read_only.flags.writeable = False
+    for given in (y, np.asfortranarray(y), read_only, memoryview(y)):
+        model = fastbn.BatchNormMLP((4, 8, 2), loss=loss, dtype=dtype)
+        samples = model.training_samples(x, given, weight).arrays
+        assert not np.may_share_memory(samples.targets, np.asarray(given))
+        assert not np.may_share_memory(samples.weight, weight)
+    one = fastbn.BatchNormMLP((4, 8, 1), loss=loss, dtype=dtype)
+    assert not np.may_share_memory(one.training_samples(x, column, None).arrays.targets, column)
+    other, expected = (
+        fastbn.BatchNormMLP((4, 8, 2), loss=loss, dtype=dtype, lr=0.02) for _ in range(2)
+    )
+    options = {"epochs": 40, "batch_size": 20, "progress": False}
+    expected.fit(x, y, **options)
+    gone = y.copy()
+    other.fit(x, gone, callbacks=[lambda *_: gone.fill(0.25) or None], **options)
+    assert np.array_equal(other.params, expected.params)
