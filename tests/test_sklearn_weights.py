@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.neural_network import MLPClassifier
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
 from fastbn.sklearn import BatchNormMLPClassifier, BatchNormMLPRegressor
 
@@ -85,6 +86,7 @@ def test_statistics_are_of_the_samples_without_weights(samples, kind):
         np.testing.assert_allclose(weighted.target_scale_, y.std())
 
 
+@pytest.mark.filterwarnings("ignore:the fit ends worse than the mean")  # which is that sample
 def test_one_heavy_sample_leaves_the_statistics_alone(samples):
     X, _ = samples
     weight = np.ones(300)
@@ -182,7 +184,8 @@ def test_balanced_is_refused_in_parts(samples, class_weight):
     X, y = samples
     model = BatchNormMLPClassifier(**FAST, class_weight=class_weight)
     y = y if class_weight == "balanced" else np.c_[y > 0, y > 1].astype(int)
-    with pytest.raises(ValueError, match=r"class_weight: .* Use compute_class_weight\('balanced'"):
+    advice = re.escape('dict(zip(classes, compute_class_weight("balanced", classes=classes, y=y)))')
+    with pytest.raises(ValueError, match=f"class_weight: .* Pass class_weight={advice}"):
         model.partial_fit(X, y, classes=np.unique(y))
     assert not hasattr(model, "model_")
     model.fit(X, y)
@@ -190,6 +193,41 @@ def test_balanced_is_refused_in_parts(samples, class_weight):
     with pytest.raises(ValueError, match="class_weight: expected None or a dict in partial_fit"):
         model.partial_fit(X, y)
     assert np.array_equal(model.model_.params, before)
+
+
+def test_the_advice_for_balanced_parts_works(samples):
+    X, y = samples
+    classes = np.unique(y)
+    weights = dict(
+        zip(classes, compute_class_weight("balanced", classes=classes, y=y), strict=True)
+    )
+    parts = BatchNormMLPClassifier(**FAST, class_weight=weights, shuffle=False)
+    by_hand = BatchNormMLPClassifier(**FAST, shuffle=False)
+    weight = compute_sample_weight("balanced", y)
+    for start in (0, 150):
+        part = slice(start, start + 150)
+        parts.partial_fit(X[part], y[part], classes=classes)
+        by_hand.partial_fit(X[part], y[part], classes=classes, sample_weight=weight[part])
+    np.testing.assert_allclose(parts.model_.params, by_hand.model_.params, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.ones(3), [1, 2, 3], (1.0, 2.0, 1.0), "unbalanced", 3, [{0: 1}, 2], {0: "a", 1: 1}],
+)
+def test_class_weights_that_are_none(samples, wrong):
+    X, y = samples
+    model = BatchNormMLPClassifier(**FAST, class_weight=wrong)
+    says = "could not" if isinstance(wrong, dict) else "expected .*, got"
+    message = f"class_weight: {says}"
+    with pytest.raises((TypeError, ValueError), match=message):
+        model.fit(X, y)
+    with pytest.raises((TypeError, ValueError), match=message):
+        model.partial_fit(X, y, classes=np.unique(y))
+    for one_column in ([{0: 1}], ["balanced"]):
+        with pytest.raises(ValueError, match="class_weight: expected a dict .*, got"):
+            model.set_params(class_weight=one_column).fit(X, y)
+    assert not hasattr(model, "model_")
 
 
 def test_labels_have_weights_where_a_part_lacks_one(samples):

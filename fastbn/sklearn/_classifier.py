@@ -15,9 +15,13 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from fastbn.model import BatchNormMLP
-from fastbn.sklearn._base import BaseBatchNormMLP, naming
+from fastbn.sklearn._base import BaseBatchNormMLP, invalid_parameters, naming
 from fastbn.sklearn._callbacks import with_callbacks
-from fastbn.sklearn._class_weight import needs_all_targets, sample_weights
+from fastbn.sklearn._class_weight import (
+    check_class_weight,
+    needs_all_targets,
+    sample_weights,
+)
 from fastbn.sklearn._parameters import document
 
 
@@ -131,15 +135,20 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
             As `fit`; `classes` missing in the first call, or others than those of the first;
             `class_weight` "balanced".
         """
+        with invalid_parameters():
+            check_class_weight(self.class_weight)
         if needs_all_targets(self.class_weight):
             raise ValueError(
                 f"class_weight: expected None or a dict in partial_fit, got {self.class_weight!r}: "
-                "a part of the data does not tell how frequent the classes are. Use "
-                "compute_class_weight('balanced', classes=classes, y=y) with all targets, or a "
-                "large enough sample of them, and pass the result as class_weight, a dict, or as "
-                "sample_weight"
+                "a part of the data does not tell how frequent the classes are. Pass "
+                'class_weight=dict(zip(classes, compute_class_weight("balanced", classes=classes, '
+                "y=y))) of all targets, or of a large enough sample of them"
             )
         return self._train(X, y, sample_weight, incremental=True, classes=classes)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_class_weight(self.class_weight)
 
     def _facts(
         self,
