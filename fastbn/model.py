@@ -30,7 +30,7 @@ from fastbn._culprit import culprit
 from fastbn._inputs import Data, InputScaling, TrainingSamples, feature_matrix
 from fastbn._memory import peak_bytes
 from fastbn._minibatches import check_samples, minibatches
-from fastbn._scaling import Scaling, moments
+from fastbn._scaling import ROUNDINGS, Scaling, moments
 from fastbn._state import (
     MAX_COUNT,
     Header,
@@ -111,7 +111,8 @@ class BatchNormMLP:
     target_normalization : None or "zscore"
         With the squared error: the network learns targets of mean 0 and deviation 1 for each
         output, and `predict` returns to their units. Fitted on the first training targets, in
-        float64, without rows of weight 0, and stored with the model. Losses are those of the normalized targets.
+        float64, without rows of weight 0, and stored with the model. Losses are those of the
+        normalized targets.
     loss : "softmax_cross_entropy", "sigmoid_cross_entropy" or "squared_error"
         Of one class in several, of several yes-or-no outputs, or of numbers. A sample's loss is the
         sum over its outputs, for numbers of half the squared errors.
@@ -413,8 +414,8 @@ class BatchNormMLP:
         Warns
         -----
         UserWarning
-            With the squared error: the model, on its training samples, is worse than the mean of
-            their targets at the end. A model says so once.
+            With the squared error: at the end the model predicts its training samples, and is worse
+            than the mean of their targets. A model says so once.
         """
         epochs, batch_size = integer("epochs", epochs, 1), self._batch_size(batch_size)
         if until_accuracy is not None:
@@ -473,7 +474,11 @@ class BatchNormMLP:
                 checkpoint=file,
             )
         )
-        self._compare_with_mean(history, samples.arrays)
+        if self._warns_of_mean and history.stop_reason not in ("diverged", "interrupted"):
+            words = self.worse_than_mean(samples, "more epochs or another lr")
+            if words is not None:
+                self._warns_of_mean = False
+                warnings.warn(words, stacklevel=2)
         return history
 
     def fit_bytes(
@@ -667,13 +672,13 @@ class BatchNormMLP:
 
         The most probable class, (samples,) int64. With sigmoid cross-entropy 1 where an output is
         more probable than not, else 0, (samples, outputs) int64. With the squared error the
-        outputs, (samples, outputs), in the units of the targets; ValueError where the model's dtype
-        does not hold these.
+        outputs, (samples, outputs): with `target_normalization` in the units of the targets and
+        float64, which holds what the model's dtype may not, such as dates.
         """
         self._require_scaling(self.target_scaling, "target_normalization")
         logits = self.predict_logits(X)
         if self.target_scaling.mode is not None:
-            return self.target_scaling.predictions(logits, "dtype", self.dtype)
+            return self.target_scaling.undo(logits)
         return decisions(logits, self.config)
 
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
@@ -922,36 +927,39 @@ class BatchNormMLP:
         self._workspaces.take_back_all(spaces)
         return logits
 
-    def _compare_with_mean(self, history: History, samples: kernels.Samples) -> None:
-        """Warn, once, where a fit to numbers ends worse than the mean of its targets.
+    def worse_than_mean(self, training: TrainingSamples, remedy: str) -> str | None:
+        """Say so where predictions of the samples are worse than the mean of their targets.
 
-        The last epoch's loss may be that of an untrained beginning, or of dropout: where it is
-        above that of the mean, the model is asked again.
+        Losses of training do not tell: predictions go by the running statistics. None where the
+        model is as good as the mean to a tenth, as one that is fitted to noise, or its loss is one
+        of classes. No constant target is met exactly: an error of 1, or of a hundredth of it, is as
+        good as the mean.
         """
-        is_over = history.stop_reason not in ("diverged", "interrupted")
-        if self.config.loss != "squared_error" or not (is_over and self._warns_of_mean):
-            return
+        config, samples = self.config, training.arrays
+        if config.loss != "squared_error":
+            return None
         weight = samples.weight if samples.weight.size else np.ones(len(samples.x), self.dtype)
-        with np.errstate(over="ignore"):
-            _, deviation = moments(samples.targets, weight, None)
+        with np.errstate(over="ignore", invalid="ignore"):
+            center, deviation = moments(samples.targets, weight, None)
             of_mean = float(np.square(deviation).sum()) / 2
-        if not 0 < of_mean < history.loss[-1]:
-            return
-        loss = self._squared_error(samples, weight)
-        if loss > of_mean:
-            self._warns_of_mean = False
-            config = self.config
-            remedies = [
-                f"{name}='zscore', "
-                for name in ("target_normalization", "input_normalization")
-                if getattr(config, name) is None
-            ]
-            warnings.warn(
-                f"the fit ends worse than the mean of its targets, with a training loss of "
-                f"{loss:.3g} where the mean has {of_mean:.3g}: {''.join(remedies)}more epochs or "
-                "another lr may help",
-                stacklevel=3,
-            )
+            rounding = ROUNDINGS * np.finfo(self.dtype).eps
+            is_constant = deviation <= rounding * np.abs(center)
+            if config.target_normalization is not None:
+                center = np.abs(training.outputs.undo(center) * training.outputs.scale)
+            allowed = np.where(is_constant, np.maximum(1.0, 0.01 * np.abs(center)), deviation)
+            limit = 1.1 * float(np.square(allowed).sum()) / 2
+            loss = self._squared_error(samples, weight)
+        if loss <= limit:
+            return None
+        remedies = [
+            f"{name}='zscore', "
+            for name in ("target_normalization", "input_normalization")
+            if getattr(config, name) is None
+        ]
+        return (
+            f"the fit ends worse than the mean of its targets, with a training loss of {loss:.3g} "
+            f"where the mean has {of_mean:.3g}: {''.join(remedies)}{remedy} may help"
+        )
 
     def _squared_error(self, samples: kernels.Samples, weight: np.ndarray) -> float:
         """Loss of predictions of the training samples, of some at a time."""

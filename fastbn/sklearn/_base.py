@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import itertools
 import numbers
 import re
 import warnings
@@ -90,6 +91,13 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         ------
         TypeError, ValueError
             The data or a parameter is not as described; the estimator is left as it was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            The last of `max_iter` epochs has come before the loss, or the score, stood still.
+        UserWarning
+            A regressor is worse than the mean of its targets on the samples it was trained on.
         """
         return self._train(X, y, sample_weight)
 
@@ -314,8 +322,9 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
         """Weights (inputs, units) of each layer; input normalization and batch norm are folded in.
 
         So ``activation(X @ coefs_[0] + intercepts_[0])`` is what the first hidden layer says when
-        predicting, as in scikit-learn. They are computed anew whenever they are read, and
-        read-only: writing to them could not change the network.
+        predicting, as in scikit-learn. They are float64, whatever `dtype` is: float32 does not hold
+        a fold of features or targets far from zero. They are computed anew whenever they are read,
+        and read-only: writing to them could not change the network.
         """
         return [weight.T for weight, _ in self._folded()]
 
@@ -346,12 +355,9 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
                 weight = weight * scale
             layers.append((weight, bias))
         layers[-1] = self._with_targets_scaled(*layers[-1])
-        return [(self._read_only(weight), self._read_only(bias)) for weight, bias in layers]
-
-    def _read_only(self, array: np.ndarray) -> np.ndarray:
-        array = array.astype(self.model_.dtype)
-        array.flags.writeable = False
-        return array
+        for array in itertools.chain(*layers):
+            array.flags.writeable = False
+        return layers
 
     @property
     def n_layers_(self) -> int:

@@ -24,7 +24,8 @@ class Run:
     ) -> None:  # fmt: skip
         self.estimator, self.model, self.facts, self.held = estimator, model, facts, held
         self.max_iter, self._incremental = max_iter, incremental
-        model._warns_of_mean = False  # `finish` says whether it has converged
+        model._warns_of_mean = False  # `finish` warns, in the estimator's words
+        self._worse_than_mean: str | None = None
         earlier: Any = {} if is_first else vars(estimator)
         self.losses: list[float] = list(earlier.get("loss_curve_", []))
         self.scores: list[float] = list(earlier.get("validation_scores_") or [])
@@ -72,6 +73,12 @@ class Run:
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large "
                 "values and need to be preprocessed."
+            )
+        is_over = self.stop_reason not in ("diverged", "interrupted")
+        if is_over and not self._incremental and self.model.config.loss == "squared_error":
+            self._worse_than_mean = self.model.worse_than_mean(
+                self.model.training_samples(X, targets, weight),
+                "a larger max_iter or another learning_rate_init",
             )
 
     def _after_epoch(self, model: BatchNormMLP, history: History) -> bool:
@@ -135,6 +142,8 @@ class Run:
     def finish(self, warns: bool) -> None:
         """Tell the callbacks that the fit is over, and the user if it is not at its end."""
         self._hooks.end()
+        if self._worse_than_mean is not None:
+            warnings.warn(self._worse_than_mean, stacklevel=5)
         if self.stop_reason == "interrupted":
             warnings.warn("Training interrupted by user.", stacklevel=5)
         elif self.stop_reason == "diverged":
