@@ -98,7 +98,7 @@ class InputScaling(Scaling):
         return self.scaled(name, argument, x, check_finite), *identity
 
     def fit(
-        self, x: np.ndarray, weight: np.ndarray | None, rows: np.ndarray | None
+        self, x: np.ndarray, weight: np.ndarray | None = None, rows: np.ndarray | None = None
     ) -> InputScaling:
         """Return the scaling measured on x (samples, features); a fitted one is left as it is.
 

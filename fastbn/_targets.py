@@ -20,7 +20,7 @@ class TargetScaling(Scaling):
     """The normalization of the targets to z-scores, and the way back."""
 
     def fit(
-        self, targets: np.ndarray, weight: np.ndarray | None, rows: np.ndarray | None
+        self, targets: np.ndarray, weight: np.ndarray | None = None, rows: np.ndarray | None = None
     ) -> TargetScaling:
         """Return the scaling measured on targets (samples, outputs); a fitted one is left as it is.
 
