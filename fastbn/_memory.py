@@ -18,6 +18,9 @@ INDEX = 8
 # Of a number that inputs are scaled by.
 FLOAT64 = 8
 
+# Samples whose predictions are compared with their targets at once, at the end of a fit.
+COMPARED_ROWS = 2**14
+
 # Where Linux says what the memory of a container is limited to (control groups, both versions).
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -47,10 +50,11 @@ def peak_bytes(
     statistics = 2 * item * layout.units + 2 * FLOAT64 * layout.inputs
     model = 4 * item * layout.size + statistics
     work = item * sum(workspace_sizes(layout, rows, threads, True).values()) + INDEX * rows
-    if validated:  # predictions have scratch memory of their own, for each thread
-        part = min(validated, INFERENCE_ROWS)
+    compared = min(n_samples, COMPARED_ROWS) if config.loss == "squared_error" else 0
+    if predicted := max(validated, compared):  # with scratch memory of its own, for each thread
+        part = min(predicted, INFERENCE_ROWS)
         one = item * sum(workspace_sizes(layout, part, 1, False).values()) + INDEX * part
-        work += min(threads, max(1, validated // INFERENCE_ROWS)) * one
+        work += min(threads, max(1, predicted // INFERENCE_ROWS)) * one
     copies = item * layout.inputs * (n_samples + validated) * copied
     target = INDEX if config.predicts_one_class else item * outputs
     copies += target * (n_samples + validated)
@@ -63,4 +67,6 @@ def peak_bytes(
     wide = 4 * item if config.loss == "sigmoid_cross_entropy" else item + 3 * 8
     score = 2 * item * outputs + INDEX + item if config.predicts_one_class else wide * outputs
     end = order + item * n_samples * weighted + (1 + stops) * snapshot + score * validated
-    return model + work + copies + max(begin, end)
+    # after it: predictions of training samples beside their targets, and weights of all
+    last = (item + FLOAT64) * (outputs * compared + n_samples * (compared > 0))
+    return model + work + copies + max(begin, end, last)

@@ -28,7 +28,7 @@ from fastbn._checkpoint import CheckpointFile
 from fastbn._checks import flag, integer, kernel_input, number, pair, shown, weights_array
 from fastbn._culprit import culprit
 from fastbn._inputs import Data, InputScaling, TrainingSamples, feature_matrix
-from fastbn._memory import peak_bytes
+from fastbn._memory import COMPARED_ROWS, peak_bytes
 from fastbn._minibatches import check_samples, minibatches
 from fastbn._scaling import ROUNDINGS, Scaling, moments
 from fastbn._state import (
@@ -67,9 +67,6 @@ SCRATCH = (
     "_dtype", "_layout", "_table", "_buffers", "_counter", "_config", "_scaling",
     "_target_scaling", "_epochs", "_workspaces", "_callers", "_teams", "_warns_of_mean",
 )  # fmt: skip
-
-# Samples whose predictions are compared with their targets at once.
-COMPARED_ROWS = 2**14
 
 
 def _torch_edge() -> Any:

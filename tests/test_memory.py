@@ -129,10 +129,13 @@ TERMS = {
     "threads": ((5000, 2), 64, 32, 0, 3, {}),
     "teams of inference": ((20, 400, 400, 2), 64, 32, 4096, 3, {}),
     "rows of inference": ((20, 400, 400, 2), 64, 32, 1000, 1, {}),
+    "numbers": ((2, 200), 10_000, 32, 0, 1, {"loss": "squared_error"}),
+    "numbers, compared": ((20, 400, 400, 1), 4000, 32, 0, 3, {"loss": "squared_error"}),
 }
 
 
 @pytest.mark.skipif(JIT_DISABLED, reason="Python loops allocate")
+@pytest.mark.filterwarnings("ignore:the fit ends worse than the mean")
 @pytest.mark.parametrize("name", TERMS)
 def test_every_term_of_the_formula(rng, monkeypatch, name):
     sizes, n, batch, validated, threads, options = TERMS[name]
@@ -141,10 +144,13 @@ def test_every_term_of_the_formula(rng, monkeypatch, name):
     rows = max(n, validated)
     x = rng.integers(0, 9, (rows, sizes[0])).astype(options.get("x_dtype", "float32"))
     y = rng.integers(0, 2, rows, np.int32)
+    loss = options.get("loss", "softmax_cross_entropy")
+    if loss == "squared_error":
+        y = rng.standard_normal((rows, sizes[-1]))
     weight = np.ones(n)
 
     def train(n, validated):
-        model = fastbn.BatchNormMLP(sizes)
+        model = fastbn.BatchNormMLP(sizes, loss=loss)
         model.fit(
             x[:n], y[:n], epochs=2, batch_size=min(n, batch), progress=False,
             sample_weight=weight[:n] if "sample_weight" in options else None,
@@ -154,6 +160,7 @@ def test_every_term_of_the_formula(rng, monkeypatch, name):
         return model
 
     model = train(32, min(validated, 32))
+    options = {option: value for option, value in options.items() if option != "loss"}
     expected = model.fit_bytes(n, batch, validation_samples=validated, **options)
     assert peak_of(lambda: train(n, validated)) == pytest.approx(expected, rel=0.1)
 
