@@ -16,6 +16,12 @@ import secrets
 import stat
 import warnings
 
+try:  # at once, and not in a first fit: a child forked meanwhile would wait for an import for ever
+    import grp
+    import pwd
+except ImportError:  # no such system
+    pass
+
 ROOT = 0
 
 
@@ -90,10 +96,7 @@ def _problem(path: pathlib.Path, status: os.stat_result, *, sticky: bool = False
 
 def _is_private(gid: int) -> bool:
     """Tell whether a group is the user's own: it has the user's name, and no other members."""
-    with contextlib.suppress(ImportError, KeyError):
-        import grp
-        import pwd
-
+    with contextlib.suppress(NameError, KeyError):  # no such system, or no such user or group
         user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(gid)
         return gid != ROOT and group.gr_name == user and set(group.gr_mem) <= {user}
     return False

@@ -6,7 +6,7 @@ import importlib.resources
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -72,6 +72,11 @@ class NoTestPartError(DataFileError):
     """Samples are too few to split off a part to test on."""
 
 
+def check_test_size(test_size: Any) -> None:
+    """Refuse what is no part of the samples."""
+    number("test_size", test_size, 0.0, 1.0, open_low=True, open_high=True)
+
+
 def split(
     X: np.ndarray,
     y: np.ndarray,
@@ -81,7 +86,7 @@ def split(
     seed: int,
 ) -> Dataset:
     """Split off a test part: the same share of every class, at least one sample to train on."""
-    test_size = number("test_size", test_size, 0.0, 1.0, open_low=True, open_high=True)
+    check_test_size(test_size)
     generator = np.random.default_rng(integer("seed", seed, 0))
     counts = np.bincount(y, minlength=len(class_names))
     if min(round(test_size * counts.max()), counts.max() - 1) < 1:
@@ -286,7 +291,7 @@ def load_npz(path: Path, *, test_size: float = 0.2, seed: int = 0) -> Dataset:
         The file is missing or malformed, or an array is not as described above. Of two arrays whose
         names differ in case alone none is taken.
     """
-    name, parts = pathlib.Path(path).stem, _read_npz_parts(path)
+    name, parts = path_of("path", path).stem, _read_npz_parts(path)
     raw = np.concatenate([labels for _, labels in parts])
     where = f"{path}: y" if len(parts) == 1 else f"{path}: y_train"
     y, class_names = encode_labels(where, raw)

@@ -71,6 +71,8 @@ def evaluate(
 
     network = BatchNormMLP.load(model)
     check_classifier(model, network)
+    if test_size is not None:
+        datasets.check_test_size(test_size)
     n_features = network.config.layer_sizes[0]
     notes: list[str] = []
     if is_csv(data):
