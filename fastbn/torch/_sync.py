@@ -37,8 +37,8 @@ class SyncBatchNorm(_BatchNorm):
 
     The kernels take float32 and float64. Inputs in bfloat16 or float16, with parameters of that
     dtype or float32, second derivatives, and what `torch.compile` traces are computed by PyTorch's
-    operations, in float64. Other tracers have nothing for the exchange between processes: they take
-    the module in the mode of prediction.
+    operations, in float64; `torch.export` keeps the exchange between processes as an operation of
+    its graph. Other tracers cannot: they take the module after `eval()`.
     """
 
     slope = 1.0  # of the activation that a converted module had
@@ -94,8 +94,8 @@ class SyncBatchNorm(_BatchNorm):
         compiling = torch.compiler.is_compiling()
         if is_traced(x) and not compiling:
             raise RuntimeError(
-                "SyncBatchNorm: in training with several processes only torch.compile can trace "
-                "it, and tensors have to be plain: call eval() first"
+                "SyncBatchNorm: in training with several processes only torch.compile and "
+                "torch.export can trace it, and tensors have to be plain: call eval() first"
             )
         momentum: float = 0.0
         running: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
