@@ -401,7 +401,6 @@ def in_a_child(x):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX's, where a test has loaded it
 def test_a_forked_child_computes_after_the_parent_has(rng, monkeypatch):
     """GNU OpenMP would end a child that enters a parallel region after a fork."""
     monkeypatch.setattr(_jit, "PARALLEL_ELEMENTS", 0)  # always several threads, where there may be
@@ -414,7 +413,6 @@ def test_a_forked_child_computes_after_the_parent_has(rng, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 def test_a_fork_waits_for_a_thread_that_compiles():
     """The child has the compiler's lock, and not the thread that would give it back."""
     held, leave = threading.Event(), threading.Event()

@@ -424,7 +424,6 @@ def test_bits_do_not_depend_on_what_was_compiled_when(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # JAX's, where a test has loaded it
 def test_a_forked_process_trains_what_another_thread_was_training(data):
     """The other thread is the parent's. In the child, too, one thread at a time may train."""
     model = fastbn.BatchNormMLP(SIZES)

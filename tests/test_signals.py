@@ -250,7 +250,6 @@ def test_ctrl_c_that_interrupts_a_fit_at_once():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 def test_a_process_forked_during_a_fit_can_be_ended():
     """A worker that a callback starts would else go on for ever, and its pool wait for it."""
     with Signals(terminate=True) as signals:

@@ -267,7 +267,6 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doe
 
 @needs_fork
 @needs_signals
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_forked_while_a_team_works_does_not_wait_for_it(forking):
     cells = np.zeros(5, np.int64)
@@ -292,7 +291,6 @@ def test_a_child_forked_while_a_team_works_does_not_wait_for_it(forking):
 
 @needs_fork
 @needs_signals
-@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_forked_while_threads_are_started_does_not_wait_for_them(forking, monkeypatch):
     start, started = threading.Thread.start, []
