@@ -14,6 +14,8 @@ from fastbn.bench import _step_work as steps
 from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork, adam_results
 from fastbn.bench._step_work import Stepper, StepWork
 
+jax.config.update("jax_platforms", "cpu")  # also where JAX has found a GPU
+
 
 def loss_sample_major(params: list[Any], x: Any, y: Any) -> tuple[Any, list[Any]]:
     """Cross-entropy of the net, and the statistics of every layer's batch."""
