@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     from fastbn.errors import (
         ModelFileError as ModelFileError,
     )
+    from fastbn.fit.history import (
+        EarlyStopping as EarlyStopping,
+    )
+    from fastbn.fit.history import (
+        History as History,
+    )
     from fastbn.functional import (
         adam_step as adam_step,
     )
@@ -88,19 +94,15 @@ if TYPE_CHECKING:
     from fastbn.model import (
         BatchNormMLP as BatchNormMLP,
     )
-    from fastbn.training import (
-        EarlyStopping as EarlyStopping,
-    )
-    from fastbn.training import (
-        History as History,
-    )
 
 __version__ = "0.1.0"
 
+__path__.append(f"{__path__[0]}/moved")  # where pickles of version 0.1 look for classes
+
 _HOME = {
-    "BatchNormMLP": "model",
-    "EarlyStopping": "training",
-    "History": "training",
+    "BatchNormMLP": "model.model",
+    "EarlyStopping": "fit.history",
+    "History": "fit.history",
     "DataFileError": "errors",
     "DivergenceError": "errors",
     "MissingExtraError": "errors",

@@ -7,10 +7,10 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from fastbn._checks import path_of
-from fastbn._history import History
+from fastbn.checks import path_of
 from fastbn.errors import missing_extra
-from fastbn.persistence import whole_file, writable_file
+from fastbn.files.model_file import whole_file, writable_file
+from fastbn.fit.history import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

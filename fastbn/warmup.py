@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from fastbn import _jit, functional
-from fastbn._openmp import NO_POOL
-from fastbn._threads import calibrate
+from fastbn import functional
+from fastbn.jit import compiler
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
 from fastbn.kernels.tensors import adam_tensors
 from fastbn.model import BatchNormMLP
+from fastbn.parallel.openmp import NO_POOL
+from fastbn.parallel.team_size import calibrate
 
 # Enough for every kernel to have something to do.
 SAMPLES, FEATURES, CLASSES = 16, 8, 3
@@ -58,13 +59,13 @@ def _train_and_predict(dtype: np.dtype) -> None:
 
 
 def _serial_and_parallel(calls: Callable[[], None]) -> None:
-    threshold = _jit.PARALLEL_ELEMENTS
+    threshold = compiler.PARALLEL_ELEMENTS
     try:
         for elements in (1 << 62, 0):
-            _jit.PARALLEL_ELEMENTS = elements
+            compiler.PARALLEL_ELEMENTS = elements
             calls()
     finally:
-        _jit.PARALLEL_ELEMENTS = threshold
+        compiler.PARALLEL_ELEMENTS = threshold
 
 
 def _batch_norm(dtype: np.dtype) -> None:

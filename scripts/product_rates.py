@@ -7,14 +7,14 @@ orders. Run it as ``python scripts/product_rates.py`` on a machine that does not
 
 import numpy as np
 
-from fastbn._buffers import aligned_zeros, rounded_up
-from fastbn._intrinsics import TILE_ROWS
-from fastbn._jit import njit
 from fastbn.bench._fastbn import BareGemms
 from fastbn.bench._step_work import STEPS
 from fastbn.bench._timing import interleave
+from fastbn.jit.compiler import njit
+from fastbn.jit.intrinsics import TILE_ROWS
 from fastbn.kernels.gemm import multiply, pack_columns, pack_rows
 from fastbn.kernels.streams import stream
+from fastbn.model.buffers import aligned_zeros, rounded_up
 
 FLOAT = np.dtype(np.float32)
 

@@ -7,11 +7,11 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fastbn._threads import available_threads
 from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
 from fastbn.bench._module_work import ModuleWork
 from fastbn.bench._step_work import Stepper, StepWork
 from fastbn.doctor import DISTRIBUTIONS, installed_version
+from fastbn.parallel.team_size import available_threads
 
 # Each peer, and the packages that it needs.
 PACKAGES = {

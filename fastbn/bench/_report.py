@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastbn._threads import allowed_cores, available_threads
 from fastbn.bench._peers import ALONE, PACKAGES
 from fastbn.bench._row import Row
 from fastbn.doctor import installed_version, report
 from fastbn.errors import missing_extra
+from fastbn.parallel.team_size import allowed_cores, available_threads
 from fastbn.plotting import INK, PALE, save_figure
 
 if TYPE_CHECKING:

@@ -98,7 +98,7 @@ def bench(
         raise typer.Exit(1)
     _print(rows, _report.machine_line(facts))
     if as_json is not None:
-        from fastbn.persistence import whole_file
+        from fastbn.files.model_file import whole_file
 
         with whole_file(as_json, "w") as file:
             json.dump({"machine": facts, "rows": [row.to_dict() for row in rows]}, file, indent=1)

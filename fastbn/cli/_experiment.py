@@ -63,7 +63,7 @@ def experiment(
         check_picture_ending(plot)
 
     from fastbn import experiments
-    from fastbn.persistence import whole_file
+    from fastbn.files.model_file import whole_file
 
     start = time.perf_counter()
     with compile_notice():

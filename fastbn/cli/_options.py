@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from fastbn.cli import _recipes
-from fastbn.config import ACTIVATIONS, OPTIMIZERS
-from fastbn.schedules import SCHEDULES
+from fastbn.fit.schedules import SCHEDULES
+from fastbn.model.config import ACTIVATIONS, OPTIMIZERS
 
 DATA, NETWORK, NORMALIZED, NORM, OPTIMIZER, TRAINING, OUTPUT = (
     "What to train on",

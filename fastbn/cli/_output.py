@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastbn.persistence import unusable_name
+from fastbn.files.model_file import unusable_name
 
 
 def complain(message: str) -> None:
@@ -56,8 +56,8 @@ def print_table(columns: Iterable[str], lines: Iterable[Iterable[str]], *, left:
 @contextlib.contextmanager
 def compile_notice(*, silent: bool = False) -> Iterator[list[bool]]:
     """Context that says once when kernels are compiled; yields a list, filled in that case."""
-    from fastbn._jit import on_compile
-    from fastbn._progress import announce_compiling
+    from fastbn.fit.progress import announce_compiling
+    from fastbn.jit.compiler import on_compile
 
     compiled: list[bool] = []
 

@@ -61,7 +61,7 @@ def profile(
         check_picture_ending(plot)
     model = _model(net)
 
-    from fastbn.persistence import whole_file
+    from fastbn.files.model_file import whole_file
     from fastbn.profiling import _report, profile_training
 
     with compile_notice():

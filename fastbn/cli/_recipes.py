@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastbn._checks import integer
+from fastbn.checks import integer
 
 # Arguments of the model, but for the layer sizes, of which data decide the first and the last.
 MODEL: dict[str, Any] = {

@@ -28,8 +28,8 @@ from fastbn.errors import DivergenceError, MissingExtraError, ModelFileError
 
 if TYPE_CHECKING:
     from fastbn.datasets import Dataset
+    from fastbn.fit.loop import History
     from fastbn.model import BatchNormMLP
-    from fastbn.training import History
 
 
 def train(
@@ -162,9 +162,9 @@ class Job:
     @classmethod
     def read(cls, path: pathlib.Path) -> Job:
         """Return the job of a checkpoint; what its values are worth is seen when they are used."""
-        from fastbn._state import Header, layout_of
-        from fastbn.config import ModelConfig
-        from fastbn.persistence import open_model
+        from fastbn.files.model_file import open_model
+        from fastbn.model.config import ModelConfig
+        from fastbn.model.state import Header, layout_of
 
         with open_model(path) as file:
             header = Header.from_dict(path, file.header)
@@ -203,8 +203,8 @@ def _trained(
 ) -> tuple[Dataset, BatchNormMLP, History]:
     """Load the data and train."""
     from fastbn import datasets
-    from fastbn._checkpoint import OtherDataError
     from fastbn.model import BatchNormMLP
+    from fastbn.model.checkpoint import OtherDataError
 
     settings = job.settings
     dataset = datasets.load(job.data, target=job.target, test_size=job.test_size)

@@ -21,7 +21,7 @@ from fastbn.cli._output import (
     print_rows,
 )
 from fastbn.errors import DataFileError
-from fastbn.persistence import whole_file
+from fastbn.files.model_file import whole_file
 
 ENDINGS = (".csv", ".npz", ".npy")
 
@@ -252,7 +252,7 @@ def class_indices(labels: np.ndarray, names: list[str], where: str = "labels") -
 
     Where no label is the name of a class, whole numbers from 0 are taken for positions.
     """
-    from fastbn._tables import all_whole
+    from fastbn.datasets.tables import all_whole
 
     if labels.dtype.kind == "f" and all_whole(labels):
         labels = labels.astype(np.int64)

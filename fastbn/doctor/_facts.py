@@ -92,8 +92,8 @@ def gather() -> Facts:
     loaded = tuple(name for name in OTHER_POOLS if name in sys.modules)
     import numba
 
-    from fastbn._intrinsics import TILE_ROWS
-    from fastbn._threads import available_threads, kept_costs
+    from fastbn.jit.intrinsics import TILE_ROWS
+    from fastbn.parallel.team_size import available_threads, kept_costs
 
     costs = kept_costs()
     config: Any = numba.config
@@ -130,8 +130,8 @@ def installed_version(module: str) -> str | None:
 def _cpu() -> Cpu:
     llvm: Any = importlib.import_module("llvmlite.binding")
 
-    from fastbn._cgroups import core_quota
-    from fastbn._threads import allowed_cores
+    from fastbn.parallel.cgroups import core_quota
+    from fastbn.parallel.team_size import allowed_cores
 
     try:
         features = llvm.get_host_cpu_features()
@@ -161,8 +161,8 @@ def _cpu_name() -> str | None:
 
 
 def _cache() -> Cache:
-    from fastbn._cache_files import untrusted
-    from fastbn._jit import cache_folder
+    from fastbn.jit.cache_files import untrusted
+    from fastbn.jit.compiler import cache_folder
     from fastbn.kernels.batchnorm import batch_norm_forward_cn
 
     folder = cache_folder(batch_norm_forward_cn)  # all kernels share one folder

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastbn._checks import choice, flag, integer
-from fastbn.config import MAX_SEED
+from fastbn.checks import choice, flag, integer
 from fastbn.experiments import (
     batch_size,
     convergence,
@@ -21,6 +20,7 @@ from fastbn.experiments import (
 )
 from fastbn.experiments._result import Result
 from fastbn.experiments._runs import SEEDS, Setting, full_setting, quick_setting
+from fastbn.model.config import MAX_SEED
 
 EXPERIMENTS: dict[str, Callable[[Setting], Result]] = {
     "convergence": convergence.run,

@@ -12,8 +12,8 @@ import numpy as np
 
 from fastbn import datasets
 from fastbn.experiments._result import Panel
+from fastbn.fit.loop import Callback
 from fastbn.model import BatchNormMLP
-from fastbn.training import Callback
 
 SEEDS = 3
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import choice, float_array, kernel_input, overlapping, overlaps_itself
+from fastbn.checks import choice, float_array, kernel_input, overlapping, overlaps_itself
 
 
 def layout_input(name: str, value: Any, layout: Any) -> np.ndarray:

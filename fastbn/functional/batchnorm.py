@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import (
+from fastbn.checks import (
     as_array,
     choice,
     converted,
@@ -17,7 +17,6 @@ from fastbn._checks import (
     same_shape,
     slope_of,
 )
-from fastbn._jit import run
 from fastbn.functional._layout import (
     as_feature_rows,
     delivered,
@@ -26,6 +25,7 @@ from fastbn.functional._layout import (
     n_features,
     output_for,
 )
+from fastbn.jit.compiler import run
 from fastbn.kernels import batchnorm as cn
 from fastbn.kernels import batchnorm_nc as nc
 from fastbn.kernels.reductions import SMALL

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import as_array, converted, labels_array, number, same_shape, weights_array
+from fastbn.checks import as_array, converted, labels_array, number, same_shape, weights_array
 from fastbn.functional._layout import layout_input, n_features
 from fastbn.kernels import losses as kernels
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import (
+from fastbn.checks import (
     FLOAT_DTYPES,
     LARGEST_COUNT,
     flag,
@@ -22,7 +22,7 @@ from fastbn._checks import (
     pair,
     same_shape,
 )
-from fastbn._jit import run
+from fastbn.jit.compiler import run
 from fastbn.kernels import optimizers as kernels
 
 

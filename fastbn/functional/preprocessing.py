@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import choice, float_array, float_vector, kernel_input, number, pair
+from fastbn.checks import choice, float_array, float_vector, kernel_input, number, pair
 from fastbn.functional._layout import delivered, output_for
 from fastbn.functional.batchnorm import nonnegative_vector
 from fastbn.kernels import batchnorm_nc as nc

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import (
+from fastbn.checks import (
     LARGEST_COUNT,
     flag,
     float_array,

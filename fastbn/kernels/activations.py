@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbn._intrinsics import multiply_add, scratch_like, stream_piece, view
-from fastbn._jit import njit, njit_inlined, njit_strict
+from fastbn.jit.compiler import njit, njit_inlined, njit_strict
+from fastbn.jit.intrinsics import multiply_add, scratch_like, stream_piece, view
 from fastbn.kernels.reductions import row_sum
 from fastbn.kernels.streams import PIECE, whole_pieces
 

@@ -2,8 +2,8 @@
 
 A call from Python costs about as much for each array as batch norm for a hundred numbers. So a
 whole forward or backward pass takes integers: addresses, and the shape (B, C, L), or (N, C, 1)
-sample-major. It runs on the other library's own threads (`fastbn._openmp`), each with its share of
-the chunks or features: the bits are those of one thread.
+sample-major. It runs on the other library's own threads (`fastbn.parallel.openmp`), each with its
+share of the chunks or features: the bits are those of one thread.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import math
 
 import numpy as np
 
-from fastbn._intrinsics import at_address, view
-from fastbn._jit import njit, njit_allocating, njit_inlined
-from fastbn._openmp import on_pool
+from fastbn.jit.compiler import njit, njit_allocating, njit_inlined
+from fastbn.jit.intrinsics import at_address, view
 from fastbn.kernels.batchnorm import (
     batch_norm_backward_cn,
     batch_norm_forward_cn,
@@ -33,6 +32,7 @@ from fastbn.kernels.batchnorm_nc import (
     derive_affine_nc,
     prepare_affine_nc,
 )
+from fastbn.parallel.openmp import on_pool
 
 
 @njit_inlined
@@ -126,7 +126,7 @@ def backward_share(rank, size, dy, x, gamma, beta, mean, rstd, slope, exact, dx,
 @njit_allocating
 def statistics_at(
     like,  # an array of the dtype of all
-    pool,  # of `fastbn._openmp.find_pool`
+    pool,  # of `fastbn.parallel.openmp.find_pool`
     threads,  # of the pool, at most
     sample_major,  # bool
     b,  # x is (B, C, L), or (B, C)

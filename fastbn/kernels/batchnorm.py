@@ -24,8 +24,8 @@ import math
 import numpy as np
 from numba import prange
 
-from fastbn._intrinsics import fence, multiply_add, scratch_like, stream_piece, view
-from fastbn._jit import njit, njit_inlined, njit_parallel, njit_strict
+from fastbn.jit.compiler import njit, njit_inlined, njit_parallel, njit_strict
+from fastbn.jit.intrinsics import fence, multiply_add, scratch_like, stream_piece, view
 from fastbn.kernels.activations import affine_activation, stream_affine_activation
 from fastbn.kernels.reductions import BLOCK, SMALL, row_moments, row_moments_wide
 from fastbn.kernels.streams import PIECE, is_streamed, whole_pieces

@@ -14,8 +14,8 @@ import math
 import numpy as np
 from numba import prange
 
-from fastbn._intrinsics import fence, multiply_add, scratch_like, stream_piece, view
-from fastbn._jit import njit, njit_allocating, njit_inlined, njit_strict, parallel_twin
+from fastbn.jit.compiler import njit, njit_allocating, njit_inlined, njit_strict, parallel_twin
+from fastbn.jit.intrinsics import fence, multiply_add, scratch_like, stream_piece, view
 from fastbn.kernels.blocks import (
     affine_blocks,
     has_blocks,

@@ -10,8 +10,8 @@ Every function does the blocks that a matrix has, and returns the first feature 
 
 from __future__ import annotations
 
-from fastbn._intrinsics import multiply_add, scratch_like, view
-from fastbn._jit import njit, njit_inlined, njit_strict
+from fastbn.jit.compiler import njit, njit_inlined, njit_strict
+from fastbn.jit.intrinsics import multiply_add, scratch_like, view
 
 # Features of a block; the last may be slim.
 WIDE, SLIM = 64, 32

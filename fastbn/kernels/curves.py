@@ -10,8 +10,8 @@ They are a pass of their own, in place: LeakyReLU with slope 1, which is no acti
 
 from __future__ import annotations
 
-from fastbn._intrinsics import exp_of_nonpositive
-from fastbn._jit import njit_inlined, njit_strict
+from fastbn.jit.compiler import njit_inlined, njit_strict
+from fastbn.jit.intrinsics import exp_of_nonpositive
 
 # Codes of the curves; NONE is LeakyReLU, by its slope.
 NONE, TANH, LOGISTIC = range(3)

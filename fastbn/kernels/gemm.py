@@ -12,8 +12,8 @@ thus the same however rows and panels are shared among threads.
 
 from __future__ import annotations
 
-from fastbn._intrinsics import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_tile
-from fastbn._jit import njit, njit_strict
+from fastbn.jit.compiler import njit, njit_strict
+from fastbn.jit.intrinsics import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_tile
 
 # Products of a chain of multiply-adds: a panel's part stays in the first-level cache, and float32
 # sums keep their digits.

@@ -24,8 +24,8 @@ import math
 
 import numpy as np
 
-from fastbn._intrinsics import exp_of_nonpositive, multiply_add
-from fastbn._jit import njit, njit_inlined, njit_strict
+from fastbn.jit.compiler import njit, njit_inlined, njit_strict
+from fastbn.jit.intrinsics import exp_of_nonpositive, multiply_add
 from fastbn.kernels.reductions import row_sum
 
 

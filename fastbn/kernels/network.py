@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastbn._intrinsics import (
+from fastbn.jit.compiler import njit, njit_inlined, njit_strict
+from fastbn.jit.intrinsics import (
     TILE_ROWS,
     flush_denormals,
     mark,
@@ -25,8 +26,6 @@ from fastbn._intrinsics import (
     strided,
     view,
 )
-from fastbn._jit import njit, njit_inlined, njit_strict
-from fastbn._team import alone_in, barrier, share
 from fastbn.kernels.activations import (
     bias_activation_backward_cn,
     bias_activation_forward_cn,
@@ -62,6 +61,7 @@ from fastbn.kernels.losses import (
 from fastbn.kernels.optimizers import adam, clip_factor, rmsprop, sgd
 from fastbn.kernels.preprocessing import gather_panels, gather_rows, row_at
 from fastbn.kernels.reductions import is_finite, row_sum
+from fastbn.parallel.team import alone_in, barrier, share
 
 # columns of the layer table
 N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)

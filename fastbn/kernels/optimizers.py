@@ -19,7 +19,7 @@ import math
 
 from numba import prange
 
-from fastbn._jit import njit_parallel, njit_strict
+from fastbn.jit.compiler import njit_parallel, njit_strict
 from fastbn.kernels.reductions import row_moments_wide, row_square_sum
 
 PART = 16384

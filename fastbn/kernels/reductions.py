@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbn._jit import njit, njit_strict
+from fastbn.jit.compiler import njit, njit_strict
 
 BLOCK = 1024
 

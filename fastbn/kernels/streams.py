@@ -1,14 +1,14 @@
 """Results too large for the caches go past them: the lines they fill need not be read first.
 
 Such a store waits for memory, and an atomic instruction waits for the store: no references may be
-counted between them (`fastbn._jit.njit`). A result is made piece by piece in memory of the stack
-that never leaves the registers, since its size is known to the compiler.
+counted between them (`fastbn.jit.compiler.njit`). A result is made piece by piece in memory of the
+stack that never leaves the registers, since its size is known to the compiler.
 """
 
 from __future__ import annotations
 
-from fastbn._intrinsics import LINE_BYTES, stream_piece, view
-from fastbn._jit import njit
+from fastbn.jit.compiler import njit
+from fastbn.jit.intrinsics import LINE_BYTES, stream_piece, view
 
 # Bytes of a result from which it is written past the caches, which would keep little of it
 # (scripts/product_rates.py shows what that saves).

@@ -12,10 +12,10 @@ import math
 
 import numpy as np
 
-from fastbn._intrinsics import at_address
-from fastbn._jit import njit, njit_strict
-from fastbn._openmp import on_pool
+from fastbn.jit.compiler import njit, njit_strict
+from fastbn.jit.intrinsics import at_address
 from fastbn.kernels.optimizers import PART, adam
+from fastbn.parallel.openmp import on_pool
 
 # columns of the table of addresses
 STEP, PARAM, GRAD, M, V, TOP = range(6)
@@ -106,7 +106,7 @@ def adam_share(
 
 @njit
 def adam_tensors(
-    pool,  # of `fastbn._openmp.find_pool`
+    pool,  # of `fastbn.parallel.openmp.find_pool`
     threads,  # of the pool, at most
     like,  # an array of the tensors' dtype
     counter,  # an array of the dtype of the steps

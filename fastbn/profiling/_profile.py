@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._checks import integer
-from fastbn._threads import allowed_cores, team_size
+from fastbn.checks import integer
 from fastbn.kernels import network as kernels
 from fastbn.model import BatchNormMLP
+from fastbn.parallel.team_size import allowed_cores, team_size
 from fastbn.profiling._roofline import Ceilings, Probes, now
 from fastbn.profiling._work import NAMES, Work, step_work
 

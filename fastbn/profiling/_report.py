@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastbn.errors import missing_extra
-from fastbn.persistence import whole_file
+from fastbn.files.model_file import whole_file
 from fastbn.plotting import INK, PALE, save_figure
 
 if TYPE_CHECKING:

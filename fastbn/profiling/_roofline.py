@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from fastbn._buffers import aligned_zeros
-from fastbn._intrinsics import PANEL_BYTES, TILE_ROWS, fence, ticks
-from fastbn._jit import njit
-from fastbn._team import barrier, run_team
+from fastbn.jit.compiler import njit
+from fastbn.jit.intrinsics import PANEL_BYTES, TILE_ROWS, fence, ticks
 from fastbn.kernels.gemm import DEPTH, multiply
 from fastbn.kernels.reductions import row_sum
 from fastbn.kernels.streams import is_streamed, stream
+from fastbn.model.buffers import aligned_zeros
+from fastbn.parallel.team import barrier, run_team
 from fastbn.profiling._work import Work
 
 # Bytes of the arrays that are copied and read, of all threads together.

@@ -20,11 +20,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fastbn._checks import choice, flag, integer, number
-from fastbn._threads import at_most
-from fastbn.config import DTYPES, MAX_LAYER, dtype_name
+from fastbn.checks import choice, flag, integer, number
 from fastbn.functional import fold_batch_norm
 from fastbn.model import BatchNormMLP
+from fastbn.model.config import DTYPES, MAX_LAYER, dtype_name
+from fastbn.parallel.team_size import at_most
 from fastbn.sklearn._callbacks import CallbackSupportMixin, with_callbacks
 from fastbn.sklearn._run import Run
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
-from fastbn._checks import shown
+from fastbn.checks import shown
 from fastbn.sklearn._base import naming
 
 

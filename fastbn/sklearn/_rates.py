@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastbn.schedules import Schedule, schedule_function
+from fastbn.fit.schedules import Schedule, schedule_function
 
 # What "adaptive" divides by, and the rate below which it gives up: scikit-learn's.
 DIVISOR, LOWEST = 5.0, 1e-6

@@ -11,9 +11,9 @@ from sklearn.metrics import r2_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
-from fastbn._checks import choice
-from fastbn._targets import TargetScaling
+from fastbn.checks import choice
 from fastbn.model import BatchNormMLP
+from fastbn.model.targets import TargetScaling
 from fastbn.sklearn._base import BaseBatchNormMLP
 from fastbn.sklearn._callbacks import with_callbacks
 from fastbn.sklearn._parameters import document

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from fastbn.fit.loop import History, minibatch_bounds
 from fastbn.model import BatchNormMLP
 from fastbn.sklearn._callbacks import Hooks
 from fastbn.sklearn._rates import Rate, rate_of
-from fastbn.training import History, minibatch_bounds
 
 
 class Run:

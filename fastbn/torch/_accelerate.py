@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from fastbn._checks import flag
+from fastbn.checks import flag
 from fastbn.torch._modules import BatchNorm1d, BatchNorm2d, has_global_hooks, is_bare
 from fastbn.torch._tracing import ORIGINAL, is_traced, refusal
 

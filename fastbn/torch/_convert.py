@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastbn._state import odd_numbers
-from fastbn.config import ModelConfig
 from fastbn.model import BatchNormMLP
+from fastbn.model.config import ModelConfig
+from fastbn.model.state import odd_numbers
 from fastbn.torch._accelerate import FastSequential
 
 OPTIMIZERS = {

@@ -11,7 +11,7 @@ from torch.nn.modules.module import (
     _global_forward_pre_hooks,
 )
 
-from fastbn._checks import number
+from fastbn.checks import number
 from fastbn.torch._functions import (
     MEAN_OF_ALL,
     Recipe,

@@ -17,7 +17,7 @@ import numpy as np
 from trial import Trial
 
 import fastbn
-from fastbn import _last_good
+from fastbn.fit import rollback
 
 STEPS = 10_000
 
@@ -73,7 +73,7 @@ def formula(rng: np.random.Generator, folder: pathlib.Path) -> str:
     del model
     gc.collect()
     # a snapshot whenever one may be taken: by the clock, a short fit takes but one
-    seldom, _last_good.SELDOM = _last_good.SELDOM, 0.0
+    seldom, rollback.SELDOM = rollback.SELDOM, 0.0
     tracemalloc.start()
     try:
         model = fastbn.BatchNormMLP(sizes, **options)
@@ -81,7 +81,7 @@ def formula(rng: np.random.Generator, folder: pathlib.Path) -> str:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-        _last_good.SELDOM = seldom
+        rollback.SELDOM = seldom
     expected = model.fit_bytes(
         n, batch, x_dtype=x_dtype, sample_weight=weight is not None, validation_samples=validated,
         early_stopping=stopping,
@@ -239,7 +239,7 @@ def resident(mode: str | None, dtype: str, weighted: bool, folder: str, seed: in
     sizes, rows = (784, 2048, 2048, 10), 1024
     x, y = np.ones((rows, 784), np.float32), np.arange(rows) % 10
     fastbn.BatchNormMLP((784, 16, 10)).fit(x, y, epochs=1, batch_size=256, progress=False)
-    _last_good.SELDOM = 0.0
+    rollback.SELDOM = 0.0
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     before = status("VmHWM")
     model = fastbn.BatchNormMLP(sizes, seed=seed)

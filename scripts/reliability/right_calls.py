@@ -176,7 +176,7 @@ NUMPY: dict[str, Callable[[], bool]] = {
     ),
     "fold_batch_norm: eps=0": lambda: finite(*fastbn.fold_batch_norm(X.T, *[ONES] * 4, eps=0)),
     "minibatch_bounds: one minibatch": lambda: (
-        fastbn.training.minibatch_bounds(3, 10**30).tolist() == [0, 3]
+        fastbn.fit.loop.minibatch_bounds(3, 10**30).tolist() == [0, 3]
     ),
     "BatchNormMLP: a generator of sizes": lambda: trained(sizes=(n for n in (4, 5, 3))),
     "BatchNormMLP: sizes of NumPy's": lambda: trained(sizes=np.array([4, 5, 3], np.uint8)),

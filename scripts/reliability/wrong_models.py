@@ -30,9 +30,9 @@ from wrong_values import (
 
 import fastbn
 from fastbn import BatchNormMLP, EarlyStopping, experiments
+from fastbn.fit.loop import History, minibatch_bounds
 from fastbn.plotting import plot_history
 from fastbn.profiling import profile_training
-from fastbn.training import History, minibatch_bounds
 
 X: Bad = NO_NUMBERS | {
     "None": NO_FLOATS["None"],

@@ -1,0 +1,1 @@
+"""Files on disk: written as a whole, and read with care."""

@@ -1,0 +1,274 @@
+"""Model files: safetensors with the configuration in the metadata. Loading executes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import operator
+import os
+import pathlib
+import secrets
+import stat
+from collections.abc import Iterator
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from fastbn.checks import path_of, shown
+from fastbn.errors import ModelFileError
+from fastbn.files.tensor_file import (
+    HEADER_BYTES,
+    LONGEST_HEADER,
+    Readable,
+    Source,
+    header_cost,
+    read_header,
+    tensors_of,
+    too_costly,
+    unreadable,
+)
+
+FORMAT_VERSION = 1
+
+
+class Writable(Protocol):
+    """A binary file to write to: `io.BytesIO`, an open file, a gzip or network stream."""
+
+    def write(self, data: bytes, /) -> Any:
+        """Write bytes; an unbuffered file returns how many it took."""
+
+
+def model_bytes(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> bytes:
+    """Return the file that `tensors` and the JSON-able `header` are."""
+    from safetensors.numpy import save
+
+    try:
+        text = json.dumps({"format_version": FORMAT_VERSION, **header})
+    except (ValueError, RecursionError) as error:  # as of an integer of too many digits
+        raise TypeError(f"metadata: expected a dict of what JSON can hold: {error}") from error
+    arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    data: bytes = save(arrays, {"fastbn": text})
+    length = int.from_bytes(data[:8], "little")
+    cost = header_cost(data[8 : 8 + length])
+    if length > LONGEST_HEADER or cost > HEADER_BYTES + len(data) // 2:
+        raise ValueError(f"metadata: {too_costly(len(data))}")
+    return data
+
+
+def destination(file: Any) -> pathlib.Path | Writable:
+    """Return where the argument `path` leads: a path, or a binary file that is open for writing."""
+    if isinstance(file, str | os.PathLike):
+        return writable_file(file)
+    if not hasattr(file, "write") or isinstance(file, io.TextIOBase):
+        raise not_a_file(file, "write")
+    _check_is_open(file, "writable")
+    writable: Writable = file
+    return writable
+
+
+def not_a_file(file: Any, method: str) -> TypeError:
+    """Return the error for an argument `path` that is neither a path nor a binary file."""
+    if isinstance(file, bytes | bytearray | memoryview):
+        got = f"{len(file)} bytes: wrap them in io.BytesIO"
+    else:
+        got = "a text file" if isinstance(file, io.TextIOBase) else shown(file)
+    return TypeError(f"path: expected a path, or a binary file with {method}(), got {got}")
+
+
+def _check_is_open(file: Any, ability: str) -> None:
+    """Refuse a file that is closed, or open in the other direction."""
+    try:
+        is_able = getattr(file, ability, lambda: True)()
+    except ValueError as error:
+        raise ValueError(f"path: expected an open file: {error}") from error
+    if not is_able:
+        raise io.UnsupportedOperation(f"path: expected a {ability} file, got {shown(file)}")
+
+
+def write_to(target: pathlib.Path | Writable, data: bytes) -> None:
+    """Write a file: all of it or nothing to a path, and one part after the other to a stream."""
+    if isinstance(target, pathlib.Path):
+        with whole_file(target, "wb") as file:
+            file.write(data)
+        return
+    rest = memoryview(data)
+    while rest:
+        try:
+            count = target.write(data if len(rest) == len(data) else rest)  # type: ignore[arg-type]
+        except TypeError as error:
+            said = "path: expected a binary file, whose write() takes bytes"
+            raise TypeError(f"{said}: {error}") from error
+        if count is None and isinstance(target, io.RawIOBase):
+            raise BlockingIOError("path: expected a file that waits until it can be written")
+        try:
+            taken = len(rest) if isinstance(count, bool) else operator.index(count)
+        except TypeError:  # a file that always takes everything need not count
+            return
+        if not 0 < taken <= len(rest):
+            raise OSError(f"path: write() took {taken} of {len(rest)} bytes")
+        rest = rest[taken:]
+
+
+def writable_file(path: str | os.PathLike[str], name: str = "path") -> pathlib.Path:
+    """Return where the argument `name` leads; an error where no file can be written there."""
+    given = path_of(name, path)
+    target = pathlib.Path(os.path.realpath(given))
+    if reason := unusable_name(target):
+        raise OSError(f"{name}: expected a file to write, got {target}: {reason}")
+    if target.is_dir():
+        raise IsADirectoryError(f"{name}: expected a file to write, got the directory {target}")
+    if target.exists() and not target.is_file():
+        raise OSError(f"{name}: expected a regular file to write, got {target}")
+    for folder in (given.parent, target.parent):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{name}: expected an existing folder, got {folder}")
+    return target
+
+
+def unusable_name(path: pathlib.Path) -> str | None:
+    """Return why no file can be called so, as one whose name is too long; None where one can."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+@contextlib.contextmanager
+def whole_file(path: pathlib.Path, mode: str, **options: Any) -> Iterator[IO[Any]]:
+    """Context of a file that takes its place, synced, only when all of it is written."""
+    target = pathlib.Path(os.path.realpath(path))  # a link stays, and its target is written
+    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}")
+    file = open(temporary, mode.replace("w", "x"), **options)  # noqa: SIM115
+    try:
+        with file:
+            if target.exists():
+                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """Let the new name outlast a power failure, where the system can open folders."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class ModelFile:
+    """A model file that is being read: its header, and its tensors in the order of their data."""
+
+    def __init__(self, name: Any, source: Source, size: int | None) -> None:
+        self.path, self._source = name, source
+        metadata, header = read_header(source, size)
+        if "fastbn" not in metadata:
+            raise ModelFileError(f"{name}: expected fastbn's metadata, found {shown([*metadata])}")
+        self.header = _parsed(name, metadata["fastbn"])
+        self.tensors = tensors_of(header)
+        self._data = source.position
+        self.size = max((tensor.stop for tensor in self.tensors.values()), default=0)
+        if size is not None and self._data + self.size != size:
+            raise ValueError(f"expected {self._data + self.size:,} bytes, found {size:,}")
+
+    def read(self, name: str) -> np.ndarray:
+        """Return one tensor."""
+        tensor = self.tensors[name]
+        numbers = np.empty(tensor.shape, tensor.dtype)
+        self.read_into(name, numbers)
+        return numbers
+
+    def read_into(self, name: str, array: np.ndarray) -> None:
+        """Read one tensor into an array of its shape, without a copy where the dtype is the same.
+
+        Of a stream only such as lie behind those that have been read.
+        """
+        tensor = self.tensors[name]
+        if array.dtype != tensor.dtype or not array.flags.c_contiguous:
+            array[...] = self.read(name)
+            return
+        self._source.go_to(self._data + tensor.start)
+        self._source.fill(array)
+
+    def finish(self) -> None:
+        """Refuse a stream that ends before its last tensor does, or goes on behind it."""
+        self._source.go_to(self._data + self.size)
+        if self._source.read(1):
+            raise unreadable(self.path, f"it goes on after {self._source.position - 1:,} bytes")
+
+
+@contextlib.contextmanager
+def open_model(path: str | os.PathLike[str] | Readable) -> Iterator[ModelFile]:
+    """Context of a file that a model was written to; ModelFileError where it is none.
+
+    The file is read and not mapped: another program may cut it off meanwhile.
+    """
+    if not isinstance(path, str | os.PathLike):
+        with _opened(*_stream(path)) as model:
+            yield model
+            model.finish()
+        return
+    target = path_of("path", path)
+    try:
+        try:  # `is_file` hides other errors or not, by Python's version
+            mode = target.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            mode = 0
+        if not stat.S_ISREG(mode):
+            raise ModelFileError(f"{target}: expected a model file, found none")
+        file = open(target, "rb")  # noqa: SIM115
+    except ModelFileError:
+        raise
+    except (OSError, ValueError) as error:
+        raise unreadable(target, error) from error
+    with file, _opened(target, file, os.fstat(file.fileno()).st_size) as model:
+        yield model
+
+
+def _stream(file: Any) -> tuple[str, Readable, None]:
+    """Return the name of a file that is open for reading, and the file."""
+    if not hasattr(file, "read") or isinstance(file, io.TextIOBase):
+        raise not_a_file(file, "read")
+    _check_is_open(file, "readable")
+    name = getattr(file, "name", None)
+    return (name if isinstance(name, str) else f"<{type(file).__name__}>"), file, None
+
+
+@contextlib.contextmanager
+def _opened(name: Any, file: Readable, size: int | None) -> Iterator[ModelFile]:
+    """Context of a model file whose header has been read."""
+    try:
+        try:
+            model = ModelFile(name, Source(name, file), size)
+        except ModelFileError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise unreadable(name, error) from error
+        yield model
+    except MemoryError as error:
+        raise ModelFileError(f"{name}: it takes more memory than there is") from error
+
+
+def _parsed(path: Any, text: str) -> dict[str, Any]:
+    try:
+        header: dict[str, Any] = json.loads(text)
+        version = header["format_version"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ModelFileError(f"{path}: fastbn's metadata is malformed ({shown(error)})") from error
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: expected format version {FORMAT_VERSION}, got {shown(version)}"
+        )
+    return header

@@ -1,0 +1,238 @@
+"""The bytes and the header of a safetensors file, read in order: no mapping, no seeking."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from fastbn.checks import shown
+from fastbn.errors import ModelFileError
+
+# Bytes that a value of JSON takes in memory, about, and those that a file's header may take, beside
+# half the size of the file. What separates values is counted, wherever it stands.
+VALUE_BYTES = 64
+HEADER_BYTES = 1 << 20
+SEPARATORS = b"[{:,"
+
+LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
+MOST_DIMENSIONS = 64  # as in NumPy
+
+# Bytes of a header and of tensors that are read at once.
+BLOCK = 1 << 16
+LARGE_BLOCK = 1 << 20
+
+# safetensors' names of dtypes
+DTYPES: dict[str, np.dtype] = {
+    "F32": np.dtype(np.float32), "F64": np.dtype(np.float64), "I64": np.dtype(np.int64)
+}  # fmt: skip
+
+
+class Readable(Protocol):
+    """A binary file to read from: `io.BytesIO`, an open file, a gzip or network stream."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes, and none at the end."""
+
+
+class Source:
+    """The bytes of a file, in order. Its reads may be short."""
+
+    def __init__(self, name: str, file: Readable) -> None:
+        self.name, self._file = name, file
+        self.position = 0  # bytes given out
+        self._ahead = memoryview(b"")
+
+    def read(self, size: int) -> bytes | memoryview:
+        """Return up to `size` bytes; none at the end of the file."""
+        if self._ahead:
+            block: Any = self._ahead[:size]
+            self._ahead = self._ahead[size:]
+        else:
+            block = self._read(size)
+        self.position += len(block)
+        return block
+
+    def _read(self, size: int) -> bytes:
+        try:
+            block = self._file.read(size)
+        except MemoryError:
+            raise
+        except UnicodeDecodeError as error:
+            raise TypeError("path: expected a binary file, got a text file") from error
+        except Exception as error:  # of a stream that may be anybody's
+            raise unreadable(self.name, f"reading failed: {shown(error)}") from error
+        if not isinstance(block, bytes | bytearray | memoryview):
+            what = type(block).__name__
+            raise TypeError(f"path: expected a binary file, whose read() gives bytes, got {what}")
+        if len(block) > size:
+            raise unreadable(self.name, f"read({size}) gave {len(block)} bytes")
+        return bytes(block)
+
+    def fill(self, numbers: np.ndarray) -> None:
+        """Read exactly the bytes of a contiguous array into it."""
+        target = numbers.reshape(-1).view(np.uint8)
+        done = 0
+        while done < target.size:
+            block = self.read(min(target.size - done, LARGE_BLOCK))
+            if not block:
+                raise unreadable(self.name, f"it ends after {self.position:,} bytes")
+            target[done : done + len(block)] = np.frombuffer(block, np.uint8)
+            done += len(block)
+
+    def has(self, size: int) -> bool:
+        """Tell whether so many bytes are left; they are kept until they are read."""
+        kept = bytearray(self._ahead)
+        while len(kept) < size:
+            block = self._read(min(size - len(kept), LARGE_BLOCK))
+            if not block:
+                break
+            kept += block
+        self._ahead = memoryview(bytes(kept))
+        return len(kept) >= size
+
+    def go_to(self, position: int) -> None:
+        """Leave out what is before a position; going back takes a file that can seek."""
+        if position < self.position:
+            self._file.seek(position)  # type: ignore[attr-defined]
+            self.position = position
+        while self.position < position:
+            if not self.read(min(position - self.position, LARGE_BLOCK)):
+                raise unreadable(self.name, f"it ends after {self.position:,} bytes")
+
+
+def unreadable(name: Any, reason: Any) -> ModelFileError:
+    """Return the error for a file that is no safetensors file, or not all of one."""
+    return ModelFileError(f"{name}: not a readable safetensors file ({reason})")
+
+
+class Tensor(NamedTuple):
+    """What a header says of a tensor; its bytes are those from `start` to `stop` of the data."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size in the file."""
+        return self.stop - self.start
+
+
+def header_cost(text: bytes | bytearray) -> int:
+    """Return the bytes that a header of JSON takes in memory, about, once it is parsed."""
+    return len(text) + VALUE_BYTES * sum(map(text.count, SEPARATORS))
+
+
+def too_costly(size: int) -> ValueError:
+    """Return the error for a header that says too much, in a file of so many bytes."""
+    return ValueError(
+        f"expected a header of JSON that takes some {HEADER_BYTES + size // 2:,} bytes in memory "
+        f"at most, with the names of the tensors, as the file has {size:,}, got more"
+    )
+
+
+def read_header(source: Source, size: int | None) -> tuple[dict[str, str], dict[str, Any]]:
+    """Read a file up to its data: its metadata, and what it says of each tensor.
+
+    `size` is that of the file, None for a stream. A header that would take much memory is refused
+    before it is parsed: a stream has to have the bytes that make up for it.
+    """
+    length = int.from_bytes(b"".join(_blocks(source, 8)), "little")
+    if length > LONGEST_HEADER or (size is not None and length > size - 8):
+        raise ValueError(f"its header would have {length:,} bytes")
+    if size is not None:
+        cost = 0
+        for block in _blocks(source, length):
+            cost += header_cost(block)
+            if cost > HEADER_BYTES + size // 2:
+                raise too_costly(size)
+        source.go_to(8)
+    text = bytearray()
+    for block in _blocks(source, length):
+        text += block
+    if size is None and (cost := header_cost(text)) > HEADER_BYTES:
+        missing = 2 * (cost - HEADER_BYTES) - source.position
+        if not source.has(missing):
+            raise too_costly(source.position)
+    decoded = text.decode()
+    del text
+    return parsed_header(decoded)
+
+
+def _blocks(source: Source, size: int) -> Iterator[bytes]:
+    """Yield the next bytes, block by block."""
+    while size > 0:
+        block = source.read(min(size, BLOCK))
+        if not block:
+            raise ValueError(f"it ends after {source.position:,} bytes")
+        size -= len(block)
+        yield bytes(block)
+
+
+def parsed_header(text: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the metadata of a header, and what it says of each tensor."""
+    header = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+    if not isinstance(header, dict):
+        raise ValueError("expected a header that is a JSON object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("__metadata__: expected an object of strings")
+    return metadata, header
+
+
+def tensors_of(header: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a header by the order of their data.
+
+    ValueError where that does not lie one after the other, without gaps and overlaps.
+    """
+    tensors = [(name, _tensor(name, value)) for name, value in header.items()]
+    tensors.sort(key=lambda pair: (pair[1].start, pair[1].stop))
+    end = 0
+    for name, tensor in tensors:
+        if tensor.start != end:
+            raise ValueError(f"{shown(name)}: expected data from byte {end}, got {tensor.start}")
+        end = tensor.stop
+    return dict(tensors)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("expected each key once in an object of JSON")
+    return values
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"expected JSON, got {name}")
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    name.encode()  # a lone surrogate is refused
+    label = shown(name)
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"{label}: expected dtype, shape and data_offsets, got {shown(value)}")
+    shape, offsets = value["shape"], value["data_offsets"]
+    dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
+    if dtype is None:
+        got = shown(value["dtype"])
+        raise ValueError(f"{label}: expected a dtype out of {list(DTYPES)}, got {got}")
+    if not (_are_counts(shape) and len(shape) <= MOST_DIMENSIONS):
+        raise ValueError(f"{label}: expected a shape, got {shown(shape)}")
+    if not (_are_counts(offsets) and len(offsets) == 2):
+        raise ValueError(f"{label}: expected two data_offsets, got {shown(offsets)}")
+    start, stop = offsets
+    if stop - start != math.prod(shape) * dtype.itemsize:
+        raise ValueError(
+            f"{label}: expected data_offsets as far apart as {dtype} {shown(shape)} is long, "
+            f"got {shown(offsets)}"
+        )
+    return Tensor(dtype, tuple(shape), start, stop)
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(one) is int and 0 <= one < 2**63 for one in value)

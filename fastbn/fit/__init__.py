@@ -1,0 +1,1 @@
+"""The loop around training steps: epochs, schedules, early stopping, progress."""

@@ -1,0 +1,107 @@
+"""What a fit measures, when it is to stop, and where it is: all that a checkpoint has to hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from fastbn.checks import choice, flag, integer, number
+
+
+@dataclasses.dataclass
+class History:
+    """What `fit` measured: one entry per epoch in each list.
+
+    `loss` and `accuracy` are means over the epoch's minibatches as they were trained on, `lr` is
+    that of the epoch's last step, `steps` the minibatches so far and `seconds` the time since the
+    start of the fit. For the squared error there is `val_r2`, and no accuracy; with
+    `target_normalization` losses are those of normalized targets. `skipped` has the
+    numbers of the minibatches, from 1, that were left out since no number came of them.
+
+    `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback",
+    "diverged" (the loss is no longer finite) or "interrupted".
+    """
+
+    loss: list[float] = dataclasses.field(default_factory=list)
+    accuracy: list[float] = dataclasses.field(default_factory=list)
+    val_loss: list[float] = dataclasses.field(default_factory=list)
+    val_accuracy: list[float] = dataclasses.field(default_factory=list)
+    val_r2: list[float] = dataclasses.field(default_factory=list)
+    lr: list[float] = dataclasses.field(default_factory=list)
+    steps: list[int] = dataclasses.field(default_factory=list)
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    skipped: list[int] = dataclasses.field(default_factory=list)
+    stop_reason: str = "epochs"
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, a started one included."""
+        return len(self.loss)
+
+
+STOP_REASONS = ("epochs", "until_accuracy", "early_stopping", "callback", "diverged", "interrupted")
+MONITORS = ("val_loss", "val_accuracy", "val_r2", "loss", "accuracy")
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when `monitor` has not improved by more than `min_delta` for `patience` epochs.
+
+    `monitor` is "val_loss", "val_accuracy", "val_r2", "loss" or "accuracy". With `restore_best`
+    the model goes back to its best epoch.
+    """
+
+    patience: int = 10
+    monitor: str = "val_loss"
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        checked = {
+            "patience": integer("patience", self.patience, 1),
+            "monitor": choice("monitor", self.monitor, MONITORS),
+            "min_delta": number("min_delta", self.min_delta, 0.0),
+            "restore_best": flag("restore_best", self.restore_best),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+@dataclasses.dataclass
+class FitState:
+    """Where a fit is, between two steps.
+
+    `losses` and `correct` are those of the steps that have been taken of the present epoch, which
+    `has_begun` when the order of its samples was drawn. `best`
+    is the best value that early stopping has seen, `since` counts the epochs since then, and
+    `best_state` is the model's snapshot there.
+    """
+
+    history: History = dataclasses.field(default_factory=History)
+    losses: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    correct: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    has_begun: bool = False
+    best: float = math.inf
+    since: int = 0
+    best_state: dict[str, Any] | None = None
+    seconds: float = 0.0
+    is_over: bool = False
+
+    def note(self, losses: np.ndarray, correct: np.ndarray) -> None:
+        """Add steps of the present epoch."""
+        self.losses = np.concatenate([self.losses, losses])
+        self.correct = np.concatenate([self.correct, correct])
+
+    def cut(self, steps: int) -> None:
+        """Keep so many steps of the present epoch."""
+        self.losses, self.correct = self.losses[:steps], self.correct[:steps]
+
+    def skip(self, step: int) -> None:
+        """Let a step have no loss: the next one of the epoch, or one that was taken back."""
+        if step == self.losses.size:
+            self.note(np.array([math.nan]), np.array([0]))
+        elif step >= 0:
+            self.losses[step], self.correct[step] = math.nan, 0

@@ -1,0 +1,1 @@
+"""Numba: compiler options, the cache on disk, and instructions that NumPy has no name for."""

@@ -1,0 +1,18 @@
+"""The model: its class, its configuration, and what it is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastbn.model.model import BatchNormMLP as BatchNormMLP
+
+__all__ = ["BatchNormMLP"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "BatchNormMLP":  # which imports the compiler: the other modules do without
+        from fastbn.model.model import BatchNormMLP
+
+        return BatchNormMLP
+    raise AttributeError(f"module 'fastbn.model' has no attribute {name!r}")

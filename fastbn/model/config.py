@@ -1,0 +1,181 @@
+"""What a model is made of: its architecture and how it is trained, checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+from fastbn.checks import choice, flag, integer, number, pair
+
+LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error")
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+ACTIVATIONS = ("leaky_relu", "relu", "identity", "tanh", "logistic")
+CURVES = (None, "tanh", "logistic")  # in the order of their codes (kernels/curves.py)
+INPUT_NORMALIZATIONS = (None, "zscore", "minmax")
+TARGET_NORMALIZATIONS = (None, "zscore")
+DTYPES = ("float32", "float64")
+MAX_SEED = 2**32 - 1
+MAX_LAYERS = 2**16
+MAX_LAYER = 2**24  # units of one layer: two such layers have 1 PB of weights
+
+# What files say nothing of that were written before there was a choice.
+LATER_FIELDS: dict[str, Any] = {
+    "unbiased": True,
+    "weighted": False,
+    "loss": "softmax_cross_entropy",
+    "label_smoothing": 0.0,
+    "nesterov": False,
+    "decay_vectors": True,
+    "target_normalization": None,
+}
+
+# Of which a model's memory and its data depend.
+ARCHITECTURE = (
+    "layer_sizes", "batch_norm", "batch_norm_output", "input_normalization",
+    "target_normalization", "loss", "dtype",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The arguments of `BatchNormMLP`, checked and in plain Python types."""
+
+    layer_sizes: tuple[int, ...]
+    activation: str
+    negative_slope: float
+    batch_norm: bool
+    batch_norm_output: bool
+    eps: float
+    momentum: float
+    unbiased: bool
+    weighted: bool
+    gradient: str
+    input_normalization: str | None
+    loss: str
+    label_smoothing: float
+    optimizer: str
+    lr: float
+    betas: tuple[float, float]
+    optimizer_eps: float
+    nesterov: bool
+    weight_decay: float
+    decay_vectors: bool
+    max_norm: float | None
+    dropout: float
+    dtype: str
+    seed: int
+    target_normalization: str | None = None  # a pickled configuration of before has none
+
+    def __post_init__(self) -> None:
+        first, second = pair("betas", self.betas)
+        checked = {
+            "layer_sizes": _layer_sizes(self.layer_sizes),
+            "activation": choice("activation", self.activation, ACTIVATIONS),
+            "negative_slope": number("negative_slope", self.negative_slope, 0.0, 1.0),
+            "batch_norm": flag("batch_norm", self.batch_norm),
+            "batch_norm_output": flag("batch_norm_output", self.batch_norm_output),
+            "eps": number("eps", self.eps, 0.0),
+            "momentum": number("momentum", self.momentum, 0.0, 1.0),
+            "unbiased": flag("unbiased", self.unbiased),
+            "weighted": flag("weighted", self.weighted),
+            "gradient": choice("gradient", self.gradient, ("exact", "detached")),
+            "input_normalization": choice(
+                "input_normalization", self.input_normalization, INPUT_NORMALIZATIONS
+            ),
+            "target_normalization": choice(
+                "target_normalization", self.target_normalization, TARGET_NORMALIZATIONS
+            ),
+            "loss": choice("loss", self.loss, LOSSES),
+            "label_smoothing": number("label_smoothing", self.label_smoothing, 0.0, 1.0),
+            "optimizer": choice("optimizer", self.optimizer, OPTIMIZERS),
+            "lr": number("lr", self.lr, 0.0),
+            "betas": (
+                number("betas[0]", first, 0.0, 1.0, open_high=True),
+                number("betas[1]", second, 0.0, 1.0, open_high=True),
+            ),
+            "optimizer_eps": number("optimizer_eps", self.optimizer_eps, 0.0),
+            "nesterov": flag("nesterov", self.nesterov),
+            "decay_vectors": flag("decay_vectors", self.decay_vectors),
+            "weight_decay": number("weight_decay", self.weight_decay, 0.0),
+            "max_norm": None
+            if self.max_norm is None
+            else number("max_norm", self.max_norm, 0.0, open_low=True),
+            "dropout": number("dropout", self.dropout, 0.0, 1.0, open_high=True),
+            "dtype": choice("dtype", dtype_name(self.dtype), DTYPES),
+            "seed": integer("seed", self.seed, 0, MAX_SEED),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if self.predicts_one_class:
+            integer("layer_sizes[-1]", self.layer_sizes[-1], 2)
+        if self.loss == "squared_error" and self.label_smoothing > 0:
+            raise ValueError(
+                f"label_smoothing: expected 0 with loss='squared_error', got {self.label_smoothing}"
+            )
+
+        if self.target_normalization is not None and self.loss != "squared_error":
+            raise ValueError(
+                f"target_normalization: expected None with loss={self.loss!r}, "
+                f"got {self.target_normalization!r}"
+            )
+
+    @property
+    def slope(self) -> float:
+        """LeakyReLU's slope in the hidden layers: 0 is ReLU, 1 none, or none but the curve."""
+        slopes = {"relu": 0.0, "leaky_relu": self.negative_slope}
+        return slopes.get(self.activation, 1.0)
+
+    @property
+    def curve(self) -> str | None:
+        """The activation of the hidden layers where it is a curve: "tanh" or "logistic"."""
+        return self.activation if self.activation in CURVES else None
+
+    @property
+    def predicts_one_class(self) -> bool:
+        """Tell whether the loss takes a label for each sample; else it takes a target an output."""
+        return self.loss == "softmax_cross_entropy"
+
+    def normalized(self, layer: int) -> bool:
+        """Tell whether layer number `layer` has batch norm."""
+        is_output = layer == len(self.layer_sizes) - 2
+        output_too = self.batch_norm_output and self.predicts_one_class
+        return self.batch_norm and (output_too or not is_output)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that JSON can hold."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Build from `to_dict`'s result; a missing or unknown field is a ValueError."""
+        values = LATER_FIELDS | values
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != names:
+            odd = sorted(set(values) ^ names)
+            raise ValueError(
+                f"configuration: expected the fields {sorted(names)}, "
+                f"missing or unknown {odd!r:.200}"
+            )
+        return cls(**values)
+
+
+def _layer_sizes(value: Any) -> tuple[int, ...]:
+    is_sequence = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set)
+    if not is_sequence or getattr(value, "ndim", 1) == 0:
+        raise TypeError(f"layer_sizes: expected a sequence of integers, got {value!r:.200}")
+    value = tuple(itertools.islice(value, MAX_LAYERS + 1))
+    if len(value) > MAX_LAYERS:
+        raise ValueError(f"layer_sizes: expected at most {MAX_LAYERS} sizes, got more")
+    if len(value) < 2:
+        raise ValueError(f"layer_sizes: expected inputs and outputs at least, got {value!r:.200}")
+    sizes = tuple(integer(f"layer_sizes[{i}]", size, 1, MAX_LAYER) for i, size in enumerate(value))
+    return sizes
+
+
+def dtype_name(value: Any) -> Any:
+    """Let numpy.float32 and dtype('float32') stand for "float32"."""
+    if isinstance(value, str):
+        return value
+    return getattr(value, "name", getattr(value, "__name__", repr(value)))

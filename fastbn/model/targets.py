@@ -1,0 +1,126 @@
+"""What a network is to say: the targets of each loss, decisions from logits, and their score."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from fastbn.checks import as_array, labels_array, target_matrix, targets_array
+from fastbn.functional.losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
+from fastbn.kernels.losses import sigmoid, softmax_nc
+from fastbn.model.config import ModelConfig
+from fastbn.model.scaling import Scaling, inverses, moments, refuse_nonfinite, rows_at_once
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetScaling(Scaling):
+    """The normalization of the targets to z-scores, and the way back."""
+
+    def fit(
+        self, targets: np.ndarray, weight: np.ndarray | None = None, rows: np.ndarray | None = None
+    ) -> TargetScaling:
+        """Return the scaling measured on targets (samples, outputs); a fitted one is left as it is.
+
+        With `weight` (samples,) means and deviations are weighted; `rows`, if not None, are those
+        that count.
+        """
+        if self.is_fitted or self.mode is None:
+            return self
+        n = len(targets) if rows is None else len(rows)
+        center, span = moments(targets, weight, rows, rows_at_once(targets))
+        odd = np.flatnonzero(~(span <= 1.0 / np.finfo(np.float64).tiny))
+        if odd.size:
+            raise ValueError(
+                f"y: expected targets whose deviation float64 holds, got {span[odd[0]]:.2g} in "
+                f"output {odd[0]}"
+            )
+        return TargetScaling(self.mode, center, inverses(center, span, n), True, self.dtype)
+
+    def apply(self, name: str, targets: np.ndarray) -> np.ndarray:
+        """Return what the network is to say for these targets."""
+        if self.mode is None:
+            return targets
+        return self.scaled(name, f"target_normalization={self.mode!r}", targets, True)
+
+    def undo(self, outputs: np.ndarray) -> np.ndarray:
+        """Return in the targets' units what the network says: float64."""
+        return outputs / self.scale + self.center
+
+    def predictions(self, outputs: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
+        """Return `undo`'s result in the dtype of `name`; ValueError where that does not hold it."""
+        wide = self.undo(outputs)
+        with np.errstate(over="ignore"):
+            result = wide.astype(dtype)
+        beyond = np.isinf(result) & np.isfinite(outputs)
+        if beyond.any():
+            raise ValueError(
+                f"{name}: expected a dtype that holds the predictions, got {dtype} and a "
+                f"prediction of {wide[beyond][0]:.2g}"
+            )
+        return result
+
+
+def wanted(name: str, y: Any, n_samples: int, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (samples,) and targets (samples, outputs) of a loss: one of the two is empty.
+
+    Neither is memory of the caller's, who might change it, or take it away, while kernels read it.
+    Targets that are to be normalized are as they came: their normalization copies them.
+    """
+    outputs, dtype = config.layer_sizes[-1], np.dtype(config.dtype)
+    if config.predicts_one_class:
+        y = np.array(as_array(name, y))
+        return labels_array(name, y, (n_samples,), outputs), np.empty((0, outputs), dtype)
+    none, shape = np.empty(0, np.int64), (n_samples, outputs)
+    if config.target_normalization is not None:
+        targets = target_matrix(name, y, shape)
+        refuse_nonfinite(name, targets, np.dtype(np.float64), "finite numbers of float64")
+        return none, targets
+    low, high = (0.0, 1.0) if config.loss == "sigmoid_cross_entropy" else (-math.inf, math.inf)
+    given = as_array(name, y)
+    targets = targets_array(name, given, shape, dtype, low, high)
+    return none, targets.copy() if np.may_share_memory(targets, given) else targets
+
+
+def decisions(logits: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Classes (samples,), yes or no as 1 or 0 (samples, outputs), or numbers (samples, outputs)."""
+    if config.predicts_one_class:
+        return logits.argmax(axis=1)
+    return logits if config.loss == "squared_error" else (logits > 0).astype(np.int64)
+
+
+def to_probabilities(logits: np.ndarray, config: ModelConfig) -> None:
+    """Turn logits (samples, outputs) into probabilities, in place."""
+    if config.loss == "squared_error":
+        raise ValueError("predict_proba: expected a loss of classes, got loss='squared_error'")
+    if config.predicts_one_class:
+        softmax_nc(logits)
+    else:
+        sigmoid(logits.reshape(-1))
+
+
+def loss_and_score(
+    logits: np.ndarray, labels: np.ndarray, targets: np.ndarray, config: ModelConfig
+) -> tuple[float, float]:
+    """Mean loss and, of classes and yes-or-no outputs, accuracy; of numbers R2."""
+    if config.predicts_one_class:
+        loss, _ = softmax_cross_entropy(logits, labels)
+        return loss, float((logits.argmax(axis=1) == labels).mean())
+    if config.loss == "sigmoid_cross_entropy":
+        loss, _ = sigmoid_cross_entropy(logits, targets)
+        return loss, float(((logits > 0) == (targets > 0.5)).all(axis=1).mean())
+    return squared_error(logits, targets)[0], r2(logits, targets)
+
+
+def r2(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """Coefficient of determination, the mean over the outputs.
+
+    1 less the squared errors over those of the targets' mean. Of constant targets it is 1 where
+    they are met and 0 elsewhere, as in `sklearn.metrics.r2_score`.
+    """
+    errors = ((outputs.astype(np.float64) - targets) ** 2).sum(axis=0)
+    total = ((targets - targets.mean(axis=0, dtype=np.float64)) ** 2).sum(axis=0)
+    met = (errors == 0).astype(np.float64)
+    return float(np.where(total > 0, 1.0 - errors / np.where(total > 0, total, 1.0), met).mean())

@@ -1,0 +1,3 @@
+"""Where version 0.1 had them; pickles name this place."""
+
+from fastbn.model.config import ModelConfig as ModelConfig

@@ -1,0 +1,271 @@
+"""CSV files: what is a header, what is a number, and how much of a file is in memory at once."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from fastbn import DataFileError, datasets
+from fastbn.datasets.csv_table import CHUNK_CELLS, LOOK_AHEAD, MAX_COLUMNS, MAX_LABEL
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "t.csv"
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cell", ["1_0", "\u0661\u0662", "1_0.5", "0x10", "1,5", "1e", "--1", "½", "1 0"]
+)
+def test_what_no_csv_writer_writes_is_no_number(path, cell):
+    path.write_text(f'a,kind\n1,x\n"{cell}",y\n', encoding="utf-8")
+    with pytest.raises(DataFileError, match=r"line 3, column 'a': expected a number, got '"):
+        datasets.load_csv(path)
+
+
+@pytest.mark.parametrize("cell", ["nan", "inf", "-Infinity", "1e999"])
+def test_what_is_not_finite_is_refused(path, cell):
+    path.write_text(f"a,kind\n1,x\n{cell},y\n")
+    with pytest.raises(DataFileError, match="line 3, column 'a': expected a finite number, got"):
+        datasets.load_csv(path)
+
+
+def test_numbers_as_csv_writers_write_them(path):
+    cells = ["1", " 2.5 ", "+3", "-4.", ".5", "1e-3", "1E+2", '"6"', "\u00a07", "-0"]
+    path.write_text("a,kind\n" + "".join(f"{c},x_{i % 2}\n" for i, c in enumerate(cells)))
+    X, y = datasets.load_features(path, n_features=1)
+    assert X[:, 0].tolist() == [1, 2.5, 3, -4, 0.5, 0.001, 100, 6, 7, 0]
+    assert X.flags.writeable
+    assert y.tolist() == ["x_0", "x_1"] * 5
+
+
+@pytest.mark.parametrize("labels", [["1_0", "2_0"], ["\u0661", "\u0662"], ["0x1", "0x2"]])
+def test_what_is_no_number_is_the_name_of_a_class(path, labels):
+    path.write_text("a,kind\n" + f"1,{labels[0]}\n2,{labels[1]}\n" * 5, encoding="utf-8")
+    assert datasets.load_csv(path).class_names == tuple(labels)
+
+
+def test_rows_in_several_chunks(path):
+    """With labels in the middle, and a bad cell in the last chunk."""
+    n = CHUNK_CELLS + 10
+    rows = [f"{i},{'ab'[i % 2]},{-i}" for i in range(n)]
+    path.write_text("x,kind,z\n" + "\n".join(rows))
+    X, y = datasets.load_features(path, n_features=2, target="kind")
+    np.testing.assert_array_equal(X, np.stack([np.arange(n), -np.arange(n)], axis=1))
+    np.testing.assert_array_equal(y, np.array(["a", "b"])[np.arange(n) % 2])
+    path.write_text("x,kind,z\n" + "\n".join([*rows, "1,a,?"]))
+    with pytest.raises(DataFileError, match=rf"line {n + 2}, column 'z': expected a number"):
+        datasets.load_features(path, n_features=2, target="kind")
+
+
+# -- a header or none ------------------------------------------------------------------------------
+
+
+def test_a_header_is_seen_by_a_number_some_rows_below(path):
+    path.write_text("a,kind\n" + "?,x\n" * (LOOK_AHEAD - 1) + "1,y\n")
+    with pytest.raises(DataFileError, match=r"line 2, column 'a': expected a number, got '\?'"):
+        datasets.load_csv(path)
+
+
+def test_a_header_of_known_names_is_one_whatever_they_look_like(path):
+    path.write_text("2019,2020\n1,2\n3,4\n")
+    X, _ = datasets.load_features(path, n_features=2)
+    assert len(X) == 3
+    X, _ = datasets.load_features(path, n_features=2, feature_names=["2020", "2019"])
+    assert X.tolist() == [[2, 1], [4, 3]]
+
+
+HEADERS = [  # as pandas writes the columns of an array, and years
+    ("0,1,2,3", "0.5,1,2,{}", "ab"),
+    ("0,1,2,3", "0.5,1,2,{}", "01"),
+    ("0,1,2,3", "5,1,2,{}", "23"),  # whole numbers, and a label that is called as the column
+    ("0,1", "0.5,{}", "01"),
+    ("2019,2020,2021,class", "5,6,7,{}", ["yes", "no"]),
+    ("class,2019,2020", "{},6,7", ["yes", "no"]),
+]
+
+
+@pytest.mark.parametrize(("header", "row", "labels"), HEADERS)
+def test_a_header_of_numbers(path, header, row, labels):
+    rows = [row.format(labels[i % 2]) for i in range(20)]
+    path.write_text("\n".join([header, *rows]))
+    target = 0 if header.startswith("class") else None
+    data = datasets.load_csv(path, target)
+    assert len(data.X_train) + len(data.X_test) == 20
+    assert [*data.feature_names, data.target_name] == (
+        ["2019", "2020", "class"] if target == 0 else header.split(",")
+    )
+    assert data.class_names == tuple(sorted(labels))
+
+
+SAMPLES = [
+    ["0,1", "1,0", "2,1", "3,0"],
+    ["0,1,2", "1,0,1", "0,1,2", "3,5,1"],  # the first line comes again
+    ["1,2,3", "1,0,1", "0,1,2", "3,5,3"],
+    ["2,2,no", "5,6,yes", "7,8,yes", "1,0,maybe"],  # two columns are not called the same
+    ["2.5,3,no", "5,6,yes", "7,8,yes", "1,0,maybe"],
+    ["2,3,no", "5,6,yes", "7,8,no", "1,0,yes"],
+    ["2,3,a", "5,6,b", "7,8,c", "1,0,d"],
+]
+
+
+@pytest.mark.parametrize("lines", SAMPLES)
+def test_a_first_line_that_is_a_sample(path, lines):
+    path.write_text("\n".join(lines))
+    X, y = datasets.load_features(path, n_features=lines[0].count(","))
+    assert len(X) == len(y) == 4
+
+
+def test_a_header_of_numbers_is_one_for_no_model_of_other_names(path):
+    path.write_text("2,3,no\n5,6,yes\n7,8,yes\n")
+    X, _ = datasets.load_features(path, n_features=2, feature_names=["a", "b"], target=2)
+    assert X.tolist() == [[2, 3], [5, 6], [7, 8]]
+    with pytest.raises(DataFileError, match=r"none called '4'; the file has '2', '3', 'no'$"):
+        datasets.load_features(path, n_features=2, feature_names=["2", "4"], target=2)
+
+
+def test_a_byte_order_mark_and_spaces_are_no_part_of_a_name(path):
+    path.write_bytes(b"\xef\xbb\xbf age , dose,kind \r\n" + b"1,2,x\r\n3,4,y\r\n" * 3)
+    data = datasets.load_csv(path, " kind ")
+    assert data.feature_names == ("age", "dose")
+    assert data.target_name == "kind"
+
+
+# -- the target ------------------------------------------------------------------------------------
+
+
+def test_several_targets(path):
+    path.write_text("x,a,b\n" + "0.5,0,1\n1.5,1,0\n" * 3)
+    for target in ("a,b", "a, b", "1,2"):
+        with pytest.raises(DataFileError, match="target: expected one column, got 'a|1', "):
+            datasets.load_csv(path, target)
+    with pytest.raises(DataFileError, match=r"target: expected one of .* got 'a,c'"):
+        datasets.load_csv(path, "a,c")
+    path.write_text('x,"a,b"\n' + "0.5,0\n1.5,1\n" * 5)
+    assert datasets.load_csv(path, "a,b").target_name == "a,b"
+
+
+def test_a_target_whose_name_two_columns_have(path):
+    path.write_text("x,kind,kind\n" + "0.5,0,1\n1.5,1,0\n" * 5)
+    with pytest.raises(DataFileError, match="target: expected the name of one column, got 'kind'"):
+        datasets.load_csv(path, "kind")
+    assert datasets.load_csv(path, 1).feature_names == ("x", "kind")
+
+
+def test_the_names_of_a_wide_file_are_not_all_listed(path):
+    path.write_text(",".join(f"c{i}" for i in range(1000)) + "\n" + ",".join(["1"] * 1000) + "\n")
+    with pytest.raises(DataFileError, match=r"expected one of 'c0', .*and 990 more, got 'kind'$"):
+        datasets.load_csv(path, "kind")
+
+
+REGRESSION = [
+    [f"{i}.5" for i in range(50)],
+    [str(i % 3 / 2) for i in range(50)],  # 0, 0.5 and 1
+    [str(7 * i) for i in range(50)],  # all different
+    [str(7 * (i % 25)) for i in range(74)],  # fewer than three of each
+    [f"{7 * i}.0" for i in range(50)],
+    [str(i % 101) for i in range(1010)],  # counts, ten samples of each
+    [f"{i % 815}.0" for i in range(8000)],
+]
+
+
+@pytest.mark.parametrize("cells", REGRESSION)
+def test_a_target_that_looks_like_regression(path, cells):
+    path.write_text("x,y\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
+    with pytest.raises(
+        DataFileError, match=r"t.csv: y: .*regression.*squared_error.*names"
+    ) as info:
+        datasets.load_csv(path)
+    assert "float64" not in str(info.value)
+    X, y = datasets.load_features(path, n_features=1)
+    assert len(X) == len(y) == len(cells)
+
+
+CLASSES = [
+    [str(i % 10) for i in range(30)],  # digits
+    [str(i % 100) for i in range(300)],  # many classes, three of each
+    [str(10 * (i % 25)) for i in range(75)],  # with gaps
+    [str(i % 20) for i in range(40)],  # few classes, two of each
+    [f"{i % 2}.0" for i in range(30)],
+    [f"c{i % 30}" for i in range(80)],  # names are always classes
+    [f"0{i % 30:02}" for i in range(80)],  # as are numbers that begin with a zero
+    [f"c{i % 815}" for i in range(2500)],
+    [f"{i % 815:05}" for i in range(2500)],
+]
+
+
+@pytest.mark.parametrize("cells", CLASSES)
+def test_a_target_of_classes(path, cells):
+    path.write_text("x,y\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
+    assert len(datasets.load_csv(path, test_size=0.5).class_names) == len(set(cells))
+
+
+def test_npz_labels_that_look_like_regression(tmp_path):
+    X = np.zeros((600, 2))
+    for y in (np.arange(600) + 0.5, np.arange(600), np.arange(600.0), np.arange(600) % 101):
+        np.savez(tmp_path / "t.npz", X=X, y=y)
+        with pytest.raises(DataFileError, match=r"t.npz: y: .*regression"):
+            datasets.load_npz(tmp_path / "t.npz")
+        np.savez(tmp_path / "t.npz", X_train=X, y_train=y, X_test=X[:5], y_test=y[:5])
+        with pytest.raises(DataFileError, match=r"t.npz: y_train: .*regression"):
+            datasets.load_npz(tmp_path / "t.npz")
+    np.savez(tmp_path / "t.npz", X=X, y=np.zeros((600, 3), int))
+    with pytest.raises(DataFileError, match=r"got \(600, 3\): several labels"):
+        datasets.load_npz(tmp_path / "t.npz")
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+TOO_WIDE = [
+    ("," * MAX_COLUMNS, "line 1: expected at most 1,048,576 columns, found 1,048,577"),
+    (
+        "1,2\n" + "," * 2 * MAX_COLUMNS,
+        "line 2: expected at most 1,048,576 columns, found 2,097,153",
+    ),
+    (',,"\n",' * (MAX_COLUMNS // 3 + 1), "expected at most 1,048,576 columns, found 1,048,579"),
+    ('"' * MAX_COLUMNS, "cannot be read as CSV: field larger than field limit"),
+    (" " * MAX_COLUMNS, "cannot be read as CSV: field larger than field limit"),
+    ("1," * 200_000, "line 1, column '200000': expected a label, got an empty cell"),
+    ("," * 200_000, "line 1, column '200000': expected a label, got an empty cell"),
+    (f"1,{'a' * (MAX_LABEL + 1)}", "column '1': expected a label, got 257 characters"),
+    ("\n" * 100_000, "expected rows of numbers, found none"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), TOO_WIDE)
+def test_a_file_that_is_no_table_is_refused_early(path, text, message):
+    path.write_text(text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataFileError, match=message):
+            datasets.load_csv(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * MAX_COLUMNS
+
+
+def test_a_line_without_end_is_not_read_whole(path, monkeypatch):
+    monkeypatch.setattr("fastbn.datasets.csv_table.MAX_LINE", 2 * MAX_COLUMNS)
+    path.write_text("1" * (3 * MAX_COLUMNS))
+    with pytest.raises(DataFileError, match="line 1: expected fewer than 2,097,152 characters"):
+        datasets.load_csv(path)
+
+
+def test_memory_is_that_of_the_numbers(path):
+    """Cells are not all strings at once, which would take ten times as much."""
+    n, k = 20_000, 20
+    path.write_text("".join("0.123456," * k + f"{'ab'[i % 2]}\n" for i in range(n)))
+    tracemalloc.start()
+    try:
+        X, _ = datasets.load_features(path, n_features=k)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert X.shape == (n, k)
+    assert peak < 4 * X.nbytes

@@ -1,0 +1,697 @@
+"""Fits whose numbers go wrong: where they end, what they leave, and what they say."""
+
+from __future__ import annotations
+
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+from cases import JIT_DISABLED
+
+import fastbn
+from fastbn.fit import loop, rollback
+from fastbn.fit.rollback import LastGood
+from fastbn.model.inputs import ROWS
+
+SIZES = (4, 6, 5, 3)
+N, BATCH = 40, 8
+STEPS = N // BATCH
+
+HUGE = np.finfo(np.float64).max  # a learning rate that no float32 is
+
+NAMES = ("params", "m", "v", "running_mean", "running_var", "steps")
+
+
+def make_data(rng, n=N):
+    return rng.uniform(-1, 1, (n, SIZES[0])).astype(np.float32), np.arange(n) % SIZES[-1]
+
+
+def make(**options):
+    return fastbn.BatchNormMLP(SIZES, **{"seed": 3, **options})
+
+
+def fit(model, x, y, **options):
+    return model.fit(
+        x, y, **{"epochs": 2, "batch_size": BATCH, "shuffle": False, "progress": False, **options}
+    )
+
+
+def take(model, x, y, steps):
+    """Take some of the steps of a fit without shuffling, counted from 0."""
+    samples = model.training_samples(x, y, None)
+    for step in steps:
+        start = step % STEPS * BATCH
+        model.run_steps(
+            samples, np.arange(start, start + BATCH), np.array([0, BATCH]),
+            np.array([model.config.lr]),
+        )  # fmt: skip
+
+
+def same(model, other):
+    """Tell whether two models are in the same state, to the bit."""
+    return all(np.array_equal(getattr(model, name), getattr(other, name)) for name in NAMES)
+
+
+def poisoned(rng, step, value=1e38):
+    """Data with one minibatch of finite numbers whose products are not finite."""
+    x, y = make_data(rng)
+    x[step * BATCH : (step + 1) * BATCH] *= np.float32(value)
+    return x, y
+
+
+EXPLOSIONS = [
+    {"optimizer": "sgd", "batch_norm": False, "lr": 1e30},
+    {"optimizer": "sgd", "batch_norm": False, "lr": 1e30, "dtype": "float64"},
+    {"optimizer": "sgd", "lr": 1e38},
+    {"optimizer": "adam", "lr": 1e38},
+    {"optimizer": "adam", "lr": 1e30, "batch_norm": False},
+    {"optimizer": "rmsprop", "lr": 1e30, "batch_norm": False},
+    {"optimizer": "adam", "lr": 1e30, "batch_norm": False, "loss": "squared_error"},
+]
+
+
+def targets_for(model, y):
+    return y if model.config.predicts_one_class else np.eye(SIZES[-1])[y]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("options", EXPLOSIONS)
+def test_an_explosion_ends_the_fit_with_the_parameters_before(rng, options, weighted):
+    """A second model takes the steps before, and is in the same state to the bit."""
+    model, other = make(**options), make(**options)
+    x, y = make_data(rng)
+    y = targets_for(model, y)
+    weight = rng.uniform(0.5, 2, N) if weighted else None
+    with pytest.raises(fastbn.DivergenceError, match="the loss is not finite") as caught:
+        fit(model, x, y, epochs=200, sample_weight=weight)
+    error = caught.value
+    assert error.step >= 1
+    assert error.layer.startswith("layers.") or error.layer == "loss"
+    assert error.history.epochs == (error.step - 1) // STEPS
+    samples = other.training_samples(x, y, weight)
+    for step in range(error.step - 1):
+        rows = np.arange(N)[step % STEPS * BATCH :][:BATCH]
+        losses, _ = other.run_steps(
+            samples, rows, np.array([0, BATCH]), np.array([other.config.lr])
+        )
+        assert np.isfinite(losses).all()
+    assert same(model, other)
+    assert np.isfinite(model.predict_logits(x)).all() or options.get("dtype") == "float64"
+
+
+@pytest.mark.parametrize("options", EXPLOSIONS)
+def test_stop_ends_the_fit_and_says_so(rng, options):
+    model = make(**options)
+    x, y = make_data(rng)
+    y = targets_for(model, y)
+    calls = []
+    history = fit(
+        model, x, y, epochs=200, on_divergence="stop", progress=False,
+        callbacks=[lambda model, history: calls.append(history.epochs)],
+    )  # fmt: skip
+    assert history.stop_reason == "diverged"
+    assert len(calls) == max(history.steps, default=0) // STEPS < 200
+    assert np.isfinite(history.loss).all()
+    assert model.is_finite()
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("step", range(STEPS))
+def test_a_poisoned_minibatch_is_left_out(rng, step, batch_norm):
+    """What comes of it is to the bit what comes of a loop that never had it."""
+    x, y = poisoned(rng, step)
+    model, other = make(batch_norm=batch_norm), make(batch_norm=batch_norm)
+    history = fit(model, x, y, epochs=3, on_divergence="skip")
+    assert history.skipped == [1 + step + epoch * STEPS for epoch in range(3)]
+    assert history.epochs == 3
+    assert history.stop_reason == "epochs"
+    assert np.isfinite(history.loss).all()
+    take(other, x, y, [k for k in range(3 * STEPS) if k % STEPS != step])
+    assert same(model, other)
+    assert np.isfinite(model.predict_logits(x[:1] / 1e38)).all()
+
+
+@pytest.mark.parametrize("step", range(STEPS))
+@pytest.mark.parametrize("how", ["raise", "stop"])
+def test_a_poisoned_minibatch_ends_the_fit(rng, step, how):
+    """The model is as it was before it."""
+    x, y = poisoned(rng, step)
+    model, other = make(), make()
+    if how == "raise":
+        with pytest.raises(fastbn.DivergenceError) as caught:
+            fit(model, x, y, on_divergence=how)
+        assert (caught.value.step, caught.value.layer) == (step + 1, "layers.0")
+        assert caught.value.history.skipped == []
+        assert caught.value.history.stop_reason == "diverged"
+    else:
+        assert fit(model, x, y, on_divergence=how).stop_reason == "diverged"
+    take(other, x, y, range(step))
+    assert same(model, other)
+
+
+def test_a_variance_that_the_dtype_does_not_hold_is_a_divergence(rng):
+    """The loss is finite, as batch norm divides by it; the running variance would not be."""
+    x, y = poisoned(rng, 2, 1e25)
+    model, other = make(), make()
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, y)
+    assert (caught.value.step, caught.value.layer) == (3, "layers.0")
+    history = fit(model := make(), x, y, epochs=1, on_divergence="skip")
+    assert history.skipped == [3]
+    take(other, x, y, [0, 1, 3, 4])
+    assert same(model, other)
+    x, y = make_data(rng)
+    assert np.isfinite(fit(make(dtype="float64"), x * 1e25, y).loss).all()
+
+
+def test_a_loss_that_the_dtype_does_not_hold_is_a_divergence(rng):
+    x, y = make_data(rng)
+    targets = np.eye(SIZES[-1])[y] * 1e30
+    model = make(loss="squared_error")
+    before = model.params.copy()
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, targets)
+    assert (caught.value.step, caught.value.layer) == (1, "loss")
+    assert np.array_equal(model.params, before)
+    wide = make(loss="squared_error", dtype="float64")
+    with pytest.warns(UserWarning, match="worse than the mean of its targets"):
+        assert np.isfinite(fit(wide, x, targets).loss).all()
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_moments_beyond_the_dtype_are_found_at_the_end_of_the_epoch(rng, skips):
+    """Gradients of 1e21 and a loss of 1e29: Adam would leave every parameter alone from then on."""
+    x, y = make_data(rng)
+    x[2 * BATCH : 3 * BATCH] *= np.float32(1e12)
+    targets = np.eye(SIZES[-1])[y] * 1.0
+    targets[2 * BATCH : 3 * BATCH] *= 1e11
+    options = {"loss": "squared_error", "batch_norm": False}
+    model, other = make(**options), make(**options)
+    take(other, x, targets, range(2))
+    if skips:
+        with pytest.warns(UserWarning, match="the fit ends worse than the mean"):
+            assert fit(model, x, targets, epochs=1, on_divergence="skip").skipped == [3]
+        take(other, x, targets, [3, 4])
+    else:
+        with pytest.raises(fastbn.DivergenceError) as caught:
+            fit(model, x, targets, epochs=1)
+        assert (caught.value.step, caught.value.layer) == (3, "layers.0")
+    assert same(model, other)
+    assert model.is_finite()
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_the_last_update_is_looked_at_too(rng, batch_norm):
+    """No loss comes after the last step of a fit."""
+    x, y = make_data(rng)
+    options = {"optimizer": "sgd", "batch_norm": batch_norm, "lr": 0.01}
+    model, other = make(**options), make(**options)
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, y, schedule=lambda step: HUGE if step == 2 * STEPS - 1 else 0.01)
+    assert caught.value.step == 2 * STEPS
+    take(other, x, y, range(2 * STEPS - 1))
+    assert same(model, other)
+    assert np.isfinite(model.predict_logits(x)).all()
+
+
+def test_an_update_before_the_end_of_an_epoch_is_taken_back(rng):
+    x, y = make_data(rng)
+    options = {"optimizer": "sgd", "batch_norm": False, "lr": 0.01}
+    model, other = make(**options), make(**options)
+    history = fit(
+        model, x, y, on_divergence="skip",
+        schedule=lambda step: HUGE if step == STEPS - 1 else 0.01,
+    )  # fmt: skip
+    assert history.skipped == [STEPS]
+    take(other, x, y, [step for step in range(2 * STEPS) if step != STEPS - 1])
+    assert same(model, other)
+
+
+def test_skip_gives_up_after_ten_on_end(rng):
+    x, y = make_data(rng, 30 * BATCH)
+    x[5 * BATCH : 20 * BATCH] *= np.float32(1e38)
+    model, other = make(), make()
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, y, on_divergence="skip")
+    assert caught.value.step == 6 + loop.MOST_SKIPPED
+    assert caught.value.history.skipped == list(range(6, 6 + loop.MOST_SKIPPED))
+    samples = other.training_samples(x, y, None)
+    other.run_steps(samples, np.arange(len(x)), np.arange(6) * BATCH, np.full(5, 1e-3))
+    assert same(model, other)
+
+
+def test_skipping_now_and_then_is_not_on_end(rng):
+    x, y = make_data(rng, 30 * BATCH)
+    for step in range(0, 30, 2):
+        x[step * BATCH : (step + 1) * BATCH] *= np.float32(1e38)
+    history = fit(make(), x, y, on_divergence="skip")
+    assert history.skipped == [1 + step for step in range(0, 60, 2)]
+    assert np.isfinite(history.loss).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("options", [{}, {"batch_norm": False}, {"dtype": "float64"}])
+def test_nan_that_is_not_looked_for_is_found_by_the_loss(rng, bad, options):
+    x, y = make_data(rng)
+    x[17, 1] = bad
+    model, other = make(**options), make(**options)
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, y, check_finite=False)
+    assert (caught.value.step, caught.value.layer) == (3, "inputs")
+    assert "layers" not in str(caught.value)
+    history = fit(model := make(**options), x, y, check_finite=False, on_divergence="skip")
+    assert history.skipped == [3, 8]
+    x[17, 1] = 0
+    take(other, x, y, [0, 1, 3, 4] * 1)
+    assert not np.array_equal(model.params, other.params)
+    assert np.isfinite(model.predict_logits(x)).all()
+
+
+@pytest.mark.parametrize("layer", range(3))
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
+@pytest.mark.parametrize("options", [{}, {"batch_norm": False}, {"batch_norm_output": False}])
+def test_the_layer_is_named(rng, layer, bad, options):
+    x, y = make_data(rng)
+    model = make(**options)
+    weight = dict(model.named_parameters())[f"layers.{layer}.weight"]
+    weight[1] = bad
+    with pytest.raises(fastbn.DivergenceError, match=f"layers.{layer}") as caught:
+        fit(model, 100 * np.abs(x), y)
+    assert (caught.value.step, caught.value.layer) == (1, f"layers.{layer}")
+
+
+def test_early_stopping_validation_and_the_bar_live_with_it(rng, capsys):
+    pytest.importorskip("rich")
+    x, y = make_data(rng)
+    good = x[:BATCH].copy(), y[:BATCH]
+    x[3] *= np.float32(1e38)
+    history = fit(
+        make(), x, y, epochs=6, on_divergence="skip", progress=True, validation_data=good,
+        early_stopping=fastbn.EarlyStopping(patience=6), sample_weight=np.ones(N), shuffle=True,
+        until_accuracy=1.0, schedule="cosine",
+    )  # fmt: skip
+    assert np.isfinite(history.loss).all()
+    assert np.isfinite(history.val_loss).all()
+    assert history.skipped
+    assert "nan" not in capsys.readouterr().err
+
+
+def test_an_epoch_of_skipped_minibatches_has_no_loss(rng):
+    x, y = make_data(rng)
+    history = fit(make(), x * np.float32(1e38), y, epochs=1, on_divergence="skip")
+    assert history.skipped == list(range(1, STEPS + 1))
+    assert np.isnan(history.loss).all()
+
+
+def test_snapshots_are_few(rng, monkeypatch):
+    """One is due when fifty times its own time has gone by: counted with a clock that is ours."""
+    now = iter(1e-3 * np.arange(1e6))
+    monkeypatch.setattr(rollback.time, "perf_counter", lambda: float(next(now)))
+    model, taken = make(), []
+    samples = model.training_samples(*make_data(rng), None)
+    snapshot = model.snapshot
+    monkeypatch.setattr(model, "snapshot", lambda: taken.append(1) or snapshot())
+    good = LastGood(model, samples, lambda epoch: np.arange(N))
+    bounds, lrs = np.arange(STEPS + 1) * BATCH, np.full(STEPS, 1e-3)
+    for call in range(500):
+        good.take(call * STEPS, call, bounds, lrs)
+    assert 2 <= len(taken) <= 500 * 3 / rollback.SELDOM + 2  # three looks at the clock a call
+    assert len(good._now.calls) <= rollback.SELDOM
+
+
+@pytest.mark.parametrize("bad", [3, STEPS - 1, 2 * STEPS + 1, 3 * STEPS - 1])
+@pytest.mark.parametrize("chunk", [1, 2, 64])
+def test_a_step_that_explodes_is_left_out_and_not_those_after_it(rng, monkeypatch, bad, chunk):
+    """Its update is finite, and so large that the next loss is not: the minibatch is innocent."""
+    monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: setattr(self, "steps", chunk))
+    x, y = make_data(rng)
+    options = {"optimizer": "sgd", "batch_norm": False, "lr": 0.01}
+    model, other = make(**options), make(**options)
+    history = fit(
+        model, x, y, epochs=3, on_divergence="skip",
+        schedule=lambda step: 1e30 if step == bad else 0.01,
+    )  # fmt: skip
+    assert history.skipped == [bad + 1]
+    assert history.steps == [STEPS, 2 * STEPS, 3 * STEPS]
+    take(other, x, y, [step for step in range(3 * STEPS) if step != bad])
+    assert same(model, other)
+    assert np.isfinite(model.evaluate(x, y)[0])
+
+
+@pytest.mark.parametrize("how", ["stop", "raise"])
+def test_a_model_that_goes_back_to_its_beginning_can_predict(rng, how):
+    x, y = make_data(rng)
+    model = make(optimizer="sgd", batch_norm=False, lr=1e38, input_normalization="zscore")
+    if how == "stop":
+        assert fit(model, x, y, on_divergence=how).stop_reason == "diverged"
+    else:
+        with pytest.raises(fastbn.DivergenceError):
+            fit(model, x, y)
+    assert model.steps == 0
+    assert np.isfinite(model.predict_logits(x)).all()
+
+
+def test_what_callbacks_change_is_not_lost(rng):
+    x, y = make_data(rng)
+    options = {"optimizer": "sgd", "batch_norm": False, "lr": 0.01}
+    model, other = make(**options), make(**options)
+
+    def halve(model, history):
+        model.params *= 0.5
+
+    fit(
+        model, x, y, epochs=4, on_divergence="stop", callbacks=[halve],
+        schedule=lambda step: 1e30 if step == 2 * STEPS + 1 else 0.01,
+    )  # fmt: skip
+    for _ in range(2):
+        take(other, x, y, range(STEPS))
+        halve(other, None)
+    take(other, x, y, [0])
+    assert same(model, other)
+
+
+def test_a_fit_that_diverges_goes_back_to_its_best_epoch(rng):
+    x, y = make_data(rng)
+    options = {"optimizer": "sgd", "batch_norm": False, "lr": 0.01}
+    model, other = make(**options), make(**options)
+
+    def schedule(step):
+        return 1e30 if step == 2 * STEPS + 2 else 10.0 if step >= 2 * STEPS else 0.01
+
+    history = fit(
+        model, x, y, epochs=4, on_divergence="stop", schedule=schedule,
+        early_stopping=fastbn.EarlyStopping(monitor="loss"),
+    )  # fmt: skip
+    assert history.steps == [STEPS, 2 * STEPS, 2 * STEPS + 2]
+    take(other, x, y, range(2 * STEPS))
+    assert history.loss[1] < min(history.loss[0], history.loss[2])
+    assert same(model, other)
+
+
+def test_numbers_that_no_loss_tells_of_do_not_go_into_a_checkpoint(rng, tmp_path):
+    """One row makes a variance overflow, and is left out each time: what is saved can be loaded."""
+    x, y = make_data(rng)
+    x[17] = 3e19
+    model = make(lr=0.01)
+    fit(model, x, y, epochs=3, on_divergence="skip", checkpoint=tmp_path / "c", checkpoint_every=2)
+    assert model.is_finite()
+    loaded = fastbn.BatchNormMLP.load(tmp_path / "c")
+    assert np.array_equal(loaded.params, model.params)
+
+
+def test_an_error_of_a_divergence_travels_between_processes(rng):
+    x, y = make_data(rng)
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(make(optimizer="sgd", batch_norm=False, lr=1e38), x, y)
+    twin = pickle.loads(pickle.dumps(caught.value))
+    assert (str(twin), twin.step, twin.history) == (
+        str(caught.value), caught.value.step, caught.value.history,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 16, 64])
+@pytest.mark.parametrize("lr", [1e30, 300.0])
+def test_when_skipping_ends_does_not_depend_on_the_clock(rng, monkeypatch, lr, chunk):
+    """A rate at which every step explodes: ten are left out, in calls of any length."""
+    monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: setattr(self, "steps", chunk))
+    x, y = make_data(rng, 40 * BATCH)
+    model = make(optimizer="sgd", batch_norm=False, lr=lr)
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, y, on_divergence="skip")
+    skipped = caught.value.history.skipped
+    assert caught.value.step == skipped[-1] + 1
+    assert skipped[-loop.MOST_SKIPPED :] == list(
+        range(caught.value.step - loop.MOST_SKIPPED, caught.value.step)
+    )
+    if lr == 1e30:
+        assert caught.value.step == 1 + loop.MOST_SKIPPED
+
+
+@pytest.mark.parametrize("how", ["stop", "skip"])
+def test_the_best_epoch_is_none_whose_last_step_explodes(rng, how):
+    x, y = make_data(rng)
+    model = make(optimizer="sgd", batch_norm=False)
+    rule = fastbn.EarlyStopping(patience=9, monitor="loss", restore_best=True)
+    history = fit(
+        model, x, y, epochs=3, on_divergence=how, early_stopping=rule,
+        schedule=lambda step: 1e30 if step == STEPS - 1 else 1e-9,
+    )  # fmt: skip
+    assert history.stop_reason == ("diverged" if how == "stop" else "epochs")
+    assert np.isfinite(model.evaluate(x, y)[0])
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("end", ["callback", "until_accuracy", "epochs"])
+@pytest.mark.parametrize("how", ["raise", "stop", "skip"])
+def test_the_last_step_is_looked_at_on_every_way_out(rng, how, end, batch_norm):
+    x, y = make_data(rng)
+    model = make(optimizer="sgd", batch_norm=batch_norm)
+    other = make(optimizer="sgd", batch_norm=batch_norm, lr=0.01)
+    options = {
+        "callback": {"callbacks": [lambda model, history: True]},
+        "until_accuracy": {"until_accuracy": 0.0},
+        "epochs": {"epochs": 1},
+    }[end]
+    rate = 1e38 if batch_norm else 1e30
+    options["schedule"] = lambda step: rate if step == STEPS - 1 else 0.01
+    if how == "raise":
+        with pytest.raises(fastbn.DivergenceError) as caught:
+            fit(model, x, y, **options)
+        assert caught.value.step == STEPS
+    else:
+        history = fit(model, x, y, on_divergence=how, **options)
+        assert history.stop_reason == ("diverged" if how == "stop" else end)
+        assert history.skipped == ([] if how == "stop" else [STEPS])
+    take(other, x, y, range(STEPS - 1))
+    assert same(model, other)
+
+
+def test_the_step_before_a_minibatch_that_is_skipped_last_is_looked_at_too(rng):
+    x, y = poisoned(rng, STEPS - 1)
+    model, other = (make(optimizer="sgd", batch_norm=False, lr=0.01) for _ in range(2))
+    history = fit(
+        model, x, y, epochs=1, on_divergence="skip",
+        schedule=lambda step: 1e30 if step == STEPS - 2 else 0.01,
+    )  # fmt: skip
+    assert history.skipped == [STEPS, STEPS - 1]
+    take(other, x, y, range(STEPS - 2))
+    assert same(model, other)
+
+
+@pytest.mark.parametrize("mode", ["zscore", "minmax"])
+def test_a_scaling_that_is_none_is_refused(rng, mode):
+    x, y = make_data(rng)
+    clean = x.copy()
+    x[7, 2] = np.nan
+    model = make(input_normalization=mode)
+    before = pickle.dumps(model)
+    with pytest.raises(
+        ValueError, match="X: expected finite numbers to scale, got NaN in feature 2"
+    ):
+        fit(model, x, y, check_finite=False, on_divergence="skip")
+    assert pickle.dumps(model) == before
+    fit(model, clean, y)
+
+
+def test_variances_that_overflow_but_together_are_none(rng):
+    x = rng.standard_normal((64, 4)).astype(np.float32) * np.float32(3e18)
+    model = fastbn.BatchNormMLP((4, 64, 3))
+    assert np.isfinite(model.fit(x, np.arange(64) % 3, epochs=2, batch_size=32).loss).all()
+
+
+def test_the_rate_of_an_epoch_is_that_of_its_last_step(rng, monkeypatch):
+    x, y = make_data(rng)
+    for chunk in (1, 64):
+        monkeypatch.setattr(
+            loop._Chunk, "end", lambda self, steps, chunk=chunk: setattr(self, "steps", chunk)
+        )
+        history = fit(
+            make(optimizer="sgd", batch_norm=False), x, y, on_divergence="stop",
+            schedule=lambda step: 1e30 if step == STEPS + 2 else (step + 1) / 1000,
+        )  # fmt: skip
+        assert history.lr == [STEPS / 1000, (STEPS + 2) / 1000]
+
+
+def test_callbacks_that_change_nothing_cost_no_snapshots(rng, monkeypatch):
+    x, y = make_data(rng)
+
+    def quiet(model, history):
+        return None
+
+    counts = []
+    for changes in (False, True):
+        quiet.changes_model = changes
+        model, taken = make(), []
+        snapshot = model.snapshot
+        monkeypatch.setattr(rollback, "SELDOM", 1e9)
+        monkeypatch.setattr(
+            model, "snapshot", lambda taken=taken, snapshot=snapshot: taken.append(1) or snapshot()
+        )
+        fit(model, x, y, epochs=50, callbacks=[quiet])
+        counts.append(len(taken))
+    assert counts[0] <= 3
+    assert counts[1] >= 50
+
+
+# -- at the door -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("row", [0, 1, ROWS - 1, ROWS, 2 * ROWS + 17])
+def test_the_row_is_named(rng, dtype, bad, row):
+    x = rng.standard_normal((2 * ROWS + 18, SIZES[0])).astype(dtype)
+    x[row, 2] = bad
+    y = np.arange(len(x)) % 3
+    model = make()
+    before = model.params.copy()
+    calls = {
+        "fit": lambda: fit(model, x, y),
+        "partial_fit": lambda: model.partial_fit(x, y),
+        "train_step": lambda: model.train_step(x, y),
+        "predict": lambda: model.predict(x),
+        "evaluate": lambda: model.evaluate(x, y),
+        "validation": lambda: fit(
+            model, x[:1] * 0 + np.ones((9, 4)), y[:9], validation_data=(x, y)
+        ),
+    }
+    if row == 0:
+        del calls["validation"]
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=f"finite numbers of float32, got others in row {row}"):
+            call()
+        assert np.array_equal(model.params, before), name
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint16, bool])
+def test_whole_numbers_are_finite(rng, dtype):
+    x = rng.integers(0, 2, (N, SIZES[0])).astype(dtype)
+    assert np.isfinite(fit(make(), x, np.arange(N) % 3).loss).all()
+
+
+def test_float64_beyond_float32_is_named(rng):
+    x = rng.standard_normal((N, SIZES[0]))
+    x[5, 1] = 1e100
+    y = np.arange(N) % 3
+    with pytest.raises(ValueError, match="row 5"):
+        fit(make(), x, y)
+    wide = make(dtype="float64", input_normalization="zscore")
+    assert np.isfinite(fit(wide, x, y).loss).all()
+
+
+def test_the_check_takes_little_memory(rng):
+    x = rng.standard_normal((200_000, SIZES[0])).astype(np.float32)
+    model, y = make(), np.zeros(len(x), np.int64)
+    tracemalloc.start()
+    try:
+        model.training_samples(x, y, None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < x.nbytes / 10 + y.nbytes  # labels are copied
+
+
+@pytest.mark.parametrize("mode", ["zscore", "minmax"])
+def test_ranges_that_cannot_be_scaled_are_refused(rng, mode):
+    x, y = make_data(rng)
+    x[:, 2] = np.where(np.arange(N) % 2 == 0, 3e38, -3e38)
+    with pytest.raises(ValueError, match="to scale, got .* in feature 2"):
+        fit(make(input_normalization=mode), x, y)
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="Python computes with denormals")
+@pytest.mark.parametrize("mode", ["zscore", "minmax"])
+def test_denormal_features_are_constant(rng, mode):
+    x, y = make_data(rng)
+    x[:, 2] *= np.float32(1e-40)
+    model = make(input_normalization=mode)
+    assert np.isfinite(fit(model, x, y).loss).all()
+    assert model.scaling.scale[2] == 1
+
+
+def test_no_snapshot_is_taken_of_moments_beyond_the_dtype(rng, monkeypatch):
+    monkeypatch.setattr(rollback, "SELDOM", 0.0)  # one is due after each step
+    monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: None)
+    x, y = make_data(rng)
+    x[2 * BATCH : 3 * BATCH] *= np.float32(1e12)
+    targets = np.eye(SIZES[-1])[y]
+    targets[2 * BATCH : 3 * BATCH] *= 1e11
+    options = {"loss": "squared_error", "batch_norm": False}
+    model, other = make(**options), make(**options)
+    take(other, x, targets, range(2))
+    with pytest.raises(fastbn.DivergenceError) as caught:
+        fit(model, x, targets, epochs=1)
+    assert caught.value.step == 3
+    assert same(model, other)
+
+
+@pytest.mark.parametrize("name", ["params", "m", "v", "running_mean", "running_var"])
+def test_every_number_is_looked_at(name):
+    model = make()
+    assert model.is_finite()
+    getattr(model, name)[-1] = np.inf
+    assert not model.is_finite()
+
+
+@pytest.mark.parametrize("how", ["skip", "stop"])
+def test_a_score_is_no_witness_for_parameters(rng, how):
+    """All are class 0, which is what logits that are no numbers are taken for."""
+    x, y = make_data(rng)
+    zeros = np.zeros(len(x), int)
+    model = make()
+    history = fit(
+        model, x, y, epochs=4, on_divergence=how, validation_data=(x, zeros),
+        schedule=lambda step: 1e37 if step == 9 else 1e-4,
+        early_stopping=fastbn.EarlyStopping(monitor="val_accuracy"),
+    )  # fmt: skip
+    assert np.isnan(history.val_loss[1])
+    assert history.val_accuracy[1] == 1.0
+    assert np.isfinite(model.evaluate(x, zeros)).all()
+
+
+@pytest.mark.parametrize("how", ["stop", "raise"])
+def test_a_fit_of_one_step_is_tried_at_its_end(rng, tmp_path, how):
+    x, y = make_data(rng)
+    model, other = make(optimizer="sgd", lr=1e30), make(optimizer="sgd", lr=1e30)
+    options = {"epochs": 1, "batch_size": N, "on_divergence": how, "checkpoint": tmp_path / "c"}
+    if how == "raise":
+        with pytest.raises(fastbn.DivergenceError, match="in step 1"):
+            fit(model, x, y, **options)
+    else:
+        fit(model, x, y, **options)
+        assert np.array_equal(fastbn.BatchNormMLP.load(tmp_path / "c").params, other.params)
+    assert np.array_equal(model.params, other.params)
+
+
+@pytest.mark.parametrize("how", ["skip", "stop", "raise"])
+def test_a_callback_that_breaks_the_model_after_the_last_step(rng, how):
+    x, y = make_data(rng)
+    model, other = make(), make()
+
+    def break_it(model, history):
+        if history.epochs == 2:
+            model.params[:] = np.nan
+
+    if how == "raise":
+        with pytest.raises(fastbn.DivergenceError, match=f"in step {2 * STEPS}"):
+            fit(model, x, y, on_divergence=how, callbacks=[break_it])
+    else:
+        fit(model, x, y, on_divergence=how, callbacks=[break_it])
+    take(other, x, y, range(2 * STEPS - 1))
+    assert same(model, other)
+    assert np.isfinite(model.evaluate(x, y)).all()
+
+
+def test_a_callback_that_breaks_the_model_where_all_steps_are_skipped(rng):
+    x, y = make_data(rng, 8)
+
+    def break_it(model, history):
+        model.params[:] = np.nan
+
+    model, before = make(), make()
+    history = fit(
+        model, x * np.float32(1e38), y, epochs=2, on_divergence="skip", callbacks=[break_it]
+    )
+    assert len(history.skipped) >= 1
+    assert np.array_equal(model.params, before.params)

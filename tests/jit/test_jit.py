@@ -1,0 +1,508 @@
+"""How kernels are compiled, cached, announced and run."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from cases import JIT_DISABLED
+from numba.core.compiler_lock import global_compiler_lock
+from own_process import ANNOUNCED, run_python
+
+import fastbn
+from fastbn.jit import compiler
+
+
+def test_compiling_is_announced_once_and_only_when_it_happens(tmp_path):
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert run_python(ANNOUNCED, **cache).strip() == "1"
+    assert run_python(ANNOUNCED, **cache).strip() == "0", "the second process compiled again"
+
+
+def test_the_logger_says_what_is_compiled(tmp_path):
+    code = textwrap.dedent(ANNOUNCED).replace("sys.stderr", "sys.stdout")
+    first = run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
+    assert "INFO:fastbn:compiling" in first
+    assert "float32" in first
+    assert "float64" in first
+    assert "INFO" not in run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
+
+
+STATISTICS = """
+    import hashlib, sys, numpy as np, fastbn
+    from fastbn.jit import compiler
+    from fastbn.kernels import batchnorm_nc as nc
+    x = np.random.default_rng(0).normal(1, 3, (668, 96)).astype(np.float32)
+    if {chunk_first}:
+        nc.chunk_moments_nc(x, 0, *np.empty((3, 96), np.float32))
+    for compiler.PARALLEL_ELEMENTS in (0, 1 << 62):
+        mean, var = fastbn.batch_statistics(x)
+        print(hashlib.sha256(mean.tobytes() + var.tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
+    """Of a kernel that is compiled into several others one copy used to serve them all."""
+    digests = []
+    for chunk_first in (False, False, True, True):  # compiled, loaded, beside a new kernel, loaded
+        code = STATISTICS.format(chunk_first=chunk_first)
+        digests += run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).split()
+    assert len(digests) == 8
+    assert len(set(digests)) == 1, digests
+
+
+BODIES = """
+    import numpy as np, fastbn
+    from fastbn.jit import compiler
+    from fastbn.kernels.batchnorm_nc import moments_nc_parallel
+    compiler.PARALLEL_ELEMENTS = 0
+    fastbn.batch_statistics(np.ones((668, 96), np.float32))
+    (compiled,) = moments_nc_parallel.overloads.values()
+    functions = compiled.library._final_module.functions
+    print(*{f.linkage.name for f in functions if "gufunc" in f.name and not f.is_declaration})
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+def test_bodies_of_parallel_loops_are_not_shared_either(tmp_path):
+    assert run_python(BODIES, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["internal"]
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+@pytest.mark.parametrize("setting", ["NUMBA_OPT", "NUMBA_LOOP_VECTORIZE", "NUMBA_BOUNDSCHECK"])
+def test_what_numba_is_told_is_not_kept_for_others(tmp_path, setting):
+    """Numba alone would give all processes the code of the first, with its settings."""
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    told = cache | {setting: "1" if setting == "NUMBA_BOUNDSCHECK" else "0"}
+    compiled = [run_python(ANNOUNCED, **each).strip() for each in (told, cache, told, cache)]
+    assert compiled == ["1", "1", "0", "0"]
+
+
+PRESSED = """
+    import signal, numpy as np
+    from numba.core.codegen import CPUCodeLibrary
+    compiled, presses = 0, []
+    take = CPUCodeLibrary._object_compiled_hook.__func__
+    def press_and_take(*args):  # the compiler, which knows of no exceptions, has called it
+        global compiled
+        compiled += 1
+        if compiled == attempt:
+            presses.append(attempt)
+            signal.raise_signal(signal.SIGINT)
+        return take(*args)
+    CPUCodeLibrary._object_compiled_hook = classmethod(press_and_take)
+    import fastbn
+    x = np.random.default_rng(0).normal(1, 3, (33, 7)).astype(np.float32)
+    attempt = interrupted = 0
+    while attempt == len(presses):  # Ctrl-C in the n-th function that the n-th attempt compiles
+        attempt += 1
+        compiled = 0
+        try:
+            mean, var = fastbn.batch_statistics(x)
+        except KeyboardInterrupt:
+            interrupted += 1
+    print(len(presses), interrupted, np.allclose(var, x.var(axis=0)))
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+def test_ctrl_c_while_compiling_breaks_nothing(tmp_path):
+    """Numba alone would lose it, and say later that it has no machine code."""
+    presses, interrupted, right = run_python(PRESSED, NUMBA_CACHE_DIR=str(tmp_path)).split()
+    assert int(presses) == int(interrupted) >= 3
+    assert right == "True"
+
+
+TIMED_OUT = """
+    import signal, numpy as np
+    from numba.core.codegen import CPUCodeLibrary
+    class Timeout(Exception): pass
+    def handler(number, frame):
+        raise Timeout(number)
+    signal.signal({number}, handler)
+    take = CPUCodeLibrary._object_compiled_hook.__func__
+    compiled, raised = 0, []
+    def raise_and_take(*args):
+        global compiled
+        compiled += 1
+        if compiled == attempt:
+            raised.append(attempt)
+            signal.raise_signal({number})
+        return take(*args)
+    CPUCodeLibrary._object_compiled_hook = classmethod(raise_and_take)
+    import fastbn
+    x = np.random.default_rng(0).normal(1, 3, (33, 7)).astype(np.float32)
+    attempt = seen = 0
+    while attempt == len(raised):
+        attempt += 1
+        compiled = 0
+        try:
+            mean, var = fastbn.batch_statistics(x)
+        except Timeout as error:
+            assert error.args == ({number},)
+            seen += 1
+    kept = signal.getsignal({number}) is handler
+    print(len(raised), seen, kept and np.allclose(var, x.var(axis=0)))
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+@pytest.mark.parametrize("name", ["SIGALRM", "SIGTERM"])
+def test_a_handler_that_raises_while_compiling_breaks_nothing(tmp_path, name):
+    """Numba alone would lose its exception, and say later that it has no machine code."""
+    if not hasattr(signal, name):
+        pytest.skip(f"no {name} on this system")
+    code = TIMED_OUT.format(number=int(getattr(signal, name)))
+    raised, seen, right = run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).split()
+    assert int(raised) == int(seen) >= 3
+    assert right == "True"
+
+
+WARM_UP = """
+    import logging, signal
+    from fastbn.cli._app import app
+    class Press(logging.Handler):
+        def emit(self, record):
+            if "train_steps " in record.getMessage():  # a fit has taken over the signals
+                logger.removeHandler(self)
+                signal.raise_signal(signal.SIGINT)
+    logger = logging.getLogger("fastbn")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(Press())
+    app(["warmup"])
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
+def test_ctrl_c_ends_a_warm_up(tmp_path):
+    pytest.importorskip("typer")
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(WARM_UP)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+    )
+    assert result.returncode == 1, result.stderr
+    assert result.stderr == "fastbn: interrupted\n"
+    assert result.stdout.splitlines()[-1] == "training and prediction, float32"
+
+
+def test_a_listener_that_another_thread_has_taken_off():
+    calls = []
+    with compiler.on_compile(lambda: calls.append(1)) as listening:
+        listening._once()
+        listening._once()
+    assert calls == [1]
+
+
+TRAINED = """
+    import numpy as np
+    from fastbn import BatchNormMLP
+    model = BatchNormMLP((5, 7, 3), seed=1)
+    X = np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32)
+    model.fit(X, np.arange(40) % 3, epochs=2, batch_size=8)
+    print(model.predict_proba(X).tobytes().hex())
+"""
+
+# What warm_up has to have compiled, on other data than its own.
+EVERYTHING = """
+    import numpy as np, fastbn
+    from fastbn.jit import compiler
+    calls = []
+    with compiler.on_compile(lambda: calls.append(1)):
+        rng = np.random.default_rng(0)
+        X, y = rng.standard_normal((70_000, 3)), rng.integers(0, 4, 70_000)
+        for options in ({}, {"batch_norm": False, "optimizer": "sgd", "dropout": 0.5}):
+            for scaling in (None, "zscore", "minmax"):
+                model = fastbn.BatchNormMLP((3, 9, 4), input_normalization=scaling, **options)
+                model.fit(
+                    X[:500], y[:500], epochs=2, batch_size=64, sample_weight=rng.random(500)
+                )
+                model.partial_fit(X[:37], y[:37])
+                model.predict(X.astype(np.float32))
+        for x, layout in ((X, "NC"), (X.T, "CN"), (X.reshape(-1, 3, 7, 1), "NC")):
+            x = x.astype(np.float32)
+            mean, var = fastbn.batch_statistics(x, layout=layout)
+            a, mean, rstd = fastbn.batch_norm(x, layout=layout, activation="relu", out=x)
+            fastbn.batch_norm_backward(a, x, None, None, mean, rstd, layout=layout)
+            fastbn.batch_norm_inference(x, mean, var, layout=layout)
+        fastbn.softmax_cross_entropy(X.astype(np.float32), y % 3, label_smoothing=0.1)
+        param, grad, m, v = np.ones((4, 700_000), np.float32)
+        fastbn.adam_step(param, grad, m, v, step=3, decoupled=True, max_norm=1.0)
+        fastbn.min_max_scale(X.astype(np.float32))
+        fastbn.standardize(X.astype(np.float32), mean=[0.0] * 3, std=[1.0] * 3)
+    print(len(calls))
+"""
+
+# The same of what PyTorch's tensors ask for.
+TENSORS = """
+    import torch, fastbn.torch
+    from fastbn.jit import compiler
+    calls = []
+    with compiler.on_compile(lambda: calls.append(1)):
+        x = torch.randn(700, 300, requires_grad=True)
+        for source in (x, x.t(), x.view(100, 300, 7)):
+            module = fastbn.torch.BatchNormLeakyReLU(source.shape[1])
+            module(source).sum().backward()
+            with torch.no_grad():
+                module.eval()(source)
+            fastbn.torch.AdamW(module.parameters()).step()
+    print(len(calls))
+"""
+
+
+def test_processes_that_compile_at_once_and_warming_up(tmp_path):
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: run_python(TRAINED, **cache), range(2)))
+    assert results[0] == results[1]
+    warm_up = """
+        import os
+        if hasattr(os, "sched_setaffinity"):  # on one core, as containers are built
+            os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        from fastbn.warmup import warm_up
+        print(*warm_up("float32"), sep=chr(10))
+    """
+    assert "batch norm, float32" in run_python(warm_up, **cache)
+    assert run_python(TRAINED, **cache) == results[0]
+    assert run_python(EVERYTHING, **cache).strip() == "0", "something was left to compile"
+    if importlib.util.find_spec("torch"):
+        assert run_python(TENSORS, **cache).strip() == "0", "something was left to compile"
+
+
+def paths_taken(monkeypatch, n_elements):
+    monkeypatch.setattr(compiler, "PARALLEL_ELEMENTS", 100)
+    return compiler.run(lambda: "serial", lambda: "parallel", n_elements)
+
+
+def test_small_work_is_serial(monkeypatch):
+    monkeypatch.setattr(compiler.numba, "get_num_threads", lambda: 2)
+    assert paths_taken(monkeypatch, 99) == "serial"
+    assert paths_taken(monkeypatch, 100) == "parallel"
+
+
+def test_one_thread_is_serial(monkeypatch):
+    monkeypatch.setattr(compiler.numba, "get_num_threads", lambda: 1)
+    assert paths_taken(monkeypatch, 100) == "serial"
+
+
+class Clock:
+    """Time that only work takes."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(compiler.numba, "get_num_threads", lambda: 2)
+        monkeypatch.setattr(compiler, "PARALLEL_ELEMENTS", 100)
+        monkeypatch.setattr(compiler, "_choices", {})
+        monkeypatch.setattr(compiler.time, "perf_counter", lambda: self.now)
+        self.seconds = {"serial": 1.0, "parallel": 0.5}
+        self.taken = []
+        self.ways = (lambda: self.work("serial"), lambda: self.work("parallel"))
+
+    def work(self, way):
+        self.now += self.seconds[way]
+        self.taken.append(way)
+
+    def run(self, calls):
+        self.taken.clear()
+        for _ in range(calls):
+            compiler.run(*self.ways, 1000)
+        return self.taken.count("serial")
+
+
+def test_the_faster_way_is_taken(monkeypatch):
+    clock = Clock(monkeypatch)
+    clock.seconds["parallel"] = 50.0  # the first call compiles
+    clock.run(1)
+    clock.seconds["parallel"] = 0.5
+    assert clock.run(5) == 3
+    assert clock.run(40) == 0
+
+
+def test_a_pool_that_spins_on_the_cores_is_noticed_and_so_is_its_end(monkeypatch):
+    clock = Clock(monkeypatch)
+    clock.run(50)
+    clock.seconds["parallel"] = 100.0
+    assert clock.run(1000) >= 995, "a region that waits for a core is not entered again and again"
+    clock.seconds["parallel"] = 0.5
+    clock.run(4 * 2000)
+    assert clock.run(100) < 10
+
+
+def test_a_trial_of_the_slower_way_costs_little(monkeypatch):
+    clock = Clock(monkeypatch)
+    clock.seconds["parallel"] = 30.0
+    clock.run(10)
+    before = clock.now
+    serial = clock.run(20_000)
+    trials = 20_000 - serial
+    assert trials > 10
+    assert clock.now - before < 1.06 * 20_000
+
+
+def test_a_second_thread_does_not_enter_a_parallel_region(monkeypatch):
+    monkeypatch.setattr(compiler.numba, "get_num_threads", lambda: 2)
+    inside, leave = threading.Event(), threading.Event()
+
+    def parallel():
+        inside.set()
+        leave.wait(10)
+        return "parallel"
+
+    monkeypatch.setattr(compiler, "PARALLEL_ELEMENTS", 0)
+    first = []
+    thread = threading.Thread(target=lambda: first.append(compiler.run(None, parallel, 1)))
+    thread.start()
+    assert inside.wait(10)
+    assert compiler.run(lambda: "serial", None, 1) == "serial"
+    leave.set()
+    thread.join()
+    assert first == ["parallel"]
+    assert compiler.run(None, lambda: "parallel", 1) == "parallel"
+
+
+def test_a_failing_parallel_region_is_left(monkeypatch):
+    monkeypatch.setattr(compiler.numba, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(compiler, "PARALLEL_ELEMENTS", 0)
+    with pytest.raises(ZeroDivisionError):
+        compiler.run(None, lambda: 1 / 0, 1)
+    assert compiler.run(None, lambda: "parallel", 1) == "parallel"
+
+
+def test_eight_threads_at_once(rng):
+    x = rng.standard_normal((700, 300)).astype(np.float32)
+    expected = fastbn.batch_norm(x)[0]
+    results = [None] * 8
+
+    def work(position):
+        for _ in range(20):
+            results[position] = fastbn.batch_norm(x)[0]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(result, expected) for result in results)
+
+
+def in_a_child(x):
+    return fastbn.batch_norm(x)[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_computes_after_the_parent_has(rng, monkeypatch):
+    """GNU OpenMP would end a child that enters a parallel region after a fork."""
+    monkeypatch.setattr(
+        compiler, "PARALLEL_ELEMENTS", 0
+    )  # always several threads, where there may be
+    x = rng.standard_normal((700, 300)).astype(np.float32)
+    expected = fastbn.batch_norm(x)[0]
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        result = pool.apply_async(in_a_child, (x,)).get(timeout=60)
+    assert np.array_equal(result, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+def test_a_fork_waits_for_a_thread_that_compiles():
+    """The child has the compiler's lock, and not the thread that would give it back."""
+    held, leave = threading.Event(), threading.Event()
+
+    def compile_something():
+        with global_compiler_lock:
+            held.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=compile_something)
+    thread.start()
+    assert held.wait(30)
+    timer = threading.Timer(0.05, leave.set)
+    timer.start()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if global_compiler_lock._lock.acquire(timeout=30) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    thread.join()
+    timer.join()
+    with global_compiler_lock:
+        pass
+
+
+UNLOCKED_IMPORTS = """
+    import sys
+    import numpy as np
+    import fastbn.model
+    from numba.core.compiler_lock import global_compiler_lock
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if not global_compiler_lock.is_locked():
+                print(name)
+
+    x, y = np.random.default_rng(0).random((60, 5)), np.arange(60) % 3
+    sys.meta_path.insert(0, Finder())
+    model = fastbn.BatchNormMLP((5, 7, 3), input_normalization="zscore")
+    model.fit(x, y, epochs=1, batch_size=30, validation_data=(x, y))
+"""
+
+
+def test_a_first_fit_imports_only_while_forks_wait():
+    """A child forked while a thread imports would wait for the import for ever."""
+    assert run_python(UNLOCKED_IMPORTS) == ""
+
+
+SAME_BITS = """
+    import numpy as np, fastbn
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((128, 784)).astype(np.float32)
+    model = fastbn.BatchNormMLP((784, 64, 10))
+    for _ in range(3):
+        model.train_step(x, np.arange(128) % 10)
+    import hashlib
+    print(hashlib.sha256(model.params.tobytes()).hexdigest())
+"""
+
+
+MEAN_LOSS = """
+    import numpy as np, fastbn
+    x = np.random.default_rng(0).standard_normal((40_000, 1))
+    model = fastbn.BatchNormMLP((1, 2), dtype="float64")  # sums of float32 would be exact
+    history = model.fit(x, np.arange(40_000) % 2, epochs=8, batch_size=2)
+    print(*(loss.hex() for loss in history.loss))
+"""
+
+
+def test_the_mean_of_many_losses_does_not_depend_on_the_threads_of_a_blas():
+    assert len({run_python(MEAN_LOSS, OPENBLAS_NUM_THREADS=n) for n in ("1", "2")}) == 1
+
+
+def test_the_same_bits_in_every_process():
+    bits = {run_python(SAME_BITS, FASTBN_NUM_THREADS=n).strip() for n in ("1", "2", "3")}
+    assert len(bits) == 1
+
+
+ENVIRONMENT = """
+    import os
+    os.environ.pop("OPENBLAS_NUM_THREADS", None)
+    before = dict(os.environ)
+    import numpy as np, fastbn, fastbn.functional
+    model = fastbn.BatchNormMLP((3, 2))
+    model.fit(np.eye(3), np.arange(3) % 2, epochs=1, batch_size=3)
+    fastbn.batch_norm(np.ones((700, 300)))
+    print(dict(os.environ) == before)
+"""
+
+
+def test_no_variable_of_the_environment_is_set():
+    assert run_python(ENVIRONMENT).strip() == "True"

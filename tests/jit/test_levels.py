@@ -1,0 +1,117 @@
+"""Kernels compiled for other processors than this one: right, and the same bits throughout.
+
+Numba compiles for the processor that NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name. Each level has its
+own processes, and a cache that they share, which run the tests of kernels against the oracle and
+those of equal bits. The rest of the suite runs them for this processor itself.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+import pytest
+from cases import JIT_DISABLED
+from llvmlite import binding
+
+pytestmark = [
+    pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled"),
+    pytest.mark.skipif(
+        platform.machine() not in ("x86_64", "AMD64"), reason="levels of x86-64 processors"
+    ),
+]
+
+TESTS = pathlib.Path(__file__).parents[1]
+
+# Every kernel, by the functions and models that call it: files of one process. A process may not
+# take longer than a test.
+FILES = {
+    "bits": ["kernels/test_same_bits.py"],
+    "batch norm": [
+        "functional/test_batchnorm.py",
+        "kernels/test_streams.py",
+        "kernels/test_addresses.py",
+        "functional/test_running.py",
+    ],
+    "functions": [
+        "functional/test_losses.py",
+        "functional/test_optimizers.py",
+        "functional/test_preprocessing.py",
+        "kernels/test_curves.py",
+        "kernels/test_gemm.py",
+    ],
+    "training": ["kernels/test_training_steps.py"],
+}
+
+# Left out: parallel kernels, which give the bits of serial ones (test_same_bits.py), and a function
+# of models whose kernels others call.
+SELECTION = "not parallel and not next_loss"
+
+V3 = [
+    "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16", "sahf", "avx", "avx2", "bmi", "bmi2",
+    "f16c", "fma", "lzcnt", "movbe", "xsave",
+]  # fmt: skip
+V4 = [*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]
+
+# By LLVM's name: features beyond plain x86-64, rows of a tile of `fastbn.kernels.gemm`, and what
+# machine code has of FMA's instructions and AVX-512's registers.
+LEVELS = {
+    "generic": ([], "1 False False"),
+    "x86-64-v3": (V3, "2 True False"),
+    "x86-64-v4": (V4, "8 True True"),
+}
+
+
+def run_for(level, cache, *arguments):
+    """Run Python on these arguments, its kernels compiled for a level; returns what it prints."""
+    wanted, _ = LEVELS[level]
+    has = binding.get_host_cpu_features()
+    missing = [feature for feature in wanted if not has.get(feature)]
+    if missing:
+        pytest.skip(f"this processor cannot run {level}: it has no {', '.join(missing)}")
+    environment = {
+        **os.environ,
+        "NUMBA_CPU_NAME": level,
+        "NUMBA_CPU_FEATURES": ",".join(f"+{feature}" for feature in wanted),
+        "NUMBA_CACHE_DIR": str(cache),
+        "NUMBA_NUM_THREADS": "3",
+    }
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=TESTS.parent, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
+CODE = """
+import numpy as np
+from fastbn.jit.intrinsics import TILE_ROWS
+from fastbn.kernels.gemm import multiply
+kernel = type(multiply)(multiply.py_func, targetoptions=dict(multiply.targetoptions))
+kernel(np.ones((9, 8), "f4"), np.ones(2000, "f4"), 8, np.ones((9, 33), "f4"), 0, 9)
+text = kernel.inspect_asm(kernel.signatures[0])
+print(TILE_ROWS, "vfmadd" in text, "zmm" in text)
+"""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_code_is_for_the_level(tmp_path, level):
+    assert run_for(level, tmp_path, "-c", CODE).strip() == LEVELS[level][1]
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def level_and_cache(request, tmp_path_factory):
+    return request.param, tmp_path_factory.mktemp(request.param)
+
+
+@pytest.mark.parametrize("part", FILES)
+def test_every_kernel(level_and_cache, part):
+    files = [str(TESTS / name) for name in FILES[part]]
+    options = ["-n", "0", "-q", "-x", "-p", "no:cacheprovider", "-k", SELECTION]
+    output = run_for(*level_and_cache, "-m", "pytest", *options, *files)
+    assert " passed" in output
+    assert " failed" not in output

@@ -1,0 +1,793 @@
+"""Checkpoints: a fit that is interrupted and goes on ends like one that was not."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+from cases import held_by_another_thread
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+import fastbn
+from fastbn.fit import loop
+
+SIZES = (6, 9, 4)
+
+
+@pytest.fixture
+def data(rng):
+    x = rng.standard_normal((97, 6)).astype(np.float32)
+    return x, (x[:, 0] > 0).astype(int) + 2 * (x[:, 1] > 0)
+
+
+class Killed(Exception):
+    pass
+
+
+def fit(model, data, path=None, killed_at=None, **options):
+    """Train 6 epochs of 12 steps; `killed_at` ends the fit before that step is asked for."""
+
+    def schedule(step):
+        if killed_at is not None and step >= killed_at:
+            raise Killed
+        return 0.02 / (1 + step)
+
+    options = {"epochs": 6, "batch_size": 8, "schedule": schedule, **options}
+    if path is not None:
+        options["checkpoint"] = path
+    return model.fit(*data, progress=False, **options)
+
+
+def facts(model, history):
+    """All that has to be the same in the end."""
+    measured = dataclasses.asdict(history)
+    del measured["seconds"]
+    state = {name: tensor.copy() for name, tensor in model._state().items()}
+    return {"measured": measured, "counts": (model.steps, model.epochs), "state": state}
+
+
+def assert_same(ones, others):
+    np.testing.assert_equal(ones, others)  # to the bit, NaN included
+
+
+CASES = {
+    "plain": ({}, {}),
+    "validated": ({"input_normalization": "zscore"}, {"validation_data": None}),
+    "stopping": (
+        {"optimizer": "sgd"},
+        {"early_stopping": fastbn.EarlyStopping(patience=2, monitor="loss", min_delta=0.05)},
+    ),
+    "best kept": ({}, {"early_stopping": fastbn.EarlyStopping(9, "loss"), "schedule": None}),
+    "in order": ({"dropout": 0.2, "dtype": "float64"}, {"shuffle": False}),
+    "weighted": ({"weighted": True}, {"sample_weight": None}),
+}
+
+
+def kill_in(epoch):
+    """A callback that ends the fit in that epoch."""
+
+    def callback(model, history):
+        if history.epochs == epoch:
+            raise Killed
+
+    return callback
+
+
+@pytest.mark.parametrize("every", [None, 5, 12, 20])
+@pytest.mark.parametrize("name", CASES)
+def test_a_fit_that_goes_on_ends_with_the_same_bits(data, tmp_path, name, every):
+    model_options, options = CASES[name]
+    options = {**options, "checkpoint_every": every}
+    if "validation_data" in options:
+        options["validation_data"] = (data[0][:20], data[1][:20])
+    if "sample_weight" in options:
+        options["sample_weight"] = np.linspace(0.5, 2, 97)
+
+    def model():
+        return fastbn.BatchNormMLP(SIZES, seed=7, lr=0.02, **model_options)
+
+    whole = model()
+    expected = facts(whole, fit(whole, data, tmp_path / "whole", **options))
+    if "schedule" in options:  # one that cannot raise: a callback does
+        kills = [{"callbacks": [kill_in(epoch)]} for epoch in (1, 3, 5)]
+    else:
+        kills = [{"killed_at": step} for step in (0, 3, 17, 40, 66)]
+    path = tmp_path / "parts"
+    for killing in kills:  # one after the other, on one checkpoint
+        with contextlib.suppress(Killed):
+            fit(model(), data, path, resume=True, **{**options, **killing})
+    part = model()
+    assert_same(facts(part, fit(part, data, path, resume=True, **options)), expected)
+    again = model()  # a fit that is over is over
+    assert_same(facts(again, fit(again, data, path, resume=True, **options)), expected)
+    assert set(os.listdir(tmp_path)) == {"whole", "parts"}
+
+
+def test_it_does_not_begin_anew(data, tmp_path):
+    path = tmp_path / "c"
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, path, killed_at=40, checkpoint_every=4)
+    asked = []
+
+    def schedule(step):
+        asked.append(step)
+        return 0.1
+
+    fit(fastbn.BatchNormMLP(SIZES), data, path, schedule=schedule, resume=True, checkpoint_every=4)
+    assert min(asked[1:]) >= 36  # the first question is whether it can say at all
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [(None, [12, 24]), (5, [5, 10, 15, 20, 25, 30, 35]), (12, [12, 24]), (18, [18])],
+)
+def test_when_checkpoints_are_written(data, tmp_path, monkeypatch, every, expected):
+    written = []
+    write = fastbn.BatchNormMLP.write
+
+    def note(self, path, fit, tensors):
+        written.append((self.steps, fit["is_over"]))
+        write(self, path, fit, tensors)
+
+    monkeypatch.setattr(fastbn.BatchNormMLP, "write", note)
+    fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", epochs=3, checkpoint_every=every)
+    assert written == [*((steps, False) for steps in expected), (36, True)]
+
+
+def test_a_checkpoint_is_a_model_file(data, tmp_path):
+    path = tmp_path / "c"
+    model = fastbn.BatchNormMLP(SIZES, input_normalization="minmax")
+    rule = fastbn.EarlyStopping(9, "loss")
+    with pytest.raises(Killed):
+        fit(model, data, path, killed_at=20, checkpoint_every=3, early_stopping=rule)
+    loaded = fastbn.BatchNormMLP.load(path)
+    assert loaded.steps == 18
+    assert loaded.predict(data[0]).shape == (97,)
+    names = set(load_file(path))
+    assert {"fit.losses", "fit.correct", "best.layers.0.weight", "layers.0.weight"} <= names
+    loaded.save(tmp_path / "m")
+    assert not any(name.startswith(("fit.", "best.")) for name in load_file(tmp_path / "m"))
+
+
+REFUSED = {
+    "accuracy": ({"until_accuracy": 0.9}, "resume: expected until_accuracy as in"),
+    "epochs": ({"epochs": 7}, "resume: expected epochs as in .*c, 6, got 7"),
+    "batch size": ({"batch_size": 9}, "resume: expected batch_size"),
+    "order": ({"shuffle": False}, "resume: expected shuffle"),
+    "schedule": ({"schedule": "cosine"}, "resume: expected schedule .* 'a function', got 'cosine'"),
+    "stopping": ({"early_stopping": 3}, "resume: expected early_stopping"),
+    "validation": (
+        {"validation_data": (np.zeros((2, 6)), [0, 1])},
+        "resume: expected validation_data as in .*c, none, got some",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_another_fit_is_refused(data, tmp_path, name):
+    options, message = REFUSED[name]
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
+    model, before = fastbn.BatchNormMLP(SIZES), (tmp_path / "c").read_bytes()
+    state = pickle.dumps(model)
+    with pytest.raises(ValueError, match=f"^{message}") as caught:
+        fit(model, data, tmp_path / "c", resume=True, **options)
+    assert caught.type is ValueError
+    assert pickle.dumps(model) == state
+    assert (tmp_path / "c").read_bytes() == before
+
+
+def test_other_data_and_another_model_are_refused(data, tmp_path):
+    x, y = data
+    path = tmp_path / "c"
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, path, killed_at=20)
+    for others in ((x + 1, y), (x, (y + 1) % 4), (x[:-1], y[:-1])):
+        with pytest.raises(ValueError, match="^resume: expected (data|samples) as in"):
+            fit(fastbn.BatchNormMLP(SIZES), others, path, resume=True)
+    with pytest.raises(ValueError, match="^resume: expected the model's seed as in"):
+        fit(fastbn.BatchNormMLP(SIZES, seed=1), data, path, resume=True)
+    with pytest.raises(ValueError, match="resume: expected the model's layer_sizes as in"):
+        fit(fastbn.BatchNormMLP((6, 10, 4)), data, path, resume=True)
+
+
+def test_files_that_are_no_checkpoints(data, tmp_path):
+    model = fastbn.BatchNormMLP(SIZES)
+    model.save(tmp_path / "m")
+    state = pickle.dumps(model)
+    with pytest.raises(ValueError, match="^checkpoint: .*m is a model, and not of a fit"):
+        fit(model, data, tmp_path / "m", resume=True)
+    (tmp_path / "broken").write_bytes(b"\0" * 100)
+    with pytest.raises(fastbn.ModelFileError, match="broken"):
+        fit(model, data, tmp_path / "broken", resume=True)
+    with pytest.raises(IsADirectoryError, match="checkpoint: expected a file"):
+        fit(model, data, tmp_path)
+    with pytest.raises(FileNotFoundError, match="checkpoint: expected an existing folder"):
+        fit(model, data, tmp_path / "no" / "c")
+    with pytest.raises(ValueError, match="checkpoint: expected a path"):
+        fit(model, data, resume=True)
+    with pytest.raises(ValueError, match="checkpoint: expected a path"):
+        fit(model, data, checkpoint_every=5)
+    for wrong in (0, -1, 1.5, "5", True):
+        with pytest.raises((TypeError, ValueError), match="checkpoint_every: expected an integer"):
+            fit(model, data, tmp_path / "c", checkpoint_every=wrong)
+    assert pickle.dumps(model) == state
+    assert set(os.listdir(tmp_path)) == {"m", "broken"}
+
+
+def test_without_resume_a_fit_begins_anew(data, tmp_path):
+    path = tmp_path / "c"
+    first = fastbn.BatchNormMLP(SIZES)
+    expected = facts(first, fit(first, data, path))
+    second = fastbn.BatchNormMLP(SIZES)
+    assert_same(facts(second, fit(second, data, path)), expected)
+
+
+def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(data, tmp_path, monkeypatch):
+    path = tmp_path / "c"
+    model = fastbn.BatchNormMLP(SIZES)
+    sync, calls = os.fsync, []
+
+    def full_disk(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 5:  # two of each: the file and its folder
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        fit(model, data, path)
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["c"]
+    assert fastbn.BatchNormMLP.load(path).steps == 24
+    whole, part = (fastbn.BatchNormMLP(SIZES) for _ in range(2))
+    expected = facts(whole, fit(whole, data))
+    assert_same(facts(part, fit(part, data, path, resume=True)), expected)
+
+
+def test_ctrl_c_writes_where_the_fit_can_go_on(data, tmp_path):
+    whole, part, rest = (fastbn.BatchNormMLP(SIZES) for _ in range(3))
+    expected = facts(whole, fit(whole, data, schedule=None))
+
+    def press(step):  # in the middle of an epoch
+        if step == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1e-3
+
+    path = tmp_path / "c"
+    history = fit(part, data, path, schedule=press, checkpoint_every=1000)
+    assert history.stop_reason == "interrupted"
+    assert 30 < part.steps < 72
+    assert fastbn.BatchNormMLP.load(path).steps == part.steps
+    history = fit(rest, data, path, schedule=lambda step: 1e-3, resume=True, checkpoint_every=1000)
+    assert_same(facts(rest, history), expected)
+
+
+TERM = """
+    import os, signal, sys
+    import numpy as np, fastbn
+    x = np.random.default_rng(0).standard_normal((97, 6)); y = (x[:, 0] > 0).astype(int)
+    model = fastbn.BatchNormMLP((6, 9, 2))
+
+    def schedule(step):
+        if step == 30 and sys.argv[1] == "killed":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 1e-3
+
+    model.fit(x, y, epochs=6, batch_size=8, schedule=schedule, checkpoint="c", resume=True)
+    model.save(sys.argv[1])
+    print(model.steps)
+"""
+
+
+@pytest.mark.parametrize("calls", ["of some steps", "of one step"])
+def test_sigterm_writes_a_checkpoint_and_ends_the_process(tmp_path, calls):
+    code = textwrap.dedent(TERM)
+    if calls == "of one step":
+        one = "from fastbn import training; loop._Chunk.end = lambda self, steps: None"
+        code = f"{one}\n{code}"
+
+    def run(name):
+        return subprocess.run(
+            [sys.executable, "-c", code, name], cwd=tmp_path, capture_output=True, text=True
+        )
+
+    assert run("killed").returncode == -signal.SIGTERM
+    assert os.listdir(tmp_path) == ["c"]
+    steps = fastbn.BatchNormMLP.load(tmp_path / "c").steps
+    assert steps == 31 if calls == "of one step" else 30 < steps < 72
+    assert run("went_on").returncode == 0
+    (tmp_path / "c").unlink()
+    assert run("whole").returncode == 0
+    assert (tmp_path / "went_on").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_somebody_elses_handler_of_sigterm_stays(data, tmp_path):
+    heard = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    try:
+        terminate = [lambda *_: os.kill(os.getpid(), signal.SIGTERM)]
+        history = fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", callbacks=terminate)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert history.stop_reason == "epochs"
+    assert len(heard) == 6
+
+
+def test_a_fit_of_a_trained_model_goes_on_with_its_scaling(data, tmp_path):
+    x, y = data
+    warm, again = (fastbn.BatchNormMLP(SIZES, input_normalization="zscore") for _ in range(2))
+    for model in (warm, again):
+        model.partial_fit(10 * x + 5, y)
+    expected = facts(warm, fit(warm, data))
+    with pytest.raises(Killed):
+        fit(again, data, tmp_path / "c", killed_at=20, checkpoint_every=5)
+    fresh = fastbn.BatchNormMLP(SIZES, input_normalization="zscore")
+    assert_same(facts(fresh, fit(fresh, data, tmp_path / "c", resume=True)), expected)
+
+
+def test_other_validation_data_are_refused(data, tmp_path):
+    x, y = data
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", 20, validation_data=(x[:9], y[:9]))
+    model = fastbn.BatchNormMLP(SIZES)
+    with pytest.raises(
+        ValueError, match="^resume: expected validation_data as in .*c, got others: [^0-9]*$"
+    ):
+        fit(model, data, tmp_path / "c", resume=True, validation_data=(x[:9] + 1, y[:9]))
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"callbacks": [3]}, TypeError),
+        ({"progress": "maybe"}, ValueError),
+        ({"schedule": lambda step: -1.0}, ValueError),
+        ({"resume": "no"}, TypeError),
+        ({"on_divergence": "hide"}, ValueError),
+    ],
+)
+def test_a_refused_call_leaves_the_model_where_it_was(data, tmp_path, options, error):
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
+    model, before = fastbn.BatchNormMLP(SIZES), (tmp_path / "c").read_bytes()
+    state = pickle.dumps(model)
+    with pytest.raises(error):
+        model.fit(
+            *data, **{
+                "epochs": 6, "batch_size": 8, "progress": False, "schedule": lambda step: 0.1,
+                "checkpoint": tmp_path / "c", "resume": True, **options,
+            }
+        )  # fmt: skip
+    assert pickle.dumps(model) == state
+    assert (tmp_path / "c").read_bytes() == before
+
+
+def test_a_model_that_another_thread_trains_is_left_alone(data, tmp_path):
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
+    model = fastbn.BatchNormMLP(SIZES)
+    state = pickle.dumps(model)
+    release = held_by_another_thread(model)
+    with pytest.raises(RuntimeError, match="another thread"):
+        fit(model, data, tmp_path / "c", resume=True)
+    release()
+    assert pickle.dumps(model) == state
+
+
+def test_arguments_of_numpy_and_objects_that_cannot_be_copied(data, tmp_path):
+    lock = threading.Lock()
+
+    class Schedule:
+        def __init__(self):
+            self.lock = lock
+
+        def __call__(self, step):
+            return 0.01
+
+    rule = fastbn.EarlyStopping(np.int64(3), "loss", np.float32(0.5), np.True_)
+    options = {"schedule": Schedule(), "early_stopping": rule, "epochs": np.int32(3)}
+    history = fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", **options)
+    again = fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", resume=True, **options)
+    assert again == history
+
+
+def rewritten(path, change):
+    """Change a checkpoint's header and tensors, and write it again."""
+    tensors = load_file(path)
+    with safe_open(path, "numpy") as file:
+        header = json.loads(file.metadata()["fastbn"])
+    change(header, tensors)
+    save_file(tensors, path, {"fastbn": json.dumps(header)})
+
+
+def odd(name, value):
+    """Put a value into the header's fit."""
+    return lambda header, tensors: header["fit"].update({name: value})
+
+
+def odd_list(name, values, dtype=np.float64):
+    """Put a list into the tensors."""
+    return lambda header, tensors: tensors.update({f"fit.{name}": np.array(values, dtype)})
+
+
+CRAFTED = {
+    "not begun": odd("has_begun", False),
+    "begun and over": odd("is_over", True),
+    "reason": odd("stop_reason", "bored"),
+    "since": odd("since", -1),
+    "best": odd("best", None),
+    "best is none": odd("best", float("nan")),
+    "counts": odd("best_counts", {"steps": 3}),
+    "many counts": odd("best_counts", {"steps": 10**30, "input_is_fitted": True}),
+    "best without tensors": odd("best_counts", {"steps": 3, "input_is_fitted": True}),
+    "input not fitted": lambda header, tensors: header.update(input_is_fitted=False),
+    "target not fitted": lambda header, tensors: header.update(target_is_fitted=False),
+    "seconds": odd("seconds", "long"),
+    "no facts": odd("facts", None),
+    "no epochs": lambda header, tensors: header.update(epochs=0),
+    "losses": odd_list("losses", 0.5),
+    "more losses": odd_list("losses", [0.5] * 13),
+    "losses of float32": odd_list("losses", [0.5] * 4, np.float32),
+    "no losses": lambda header, tensors: tensors.pop("fit.losses"),
+    "infinite losses": odd_list("losses", [0.5, 0.5, np.inf, 0.5]),
+    "correct": odd_list("correct", [1, 2], np.int64),
+    "hits": odd_list("correct", [1, 2, 3, 9], np.int64),
+    "fewer hits": odd_list("correct", [1, 2, 3, -2], np.int64),
+    "epochs": odd_list("loss", [0.5] * 7),
+    "accuracy": odd_list("accuracy", []),
+    "validated": odd_list("val_loss", [0.5]),
+    "steps": odd_list("steps", [11], np.int64),
+    "negative steps": odd_list("steps", [-5], np.int64),
+    "tensor": odd_list("surprise", [1.0]),
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_crafted_checkpoints_are_refused(data, tmp_path, name):
+    path = tmp_path / "c"
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, path, killed_at=16, checkpoint_every=4)
+    rewritten(path, CRAFTED[name])
+    model = fastbn.BatchNormMLP(SIZES)
+    state = pickle.dumps(model)
+    with pytest.raises(fastbn.ModelFileError, match=f"^{path}: "):
+        fit(model, data, path, resume=True, checkpoint_every=4)
+    assert pickle.dumps(model) == state
+
+
+def test_a_signal_between_two_looks_is_not_missed(data, tmp_path, monkeypatch):
+    """It comes after the last callback of an epoch whose checkpoint is not due."""
+    note, pressed = loop.LastGood.note, []
+
+    def press(good, *, changed=False):
+        if changed and not pressed:
+            pressed.append(os.kill(os.getpid(), signal.SIGINT))
+        note(good, changed=changed)
+
+    monkeypatch.setattr(loop.LastGood, "note", press)
+    path = tmp_path / "c"
+    model = fastbn.BatchNormMLP(SIZES)
+    history = fit(model, data, path, checkpoint_every=1000, callbacks=[lambda *_: None])
+    monkeypatch.undo()
+    assert history.stop_reason == "interrupted"
+    whole, rest = (fastbn.BatchNormMLP(SIZES) for _ in range(2))
+    expected = facts(whole, fit(whole, data))
+    assert_same(facts(rest, fit(rest, data, path, resume=True, checkpoint_every=1000)), expected)
+
+
+def test_the_mode_of_a_file_stays(data, tmp_path):
+    path = tmp_path / "c"
+    fit(fastbn.BatchNormMLP(SIZES), data, path)
+    path.chmod(0o640)
+    fit(fastbn.BatchNormMLP(SIZES), data, path)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_notes_that_are_too_long_are_refused_at_once(data, tmp_path):
+    model = fastbn.BatchNormMLP(SIZES)
+    model.metadata["odd"] = object()
+    with pytest.raises(TypeError, match="^metadata: expected a dict of what JSON can hold"):
+        fit(model, data, tmp_path / "c")
+    assert model.steps == 0
+    model.metadata = {"notes": [[]] * 1_000_000}
+    much = "^metadata: expected a header of JSON that takes some [0-9,]+ bytes in memory at most"
+    with pytest.raises(ValueError, match=much):
+        model.save(tmp_path / "c")
+    with pytest.raises(ValueError, match=much):
+        fit(model, data, tmp_path / "c")
+    assert model.steps == 0
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("how", ["skip", "stop", "raise"])
+@pytest.mark.parametrize("bad", [3, 11, 12, 23])
+@pytest.mark.parametrize("every", [1, None])
+def test_a_kill_right_after_a_step_that_explodes(data, tmp_path, how, bad, every):
+    """Its parameters are finite, and no loss has been computed of them: they are not written."""
+
+    def train(path, killed_at=None):
+        def schedule(step):
+            if killed_at is not None and step > killed_at:
+                raise Killed
+            return 1e30 if step == bad else 0.02
+
+        model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
+        try:
+            history = fit(
+                model, data, path, schedule=schedule, on_divergence=how, checkpoint_every=every,
+                resume=True,
+            )  # fmt: skip
+        except fastbn.DivergenceError as error:
+            history = error.history
+        return facts(model, history)
+
+    expected = train(tmp_path / "whole")
+    with contextlib.suppress(Killed):
+        train(tmp_path / "parts", killed_at=bad)
+    found = train(tmp_path / "parts")
+    assert_same(found, expected)
+    assert found["counts"][0] == (71 if how == "skip" else bad)
+
+
+def test_notes_of_a_checkpoint_come_back(data, tmp_path):
+    model = fastbn.BatchNormMLP(SIZES)
+    model.metadata = {"who": "me"}
+    with pytest.raises(Killed):
+        fit(model, data, tmp_path / "c", killed_at=20)
+    again = fastbn.BatchNormMLP(SIZES)
+    fit(again, data, tmp_path / "c", resume=True)
+    assert again.metadata == {"who": "me"}
+    assert fastbn.BatchNormMLP.load(tmp_path / "c").metadata == {"who": "me"}
+
+
+@pytest.mark.parametrize("monitor", ["loss", "val_loss"])
+def test_the_last_checkpoint_is_of_the_best_epoch(data, tmp_path, monitor):
+    def schedule(step):  # from the third epoch on it becomes worse
+        return 0.01 if step < 24 else 30.0
+
+    options = {
+        "schedule": schedule, "early_stopping": fastbn.EarlyStopping(2, monitor),
+        "validation_data": (data[0][:50], data[1][:50]), "callbacks": [lambda *_: None],
+    }  # fmt: skip
+    plain, kept = (fastbn.BatchNormMLP(SIZES, optimizer="sgd") for _ in range(2))
+    expected = facts(plain, fit(plain, data, **options))
+    assert plain.steps < 48
+    assert_same(facts(kept, fit(kept, data, tmp_path / "c", **options)), expected)
+    assert np.array_equal(fastbn.BatchNormMLP.load(tmp_path / "c").params, plain.params)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("kills", [[30], [40], [53], [30, 40, 53]])
+@pytest.mark.parametrize("every", [None, 5])
+def test_the_best_epoch_before_a_kill_is_gone_back_to(data, tmp_path, optimizer, kills, every):
+    def train(path, killed_at=None):
+        def schedule(step):
+            if killed_at is not None and step >= killed_at:
+                raise Killed
+            return 0.01 if step < 24 else 30.0  # from the third epoch on it becomes worse
+
+        model = fastbn.BatchNormMLP(SIZES, optimizer=optimizer)
+        rule = fastbn.EarlyStopping(3, "loss")
+        history = fit(
+            model, data, path, schedule=schedule, early_stopping=rule, resume=True,
+            checkpoint_every=every,
+        )  # fmt: skip
+        return facts(model, history)
+
+    expected = train(tmp_path / "whole")
+    assert expected["measured"]["stop_reason"] == "early_stopping"
+    assert expected["counts"][0] == 24
+    for step in kills:
+        with pytest.raises(Killed):
+            train(tmp_path / "parts", step)
+    assert_same(train(tmp_path / "parts"), expected)
+
+
+def test_steps_that_were_skipped_before_a_kill_are_not_forgotten(data, tmp_path):
+    def train(path, killed_at=None):
+        def schedule(step):
+            if killed_at is not None and step >= killed_at:
+                raise Killed
+            return 1e30 if step in (3, 28) else 0.02
+
+        model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
+        history = fit(
+            model, data, path, schedule=schedule, on_divergence="skip", resume=True,
+            checkpoint_every=5,
+        )  # fmt: skip
+        return facts(model, history)
+
+    expected = train(tmp_path / "whole")
+    assert expected["measured"]["skipped"] == [4, 29]
+    for step in (20, 33, 50):
+        with pytest.raises(Killed):
+            train(tmp_path / "parts", step)
+    assert_same(train(tmp_path / "parts"), expected)
+
+
+def test_other_weights_and_targets_are_refused(data, tmp_path):
+    x, _ = data
+    weight, y = np.linspace(0.5, 2, 97), x[:, :4] * 2
+
+    def train(y, weight, **options):
+        model = fastbn.BatchNormMLP(SIZES, loss="squared_error")
+        fit(model, (x, y), tmp_path / "c", sample_weight=weight, **options)
+
+    with pytest.raises(Killed):
+        train(y, weight, killed_at=20)
+    other = y.copy()
+    other[-1, -1] += 1
+    for changed in ((other, weight), (y, weight[::-1]), (y, None)):
+        with pytest.raises(ValueError, match="^resume: expected data as in"):
+            train(*changed, resume=True)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (50, 3), (96, 5)])
+def test_one_other_number_is_refused(data, tmp_path, place):
+    x, y = data
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
+    other = x.copy()
+    other[place] += 1
+    with pytest.raises(ValueError, match="^resume: expected data as in"):
+        fit(fastbn.BatchNormMLP(SIZES), (other, y), tmp_path / "c", resume=True)
+
+
+@pytest.mark.parametrize("name", ["best.layers.0.weight", "best.optimizer.v.layers.1.beta"])
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_numbers_of_the_best_epoch_are_checked(data, tmp_path, name, odd):
+    path, rule = tmp_path / "c", fastbn.EarlyStopping(9, "loss")
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, path, killed_at=30, early_stopping=rule)
+    rewritten(path, lambda header, tensors: tensors[name].reshape(-1).__setitem__(0, odd))
+    with pytest.raises(fastbn.ModelFileError, match=f"{name}: expected finite numbers"):
+        fit(fastbn.BatchNormMLP(SIZES), data, path, resume=True, early_stopping=rule)
+
+
+def test_ctrl_c_in_the_middle_of_an_epoch(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: None)  # a step a call
+    whole, part, rest = (fastbn.BatchNormMLP(SIZES) for _ in range(3))
+    expected = facts(whole, fit(whole, data, schedule=None))
+    pressed = []
+
+    def press(step):  # which is asked once more when the epoch is noted
+        if step == 30 and not pressed:
+            pressed.append(step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1e-3
+
+    path, options = tmp_path / "c", {"checkpoint_every": 1000}
+    assert fit(part, data, path, schedule=press, **options).stop_reason == "interrupted"
+    assert part.steps == fastbn.BatchNormMLP.load(path).steps == 31
+    history = fit(rest, data, path, schedule=lambda step: 1e-3, resume=True, **options)
+    assert_same(facts(rest, history), expected)
+
+
+def marginal(optimizer, batch_norm):
+    """A net and data of which one minibatch has no loss after an update that others still have."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (40, 6)).astype(np.float32)
+    x[24:32] *= 1e3
+    model = fastbn.BatchNormMLP(SIZES, seed=3, optimizer=optimizer, batch_norm=batch_norm)
+    return model, (x, np.arange(40) % SIZES[-1])
+
+
+def outcome(model, data, path, lr, **options):
+    """Train with one large rate; return what came of it, and the model."""
+    options = {
+        "epochs": 2, "batch_size": 8, "shuffle": False, "progress": False, "checkpoint": path,
+        "schedule": lambda step: lr if step == 2 else 1e-6, **options,
+    }  # fmt: skip
+    try:
+        history = model.fit(*data, **options)
+    except fastbn.DivergenceError as error:
+        return (error.step, error.layer), model
+    return (history.skipped, history.stop_reason), model
+
+
+@pytest.mark.parametrize("how", ["skip", "stop", "raise"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_a_checkpoint_changes_nothing_of_who_is_to_blame(tmp_path, how, optimizer, batch_norm):
+    said = set()
+    for power in range(8, 38):
+        found = [
+            outcome(
+                *marginal(optimizer, batch_norm), path, 10.0**power, on_divergence=how,
+                checkpoint_every=path and 1,
+            )
+            for path in (None, tmp_path / "c")
+        ]  # fmt: skip
+        assert found[0][0] == found[1][0]
+        assert np.array_equal(found[0][1].params, found[1][1].params)
+        said.add(str(found[0][0]))
+    assert len(said) > 1
+
+
+@pytest.mark.parametrize("how", ["skip", "stop", "raise"])
+def test_ctrl_c_before_a_minibatch_without_a_loss(tmp_path, how):
+    pressed = []
+
+    def press(step):
+        if step == 2 and not pressed:
+            pressed.append(step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1e12 if step == 2 else 1e-6
+
+    path, options = tmp_path / "c", {"on_divergence": how, "resume": True}
+    (model, data), (whole, _) = marginal("sgd", False), marginal("sgd", False)
+    expected = outcome(whole, data, tmp_path / "whole", 1e12, **options)[0]
+    said, model = outcome(model, data, path, 1e12, schedule=press, **options)
+    assert model.is_finite()
+    if said[1] == "interrupted":
+        model, _ = marginal("sgd", False)
+        said, model = outcome(model, data, path, 1e12, **options)
+    assert said == expected
+    assert np.array_equal(model.params, whole.params)
+
+
+@pytest.mark.parametrize("how", ["stop", "raise", "skip"])
+def test_ctrl_c_finds_moments_that_are_infinite(tmp_path, how):
+    """They are not looked for before the end of an epoch otherwise, but by "skip"."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-1, 1, (800, 6)).astype(np.float32), np.eye(4)[np.arange(800) % 4]
+    x[8:16] *= 1e3
+    y[8:16] *= 1e19
+    model = fastbn.BatchNormMLP(SIZES, batch_norm=False, loss="squared_error")
+    pressed = []
+
+    def press(step):
+        if step == 20 and not pressed:
+            pressed.append(step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1e-6
+
+    said, _ = outcome(model, (x, y), tmp_path / "c", 0, schedule=press, on_divergence=how)
+    assert said == {
+        "stop": ([], "diverged"), "raise": (2, "layers.0"), "skip": ([2], "interrupted")
+    }[how]  # fmt: skip
+    assert model.is_finite()
+    if how != "raise":
+        assert np.isfinite(fastbn.BatchNormMLP.load(tmp_path / "c").evaluate(x, y)).all()
+
+
+def test_a_checkpoint_waits_for_a_minibatch_that_has_a_loss(data, tmp_path):
+    """The first minibatch of an epoch never has one."""
+    x, y = data[0].astype(np.float32), data[1]
+    x[:8] = 1e38
+    path = tmp_path / "c"
+
+    def train(path, killed_at=None):
+        model = fastbn.BatchNormMLP(SIZES)
+        return model, fit(
+            model, (x, y), path, killed_at=killed_at, shuffle=False, on_divergence="skip",
+            resume=True,
+        )  # fmt: skip
+
+    with pytest.raises(Killed):
+        train(path, 40)
+    assert fastbn.BatchNormMLP.load(path).steps == 3 * 11  # of twelve
+    assert_same(facts(*train(path)), facts(*train(tmp_path / "whole")))
+
+
+def test_notes_have_to_fit_the_model_alone(data, tmp_path):
+    """A checkpoint with the best state is twice as large, and so may its header be."""
+    model = fastbn.BatchNormMLP((6, 4000, 4))
+    model.metadata = {"notes": list(range(22_000))}
+    much = "^metadata: expected a header of JSON that takes some [0-9,]+ bytes in memory at most"
+    with pytest.raises(ValueError, match=much):
+        fit(model, data, tmp_path / "c", early_stopping=fastbn.EarlyStopping(3, "loss"))
+    assert model.steps == 0
+    assert os.listdir(tmp_path) == []

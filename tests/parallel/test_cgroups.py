@@ -1,0 +1,123 @@
+"""Quotas of Linux control groups, of both versions, in trees of files like the system's."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastbn.parallel.cgroups import smallest_quota
+
+# Lines of /proc/self/cgroup.
+V2 = "0::/user.slice/job.scope\n"
+V1 = "12:memory:/elsewhere\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n"
+
+# Of /proc/self/mountinfo, with the folders where systems mount control groups, and others.
+MOUNTS = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+31 23 0:28 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755
+32 31 0:29 / /sys/fs/cgroup rw shared:4 master:1 - cgroup2 cgroup2 rw,nsdelegate
+33 31 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+34 31 0:31 /docker/abc /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+35 31 0:32 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct
+36 31 0:33 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset
+"""
+
+TREES = {
+    "nothing": ({}, None),
+    "version 2, the root of a container": ({"cpu.max": "150000 100000\n"}, 1.5),
+    "version 2 without a quota": ({"cpu.max": "max 100000\n"}, None),
+    "version 2, this group": ({"proc": V2, "user.slice/job.scope/cpu.max": "250000 100000"}, 2.5),
+    "version 2, a group above": (
+        {
+            "proc": V2,
+            "user.slice/job.scope/cpu.max": "max 100000",
+            "user.slice/cpu.max": "300000 100000",
+        },
+        3.0,
+    ),
+    "version 2, the smallest": (
+        {
+            "proc": V2,
+            "user.slice/job.scope/cpu.max": "400000 100000",
+            "user.slice/cpu.max": "50000 100000",
+            "cpu.max": "200000 100000",
+        },
+        0.5,
+    ),
+    "version 2, other groups": ({"proc": V2, "user.slice/other/cpu.max": "100000 100000"}, None),
+    "version 1, the root of a container": (
+        {"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"},
+        2.0,
+    ),
+    "version 1 without a quota": (
+        {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+        None,
+    ),
+    "version 1, this group and the one above": (
+        {
+            "proc": V1,
+            "cpu,cpuacct/docker/abc/cpu.cfs_quota_us": "75000",
+            "cpu,cpuacct/docker/abc/cpu.cfs_period_us": "50000",
+            "cpu,cpuacct/docker/cpu.cfs_quota_us": "-1",
+            "cpu,cpuacct/docker/cpu.cfs_period_us": "100000",
+        },
+        1.5,
+    ),
+    "version 1, a group above": (
+        {
+            "proc": V1,
+            "cpu/docker/abc/cpu.cfs_quota_us": "400000",
+            "cpu/docker/abc/cpu.cfs_period_us": "100000",
+            "cpu/docker/cpu.cfs_quota_us": "100000",
+            "cpu/docker/cpu.cfs_period_us": "100000",
+        },
+        1.0,
+    ),
+    "version 1, named as the host sees it": (
+        {"proc": V1, "cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "200000"},
+        0.5,
+    ),
+    "both versions": (
+        {
+            "proc": V1 + "0::/docker/abc\n",
+            "unified/docker/abc/cgroup.procs": "1",
+            "cpu/docker/abc/cpu.cfs_quota_us": "300000",
+            "cpu/docker/abc/cpu.cfs_period_us": "100000",
+        },
+        3.0,
+    ),
+    "both versions, processors by version 2": (
+        {"proc": "0::/a\n3:memory:/b\n", "unified/a/cpu.max": "100000 100000"},
+        1.0,
+    ),
+    "version 1 elsewhere": (
+        {
+            "proc": V1,
+            "mounts": "9 1 0:9 / /cgroup/cpu rw - cgroup none rw,cpuset,cpu\n",
+            "/cgroup/cpu/docker/abc/cpu.cfs_quota_us": "300000",
+            "/cgroup/cpu/docker/abc/cpu.cfs_period_us": "200000",
+            "cpu/cpu.cfs_quota_us": "100000",
+            "cpu/cpu.cfs_period_us": "100000",
+        },
+        1.5,
+    ),
+    "version 2 elsewhere": (
+        {"mounts": "9 1 0:9 / /my\\040groups rw - cgroup2 x rw\n", "/my groups/cpu.max": "2 1"},
+        2.0,
+    ),
+    "mounts that are malformed": ({"mounts": "cgroup2\n1 - cgroup2 x rw", "cpu.max": "1 1"}, None),
+    "a group out of sight": ({"proc": "0::/../job\n", "cpu.max": "200000 100000"}, 2.0),
+    "what is malformed": (
+        {"proc": "nonsense\n", "cpu.max": "1 0", "cpu/cpu.cfs_quota_us": "much"},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "expected"), TREES.values(), ids=TREES)
+def test_quotas(tmp_path, files, expected):
+    places = {"proc": "/proc/self/cgroup", "mounts": "/proc/self/mountinfo"}
+    for name, text in ({"mounts": MOUNTS} | files).items():
+        path = tmp_path / places.get(name, f"/sys/fs/cgroup/{name}" if name[0] != "/" else name)[1:]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert smallest_quota(tmp_path) == expected

@@ -1,0 +1,125 @@
+"""The scripts for those who look into compiled kernels."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cases import JIT_DISABLED
+
+import fastbn
+
+pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+
+SCRIPTS = pathlib.Path(__file__).resolve().parents[2] / "scripts"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_assembly_of_a_kernel(monkeypatch, capfd):
+    """A loop that vectorizes: the compiler says so, and its instructions are counted."""
+    assembly = load("assembly")
+    assembly.main([])
+    listed = capfd.readouterr().out.split()
+    assert {"optimizers.adam", "gemm.multiply", "batchnorm.moments"} <= set(listed)
+    state = np.ones((4, 50), np.float32)
+    monkeypatch.setattr(assembly, "warm_up", lambda dtype: [fastbn.adam_step(*state, step=1)])
+    for kernel in assembly.kernels().values():
+        monkeypatch.setattr(kernel, "_cache", kernel._cache)  # put back after the test
+    assembly.main(["optimizers.adam"])
+    out, err = capfd.readouterr()
+    assert out.startswith("optimizers.adam(")
+    assert re.search(r"floating point: .*\d+ packed", out)
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert "vectorized loop (vectorization width" in err
+    with pytest.raises(SystemExit, match="KERNEL is a name"):
+        assembly.main(["adam"])
+
+
+def test_instructions_are_counted_by_their_registers():
+    count = load("assembly").count
+    lines = [
+        "\tvfmadd213ps\t%zmm1, %zmm2, %zmm3",
+        "\tvaddss\t%xmm1, %xmm2, %xmm3",
+        "\tmovq\t%rax, 8",
+    ]
+    assert count("\n".join(lines)) == "1 packed zmm, 1 scalar xmm"
+    assert count("\tfmla\tv0.4s, v1.4s, v2.4s\n\tfadd\ts0, s1, s2") == "1 packed, 1 scalar"
+    assert count("\tret") == "none"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="perf is Linux's")
+def test_perf_is_told_the_names_of_kernels(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, numpy as np, fastbn\n"
+        "fastbn.batch_norm(np.ones((50, 7), np.float32))\n"
+        "print(sys.argv[1:])\n"
+    )
+    command = [sys.executable, str(SCRIPTS / "perf_map.py"), str(program), "--epochs", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['--epochs', '3']"
+    path = pathlib.Path(re.search(r"functions in (\S+)", done.stderr)[1])
+    lines = [line.split(" ", 2) for line in path.read_text().splitlines()]
+    path.unlink()
+    addresses = [int(address, 16) for address, _, _ in lines]
+    assert addresses == sorted(addresses)
+    assert all(0 < int(size, 16) <= 1 << 16 for _, size, _ in lines)
+    names = {name for _, _, name in lines}
+    assert "fastbn.kernels.batchnorm_nc.batch_norm_forward_nc" in names
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.parametrize("data", ["iris", "diabetes"])
+def test_the_table_of_estimators(data):
+    """Three networks learn the same data about as well: classes, and numbers."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    tabular = load("tabular")
+    line = tabular.compare(data, *tabular.load(data, None), 2, 1)
+    cells = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert cells[0] == data
+    scores = [float(cell.split(" ±")[0]) for cell in cells[1::2]]
+    assert len(scores) == 3
+    assert min(scores) > (0.05 if data == "diabetes" else 0.88)
+    assert all(float(cell.removesuffix(" s")) > 0 for cell in cells[2::2])
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.parametrize("way", ["fit", "partial_fit"])
+@pytest.mark.parametrize("kind", ["two classes", "three classes", "three labels"])
+def test_the_table_of_rare_classes(monkeypatch, kind, way):
+    """Three networks learn a weighted rare class about as well."""
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    script = load("rare_classes")
+    monkeypatch.setattr(script, "EPOCHS", 4)
+    line = script.compare(kind, way, 0.05, 50, 1)
+    cells = [cell.strip() for cell in line.strip("| ").split("|")]
+    assert cells[:4] == [kind, way, "5%", "50"]
+    aucs = [float(cell) for cell in cells[4:7]]
+    assert min(aucs) > 0.85
+    assert float(cells[7]) == pytest.approx(aucs[0] - max(aucs[1:]), abs=0.0011)
+
+
+def test_the_table_of_pools():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    lines = load("torch_pools").compare(1, 3)
+    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines[2:]]
+    assert [tuple(row[:2]) for row in cells] == [
+        ("PyTorch alone", "PyTorch"),
+        ("PyTorch first", "PyTorch"),
+        ("PyTorch first", "accelerated"),
+        ("fastbn first", "PyTorch"),
+        ("fastbn first", "accelerated"),
+    ]
+    assert all(float(cell.replace(",", "")) > 0 for row in cells for cell in row[2:])
