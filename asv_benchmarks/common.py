@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,20 +15,25 @@ from numba.core.errors import NumbaError
 
 # asv forks a process for each benchmark from one that has imported this
 with contextlib.suppress(ImportError):
-    import fastbn._jit
-    import fastbn.model
+    from fastbn.model import BatchNormMLP  # noqa: F401
+
+# modules that have known, in turn, whether their process was forked
+FORKS = ["parallel.dispatch", "jit.compiler", "_jit"]
 
 DTYPES = ["float32", "float64"]
 THREADS = [1, 2]
 
 
-def find(path: str) -> Any:
-    """Return ``fastbn.<path>``; where this commit does not have it, the benchmark is skipped."""
-    module, _, name = f"fastbn.{path}".rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise NotImplementedError(f"fastbn.{path} is not in this commit") from None
+def find(*paths: str) -> Any:
+    """Return the first ``fastbn.<path>`` of this commit; the benchmark is skipped if there is none.
+
+    What has moved is found by its present path and its earlier ones.
+    """
+    for path in paths:
+        module, _, name = f"fastbn.{path}".rpartition(".")
+        with contextlib.suppress(ImportError, AttributeError):
+            return getattr(importlib.import_module(module), name)
+    raise NotImplementedError(f"fastbn.{paths[0]} is not in this commit")
 
 
 def limit_threads(count: int) -> None:
@@ -40,7 +46,10 @@ def limit_threads(count: int) -> None:
     numba.set_num_threads(count)
     os.environ["FASTBN_NUM_THREADS"] = str(count)
     # a forked child computes serially, in case its parent has threads: this one's has none
-    fastbn._jit._forked = False
+    for name in FORKS:
+        module = sys.modules.get(f"fastbn.{name}")
+        if hasattr(module, "_forked"):
+            vars(module)["_forked"] = False
 
 
 def call_first(*methods: Callable[[], None]) -> None:

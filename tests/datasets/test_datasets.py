@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from test_idx import write_idx
+from idx_files import write_idx
 
 import fastbn
 from fastbn import DataFileError, datasets

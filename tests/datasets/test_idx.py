@@ -11,25 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from idx_files import CODES, idx_bytes, write_idx
 
 from fastbn import DataFileError
-from fastbn.datasets.idx import IDX_DTYPES, load_idx
-
-CODES = {dtype: code for code, dtype in IDX_DTYPES.items()}
-
-
-def idx_bytes(array):
-    """An IDX file, written from the format's description."""
-    array = np.asarray(array)
-    big_endian = array.dtype.newbyteorder(">") if array.dtype.itemsize > 1 else array.dtype
-    head = struct.pack(">HBB", 0, CODES[big_endian], array.ndim)
-    return head + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(big_endian).tobytes()
-
-
-def write_idx(path, array, *, compress=False):
-    data = idx_bytes(array)
-    path.write_bytes(gzip.compress(data) if compress else data)
-    return path
+from fastbn.datasets.idx import load_idx
 
 
 @given(

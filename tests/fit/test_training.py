@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastbn
-from fastbn.fit import progress
+from fastbn.fit import progress as progress_module
 from fastbn.fit.loop import minibatch_bounds
 
 SIZES = (6, 9, 4)
@@ -234,9 +234,9 @@ def test_a_fit_needs_no_stderr(data, monkeypatch, capsys, stream, progress):
     if stream == "closed":
         stderr.close()
     monkeypatch.setattr(sys, "stderr", stderr)
-    monkeypatch.setattr(progress, "_announced", False)
-    progress.announce_compiling()
-    assert progress._announced is (stream == "plain")
+    monkeypatch.setattr(progress_module, "_announced", False)
+    progress_module.announce_compiling()
+    assert progress_module._announced is (stream == "plain")
     if stream == "plain" and progress is True:
         pytest.importorskip("rich", reason="the progress bar needs rich")
     assert fit(data, progress=progress).epochs == 4
@@ -279,8 +279,8 @@ BROKEN = {
 def test_a_stderr_that_fails_does_not_end_a_fit(data, monkeypatch, stream):
     pytest.importorskip("rich", reason="the progress bar needs rich")
     monkeypatch.setattr(sys, "stderr", BROKEN[stream]())
-    monkeypatch.setattr(progress, "_announced", False)
-    progress.announce_compiling()
+    monkeypatch.setattr(progress_module, "_announced", False)
+    progress_module.announce_compiling()
     assert fit(data, progress=True).epochs == 4
 
 

@@ -172,8 +172,8 @@ def test_stamps_do_not_depend_on_what_is_imported(tmp_path):
 def test_a_change_elsewhere_leaves_the_kernels(tmp_path):
     install(tmp_path)
     kernels, threads = stamps(tmp_path)
-    edit(tmp_path, "team_size.py", "MARGIN = 0.1", "MARGIN = 0.2")
-    edit(tmp_path, "model.py", "import", "import")
+    edit(tmp_path, "parallel/team_size.py", "MARGIN = 0.1", "MARGIN = 0.2")
+    edit(tmp_path, "model/model.py", "import", "import")
     changed = stamps(tmp_path)
     assert changed[0] == kernels
     assert changed[1] != threads, "it has a kernel of its own"

@@ -442,7 +442,7 @@ def test_a_fork_waits_for_a_thread_that_compiles():
 UNLOCKED_IMPORTS = """
     import sys
     import numpy as np
-    import fastbn.model
+    import fastbn.model.model
     from numba.core.compiler_lock import global_compiler_lock
 
     class Finder:

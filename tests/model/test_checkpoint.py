@@ -295,7 +295,7 @@ TERM = """
 def test_sigterm_writes_a_checkpoint_and_ends_the_process(tmp_path, calls):
     code = textwrap.dedent(TERM)
     if calls == "of one step":
-        one = "from fastbn import training; loop._Chunk.end = lambda self, steps: None"
+        one = "from fastbn.fit import loop; loop._Chunk.end = lambda self, steps: None"
         code = f"{one}\n{code}"
 
     def run(name):

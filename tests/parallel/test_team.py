@@ -515,7 +515,7 @@ def test_steps_count_when_ctrl_c_comes_at_the_end_of_a_call(rng, monkeypatch):
     run_team = team.run_team
     net = fastbn.BatchNormMLP((3, 2))
     x, y = rng.standard_normal((8, 3)), np.arange(8) % 2
-    monkeypatch.setattr(fastbn.model, "run_team", interrupted)
+    monkeypatch.setattr(fastbn.model.model, "run_team", interrupted)
     with pytest.raises(KeyboardInterrupt):
         net.partial_fit(x, y, batch_size=4)
     assert net.steps == 2
@@ -523,7 +523,7 @@ def test_steps_count_when_ctrl_c_comes_at_the_end_of_a_call(rng, monkeypatch):
     def never(function, size, arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fastbn.model, "run_team", never)
+    monkeypatch.setattr(fastbn.model.model, "run_team", never)
     with pytest.raises(KeyboardInterrupt):
         net.partial_fit(x, y, batch_size=4)
     assert net.steps == 2
