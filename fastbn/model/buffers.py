@@ -167,7 +167,7 @@ class Layout:
         return others > 0 and enough and others * rows * inputs <= units * (rows + inputs)
 
     def barriers(self, rows: int) -> int:
-        """Barriers of a training step of two threads (kernels/network.py)."""
+        """Barriers of a training step of two threads (kernels/train_step.py)."""
         return 2 * len(self.table) + (1 if self.keeps_rows(rows, 2) else 4)
 
     def gemm_flops(self, rows: int) -> float:

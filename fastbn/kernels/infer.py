@@ -1,0 +1,79 @@
+"""The logits of many samples, with the running statistics, in one call."""
+
+from __future__ import annotations
+
+from fastbn.jit.compiler import njit_strict
+from fastbn.jit.intrinsics import flush_denormals, restore_denormals, strided, view
+from fastbn.kernels.activations import bias_activation_forward_cn
+from fastbn.kernels.batchnorm import batch_norm_inference_cn
+from fastbn.kernels.curves import NONE, curve_forward
+from fastbn.kernels.gemm import multiply, pack_rows, panel_width
+from fastbn.kernels.input_products import multiply_data
+from fastbn.kernels.network_arrays import (
+    BETA,
+    GAMMA,
+    N_IN,
+    N_OUT,
+    NORMALIZED,
+    UNIT,
+    as_batch,
+    features,
+    layer_slope,
+    matrix,
+    tensor,
+    units,
+    whole,
+)
+from fastbn.parallel.team import alone_in, share
+
+
+@njit_strict
+def infer_logits(
+    network,
+    recipe,
+    work,  # of this member alone
+    samples,  # labels and weights are not looked at
+    rows,  # samples at a time
+    member,
+    logits,  # out (N, classes)
+):
+    """Logits of this member's share of the samples, with the running statistics."""
+    mode = flush_denormals()
+    layers = network.layers
+    one = alone_in(member)
+    first_part, last_part = share(whole(samples.x.shape[0], rows), member)
+    for part in range(first_part, last_part):
+        first = part * rows
+        count = min(rows, samples.x.shape[0] - first)
+        width = panel_width(work.z)
+        padded = whole(count, width) * width
+        for r in range(count):
+            work.labels[r] = first + r
+        multiply_data(network, work, samples, work.labels[:count], False, one)
+        for index in range(layers.shape[0]):
+            layer = layers[index]
+            z = units(work.z, layer, count)
+            a = view(work.a, 0, z.shape)
+            beta = tensor(network.params, layer, BETA)
+            slope = layer_slope(network, recipe, index)
+            if index > 0:
+                panels = work.a_panels[layers[index - 1][UNIT] * padded :]
+                weight = strided(matrix(network.params, layer))
+                multiply(weight, panels, layer[N_IN], z, 0, layer[N_OUT])
+            if layer[NORMALIZED]:
+                batch_norm_inference_cn(
+                    as_batch(z), features(network.running_mean, layer),
+                    features(network.running_var, layer), tensor(network.params, layer, GAMMA),
+                    beta, recipe.eps, slope, 0, layer[N_OUT], as_batch(a),
+                )  # fmt: skip
+            else:
+                bias_activation_forward_cn(z, beta, slope, 0, layer[N_OUT], a)
+            if index < layers.shape[0] - 1:
+                if recipe.curve != NONE:
+                    curve_forward(recipe.curve, view(a, 0, (a.size,)))
+                pack_rows(a, work.a_panels[layer[UNIT] * padded :], 0, layer[N_OUT])
+        result = view(work.a, 0, (layers[-1][N_OUT], count))
+        for i in range(count):
+            for k in range(result.shape[0]):
+                logits[first + i, k] = result[k, i]
+    restore_denormals(mode)

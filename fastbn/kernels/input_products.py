@@ -1,0 +1,100 @@
+"""Products of the first layer, whose right operand is the data: gathered, scaled, multiplied."""
+
+from __future__ import annotations
+
+from fastbn.jit.compiler import njit, njit_inlined
+from fastbn.jit.intrinsics import TILE_ROWS, mark, strided, view
+from fastbn.kernels.gemm import DEPTH, multiply_panel, pack_columns, panel_width
+from fastbn.kernels.network_arrays import (
+    GATHER,
+    GATHER_AGAIN,
+    N_IN,
+    N_OUT,
+    PRODUCT,
+    WEIGHT_GRADIENT,
+    matrix,
+    units,
+    whole,
+)
+from fastbn.kernels.preprocessing import gather_panels, gather_rows
+from fastbn.parallel.team import share
+
+
+@njit_inlined
+def share_tasks(rows, columns, width, kept, member):
+    """Cut a product of the data into tasks, a group of rows by a panel of columns each.
+
+    A member that keeps its rows does them for all panels. Otherwise it does some panels, and rows
+    are cut only where there are few. The result is this member's first and last task, and how many
+    groups the rows are cut into.
+    """
+    panels = whole(columns, width)
+    tiles = whole(rows, TILE_ROWS)
+    groups = 1 if panels % member.size == 0 else min(tiles, 1 + 4 * member.size // panels)
+    first, last = share(panels * groups, member)
+    return (0, panels, 1) if kept else (first, last, groups)
+
+
+@njit
+def task_place(task, groups, rows, kept, member):
+    """Panel, first row and last row of a task of `share_tasks`."""
+    tiles = whole(rows, TILE_ROWS)
+    part, parts = (member.rank, member.size) if kept else (task % groups, groups)
+    first, last = tiles * part // parts, tiles * (part + 1) // parts
+    return task // groups, first * TILE_ROWS, min(last * TILE_ROWS, rows)
+
+
+@njit_inlined
+def multiply_data(network, work, samples, order, kept, member):
+    """z of the first layer: its weight times the minibatch transposed.
+
+    A panel of samples is gathered, scaled, transposed and used while it is in cache.
+    """
+    layer = network.layers[0]
+    rows, inputs = order.size, layer[N_IN]
+    width = panel_width(work.z)
+    z = units(work.z, layer, rows)
+    weight = strided(matrix(network.params, layer))
+    gathered = work.x[member.rank, : width * inputs]
+    panel = work.x[member.rank, width * inputs : 2 * width * inputs]
+    present = -1
+    first, last, groups = share_tasks(layer[N_OUT], rows, width, kept, member)
+    for task in range(first, last):
+        p, i, stop = task_place(task, groups, layer[N_OUT], kept, member)
+        j = p * width
+        count = min(width, rows - j)
+        if p != present:
+            x = view(gathered, 0, (count, inputs))
+            gather_rows(samples.x, order, j, j + count, samples.center, samples.scale, x)
+            pack_columns(x, panel, 0, count)
+            present = p
+            mark(member.log, GATHER)
+        for k in range(0, inputs, DEPTH):
+            part, add = min(DEPTH, inputs - k), 1 if k > 0 else 0
+            multiply_panel(weight, k, part, panel, k * width, z, i, stop, j, add)
+        mark(member.log, PRODUCT)
+
+
+@njit_inlined
+def multiply_by_data(network, work, samples, order, kept, member):
+    """Gradient of the first layer's weight: dz times the minibatch, gathered once more."""
+    layer = network.layers[0]
+    rows, inputs = order.size, layer[N_IN]
+    width = panel_width(work.z)
+    dz = strided(view(work.dz, 0, (layer[N_OUT], rows)))
+    dweight = matrix(network.grads, layer)
+    first, last, groups = share_tasks(layer[N_OUT], inputs, width, kept, member)
+    panels = work.x[member.rank]
+    j_first = first // groups * width
+    j_last = min(((last - 1) // groups + 1) * width, inputs)
+    for k in range(0, rows if first < last else 0, DEPTH):
+        part, add = min(DEPTH, rows - k), 1 if k > 0 else 0
+        gather_panels(
+            samples.x, order, k, k + part, samples.center, samples.scale, j_first, j_last, panels
+        )
+        mark(member.log, GATHER_AGAIN)
+        for task in range(first, last):
+            p, i, stop = task_place(task, groups, layer[N_OUT], kept, member)
+            start = (p * width - j_first) * part
+            multiply_panel(dz, k, part, panels, start, dweight, i, stop, p * width, add)
+        mark(member.log, WEIGHT_GRADIENT)

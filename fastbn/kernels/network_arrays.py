@@ -1,0 +1,157 @@
+"""What a training step works on: named tuples, the layer table's columns, views of its tensors.
+
+Parameters, gradients and both moments are four flat buffers, and a table says where each layer's
+tensors lie in them. Activations are feature-major, (units, rows of the minibatch).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastbn.jit.compiler import njit, njit_inlined
+from fastbn.jit.intrinsics import TILE_ROWS, view
+from fastbn.parallel.team import share
+
+# columns of the layer table
+N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
+
+
+# codes of the optimizers
+ADAM, ADAMW, SGD, RMSPROP = range(4)
+
+
+# codes of the losses
+SOFTMAX, SIGMOID, SQUARED_ERROR = range(3)
+
+
+# What a member has just done where it marks the time: kind + KINDS * layer.
+(
+    BEGIN, GATHER, PRODUCT, FORWARD, DROPOUT, PACK, LOSS, INPUT_GRADIENT, BACKWARD, PACK_GRADIENT,
+    GATHER_AGAIN, WEIGHT_GRADIENT, CLIP, UPDATE, WAIT, KINDS,
+) = range(16)  # fmt: skip
+
+
+class Network(NamedTuple):
+    """What a network is. A layer without batch norm keeps its bias where BETA points."""
+
+    layers: np.ndarray  # (layers, 8) int64: the columns above
+    params: np.ndarray  # (K,)
+    grads: np.ndarray  # (K,)
+    m: np.ndarray  # (K,)
+    v: np.ndarray  # (K,)
+    running_mean: np.ndarray  # (units,)
+    running_var: np.ndarray  # (units,)
+
+
+class Recipe(NamedTuple):
+    """How it is trained. `eps` and `slope` have the dtype of the parameters."""
+
+    eps: np.floating
+    slope: np.floating
+    curve: int  # of the hidden layers, behind LeakyReLU with slope 1
+    momentum: float
+    unbiased: bool  # running variances
+    weighted: bool  # statistics of the batch
+    exact: bool
+    dropout: float
+    seed: int  # of the dropout masks
+    loss: int
+    smoothing: float  # of the labels
+    optimizer: int
+    beta1: float
+    beta2: float
+    optimizer_eps: float
+    nesterov: bool
+    weight_decay: float
+    decay_vectors: bool  # gamma, beta and biases, as well as weights
+    max_norm: float
+    keeps_rows: bool  # whether a member's features of the first layer are its own all along
+    learns: bool  # or else a step only tells its loss
+
+
+class Workspace(NamedTuple):
+    """Scratch memory for minibatches of up to `rows` samples, all flat.
+
+    `padded` rows or units are rounded up to whole panels (kernels/gemm.py). Inference uses x,
+    labels, z, a and a_panels alone, and the rest may be empty.
+    """
+
+    x: np.ndarray  # (members, DEPTH * padded inputs) a member's part of the minibatch
+    labels: np.ndarray  # (rows,) int64
+    weight: np.ndarray  # (rows,)
+    z: np.ndarray  # (rows * units,) pre-activations of all layers
+    a: np.ndarray  # (rows * widest layer,) activations of one layer
+    a_panels: np.ndarray  # (padded rows * units,) activations of all layers, as right operands
+    at_panels: np.ndarray  # (rows * padded units,) their transposes
+    da: np.ndarray  # (rows * widest layer,)
+    dz: np.ndarray  # (rows * widest layer,)
+    dz_panels: np.ndarray  # (2, padded rows * widest layer)
+    loss: np.ndarray  # (3 * rows,)
+    mean: np.ndarray  # (units,)
+    var: np.ndarray  # (units,)
+    rstd: np.ndarray  # (units,)
+    partial: np.ndarray  # (parts,) float64: losses of PART_ROWS samples each
+    hits: np.ndarray  # (parts,) int64: their correctly classified ones
+
+
+class Samples(NamedTuple):
+    """The data, and the scaling that is applied when a minibatch is gathered."""
+
+    x: np.ndarray  # (N, inputs), of the parameters' dtype or bytes
+    labels: np.ndarray  # (N,) int64, or (0,) where the loss takes targets
+    targets: np.ndarray  # (N, outputs), or (0, outputs) where it takes labels
+    weight: np.ndarray  # (N,), or (0,) for equal weights
+    center: np.ndarray  # (inputs,)
+    scale: np.ndarray  # (inputs,)
+
+
+@njit_inlined
+def tensor(buffer, layer, column):
+    """View of a layer's vector (gamma, beta or bias) in a flat buffer."""
+    return view(buffer, layer[column], (layer[N_OUT],))
+
+
+@njit_inlined
+def matrix(buffer, layer):
+    """View (outputs, inputs) of a layer's weight in a flat buffer."""
+    return view(buffer, layer[WEIGHT], (layer[N_OUT], layer[N_IN]))
+
+
+@njit_inlined
+def units(buffer, layer, rows):
+    """View (outputs, rows) of a layer's activations in a flat buffer."""
+    return view(buffer, layer[UNIT] * rows, (layer[N_OUT], rows))
+
+
+@njit_inlined
+def features(buffer, layer):
+    """View (outputs,) of a layer's statistics in a flat buffer."""
+    return view(buffer, layer[UNIT], (layer[N_OUT],))
+
+
+@njit_inlined
+def as_batch(x):
+    """View (1, C, N) of a feature-major matrix: the shape that the batch norm kernels take."""
+    return view(x, 0, (1, x.shape[0], x.shape[1]))
+
+
+@njit_inlined
+def layer_slope(network, recipe, index):
+    """The activation's slope: the last layer has none, which is slope 1."""
+    one = network.params.dtype.type(1)
+    return one if index == network.layers.shape[0] - 1 else recipe.slope
+
+
+@njit
+def whole(n, size):
+    """Pieces of `size` that n takes, the last one perhaps smaller."""
+    return (n + size - 1) // size
+
+
+@njit
+def share_rows(n, member):
+    """Rows of n that are this member's: whole tiles, but for the last."""
+    first, last = share(whole(n, TILE_ROWS), member)
+    return first * TILE_ROWS, min(last * TILE_ROWS, n)
