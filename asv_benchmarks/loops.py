@@ -280,7 +280,7 @@ class Addresses(Benchmark):
             find(f"kernels.addresses.{name}") for name in ("train_at", "differentiate_at")
         )
         self.adam, part = find("kernels.tensors.adam_tensors"), find("kernels.optimizers.PART")
-        pool = find("parallel.openmp.NO_POOL", "_openmp.NO_POOL")
+        pool = find("_openmp.NO_POOL")
         rows, features = shape
         sizes = (rows, features, 1) if sample_major else (1, features, rows)
         arrays = [normal(*shape, dtype=dtype, seed=seed) for seed in range(6)]

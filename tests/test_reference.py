@@ -9,7 +9,7 @@ import pytest
 from cases import JIT_DISABLED
 
 from fastbn import reference as ref
-from fastbn import reference_mlp
+from fastbn.reference import mlp
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="the oracle is not compiled: nothing changes")
 
@@ -125,12 +125,12 @@ def test_gradients_of_a_whole_network(rng, dropped, normalized_output, curve):
     options = {"masks": masks if dropped else None}
 
     def loss():
-        logits, _ = reference_mlp.forward(params, x, slope=0.1, curve=curve, **options)
+        logits, _ = mlp.forward(params, x, slope=0.1, curve=curve, **options)
         return ref.softmax_cross_entropy(logits, labels, "CN")[0]
 
-    logits, caches = reference_mlp.forward(params, x, slope=0.1, curve=curve, **options)
+    logits, caches = mlp.forward(params, x, slope=0.1, curve=curve, **options)
     _, dlogits = ref.softmax_cross_entropy(logits, labels, "CN")
-    grads = reference_mlp.backward(params, caches, dlogits, **options)
+    grads = mlp.backward(params, caches, dlogits, **options)
     assert set(grads) == set(params)
     for name, gradient in grads.items():
         assert_gradient(gradient, numeric_gradient(loss, params[name]))

@@ -163,7 +163,7 @@ def _cpu_name() -> str | None:
 def _cache() -> Cache:
     from fastbn.jit.cache_files import untrusted
     from fastbn.jit.compiler import cache_folder
-    from fastbn.kernels.batchnorm import batch_norm_forward_cn
+    from fastbn.kernels.batchnorm_cn import batch_norm_forward_cn
 
     folder = cache_folder(batch_norm_forward_cn)  # all kernels share one folder
     if folder is None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from fastbn import reference_mlp
 from fastbn.experiments._result import Panel, Result
 from fastbn.experiments._runs import Setting, spread, train, verdict
 from fastbn.model import BatchNormMLP
+from fastbn.reference import mlp
 
 KINDS = {"batch norm": True, "no batch norm": False}
 HIDDEN, RATE = (128, 64, 32), 0.01
@@ -31,9 +31,7 @@ class Watch:
         params = {name: view.astype(np.float64) for name, view in model.named_parameters()}
         x = (self._x - model.scaling.center) * model.scaling.scale
         config = model.config
-        _, caches = reference_mlp.forward(
-            params, x, slope=config.slope, curve=config.curve, eps=config.eps
-        )
+        _, caches = mlp.forward(params, x, slope=config.slope, curve=config.curve, eps=config.eps)
         inputs = [cache["a_prev"] for cache in caches[1:]]
         self.means.append([a.mean(axis=1) for a in inputs])
         self.deviations.append([a.std(axis=1) for a in inputs])

@@ -26,7 +26,7 @@ from fastbn.functional._layout import (
     output_for,
 )
 from fastbn.jit.compiler import run
-from fastbn.kernels import batchnorm as cn
+from fastbn.kernels import batchnorm_cn as cn
 from fastbn.kernels import batchnorm_nc as nc
 from fastbn.kernels.reductions import SMALL
 

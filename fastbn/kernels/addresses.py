@@ -14,7 +14,7 @@ import numpy as np
 
 from fastbn.jit.compiler import njit, njit_allocating, njit_inlined
 from fastbn.jit.intrinsics import at_address, view
-from fastbn.kernels.batchnorm import (
+from fastbn.kernels.batchnorm_cn import (
     batch_norm_backward_cn,
     batch_norm_forward_cn,
     batch_norm_inference_cn,

@@ -16,7 +16,7 @@ from numba import prange
 
 from fastbn.jit.compiler import njit, njit_allocating, njit_inlined, njit_strict, parallel_twin
 from fastbn.jit.intrinsics import fence, multiply_add, scratch_like, stream_piece, view
-from fastbn.kernels.blocks import (
+from fastbn.kernels.batchnorm_nc_blocks import (
     affine_blocks,
     has_blocks,
     input_blocks,

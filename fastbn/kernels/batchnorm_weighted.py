@@ -20,7 +20,7 @@ import numpy as np
 from fastbn.jit.compiler import njit, njit_strict
 from fastbn.jit.intrinsics import multiply_add
 from fastbn.kernels.activations import affine_activation
-from fastbn.kernels.batchnorm import block_gradient_sums
+from fastbn.kernels.batchnorm_cn import block_gradient_sums
 from fastbn.kernels.reductions import BLOCK, SMALL
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from fastbn.jit.compiler import njit_strict
 from fastbn.jit.intrinsics import flush_denormals, restore_denormals, strided, view
 from fastbn.kernels.activations import bias_activation_forward_cn
-from fastbn.kernels.batchnorm import batch_norm_inference_cn
-from fastbn.kernels.curves import NONE, curve_forward
+from fastbn.kernels.batchnorm_cn import batch_norm_inference_cn
 from fastbn.kernels.gemm import multiply, pack_rows, panel_width
 from fastbn.kernels.input_products import multiply_data
 from fastbn.kernels.network_arrays import (
@@ -24,6 +23,7 @@ from fastbn.kernels.network_arrays import (
     units,
     whole,
 )
+from fastbn.kernels.saturating import NONE, curve_forward
 from fastbn.parallel.team import alone_in, share
 
 

@@ -18,7 +18,7 @@ from fastbn.kernels.activations import (
     dropout,
     dropout_key,
 )
-from fastbn.kernels.batchnorm import (
+from fastbn.kernels.batchnorm_cn import (
     batch_norm_backward_cn,
     batch_norm_forward_cn,
     update_running_statistics,
@@ -27,7 +27,6 @@ from fastbn.kernels.batchnorm_weighted import (
     weighted_batch_norm_backward_cn,
     weighted_batch_norm_forward_cn,
 )
-from fastbn.kernels.curves import NONE, curve_backward, curve_forward
 from fastbn.kernels.gemm import multiply, pack_columns, pack_rows, panel_width
 from fastbn.kernels.input_products import multiply_by_data, multiply_data
 from fastbn.kernels.minibatch_loss import gather_weights, loss_gradient
@@ -60,6 +59,7 @@ from fastbn.kernels.network_arrays import (
     whole,
 )
 from fastbn.kernels.reductions import is_finite, row_sum
+from fastbn.kernels.saturating import NONE, curve_backward, curve_forward
 from fastbn.kernels.update import update
 from fastbn.parallel.team import barrier, share
 

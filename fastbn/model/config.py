@@ -12,7 +12,7 @@ from fastbn.checks import choice, flag, integer, number, pair
 LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error")
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 ACTIVATIONS = ("leaky_relu", "relu", "identity", "tanh", "logistic")
-CURVES = (None, "tanh", "logistic")  # in the order of their codes (kernels/curves.py)
+CURVES = (None, "tanh", "logistic")  # in the order of their codes (kernels/saturating.py)
 INPUT_NORMALIZATIONS = (None, "zscore", "minmax")
 TARGET_NORMALIZATIONS = (None, "zscore")
 DTYPES = ("float32", "float64")

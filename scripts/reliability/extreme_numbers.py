@@ -15,7 +15,7 @@ from trial import Trial
 
 import fastbn
 from fastbn import reference as ref
-from fastbn import reference_mlp
+from fastbn.reference import mlp
 
 Array = np.ndarray
 Generator = np.random.Generator
@@ -371,12 +371,12 @@ class Step:
     ) -> list[Array]:
         """Loss, gradients and running statistics of the oracle."""
         config, weight = self.model.config, self.weight
-        logits, caches = reference_mlp.forward(
+        logits, caches = mlp.forward(
             params, x, slope=config.slope, curve=config.curve, eps=config.eps, masks=masks,
             sample_weight=weight,
         )  # fmt: skip
         loss, dlogits = ref.softmax_cross_entropy(logits, self.labels, "CN", weight)
-        grads = reference_mlp.backward(params, caches, dlogits, masks=masks)
+        grads = mlp.backward(params, caches, dlogits, masks=masks)
         self.sizes = self.gradient_sizes(params, caches, dlogits)
         result = [np.array([loss]), *(grads[name] for name, _ in self.model.named_parameters())]
         if config.batch_norm:
@@ -452,9 +452,7 @@ def fits(rng: Generator) -> str:
         for name, place in model.layout.statistics_places.items()
         for which in ("running_mean", "running_var")
     }
-    expected = reference_mlp.infer(
-        dict(model.named_parameters()), running, wide, slope=model.config.slope
-    )
+    expected = mlp.infer(dict(model.named_parameters()), running, wide, slope=model.config.slope)
     near("logits", logits.T, expected, 1e-5 * np.abs(expected).max())
     return "fits of scaled data finite"
 

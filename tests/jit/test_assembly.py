@@ -11,16 +11,16 @@ from cases import JIT_DISABLED
 
 from fastbn.kernels import (
     activations,
-    batchnorm,
+    batchnorm_cn,
     batchnorm_nc,
+    batchnorm_nc_blocks,
     batchnorm_weighted,
-    blocks,
-    curves,
     gemm,
     losses,
     optimizers,
     preprocessing,
     reductions,
+    saturating,
     tensors,
 )
 
@@ -64,7 +64,7 @@ def arrays(dtype):
     labels, weight = np.zeros(64, i8), np.ones(64, dtype)
     f64 = np.ones(8)
     flat = [np.ones(2000, dtype) for _ in range(4)]
-    bn, nc, bw = batchnorm, batchnorm_nc, batchnorm_weighted
+    bn, nc, bw = batchnorm_cn, batchnorm_nc, batchnorm_weighted
     fma, select = {"multiply", "add"}, {"multiply", "compare"}
     key = np.uint64(5)
     return [
@@ -89,9 +89,9 @@ def arrays(dtype):
             fma | select | {"stream"},
         ),
         (activations.dropout, (row, 0, 0.5, key), {"multiply"}),
-        (curves.curve_forward, (curves.TANH, row), {"multiply", "divide", "compare"}),
-        (curves.curve_forward, (curves.LOGISTIC, row), {"multiply", "divide"}),
-        (curves.curve_backward, (curves.TANH, row, s, s, s, row.copy()), fma | {"divide"}),
+        (saturating.curve_forward, (saturating.TANH, row), {"multiply", "divide", "compare"}),
+        (saturating.curve_forward, (saturating.LOGISTIC, row), {"multiply", "divide"}),
+        (saturating.curve_backward, (saturating.TANH, row, s, s, s, row.copy()), fma | {"divide"}),
         (bn.block_gradient_sums, (row, row.copy(), s, s, s, s, s), fma | select),
         (bn.row_gradient_input, (row, row.copy(), *[s] * 7, row.copy()), fma | select),
         (
@@ -129,15 +129,19 @@ def arrays(dtype):
             (row, row.copy(), *flat, s, row.copy(), row.copy(), row.copy()),
             fma | select | {"stream"},
         ),
-        (blocks.moments_blocks, (narrow, 0, 64, near, near.copy(), near.copy()), fma),
-        (blocks.affine_blocks, (narrow, 0, 64, *[near] * 3, s, narrow.copy()), fma | select),
+        (batchnorm_nc_blocks.moments_blocks, (narrow, 0, 64, near, near.copy(), near.copy()), fma),
         (
-            blocks.sums_blocks,
+            batchnorm_nc_blocks.affine_blocks,
+            (narrow, 0, 64, *[near] * 3, s, narrow.copy()),
+            fma | select,
+        ),
+        (
+            batchnorm_nc_blocks.sums_blocks,
             (narrow, narrow, 0, 64, *[near] * 4, s, near.copy(), near.copy()),
             fma | select,
         ),
         (
-            blocks.input_blocks,
+            batchnorm_nc_blocks.input_blocks,
             (narrow, narrow, 0, 64, *[near] * 4, s, near, near, narrow.copy()),
             fma | select,
         ),
@@ -305,8 +309,8 @@ def test_every_kernel_with_a_loop_is_read():
         "pack_columns",  # the loops of what is left over by transpose_tile
     }
     for module in (
-        activations, batchnorm, batchnorm_nc, batchnorm_weighted, blocks, gemm, losses,
-        optimizers, preprocessing, reductions, tensors,
+        activations, batchnorm_cn, batchnorm_nc, batchnorm_nc_blocks, batchnorm_weighted, gemm,
+        losses, optimizers, preprocessing, reductions, tensors,
     ):  # fmt: skip
         tree = ast.parse(pathlib.Path(module.__file__).read_text())
         for function in tree.body:

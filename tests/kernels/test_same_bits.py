@@ -16,13 +16,13 @@ import fastbn
 from fastbn.jit import compiler
 from fastbn.kernels import (
     activations,
-    batchnorm,
+    batchnorm_cn,
     batchnorm_nc,
     batchnorm_weighted,
-    curves,
     losses,
     optimizers,
     preprocessing,
+    saturating,
     streams,
     tensors,
 )
@@ -209,7 +209,7 @@ def elementwise(dtype):
         tensors.amsgrad(p, g, m, v, top, *steps, False, 0, p.size)
 
     def inference(x, y):
-        batchnorm.batch_norm_inference_cn(
+        batchnorm_cn.batch_norm_inference_cn(
             x[None, None], *[vector] * 4, 1e-5, t, 0, 1, y[None, None]
         )
 
@@ -223,20 +223,20 @@ def elementwise(dtype):
         "bias, backward": (3, lambda first, *a: gradient(*a)),
         "inference": (2, lambda first, *a: inference(*a)),
         "dropout": (1, lambda first, x: activations.dropout(x, first, 0.4, np.uint64(9))),
-        "tanh": (1, lambda first, a: curves.curve_forward(curves.TANH, a)),
-        "logistic": (1, lambda first, a: curves.curve_forward(curves.LOGISTIC, a)),
+        "tanh": (1, lambda first, a: saturating.curve_forward(saturating.TANH, a)),
+        "logistic": (1, lambda first, a: saturating.curve_forward(saturating.LOGISTIC, a)),
         "tanh, backward": (
-            2, lambda first, z, da: curves.curve_backward(curves.TANH, z, s, t, one, da)),
+            2, lambda first, z, da: saturating.curve_backward(saturating.TANH, z, s, t, one, da)),
         "sigmoid": (1, lambda first, z: losses.sigmoid(z)),
         "weighted": (4, lambda first, *a: batchnorm_weighted.weighted_row_gradient_input(
             *a[:3], s, t, one, s, t, one, s, a[3])),
         "stream": (2, lambda first, x, y: activations.stream_affine_activation(
             x, s, t, one, s, y)),
-        "stream, backward": (3, lambda first, dy, x, dx: batchnorm.stream_gradient_input(
+        "stream, backward": (3, lambda first, dy, x, dx: batchnorm_cn.stream_gradient_input(
             dy, x, s, t, one, s, t, one, s, dx)),
         "scaling": (4, lambda first, x, c, f, y: preprocessing.scale_rows(
             x[None], c, f, s, y[None])),
-        "running": (4, lambda first, mean, var, a, b: batchnorm.update_running_statistics(
+        "running": (4, lambda first, mean, var, a, b: batchnorm_cn.update_running_statistics(
             mean, var, 30, 0.1, True, a, b)),
         "adam": (4, lambda first, *a: adam(*a)),
         "amsgrad": (5, lambda first, *a: amsgrad(*a)),

@@ -8,8 +8,8 @@ from cases import JIT_DISABLED, assert_close, note_error
 
 import fastbn
 from fastbn import reference as ref
-from fastbn import reference_mlp
 from fastbn.parallel import team_size
+from fastbn.reference import mlp
 
 STEPS = 4 if JIT_DISABLED else 50
 SIZES = (5, 8, 7, 3)
@@ -66,7 +66,7 @@ class Oracle:
                 ref.dropout_mask((n, len(x)), config.dropout, config.seed, self.steps, i)
                 for i, n in enumerate(SIZES[1:-1])
             ]
-        logits, caches = reference_mlp.forward(
+        logits, caches = mlp.forward(
             self.params, x, slope=config.slope, curve=config.curve, eps=config.eps, masks=masks,
             sample_weight=weight if config.weighted else None,
         )  # fmt: skip
@@ -77,9 +77,7 @@ class Oracle:
             loss, dlogits = getattr(ref, config.loss)(
                 logits, labels, "CN", weight, config.label_smoothing
             )
-        grads = reference_mlp.backward(
-            self.params, caches, dlogits, gradient=config.gradient, masks=masks
-        )
+        grads = mlp.backward(self.params, caches, dlogits, gradient=config.gradient, masks=masks)
         self.running = [
             ref.update_running_statistics(
                 *running, c["mean"], c["var"], len(x), config.momentum, unbiased=config.unbiased
@@ -203,7 +201,7 @@ def test_hits_are_those_of_the_training_forward_pass(rng):
     x, labels = make_data(rng, 60)
     model = fastbn.BatchNormMLP(SIZES, dtype="float64")
     params = {name: view.copy() for name, view in model.named_parameters()}
-    logits, _ = reference_mlp.forward(params, x, slope=0.01)
+    logits, _ = mlp.forward(params, x, slope=0.01)
     samples = model.training_samples(x, labels, None)
     _, correct = model.run_steps(samples, np.arange(60), np.array([0, 60]), np.array([0.1]))
     assert correct[0] == (logits.argmax(axis=0) == labels).sum()
@@ -231,7 +229,7 @@ def test_inference_is_the_oracles(rng, variant):
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", **({"lr": 0.01} | variant))
     for _ in range(3):
         model.train_step(x, labels)
-    a = reference_mlp.infer(
+    a = mlp.infer(
         dict(model.named_parameters()),
         model.snapshot(),
         scaled(x, variant.get("input_normalization")),
@@ -274,7 +272,7 @@ def test_hits_of_several_outputs_are_samples_of_which_all_are_right(rng):
     x, targets = make_data(rng, 60, "sigmoid_cross_entropy")
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", loss="sigmoid_cross_entropy")
     params = {name: view.copy() for name, view in model.named_parameters()}
-    logits, _ = reference_mlp.forward(params, x, slope=0.01)
+    logits, _ = mlp.forward(params, x, slope=0.01)
     samples = model.training_samples(x, targets, None)
     _, correct = model.run_steps(samples, np.arange(60), np.array([0, 60]), np.array([0.1]))
     assert correct[0] == (targets == (logits > 0).T).all(axis=1).sum() > 0

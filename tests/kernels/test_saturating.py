@@ -7,7 +7,7 @@ import pytest
 from cases import DTYPES
 
 from fastbn import reference as ref
-from fastbn.kernels.curves import LOGISTIC, TANH, curve_backward, curve_forward
+from fastbn.kernels.saturating import LOGISTIC, TANH, curve_backward, curve_forward
 
 CURVES = [(TANH, "tanh"), (LOGISTIC, "logistic")]
 
