@@ -14,7 +14,8 @@ from fastbn.jit.compiler import njit
 from fastbn.jit.intrinsics import TILE_ROWS
 from fastbn.kernels.gemm import multiply, pack_columns, pack_rows
 from fastbn.kernels.streams import stream
-from fastbn.model.buffers import aligned_zeros, rounded_up
+from fastbn.model.buffers import aligned_zeros
+from fastbn.model.layout import rounded_up
 
 FLOAT = np.dtype(np.float32)
 

@@ -17,7 +17,8 @@ from fastbn.errors import ModelFileError
 from fastbn.files import model_file
 from fastbn.fit.history import STOP_REASONS, FitState, History
 from fastbn.fit.loop import Plan, minibatch_bounds
-from fastbn.model.inputs import Data, InputScaling
+from fastbn.model.inputs import Data
+from fastbn.model.scaling import InputScaling, TargetScaling
 from fastbn.model.state import (
     BEST,
     COUNTS,
@@ -30,7 +31,6 @@ from fastbn.model.state import (
     layout_of,
     read_state,
 )
-from fastbn.model.targets import TargetScaling
 
 INTEGERS = ("steps", "skipped")  # lists of the history; the others are of float
 LISTS = {

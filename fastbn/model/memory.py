@@ -9,8 +9,9 @@ import pathlib
 
 import numpy as np
 
-from fastbn.model.buffers import INFERENCE_ROWS, Layout, workspace_sizes
 from fastbn.model.config import ModelConfig
+from fastbn.model.layout import Layout
+from fastbn.model.workspaces import INFERENCE_ROWS, workspace_sizes
 
 # Of a row number in the order of an epoch, and of a label.
 INDEX = 8

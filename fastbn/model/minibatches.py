@@ -9,9 +9,8 @@ import numpy as np
 from fastbn.checks import as_array
 from fastbn.kernels.network import Samples
 from fastbn.model.config import ModelConfig
-from fastbn.model.inputs import InputScaling, TrainingSamples
-from fastbn.model.scaling import Scaling
-from fastbn.model.targets import TargetScaling
+from fastbn.model.inputs import TrainingSamples
+from fastbn.model.scaling import InputScaling, Scaling, TargetScaling
 
 
 def check_samples(

@@ -28,21 +28,16 @@ from fastbn.fit.loop import (
 )
 from fastbn.fit.schedules import Schedule
 from fastbn.kernels import network as kernels
-from fastbn.model.buffers import (
-    INFERENCE_ROWS,
-    Buffer,
-    Layout,
-    Workspaces,
-    aligned_zeros,
-    assign_all,
-)
+from fastbn.model.buffers import Buffer, aligned_zeros, assign_all
 from fastbn.model.checkpoint import CheckpointFile
 from fastbn.model.config import ARCHITECTURE, CURVES, LOSSES, OPTIMIZERS, ModelConfig
-from fastbn.model.inputs import Data, InputScaling, TrainingSamples, feature_matrix
+from fastbn.model.inputs import Data, TrainingSamples, feature_matrix
+from fastbn.model.layout import Layout
+from fastbn.model.measures import ROUNDINGS, moments
 from fastbn.model.memory import COMPARED_ROWS, peak_bytes
 from fastbn.model.minibatches import check_samples, minibatches
 from fastbn.model.nonfinite_layer import culprit
-from fastbn.model.scaling import ROUNDINGS, Scaling, moments
+from fastbn.model.scaling import InputScaling, Scaling, TargetScaling
 from fastbn.model.state import (
     MAX_COUNT,
     Header,
@@ -53,7 +48,8 @@ from fastbn.model.state import (
     read_state,
     state_views,
 )
-from fastbn.model.targets import TargetScaling, decisions, loss_and_score, to_probabilities, wanted
+from fastbn.model.targets import decisions, loss_and_score, to_probabilities, wanted
+from fastbn.model.workspaces import INFERENCE_ROWS, Workspaces
 from fastbn.parallel.team import run_team
 from fastbn.parallel.team_size import TrainingTeam, available_threads, team_size
 

@@ -1,133 +1,32 @@
-"""Scaling of columns by what training data measured, in float64."""
+"""Scaling of inputs and targets by what training data measured, in float64."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
 
 from fastbn.checks import flag
+from fastbn.functional.preprocessing import (
+    fit_min_max,
+    fit_standard,
+    fit_standard_of,
+    min_max_scales,
+    standard_scales,
+)
 from fastbn.model.buffers import copy_numbers
-
-# Rows that are looked at at once, where an array of all would be as large as the data.
-ROWS = 4096
-
-# Numbers that are converted to float64 at once.
-NUMBERS = 2**16
-
-# Exponents of the power of two that distances are divided by: both ways it stays finite.
-LARGEST_EXPONENT = 1000
-
-# Roundings by which the numbers of a constant column may differ, such as sums that are 1.
-ROUNDINGS = 64
+from fastbn.model.measures import (
+    blocks,
+    inverses,
+    is_constant,
+    minimum_and_range,
+    moments,
+    refuse_nonfinite,
+    rows_at_once,
+)
 
 Self = TypeVar("Self", bound="Scaling")
-
-
-def refuse_nonfinite(name: str, x: np.ndarray, dtype: np.dtype, expected: str) -> None:
-    """Raise ValueError with the first row of x (N, C) that has others than finite `dtype`s."""
-    if x.dtype.kind != "f":
-        return
-    is_same = x.dtype == dtype
-    size = ROWS if is_same else rows_at_once(x)  # as much as a cache holds
-    for start in range(0, len(x), size):
-        block = x[start : start + size]
-        if not is_same:
-            with np.errstate(over="ignore"):
-                block = block.astype(dtype)
-        finite = np.isfinite(block)
-        if not finite.all():
-            row = start + int(np.flatnonzero(~finite.all(axis=1))[0])
-            raise ValueError(f"{name}: expected {expected}, got others in row {row}")
-
-
-def rows_at_once(x: np.ndarray) -> int:
-    """Return how many rows of x (N, C) have about NUMBERS numbers."""
-    return max(1, NUMBERS // max(1, x.shape[1]))
-
-
-def blocks(x: np.ndarray, rows: np.ndarray | None, size: int = ROWS) -> Iterator[np.ndarray]:
-    """Yield x (N, C), or some rows of it, `size` rows at a time."""
-    n = len(x) if rows is None else len(rows)
-    for start in range(0, n, size):
-        part = slice(start, start + size)
-        yield x[part] if rows is None else x[rows[part]]
-
-
-def float64_blocks(x: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield x (N, C) as contiguous float64, some rows at a time."""
-    for block in blocks(x, None, rows_at_once(x)):
-        with np.errstate(over="ignore"):  # a long double may be beyond float64
-            yield np.ascontiguousarray(block, np.float64)
-
-
-def moments(
-    x: np.ndarray, weight: np.ndarray | None, rows: np.ndarray | None, size: int = ROWS
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and deviation of each column of x, or some rows of it, in float64.
-
-    All is measured from the first row, so that a constant column has the deviation 0, and in units
-    of a power of two near the largest distance from it, so that no square overflows. Sums are those
-    of blocks of `size` rows, without a BLAS, whose bits may depend on its threads.
-    """
-    origin = x[0 if rows is None else rows[0]].astype(np.float64)
-    n = len(x) if rows is None else len(rows)
-    share: np.ndarray | None = None
-    if weight is not None:
-        weight = weight if rows is None else weight[rows]
-        share = np.asarray(weight, np.float64) / weight.sum(dtype=np.float64)
-
-    def distances() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        start = 0
-        for block in blocks(x, rows, size):
-            stop = start + len(block)
-            part = np.full(len(block), 1.0 / n) if share is None else share[start:stop]
-            yield part, np.subtract(block, origin, dtype=np.float64, order="C")
-            start = stop
-
-    largest, mean, var = np.zeros((3, x.shape[1]))
-    with np.errstate(over="ignore", invalid="ignore"):  # what no float64 holds is refused later
-        for _, distance in distances():
-            np.maximum(largest, np.abs(distance, out=distance).max(axis=0), out=largest)
-        exponent = np.clip(np.frexp(largest)[1], -LARGEST_EXPONENT, LARGEST_EXPONENT)
-        unit, per_unit = np.ldexp(1.0, exponent), np.ldexp(1.0, -exponent)
-        for part, distance in distances():
-            distance *= per_unit
-            mean += np.einsum("i,ij->j", part, distance)
-        for part, distance in distances():
-            distance *= per_unit
-            distance -= mean
-            var += np.einsum("i,ij->j", part, np.square(distance, out=distance))
-        deviation = np.where(np.isinf(largest), np.inf, np.sqrt(var) * unit)
-        return origin + mean * unit, deviation
-
-
-def minimum_and_range(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return minimum and range of each column of x, or some rows of it, in float64."""
-    extremes = [(b.min(axis=0), b.max(axis=0)) for b in blocks(x, rows, rows_at_once(x))]
-    with np.errstate(over="ignore"):  # what no float64 holds is refused later
-        low, high = (np.asarray(part, np.float64) for part in zip(*extremes, strict=True))
-        least = low.min(axis=0)
-        return least, high.max(axis=0) - least
-
-
-def is_constant(center: np.ndarray, span: np.ndarray, n: int) -> np.ndarray:
-    """Tell of each column of n numbers whether its range or deviation is that of rounding.
-
-    The numbers are float64, as most are that are computed: .3 and .1 * 3 are the same constant.
-    """
-    limit = min(n, ROUNDINGS) * np.finfo(np.float64).eps
-    constant: np.ndarray = span <= limit * np.abs(center)
-    return constant
-
-
-def inverses(center: np.ndarray, span: np.ndarray, n: int) -> np.ndarray:
-    """1 / span, and 1 where the column of n numbers is constant, or 1 / span infinite."""
-    with np.errstate(divide="ignore", over="ignore"):
-        scale = 1.0 / span
-    return np.where(np.isinf(scale) | is_constant(center, span, n), 1.0, scale)
 
 
 def fitted(name: str, value: Any, mode: str | None) -> bool:
@@ -201,4 +100,167 @@ class Scaling:
         if check_finite:
             expected = f"numbers that {self.dtype} holds when they are scaled ({argument})"
             refuse_nonfinite(name, result, self.dtype, expected)
+        return result
+
+
+@dataclasses.dataclass(frozen=True)
+class InputScaling(Scaling):
+    """The scaling of the features by z-scores, or to the range from 0 to 1.
+
+    Data of the model's dtype, and bytes, are scaled by the kernels as they gather a minibatch.
+    Other data are scaled in float64 before they are rounded to the model's dtype, which would lose
+    the digits of a feature far from zero. So are all data where the dtype does not hold exactly
+    what was measured in float64.
+    """
+
+    def is_wide(self, x: np.ndarray) -> bool:
+        """Tell whether x is of a dtype that is scaled in float64."""
+        if self.mode is None or self.dtype == np.float64 or x.dtype in (self.dtype, np.uint8):
+            return False
+        return x.dtype.newbyteorder("=") != self.dtype
+
+    def in_dtype(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Center and scale in the model's dtype; None where it does not hold them exactly."""
+        if self.mode is None or self.dtype == np.float64:
+            return self.center.astype(self.dtype), self.scale.astype(self.dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            center, scale = self.center.astype(self.dtype), self.scale.astype(self.dtype)
+        is_exact = np.array_equal(center, self.center) and np.array_equal(scale, self.scale)
+        return (center, scale) if is_exact else None
+
+    def apply(
+        self, name: str, x: np.ndarray, check_finite: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return features, center and scale for the kernels: these are 0 and 1 of scaled ones."""
+        measured = None if self.is_wide(x) else self.in_dtype()
+        if measured is not None:
+            return x, *measured
+        argument = f"input_normalization={self.mode!r}"
+        identity = np.zeros(x.shape[1], self.dtype), np.ones(x.shape[1], self.dtype)
+        return self.scaled(name, argument, x, check_finite), *identity
+
+    def fit(
+        self, x: np.ndarray, weight: np.ndarray | None = None, rows: np.ndarray | None = None
+    ) -> InputScaling:
+        """Return the scaling measured on x (samples, features); a fitted one is left as it is.
+
+        With `weight` (samples,) means and deviations are weighted; `rows`, if not None, are those
+        that count.
+        """
+        if self.is_fitted or self.mode is None:
+            return self
+        n = len(x) if rows is None else len(rows)
+        if self.is_wide(x):
+            if self.mode == "minmax":
+                center, span = minimum_and_range(x, rows)
+            else:
+                center, span = moments(x, weight, rows, rows_at_once(x))
+            scale = inverses(center, span, n)
+        else:
+            center, span, scale = self._measured_by_kernels(x, weight, rows)
+            if self.dtype == np.float64:
+                scale[is_constant(center, span, n)] = 1.0
+        _check_range(span)
+        wide = center.astype(np.float64), scale.astype(np.float64)
+        return InputScaling(self.mode, *wide, True, self.dtype)
+
+    def _measured_by_kernels(
+        self, x: np.ndarray, weight: np.ndarray | None, rows: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Center, range or deviation, and scale in the model's dtype."""
+        dtype = self.dtype
+        if self.mode == "minmax":
+            center, maximum = _minimum_and_maximum(x, rows, dtype)
+            with np.errstate(over="ignore"):
+                return center, maximum - center, min_max_scales(center, maximum, 0.0, 1.0)
+        if weight is None and rows is None:
+            center, span = fit_standard(x) if x.dtype == dtype else fit_standard_of(x, dtype)
+            if x.dtype == np.float64:
+                _measure_extremes(x, center, span)
+        else:
+            center, span = (part.astype(dtype) for part in moments(x, weight, rows))
+        return center, span, standard_scales(span)
+
+
+def _measure_extremes(x: np.ndarray, center: np.ndarray, span: np.ndarray) -> None:
+    """Correct mean and deviation of columns whose squares are beyond float64, or close to 0."""
+    is_usual = np.isfinite(center) & (span >= np.sqrt(np.finfo(np.float64).tiny)) & (span < np.inf)
+    if is_usual.all():
+        return
+    low, high = fit_min_max(x)
+    odd = np.flatnonzero(~is_usual & (low != high))  # others are constant, as the kernel says
+    if odd.size:
+        center[odd], span[odd] = moments(x[:, odd], None, None)
+
+
+def _minimum_and_maximum(
+    x: np.ndarray, rows: np.ndarray | None, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest number of each column of x, or of some rows of it."""
+    if rows is None and x.dtype == dtype:
+        return fit_min_max(x)
+    extremes = [(block.min(axis=0), block.max(axis=0)) for block in blocks(x, rows)]
+    low = np.min([pair[0] for pair in extremes], axis=0)
+    return low.astype(dtype), np.max([pair[1] for pair in extremes], axis=0).astype(dtype)
+
+
+def _check_range(span: np.ndarray) -> None:
+    """Refuse features that are divided by more than their dtype has an inverse of."""
+    if np.isnan(span).any():
+        feature = int(np.flatnonzero(np.isnan(span))[0])
+        raise ValueError(f"X: expected finite numbers to scale, got NaN in feature {feature}")
+    largest = 1.0 / np.finfo(span.dtype).tiny
+    odd = np.flatnonzero(span > largest)
+    if odd.size:
+        raise ValueError(
+            f"X: expected ranges and deviations of at most {largest:.2g} to scale, "
+            f"got {span[odd[0]]:.2g} in feature {odd[0]}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetScaling(Scaling):
+    """The normalization of the targets to z-scores, and the way back."""
+
+    def fit(
+        self, targets: np.ndarray, weight: np.ndarray | None = None, rows: np.ndarray | None = None
+    ) -> TargetScaling:
+        """Return the scaling measured on targets (samples, outputs); a fitted one is left as it is.
+
+        With `weight` (samples,) means and deviations are weighted; `rows`, if not None, are those
+        that count.
+        """
+        if self.is_fitted or self.mode is None:
+            return self
+        n = len(targets) if rows is None else len(rows)
+        center, span = moments(targets, weight, rows, rows_at_once(targets))
+        odd = np.flatnonzero(~(span <= 1.0 / np.finfo(np.float64).tiny))
+        if odd.size:
+            raise ValueError(
+                f"y: expected targets whose deviation float64 holds, got {span[odd[0]]:.2g} in "
+                f"output {odd[0]}"
+            )
+        return TargetScaling(self.mode, center, inverses(center, span, n), True, self.dtype)
+
+    def apply(self, name: str, targets: np.ndarray) -> np.ndarray:
+        """Return what the network is to say for these targets."""
+        if self.mode is None:
+            return targets
+        return self.scaled(name, f"target_normalization={self.mode!r}", targets, True)
+
+    def undo(self, outputs: np.ndarray) -> np.ndarray:
+        """Return in the targets' units what the network says: float64."""
+        return outputs / self.scale + self.center
+
+    def predictions(self, outputs: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
+        """Return `undo`'s result in the dtype of `name`; ValueError where that does not hold it."""
+        wide = self.undo(outputs)
+        with np.errstate(over="ignore"):
+            result = wide.astype(dtype)
+        beyond = np.isinf(result) & np.isfinite(outputs)
+        if beyond.any():
+            raise ValueError(
+                f"{name}: expected a dtype that holds the predictions, got {dtype} and a "
+                f"prediction of {wide[beyond][0]:.2g}"
+            )
         return result

@@ -12,8 +12,8 @@ import numpy as np
 from fastbn.checks import float_array, integer, same_shape, shown
 from fastbn.errors import ModelFileError
 from fastbn.files.model_file import ModelFile
-from fastbn.model.buffers import Layout
 from fastbn.model.config import ModelConfig
+from fastbn.model.layout import Layout
 from fastbn.model.memory import machine_memory
 from fastbn.model.scaling import fitted
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -12,55 +11,7 @@ from fastbn.checks import as_array, labels_array, target_matrix, targets_array
 from fastbn.functional.losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from fastbn.kernels.losses import sigmoid, softmax_nc
 from fastbn.model.config import ModelConfig
-from fastbn.model.scaling import Scaling, inverses, moments, refuse_nonfinite, rows_at_once
-
-
-@dataclasses.dataclass(frozen=True)
-class TargetScaling(Scaling):
-    """The normalization of the targets to z-scores, and the way back."""
-
-    def fit(
-        self, targets: np.ndarray, weight: np.ndarray | None = None, rows: np.ndarray | None = None
-    ) -> TargetScaling:
-        """Return the scaling measured on targets (samples, outputs); a fitted one is left as it is.
-
-        With `weight` (samples,) means and deviations are weighted; `rows`, if not None, are those
-        that count.
-        """
-        if self.is_fitted or self.mode is None:
-            return self
-        n = len(targets) if rows is None else len(rows)
-        center, span = moments(targets, weight, rows, rows_at_once(targets))
-        odd = np.flatnonzero(~(span <= 1.0 / np.finfo(np.float64).tiny))
-        if odd.size:
-            raise ValueError(
-                f"y: expected targets whose deviation float64 holds, got {span[odd[0]]:.2g} in "
-                f"output {odd[0]}"
-            )
-        return TargetScaling(self.mode, center, inverses(center, span, n), True, self.dtype)
-
-    def apply(self, name: str, targets: np.ndarray) -> np.ndarray:
-        """Return what the network is to say for these targets."""
-        if self.mode is None:
-            return targets
-        return self.scaled(name, f"target_normalization={self.mode!r}", targets, True)
-
-    def undo(self, outputs: np.ndarray) -> np.ndarray:
-        """Return in the targets' units what the network says: float64."""
-        return outputs / self.scale + self.center
-
-    def predictions(self, outputs: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
-        """Return `undo`'s result in the dtype of `name`; ValueError where that does not hold it."""
-        wide = self.undo(outputs)
-        with np.errstate(over="ignore"):
-            result = wide.astype(dtype)
-        beyond = np.isinf(result) & np.isfinite(outputs)
-        if beyond.any():
-            raise ValueError(
-                f"{name}: expected a dtype that holds the predictions, got {dtype} and a "
-                f"prediction of {wide[beyond][0]:.2g}"
-            )
-        return result
+from fastbn.model.measures import refuse_nonfinite
 
 
 def wanted(name: str, y: Any, n_samples: int, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:

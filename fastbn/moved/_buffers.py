@@ -1,3 +1,3 @@
 """Where version 0.1 had them; pickles name this place."""
 
-from fastbn.model.buffers import Layout as Layout
+from fastbn.model.layout import Layout as Layout

@@ -1,3 +1,3 @@
 """Where version 0.1 had them; pickles name this place."""
 
-from fastbn.model.inputs import InputScaling as InputScaling
+from fastbn.model.scaling import InputScaling as InputScaling

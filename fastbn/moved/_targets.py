@@ -1,3 +1,3 @@
 """Where version 0.1 had them; pickles name this place."""
 
-from fastbn.model.targets import TargetScaling as TargetScaling
+from fastbn.model.scaling import TargetScaling as TargetScaling

@@ -13,7 +13,7 @@ from sklearn.utils.validation import column_or_1d
 
 from fastbn.checks import choice
 from fastbn.model import BatchNormMLP
-from fastbn.model.targets import TargetScaling
+from fastbn.model.scaling import TargetScaling
 from fastbn.sklearn._base import BaseBatchNormMLP
 from fastbn.sklearn._callbacks import with_callbacks
 from fastbn.sklearn._parameters import document

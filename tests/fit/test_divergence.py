@@ -12,7 +12,7 @@ from cases import JIT_DISABLED
 import fastbn
 from fastbn.fit import loop, rollback
 from fastbn.fit.rollback import LastGood
-from fastbn.model.inputs import ROWS
+from fastbn.model.measures import ROWS
 
 SIZES = (4, 6, 5, 3)
 N, BATCH = 40, 8

@@ -14,7 +14,7 @@ import pytest
 from cases import JIT_DISABLED
 
 import fastbn
-from fastbn.model import buffers
+from fastbn.model import workspaces
 
 SIZES = (6, 9, 4)
 BUFFERS = ("params", "grads", "m", "v", "running_mean", "running_var")
@@ -389,7 +389,7 @@ def test_a_call_finds_the_scratch_memory_of_the_last_one(data, model, monkeypatc
     x = np.tile(data[0], (20, 1))
     model.predict(x)
     model.train_step(*data)
-    monkeypatch.setattr(buffers, "allocate_workspace", lambda *_: pytest.fail("allocated"))
+    monkeypatch.setattr(workspaces, "allocate_workspace", lambda *_: pytest.fail("allocated"))
     for rows in (1, 2400):
         model.predict(x[:rows])
     model.train_step(data[0][:2], data[1][:2])
@@ -402,12 +402,12 @@ def test_what_predictions_at_once_have_used_is_given_back(model):
     assert len({id(work.z) for work in spaces}) == 32
     for work in spaces:
         kept.take_back_all([work])
-    assert rows_of(kept._of_predictions) == [512] * buffers.KEPT
+    assert rows_of(kept._of_predictions) == [512] * workspaces.KEPT
     team = [kept.lend_to_prediction(512) for _ in range(10)]
     kept.take_back_all(team)
     assert len(kept._of_predictions) == 10
     kept.take_back_all([kept.lend_to_prediction(1)])
-    assert len(kept._of_predictions) == buffers.KEPT
+    assert len(kept._of_predictions) == workspaces.KEPT
 
 
 def test_predictions_in_many_threads_leave_little(model, data):
@@ -416,20 +416,20 @@ def test_predictions_in_many_threads_leave_little(model, data):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(model._workspaces._of_predictions) <= buffers.KEPT
+    assert len(model._workspaces._of_predictions) <= workspaces.KEPT
 
 
 def test_scratch_memory_of_a_large_minibatch_is_given_back(model, data):
     model.partial_fit(np.tile(data[0], (50, 1)), np.tile(data[1], 50))
     kept = model._workspaces
     assert rows_of(kept._of_training) == [6000]
-    for _ in range(buffers.UNNEEDED_CALLS - 1):
+    for _ in range(workspaces.UNNEEDED_CALLS - 1):
         model.predict(data[0])
     assert rows_of(kept._of_training) == [6000]
     model.predict(data[0])
     assert rows_of(kept._of_training) == []
     model.partial_fit(np.tile(data[0], (50, 1)), np.tile(data[1], 50))
-    for _ in range(buffers.UNNEEDED_CALLS):
+    for _ in range(workspaces.UNNEEDED_CALLS):
         model.train_step(*data)
     assert rows_of(kept._of_training) == [120]
 

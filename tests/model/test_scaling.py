@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import fastbn
-from fastbn.model.scaling import moments
+from fastbn.model.measures import moments
 
 MODES = ("zscore", "minmax")
 DAY = 2_459_000.5

@@ -1,0 +1,123 @@
+"""Where a model's tensors lie in its flat buffers."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import types
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from fastbn.jit.intrinsics import PANEL_BYTES
+from fastbn.kernels import network as kernels
+from fastbn.model.config import ModelConfig
+
+# Tensors start on multiples of this many elements: a cache line in float32.
+ALIGNMENT = 16
+
+# Features of the first layer, for each member of a team but one, from which gathering all of a
+# minibatch takes less than half of the time of its product.
+KEPT_UNITS = 64
+
+# Whole panels are multiples of this many elements, in either dtype.
+PANEL = PANEL_BYTES // 4
+
+# Of a tensor in a flat buffer: start and shape.
+Place = tuple[int, tuple[int, ...]]
+
+
+def rounded_up(size: int) -> int:
+    """Return `size` rounded up to whole panels."""
+    return -(-size // PANEL) * PANEL
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """Names, shapes and places of the tensors in a flat buffer, and the kernels' layer table.
+
+    Gaps between tensors hold zeros, which no gradient ever reaches. Nothing of it can be changed:
+    memory is allocated by it.
+    """
+
+    size: int  # elements of a flat buffer, gaps included
+    units: int  # outputs of all layers together
+    padded_units: int  # each layer's rounded up to whole panels
+    widest: int  # outputs of the largest layer
+    places: Mapping[str, Place]
+    statistics_places: Mapping[str, Place]  # of each normalized layer's part of a (units,) buffer
+    table: np.ndarray
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Layout:
+        """Return the layout of a model of this configuration."""
+        size = units = padded_units = 0
+        places: dict[str, Place] = {}
+        statistics_places: dict[str, Place] = {}
+        rows = []
+
+        def place(name: str, *shape: int) -> int:
+            nonlocal size
+            start = size
+            places[name] = (start, shape)
+            size += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
+            return start
+
+        for index, (n_in, n_out) in enumerate(itertools.pairwise(config.layer_sizes)):
+            layer, normalized = f"layers.{index}", config.normalized(index)
+            weight = place(f"{layer}.weight", n_out, n_in)
+            gamma = place(f"{layer}.gamma", n_out) if normalized else -1
+            beta = place(f"{layer}.{'beta' if normalized else 'bias'}", n_out)
+            if normalized:
+                statistics_places[layer] = (units, (n_out,))
+            rows.append((n_in, n_out, weight, gamma, beta, units, padded_units, normalized))
+            units += n_out
+            padded_units += rounded_up(n_out)
+        numbers = np.array(rows, np.int64)
+        return cls(
+            size, units, padded_units, max(config.layer_sizes[1:]),
+            types.MappingProxyType(places), types.MappingProxyType(statistics_places),
+            np.frombuffer(numbers.tobytes(), np.int64).reshape(numbers.shape),  # of constant bytes
+        )  # fmt: skip
+
+    @property
+    def inputs(self) -> int:
+        """Number of input features."""
+        return int(self.table[0, kernels.N_IN])
+
+    def keeps_rows(self, rows: int, members: int) -> bool:
+        """Tell whether each member of a team keeps its features of the first layer to itself.
+
+        It then gathers all of the minibatch, twice. That pays where a member has features enough to
+        multiply with it, and where the others' part of the data is less than what would go from
+        core to core instead: z, dz, the weight and its gradient.
+        """
+        inputs, units = self.inputs, int(self.table[0, kernels.N_OUT])
+        others = members - 1
+        enough = units >= KEPT_UNITS * others
+        return others > 0 and enough and others * rows * inputs <= units * (rows + inputs)
+
+    def barriers(self, rows: int) -> int:
+        """Barriers of a training step of two threads (kernels/train_step.py)."""
+        return 2 * len(self.table) + (1 if self.keeps_rows(rows, 2) else 4)
+
+    def gemm_flops(self, rows: int) -> float:
+        """Floating point operations of a step's matrix products; the first layer has no dX."""
+        products = self.table[:, kernels.N_IN] * self.table[:, kernels.N_OUT]
+        return 2.0 * rows * (3 * int(products.sum()) - int(products[0]))
+
+    @property
+    def n_parameters(self) -> int:
+        """Trained numbers, gaps left out."""
+        return sum(math.prod(shape) for _, shape in self.places.values())
+
+    @staticmethod
+    def view(buffer: np.ndarray, start: int, shape: tuple[int, ...]) -> np.ndarray:
+        """View of `shape` that begins at `start` of a flat buffer."""
+        return buffer[start : start + math.prod(shape)].reshape(shape)
+
+    def named_views(self, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the name and the view of every tensor in `buffer`."""
+        for name, (start, shape) in self.places.items():
+            yield name, self.view(buffer, start, shape)

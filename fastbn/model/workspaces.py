@@ -1,0 +1,109 @@
+"""Scratch memory of training steps and predictions, kept from one call to the next."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastbn.kernels import network as kernels
+from fastbn.kernels.gemm import DEPTH
+from fastbn.model.buffers import aligned_zeros
+from fastbn.model.layout import Layout, rounded_up
+
+# Samples per GEMM in inference; fixed, so that a sample's logits do not depend on what came before.
+INFERENCE_ROWS = 512
+
+# Scratch memory of so many predictions at once is kept for the next ones, or of the last team.
+KEPT = 4
+
+# Training's is given back after so many calls on end that needed none, or little of it.
+UNNEEDED_CALLS = 100
+
+
+def workspace_sizes(layout: Layout, rows: int, members: int, trains: bool) -> dict[str, int]:
+    """Return the elements of scratch memory, for up to `rows` samples and a team of `members`.
+
+    Predictions need the first five alone.
+    """
+    padded_rows = rounded_up(rows)
+    sizes = {
+        "weight": rows,
+        "x": members * DEPTH * rounded_up(layout.inputs),
+        "z": rows * layout.units,
+        "a": rows * layout.widest,
+        "a_panels": padded_rows * layout.units,
+    }
+    for_training = {
+        "at_panels": rows * layout.padded_units,
+        "da": rows * layout.widest,
+        "dz": rows * layout.widest,
+        "loss": rows * 3,
+        "mean": layout.units,
+        "var": layout.units,
+        "rstd": layout.units,
+        "dz_panels": 2 * padded_rows * layout.widest,
+    }
+    return {**sizes, **{name: size * trains for name, size in for_training.items()}}
+
+
+def allocate_workspace(
+    layout: Layout, rows: int, dtype: np.dtype, members: int, trains: bool
+) -> kernels.Workspace:
+    """Allocate scratch memory for minibatches of up to `rows` samples and a team of `members`."""
+    sizes = workspace_sizes(layout, rows, members, trains)
+    arrays = {name: aligned_zeros(size, dtype) for name, size in sizes.items()}
+    arrays["x"] = arrays["x"].reshape(members, -1)
+    arrays["dz_panels"] = arrays["dz_panels"].reshape(2, -1)
+    parts = -(-rows // kernels.PART_ROWS)
+    return kernels.Workspace(
+        labels=np.zeros(rows, np.int64), partial=np.zeros(parts), hits=np.zeros(parts, np.int64),
+        **arrays,
+    )  # fmt: skip
+
+
+class Workspaces:
+    """A model's scratch memory: lent to one call at a time, and then kept for the next ones.
+
+    A call that raises gives nothing back, and the next one allocates.
+    """
+
+    def __init__(self, layout: Layout, dtype: np.dtype) -> None:
+        self._layout, self._dtype = layout, dtype
+        self._of_predictions: list[kernels.Workspace] = []
+        self._of_training: list[kernels.Workspace] = []  # at most one
+        self._unneeded = 0  # calls since the last that needed training's
+
+    def lend_to_training(self, rows: int, members: int) -> kernels.Workspace:
+        """Return scratch memory for minibatches of `rows` and a team of `members`."""
+        work = self._pop(self._of_training, rows, members)
+        is_large = work is not None and work.weight.size > 4 * rows
+        self._unneeded = self._unneeded + 1 if is_large else 0
+        if work is None or self._unneeded >= UNNEEDED_CALLS:
+            work = None  # before there is another
+            work = allocate_workspace(self._layout, rows, self._dtype, members, True)
+        return work
+
+    def take_back(self, work: kernels.Workspace) -> None:
+        """Keep scratch memory of a training call, which is done."""
+        self._of_training[:] = [work]
+
+    def lend_to_prediction(self, rows: int) -> kernels.Workspace:
+        """Return scratch memory for one thread that predicts `rows` at a time."""
+        work = self._pop(self._of_predictions, rows, 1)
+        return work or allocate_workspace(self._layout, rows, self._dtype, 1, False)
+
+    def take_back_all(self, spaces: list[kernels.Workspace]) -> None:
+        """Keep scratch memory of a prediction, which is done."""
+        self._of_predictions.extend(spaces)
+        del self._of_predictions[: -max(KEPT, len(spaces))]
+        self._unneeded += 1
+        if self._unneeded >= UNNEEDED_CALLS:
+            self._of_training.clear()
+
+    @staticmethod
+    def _pop(kept: list[kernels.Workspace], rows: int, members: int) -> kernels.Workspace | None:
+        """Take the last one, which no other thread then gets; one too small is dropped."""
+        try:
+            work = kept.pop()
+        except IndexError:
+            return None
+        return work if work.weight.size >= rows and len(work.x) >= members else None
