@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastbn.checks import path_of
 from fastbn.errors import missing_extra
-from fastbn.files.model_file import whole_file, writable_file
+from fastbn.files.atomic import atomic_write, writable_file
 from fastbn.fit.history import History
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def plot_history(
 def save_figure(figure: Figure, path: str | os.PathLike[str], **options: Any) -> None:
     """Save a figure in the format that the path's ending tells: the whole file, or nothing."""
     kind = pathlib.Path(path).suffix.removeprefix(".") or None
-    with whole_file(writable_file(path), "wb") as file:
+    with atomic_write(writable_file(path), "wb") as file:
         figure.savefig(file, format=kind, **options)
 
 

@@ -98,9 +98,9 @@ def bench(
         raise typer.Exit(1)
     _print(rows, _report.machine_line(facts))
     if as_json is not None:
-        from fastbn.files.model_file import whole_file
+        from fastbn.files.atomic import atomic_write
 
-        with whole_file(as_json, "w") as file:
+        with atomic_write(as_json, "w") as file:
             json.dump({"machine": facts, "rows": [row.to_dict() for row in rows]}, file, indent=1)
     if plot is not None:
         _report.plot(rows, plot, _report.machine_line(facts))

@@ -63,7 +63,7 @@ def experiment(
         check_picture_ending(plot)
 
     from fastbn import experiments
-    from fastbn.files.model_file import whole_file
+    from fastbn.files.atomic import atomic_write
 
     start = time.perf_counter()
     with compile_notice():
@@ -76,7 +76,7 @@ def experiment(
     for finding in result.findings:
         typer.echo(f"- {finding}")
     if as_json is not None:
-        with whole_file(as_json, "w") as file:
+        with atomic_write(as_json, "w") as file:
             json.dump(result.to_dict(), file, indent=1)
     if picture is not None:
         try:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastbn.files.model_file import unusable_name
+from fastbn.files.atomic import unusable_name
 
 
 def complain(message: str) -> None:

@@ -61,7 +61,7 @@ def profile(
         check_picture_ending(plot)
     model = _model(net)
 
-    from fastbn.files.model_file import whole_file
+    from fastbn.files.atomic import atomic_write
     from fastbn.profiling import _report, profile_training
 
     with compile_notice():
@@ -71,7 +71,7 @@ def profile(
     typer.echo()
     print_table(_report.COLUMNS, _report.rows(measured), left=2)
     if as_json is not None:
-        with whole_file(as_json, "w") as file:
+        with atomic_write(as_json, "w") as file:
             json.dump(measured.to_dict(), file, indent=1)
     if plot is not None:
         _report.plot(measured, plot)

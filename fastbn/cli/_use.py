@@ -21,7 +21,7 @@ from fastbn.cli._output import (
     print_rows,
 )
 from fastbn.errors import DataFileError
-from fastbn.files.model_file import whole_file
+from fastbn.files.atomic import atomic_write
 
 ENDINGS = (".csv", ".npz", ".npy")
 
@@ -275,7 +275,7 @@ def write_predictions(
     """Write labels, and probabilities if given, in the format that the path's ending tells."""
     ending = path.suffix.lower()
     if ending == ".csv":
-        with whole_file(path, "w", newline="", encoding="utf-8") as file:
+        with atomic_write(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             header = ["label"]
             if probabilities is None:
@@ -289,10 +289,10 @@ def write_predictions(
         arrays = {"label": labels, "class_names": np.array(names)}
         if probabilities is not None:
             arrays["proba"] = probabilities
-        with whole_file(path, "wb") as file:
+        with atomic_write(path, "wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     else:
-        with whole_file(path, "wb") as file:
+        with atomic_write(path, "wb") as file:
             np.save(file, labels if probabilities is None else probabilities)
 
 

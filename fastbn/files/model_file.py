@@ -8,15 +8,15 @@ import json
 import operator
 import os
 import pathlib
-import secrets
 import stat
 from collections.abc import Iterator
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from fastbn.checks import path_of, shown
 from fastbn.errors import ModelFileError
+from fastbn.files.atomic import atomic_write, writable_file
 from fastbn.files.tensor_file import (
     HEADER_BYTES,
     LONGEST_HEADER,
@@ -89,7 +89,7 @@ def _check_is_open(file: Any, ability: str) -> None:
 def write_to(target: pathlib.Path | Writable, data: bytes) -> None:
     """Write a file: all of it or nothing to a path, and one part after the other to a stream."""
     if isinstance(target, pathlib.Path):
-        with whole_file(target, "wb") as file:
+        with atomic_write(target, "wb") as file:
             file.write(data)
         return
     rest = memoryview(data)
@@ -108,64 +108,6 @@ def write_to(target: pathlib.Path | Writable, data: bytes) -> None:
         if not 0 < taken <= len(rest):
             raise OSError(f"path: write() took {taken} of {len(rest)} bytes")
         rest = rest[taken:]
-
-
-def writable_file(path: str | os.PathLike[str], name: str = "path") -> pathlib.Path:
-    """Return where the argument `name` leads; an error where no file can be written there."""
-    given = path_of(name, path)
-    target = pathlib.Path(os.path.realpath(given))
-    if reason := unusable_name(target):
-        raise OSError(f"{name}: expected a file to write, got {target}: {reason}")
-    if target.is_dir():
-        raise IsADirectoryError(f"{name}: expected a file to write, got the directory {target}")
-    if target.exists() and not target.is_file():
-        raise OSError(f"{name}: expected a regular file to write, got {target}")
-    for folder in (given.parent, target.parent):
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{name}: expected an existing folder, got {folder}")
-    return target
-
-
-def unusable_name(path: pathlib.Path) -> str | None:
-    """Return why no file can be called so, as one whose name is too long; None where one can."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        return error.strerror
-    return None
-
-
-@contextlib.contextmanager
-def whole_file(path: pathlib.Path, mode: str, **options: Any) -> Iterator[IO[Any]]:
-    """Context of a file that takes its place, synced, only when all of it is written."""
-    target = pathlib.Path(os.path.realpath(path))  # a link stays, and its target is written
-    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}")
-    file = open(temporary, mode.replace("w", "x"), **options)  # noqa: SIM115
-    try:
-        with file:
-            if target.exists():
-                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: pathlib.Path) -> None:
-    """Let the new name outlast a power failure, where the system can open folders."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 class ModelFile:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastbn.errors import missing_extra
-from fastbn.files.model_file import whole_file
+from fastbn.files.atomic import atomic_write
 from fastbn.plotting import INK, PALE, save_figure
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def write_trace(profile: Profile, path: str | os.PathLike[str]) -> int:
         events.append(_event(rank, f"step {step}", "step", inside[0][4], inside[-1][5]))
         for _, kernel, layer, _, start, end in inside:
             events.append(_event(rank, f"{kernel}, layer {layer}", kernel, start, end))
-    with whole_file(pathlib.Path(path), "w") as file:
+    with atomic_write(pathlib.Path(path), "w") as file:
         json.dump({"traceEvents": events, "displayTimeUnit": "ns"}, file)
     return min(steps, profile.steps)
 
