@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import fastbn
-from fastbn.cli import _bench, _doctor, _experiment, _profile, _train, _use, _warmup
+from fastbn.cli import _bench, _doctor, _profile, _train, _use, _warmup
 from fastbn.cli._output import complain
 from fastbn.errors import MissingExtraError
 
@@ -69,6 +69,5 @@ app.command()(_use.predict)
 app.command()(_use.info)
 app.command()(_bench.bench)
 app.command()(_profile.profile)
-app.command()(_experiment.experiment)
 app.command()(_doctor.doctor)
 app.command()(_warmup.warmup)

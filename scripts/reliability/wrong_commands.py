@@ -92,14 +92,6 @@ OPTIONS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
             "--trace": PLACE[:3],
         },
     ),
-    "experiment": (
-        ["gradient", "--quick"],
-        {
-            "--seed": ("fast", "-1", "1.5", str(2**32)),
-            "--json": PLACE[:3],
-            "--plot": PICTURE[:3],
-        },
-    ),
     "warmup": ([], {"--dtype": CHOICE}),
 }  # fmt: skip
 
@@ -154,9 +146,6 @@ LINES: dict[str, str] = {
     "profile a-b": "NET",
     "profile 4": "layer_sizes",
     "profile 4-0": r"layer_sizes\[1\]",
-    "experiment": "NAME",
-    "experiment nonsense": "NAME.*expected one of convergence",
-    "experiment gradient --plot p.png --no-plot": "--plot.*excludes --no-plot",
     "doctor --yaml": "No such option.*--yaml",
     "doctor now": "unexpected extra argument",
     "warmup now": "unexpected extra argument",

@@ -29,7 +29,7 @@ from wrong_values import (
 )
 
 import fastbn
-from fastbn import BatchNormMLP, EarlyStopping, experiments
+from fastbn import BatchNormMLP, EarlyStopping
 from fastbn.fit.loop import History, minibatch_bounds
 from fastbn.plotting import plot_history
 from fastbn.profiling import profile_training
@@ -256,17 +256,6 @@ SUBJECTS = [
             "title": of(3, b"a", ["a"]),
         },
         needs=("matplotlib",),
-    ),
-    Subject(
-        "experiments.run",
-        experiments.run,
-        lambda folder: {"name": "gradient", "quick": True},
-        {
-            "name": NAME | of(None),
-            "quick": FLAG,
-            "seed": of(-1, 1.5, "1", None, True, 2**32),
-            "say": of(3, "yes"),
-        },
     ),
     Subject(
         "profile_training",

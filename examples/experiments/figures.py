@@ -1,21 +1,15 @@
-"""What an experiment shows: a table, sentences, and curves to draw."""
+"""What an experiment shows: the figures of several seeds in words, a table, and curves."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import math
-import os
-from typing import TYPE_CHECKING, Any
+import statistics
 
 import numpy as np
 
-from fastbn.errors import missing_extra
 from fastbn.plotting import INK, PALE, save_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Okabe & Ito's palette.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -30,12 +24,12 @@ class Panel:
     curves: dict[str, tuple[np.ndarray, np.ndarray]]  # name: x (K,), y (seeds, K)
     log_x: bool = False
     log_y: bool = False
-    is_part: bool = False  # y is a part of one, shown in percent
+    in_percent: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Of an experiment: what was asked and run, the figures, and what they say."""
+    """The question of an experiment, what was run, the figures, and what they say."""
 
     name: str
     question: str
@@ -45,10 +39,10 @@ class Result:
     findings: list[str]
     panels: list[Panel]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything, of what JSON can hold."""
+    def to_dict(self):
+        """Return everything as a dictionary that JSON can hold."""
 
-        def listed(y: np.ndarray) -> list[Any]:
+        def listed(y):
             return [[v if math.isfinite(v) else None for v in row] for row in y.tolist()]
 
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -64,21 +58,18 @@ class Result:
         ]
         return values
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the panels: the median of the seeds, and their range.
+    def text(self):
+        """Return the result as Markdown."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        findings = "\n".join(f"- {finding}" for finding in self.findings)
+        return f"{self.question}\n{self.setting}\n\n{table}\n\n{findings}"
 
-        The ending of the path selects the format: .png, .svg, .pdf and what else matplotlib writes.
+    def plot(self, path):
+        """Draw the panels: the median of the seeds, and their range. Needs matplotlib."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
-        Raises
-        ------
-        MissingExtraError
-            matplotlib is not installed.
-        """
-        try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise missing_extra("plotting", "matplotlib", "plot") from None
         columns = min(len(self.panels), 3)
         lines = -(-len(self.panels) // columns)
         size = (4.6 * columns, 3.6 * lines + 0.5)
@@ -88,18 +79,16 @@ class Result:
             f"{self.question}\n{self.setting}", color=INK, fontsize=10, x=0.01, ha="left"
         )
         places = figure.subplots(lines, columns, squeeze=False).flat
-        named: set[str] = set()
+        named = set()
         for panel, axes in zip(self.panels, places, strict=False):
-            _draw(axes, panel)
+            draw(axes, panel)
             if axes.lines and not named.issuperset(panel.curves):  # a legend for each set of names
                 axes.legend(fontsize=7, frameon=False)
                 named = set(panel.curves)
-        if path is not None:
-            save_figure(figure, path)
-        return figure
+        save_figure(figure, path)
 
 
-def _draw(axes: Axes, panel: Panel) -> None:
+def draw(axes, panel):
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     for colour, (name, (x, y)) in zip(itertools.cycle(PALETTE), panel.curves.items(), strict=False):
@@ -117,7 +106,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.log_y:
         axes.set_yscale("log")
-    if panel.is_part:
+    if panel.in_percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title(panel.title, loc="left", color=INK, fontsize=10)
     axes.set_xlabel(panel.x_label, color=INK, fontsize=9)
@@ -126,3 +115,29 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(PALE)
     axes.tick_params(colors=INK, length=0, which="both", labelsize=8)
+
+
+def spread(values, number="{:g}"):
+    """Return the median of the seeds and their range."""
+
+    def text(value):
+        return "never" if math.isinf(value) else number.format(value)
+
+    low, middle, high = min(values), statistics.median(values), max(values)
+    if text(low) == text(high):
+        return text(middle)
+    return f"{text(middle)} ({text(low)} to {text(high)})"
+
+
+def percent(values):
+    """Return median and range of fractions, in percent."""
+    return spread([100.0 * value for value in values], "{:.1f}")
+
+
+def verdict(claim, smaller, larger):
+    """Say whether the claim that the first are smaller than the second holds for all seeds."""
+    if max(smaller) < min(larger):
+        return f"{claim}: yes"
+    if max(larger) < min(smaller):
+        return f"{claim}: no, the opposite"
+    return f"{claim}: undecided, the seeds overlap"
