@@ -17,6 +17,7 @@ from fastbn.jit import compiler
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
 from fastbn.kernels.tensors import adam_tensors
 from fastbn.model import BatchNormMLP
+from fastbn.options import Layout
 from fastbn.parallel.openmp import NO_POOL
 from fastbn.parallel.team_size import calibrate
 
@@ -68,10 +69,16 @@ def _serial_and_parallel(calls: Callable[[], None]) -> None:
         compiler.PARALLEL_ELEMENTS = threshold
 
 
+def _both_layouts(x: np.ndarray) -> list[tuple[Layout, np.ndarray]]:
+    return [("NC", x), ("CN", np.ascontiguousarray(x.T))]
+
+
 def _batch_norm(dtype: np.dtype) -> None:
     x, _ = _data(dtype)
     gamma, beta = np.ones((2, FEATURES), dtype)
-    for layout, array in (("NC", x), ("CN", np.ascontiguousarray(x.T)), ("NC", x[:, :, None])):
+    arrays = _both_layouts(x)
+    arrays.append(("NC", x[:, :, None]))
+    for layout, array in arrays:
         mean, var = functional.batch_statistics(array, layout=layout)
         y, mean, rstd = functional.batch_norm(array, gamma, beta, layout=layout)
         functional.batch_norm_backward(y, array, gamma, beta, mean, rstd, layout=layout)
@@ -84,14 +91,14 @@ def _batch_norm(dtype: np.dtype) -> None:
 
 def _scaling(dtype: np.dtype) -> None:
     x, _ = _data(dtype)
-    for array, layout in ((x, "NC"), (np.ascontiguousarray(x.T), "CN")):
+    for layout, array in _both_layouts(x):
         functional.min_max_scale(array, layout=layout)
         functional.standardize(array, layout=layout)
 
 
 def _optimizers(dtype: np.dtype) -> None:
     x, labels = _data(dtype)
-    for layout, array in (("NC", x), ("CN", np.ascontiguousarray(x.T))):
+    for layout, array in _both_layouts(x):
         functional.softmax_cross_entropy(array, labels, layout=layout)
         functional.sigmoid_cross_entropy(array, np.zeros(array.shape), layout=layout)
         functional.squared_error(array, array, layout=layout)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -16,7 +18,7 @@ PACKAGE = pathlib.Path(fastbn.__file__).parent
 # Innermost first; a module may import from its own rank and from those before it. A name stands for
 # all modules under it that are not named themselves.
 RANKS = [
-    {"errors", "reference", "parallel.cgroups"},
+    {"errors", "options", "reference", "parallel.cgroups"},
     {"jit"},
     {"parallel"},
     {"kernels"},
@@ -131,15 +133,68 @@ print(heavy, len(kernels) > 40, sum(len(kernel.signatures) for kernel in kernels
     assert run_python(code).strip() == "[] True 0"
 
 
-def test_dir_and_unknown_names():
-    assert set(fastbn.__all__) <= set(dir(fastbn))
+def test_unknown_names():
     with pytest.raises(AttributeError, match="no attribute 'batchnorm'"):
         _ = fastbn.batchnorm
+    with pytest.raises(AttributeError, match=r"'fastbn\.model' has no attribute 'MLP'"):
+        _ = fastbn.model.MLP
+
+
+EDGES = {"doctor", "experiments", "plotting", "profiling", "sklearn", "torch"}
 
 
 def test_type_checkers_see_every_public_name():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     assert ast.unparse(block.test) == "TYPE_CHECKING"
-    seen = {alias.name for node in block.body for alias in node.names}
-    assert seen == set(fastbn.__all__) - {"__version__"}
+    imports = (node for node in block.body if isinstance(node, ast.ImportFrom))
+    seen = {alias.name for node in imports for alias in node.names}
+    assert seen == {*fastbn.__all__, *EDGES} - {"__version__"}
+    exported = block.body[-1]
+    assert ast.unparse(exported.target) == "__all__"
+    assert set(ast.literal_eval(exported.value)) == EDGES
+
+
+ABSENT = """
+import sys
+sys.modules |= {"sklearn": None, "torch": None}  # as if they were not installed
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in ("sklearn", "torch") else find_spec(name)
+import fastbn
+print(set(dir(fastbn)) ^ {*fastbn.__all__, "doctor", "experiments", "plotting", "profiling"})
+for name in ("sklearn", "torch"):
+    try:
+        getattr(fastbn, name)
+    except fastbn.MissingExtraError as error:
+        print(error)
+"""
+
+
+def test_edges_are_loaded_by_attribute():
+    code = "import fastbn; print(fastbn.doctor.report, fastbn.profiling.Profile, fastbn.plotting)"
+    assert run_python(code).startswith("<function report")
+    present = {name for name in EDGES if name not in ("sklearn", "torch") or find_spec(name)}
+    assert set(dir(fastbn)) == {*fastbn.__all__, *present}
+    code = "import fastbn; print(fastbn.sklearn.BatchNormMLPClassifier.__name__)"
+    if "sklearn" in present:
+        assert run_python(code).strip() == "BatchNormMLPClassifier"
+
+
+def test_edges_without_their_packages():
+    assert run_python(ABSENT).splitlines() == [
+        "set()",
+        "fastbn.sklearn needs scikit-learn, which is not installed: pip install 'fastbn[sklearn]'",
+        "fastbn.torch needs PyTorch, which is not installed: pip install 'fastbn[torch]'",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["functional", "model", "profiling", "schedules", "sklearn", "torch", "training"]
+)
+def test_dir_shows_public_names_and_nothing_else(name):
+    if name in ("sklearn", "torch"):
+        pytest.importorskip(name)
+    module = importlib.import_module(f"fastbn.{name}")
+    assert dir(module) == sorted(module.__all__)
+    assert all(hasattr(module, public) for public in module.__all__)

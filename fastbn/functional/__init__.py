@@ -38,3 +38,7 @@ __all__ = [
     "standardize",
     "update_running_statistics",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from fastbn.checks import choice, float_array, kernel_input, overlapping, overlaps_itself
+from fastbn.options import Layout
+
+LAYOUTS = get_args(Layout)
 
 
 def layout_input(name: str, value: Any, layout: Any) -> np.ndarray:
     """Return `value` as a checked float array of `layout`, contiguous for the kernels."""
-    choice("layout", layout, ["NC", "CN"])
+    choice("layout", layout, LAYOUTS)
     array = float_array(name, value)
     if array.ndim < 2 or (layout == "CN" and array.ndim > 2):
         expected = "(C, N)" if layout == "CN" else "(N, C) or (N, C, *spatial)"
@@ -21,17 +24,17 @@ def layout_input(name: str, value: Any, layout: Any) -> np.ndarray:
     return kernel_input(array)
 
 
-def n_features(x: np.ndarray, layout: str) -> int:
+def n_features(x: np.ndarray, layout: Layout) -> int:
     """Return C."""
     return x.shape[0] if layout == "CN" else x.shape[1]
 
 
-def is_sample_major(x: np.ndarray, layout: str) -> bool:
+def is_sample_major(x: np.ndarray, layout: Layout) -> bool:
     """Tell whether x goes to the sample-major kernels: (N, C) with nothing behind."""
     return layout == "NC" and x.ndim == 2
 
 
-def as_feature_rows(x: np.ndarray, layout: str) -> np.ndarray:
+def as_feature_rows(x: np.ndarray, layout: Layout) -> np.ndarray:
     """View x as (B, C, L), the shape that the feature-major kernels take."""
     if layout == "CN":
         return x[None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from fastbn.jit.compiler import run
 from fastbn.kernels import batchnorm_cn as cn
 from fastbn.kernels import batchnorm_nc as nc
 from fastbn.kernels.reductions import SMALL
+from fastbn.options import FusedActivation, Gradient, Layout
+
+GRADIENTS = get_args(Gradient)
 
 _Arrays3 = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -60,7 +63,7 @@ def _moments_nc(x: np.ndarray, least: float = 0.0) -> _Arrays3:
     return shift, delta, var
 
 
-def batch_statistics(x: Any, *, layout: str = "NC") -> tuple[np.ndarray, np.ndarray]:
+def batch_statistics(x: Any, *, layout: Layout = "NC") -> tuple[np.ndarray, np.ndarray]:
     """mean and biased variance of each feature over the batch.
 
     Parameters
@@ -103,8 +106,8 @@ def batch_norm(
     beta: Any = None,
     *,
     eps: float = 1e-5,
-    layout: str = "NC",
-    activation: str | None = None,
+    layout: Layout = "NC",
+    activation: FusedActivation | None = None,
     negative_slope: float = 0.01,
     out: np.ndarray | None = None,
 ) -> _Arrays3:
@@ -198,10 +201,10 @@ def batch_norm_backward(
     mean: Any,
     rstd: Any,
     *,
-    layout: str = "NC",
-    activation: str | None = None,
+    layout: Layout = "NC",
+    activation: FusedActivation | None = None,
     negative_slope: float = 0.01,
-    gradient: str = "exact",
+    gradient: Gradient = "exact",
     out: np.ndarray | None = None,
 ) -> _Arrays3:
     """Gradients of `batch_norm` with respect to x, gamma and beta.
@@ -249,7 +252,7 @@ def batch_norm_backward(
     mean = float_vector("mean", mean, features, x.dtype)
     rstd = float_vector("rstd", rstd, features, x.dtype)
     slope = slope_of(activation, negative_slope, x.dtype)
-    exact = choice("gradient", gradient, ["exact", "detached"]) == "exact"
+    exact = choice("gradient", gradient, GRADIENTS) == "exact"
     dx = output_for(out, x, (*sources, gamma, beta, mean, rstd))
     if is_sample_major(x, layout):
         dgamma, dbeta = gradients_nc(dy, x, gamma, beta, mean, rstd, slope, exact, dx)
@@ -303,8 +306,8 @@ def batch_norm_inference(
     beta: Any = None,
     *,
     eps: float = 1e-5,
-    layout: str = "NC",
-    activation: str | None = None,
+    layout: Layout = "NC",
+    activation: FusedActivation | None = None,
     negative_slope: float = 0.01,
     out: np.ndarray | None = None,
 ) -> np.ndarray:

@@ -10,13 +10,14 @@ import numpy as np
 from fastbn.checks import as_array, converted, labels_array, number, same_shape, weights_array
 from fastbn.functional._layout import layout_input, n_features
 from fastbn.kernels import losses as kernels
+from fastbn.options import Layout
 
 
 def softmax_cross_entropy(
     logits: Any,
     labels: Any,
     *,
-    layout: str = "NC",
+    layout: Layout = "NC",
     sample_weight: Any = None,
     label_smoothing: float = 0.0,
 ) -> tuple[float, np.ndarray]:
@@ -76,7 +77,7 @@ def sigmoid_cross_entropy(
     logits: Any,
     targets: Any,
     *,
-    layout: str = "NC",
+    layout: Layout = "NC",
     sample_weight: Any = None,
     label_smoothing: float = 0.0,
 ) -> tuple[float, np.ndarray]:
@@ -117,7 +118,7 @@ def sigmoid_cross_entropy(
 
 
 def squared_error(
-    outputs: Any, targets: Any, *, layout: str = "NC", sample_weight: Any = None
+    outputs: Any, targets: Any, *, layout: Layout = "NC", sample_weight: Any = None
 ) -> tuple[float, np.ndarray]:
     """Half the squared error, summed over the outputs, and its gradient.
 
@@ -157,7 +158,7 @@ def _normalized(sample_weight: Any, shape: tuple[int, ...], dtype: np.dtype) -> 
 
 
 def _with_targets(
-    name: str, outputs: Any, targets: Any, layout: str, sample_weight: Any
+    name: str, outputs: Any, targets: Any, layout: Layout, sample_weight: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Outputs (C, N), a copy of the targets of that shape, and weights (N,)."""
     outputs = layout_input(name, outputs, layout)
@@ -174,12 +175,12 @@ def _with_targets(
     return np.ascontiguousarray(rows), np.array(targets), weight
 
 
-def _as_rows(x: np.ndarray, layout: str) -> np.ndarray:
+def _as_rows(x: np.ndarray, layout: Layout) -> np.ndarray:
     """Turn x into (C, N)."""
     return x if layout == "CN" else np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
 
 
-def _from_rows(rows: np.ndarray, like: Any, layout: str) -> np.ndarray:
+def _from_rows(rows: np.ndarray, like: Any, layout: Layout) -> np.ndarray:
     """Turn (C, N) back into the shape of `like`."""
     if layout == "CN":
         return rows

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from fastbn.checks import choice, float_array, float_vector, kernel_input, number, pair
-from fastbn.functional._layout import delivered, output_for
+from fastbn.functional._layout import LAYOUTS, delivered, output_for
 from fastbn.functional.batchnorm import nonnegative_vector
 from fastbn.kernels import batchnorm_nc as nc
 from fastbn.kernels import preprocessing as kernels
+from fastbn.options import Layout
 
 _Arrays3 = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _samples(x: Any, layout: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return x as a checked float array, and sample-major for the kernels."""
-    choice("layout", layout, ["NC", "CN"])
+    choice("layout", layout, LAYOUTS)
     x = float_array("x", x)
     if x.ndim != 2:
         raise ValueError(f"x: expected shape ({', '.join(layout)}), got {x.shape}")
@@ -88,7 +89,7 @@ def _apply(
     scale: np.ndarray,
     low: float,
     out: np.ndarray | None,
-    layout: str,
+    layout: Layout,
 ) -> np.ndarray:
     y = output_for(out, x, (x, center, scale))
     target = y if layout == "NC" else np.empty_like(rows)
@@ -104,7 +105,7 @@ def min_max_scale(
     minimum: Any = None,
     maximum: Any = None,
     feature_range: tuple[float, float] = (0.0, 1.0),
-    layout: str = "NC",
+    layout: Layout = "NC",
     out: np.ndarray | None = None,
 ) -> _Arrays3:
     """Map each feature linearly to `feature_range`.
@@ -154,7 +155,7 @@ def standardize(
     *,
     mean: Any = None,
     std: Any = None,
-    layout: str = "NC",
+    layout: Layout = "NC",
     out: np.ndarray | None = None,
 ) -> _Arrays3:
     """Z-scores: ``(x - mean) / std`` per feature.

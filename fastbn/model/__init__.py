@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastbn.model.model import BatchNormMLP as BatchNormMLP
+    from fastbn.model.model import BatchNormMLP
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name == "BatchNormMLP":  # which imports the compiler: the other modules do without
+            from fastbn.model.model import BatchNormMLP
+
+            return BatchNormMLP
+        raise AttributeError(f"module 'fastbn.model' has no attribute {name!r}")
+
 
 __all__ = ["BatchNormMLP"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "BatchNormMLP":  # which imports the compiler: the other modules do without
-        from fastbn.model.model import BatchNormMLP
-
-        return BatchNormMLP
-    raise AttributeError(f"module 'fastbn.model' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return __all__

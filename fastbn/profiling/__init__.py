@@ -3,3 +3,7 @@
 from fastbn.profiling._profile import Part, Profile, profile_training
 
 __all__ = ["Part", "Profile", "profile_training"]
+
+
+def __dir__() -> list[str]:
+    return __all__

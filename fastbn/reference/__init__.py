@@ -8,18 +8,20 @@ arrays and change none.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 Array = np.ndarray
+Layout = Literal["NC", "CN"]
+Gradient = Literal["exact", "detached"]
 
 
 def _f64(x: Any) -> Array:
     return np.asarray(x, dtype=np.float64)
 
 
-def _axes(x: Array, layout: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _axes(x: Array, layout: Layout) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the axes to reduce over, and the shape that a vector of features broadcasts with."""
     feature = {"NC": 1, "CN": 0}[layout]
     reduced = tuple(axis for axis in range(x.ndim) if axis != feature)
@@ -66,7 +68,7 @@ def bias_activation_backward(da: Any, z: Any, bias: Any, slope: float) -> tuple[
 # -- batch norm ------------------------------------------------------------------------------------
 
 
-def _shares(x: Array, layout: str, weight: Any) -> Array:
+def _shares(x: Array, layout: Layout, weight: Any) -> Array:
     """Part of each value in its feature's mean: 1 / n, or the weight (N,) of its sample."""
     _, shape = _axes(x, layout)
     n = x.size // max(math.prod(shape), 1)
@@ -77,7 +79,7 @@ def _shares(x: Array, layout: str, weight: Any) -> Array:
     return w.reshape([x.shape[axis] if axis == samples else 1 for axis in range(x.ndim)])
 
 
-def batch_statistics(x: Any, layout: str = "NC", weight: Any = None) -> tuple[Array, Array]:
+def batch_statistics(x: Any, layout: Layout = "NC", weight: Any = None) -> tuple[Array, Array]:
     """mean = sum(x) / n, var = sum((x - mean)^2) / n, per feature; or weighted by sample."""
     x = _f64(x)
     reduced, shape = _axes(x, layout)
@@ -93,7 +95,7 @@ def batch_norm(
     beta: Any,
     eps: float = 1e-5,
     slope: float = 1.0,
-    layout: str = "NC",
+    layout: Layout = "NC",
     weight: Any = None,
 ) -> tuple[Array, Array, Array]:
     """y = act(gamma * (x - mean) / sqrt(var + eps) + beta); also mean and rstd."""
@@ -114,8 +116,8 @@ def batch_norm_backward(
     mean: Any,
     rstd: Any,
     slope: float = 1.0,
-    layout: str = "NC",
-    gradient: str = "exact",
+    layout: Layout = "NC",
+    gradient: Gradient = "exact",
     weight: Any = None,
 ) -> tuple[Array, Array, Array]:
     """dx, dgamma, dbeta; with "detached" mean and rstd are constants."""
@@ -140,7 +142,7 @@ def batch_norm_inference(
     beta: Any,
     eps: float = 1e-5,
     slope: float = 1.0,
-    layout: str = "NC",
+    layout: Layout = "NC",
 ) -> Array:
     """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
     x = _f64(x)
@@ -183,7 +185,7 @@ def fold_batch_norm(
 def softmax_cross_entropy(
     logits: Any,
     labels: Any,
-    layout: str = "NC",
+    layout: Layout = "NC",
     sample_weight: Any = None,
     label_smoothing: float = 0.0,
 ) -> tuple[float, Array]:
@@ -201,7 +203,7 @@ def softmax_cross_entropy(
     return float(loss), np.moveaxis(dz, -1, {"NC": 1, "CN": 0}[layout])
 
 
-def softmax(logits: Any, layout: str = "NC") -> Array:
+def softmax(logits: Any, layout: Layout = "NC") -> Array:
     """exp(z) / sum(exp(z)) over the classes."""
     axis = {"NC": 1, "CN": 0}[layout]
     z = _f64(logits)
@@ -212,7 +214,7 @@ def softmax(logits: Any, layout: str = "NC") -> Array:
 def sigmoid_cross_entropy(
     logits: Any,
     targets: Any,
-    layout: str = "NC",
+    layout: Layout = "NC",
     sample_weight: Any = None,
     label_smoothing: float = 0.0,
 ) -> tuple[float, Array]:
@@ -224,7 +226,7 @@ def sigmoid_cross_entropy(
 
 
 def squared_error(
-    outputs: Any, targets: Any, layout: str = "NC", sample_weight: Any = None
+    outputs: Any, targets: Any, layout: Layout = "NC", sample_weight: Any = None
 ) -> tuple[float, Array]:
     """Return sum(w * sum((z - t)^2) / 2) / sum(w) and the gradient."""
     z, t = _f64(outputs), _f64(targets)
@@ -232,7 +234,7 @@ def squared_error(
     return float((w * (z - t) ** 2 / 2).sum()), w * (z - t)
 
 
-def _normalized_weight(z: Array, layout: str, sample_weight: Any) -> Array:
+def _normalized_weight(z: Array, layout: Layout, sample_weight: Any) -> Array:
     """Weights of the samples that add up to 1, with an axis of length 1 for the outputs."""
     axis = {"NC": 1, "CN": 0}[layout]
     shape = z.shape[:axis] + z.shape[axis + 1 :]
@@ -247,7 +249,7 @@ def sigmoid(logits: Any) -> Array:
     return np.where(z > 0, 1.0, e) / (1 + e)
 
 
-def count_correct(logits: Any, labels: Any, layout: str = "NC") -> int:
+def count_correct(logits: Any, labels: Any, layout: Layout = "NC") -> int:
     """Count the samples whose label has the largest logit, the first of equals."""
     return int((_f64(logits).argmax(axis={"NC": 1, "CN": 0}[layout]) == np.asarray(labels)).sum())
 
@@ -328,14 +330,14 @@ def rmsprop_step(
 # -- scaling ---------------------------------------------------------------------------------------
 
 
-def min_max_fit(x: Any, layout: str = "NC") -> tuple[Array, Array]:
+def min_max_fit(x: Any, layout: Layout = "NC") -> tuple[Array, Array]:
     """Smallest and largest value per feature."""
     x = _f64(x)
     reduced, _ = _axes(x, layout)
     return x.min(axis=reduced), x.max(axis=reduced)
 
 
-def standard_fit(x: Any, layout: str = "NC") -> tuple[Array, Array]:
+def standard_fit(x: Any, layout: Layout = "NC") -> tuple[Array, Array]:
     """Mean and deviation per feature; of a constant one its value and 0."""
     mean, var = batch_statistics(x, layout)
     minimum, maximum = min_max_fit(x, layout)
@@ -346,7 +348,7 @@ def standard_fit(x: Any, layout: str = "NC") -> tuple[Array, Array]:
 def min_max_scale(
     x: Any,
     feature_range: tuple[float, float] = (0.0, 1.0),
-    layout: str = "NC",
+    layout: Layout = "NC",
     statistics: tuple[Any, Any] | None = None,
 ) -> Array:
     """low + (x - min) / (max - min) * (high - low) per feature; a constant feature is low."""
@@ -358,7 +360,7 @@ def min_max_scale(
     return low + (x - minimum.reshape(shape)) / span.reshape(shape) * (high - low)
 
 
-def standardize(x: Any, layout: str = "NC", statistics: tuple[Any, Any] | None = None) -> Array:
+def standardize(x: Any, layout: Layout = "NC", statistics: tuple[Any, Any] | None = None) -> Array:
     """(x - mean) / std per feature; a constant feature is 0."""
     x = _f64(x)
     _, shape = _axes(x, layout)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastbn import reference as ref
+from fastbn.reference import Gradient
 
 Array = np.ndarray
 
@@ -64,7 +65,7 @@ def backward(
     caches: list[dict[str, Any]],
     dlogits: Array,
     *,
-    gradient: str = "exact",
+    gradient: Gradient = "exact",
     masks: list[Array] | None = None,
 ) -> dict[str, Array]:
     """Gradients of all parameters, by name."""

@@ -16,3 +16,7 @@ from fastbn.sklearn._classifier import BatchNormMLPClassifier
 from fastbn.sklearn._regressor import BatchNormMLPRegressor
 
 __all__ = ["BatchNormMLPClassifier", "BatchNormMLPRegressor"]
+
+
+def __dir__() -> list[str]:
+    return __all__

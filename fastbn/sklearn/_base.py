@@ -11,7 +11,7 @@ import re
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_regressor
@@ -26,9 +26,10 @@ from fastbn.model import BatchNormMLP
 from fastbn.model.config import DTYPES, MAX_LAYER, dtype_name
 from fastbn.parallel.team_size import at_most
 from fastbn.sklearn._callbacks import CallbackSupportMixin, with_callbacks
+from fastbn.sklearn._parameters import LearningRate, Solver
 from fastbn.sklearn._run import Run
 
-SOLVERS = ("adam", "adamw", "sgd", "rmsprop", "lbfgs")
+SOLVERS, LEARNING_RATES = get_args(Solver), get_args(LearningRate)
 AUTO_BATCH = 200  # samples, as in scikit-learn
 
 # Dtypes of X that are kept for the model, which scales before it rounds; all else becomes float64.
@@ -222,7 +223,7 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         """Refuse what the model does not check itself, by the names that the user knows."""
         choice("solver", self.solver, SOLVERS)
-        choice("learning_rate", self.learning_rate, ["constant", "invscaling", "adaptive"])
+        choice("learning_rate", self.learning_rate, LEARNING_RATES)
         number("learning_rate_init", self.learning_rate_init, 0.0, open_low=True)
         number("alpha", self.alpha, 0.0)
         number("tol", self.tol, 0.0)

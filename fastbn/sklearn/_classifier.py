@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 from scipy import special
@@ -14,7 +14,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
+from fastbn.fit.schedules import Schedule
 from fastbn.model import BatchNormMLP
+from fastbn.options import Activation, DType, InputNormalization
 from fastbn.sklearn._base import BaseBatchNormMLP, invalid_parameters, naming
 from fastbn.sklearn._callbacks import with_callbacks
 from fastbn.sklearn._class_weight import (
@@ -22,7 +24,7 @@ from fastbn.sklearn._class_weight import (
     needs_all_targets,
     sample_weights,
 )
-from fastbn.sklearn._parameters import document
+from fastbn.sklearn._parameters import ClassWeight, LearningRate, Solver, document
 
 
 @document
@@ -65,43 +67,43 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
 
     def __init__(
         self,
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
+        hidden_layer_sizes: int | Iterable[int] = (100,),
+        activation: Activation = "relu",
         *,
-        solver: Any = "adam",
-        alpha: Any = 0.0001,
-        batch_size: Any = "auto",
-        learning_rate: Any = "constant",
-        learning_rate_init: Any = 0.001,
-        power_t: Any = 0.5,
-        max_iter: Any = 200,
-        shuffle: Any = True,
-        random_state: Any = None,
-        tol: Any = 1e-4,
-        verbose: Any = False,
-        warm_start: Any = False,
-        momentum: Any = 0.9,
-        nesterovs_momentum: Any = True,
-        early_stopping: Any = False,
-        validation_fraction: Any = 0.1,
-        beta_1: Any = 0.9,
-        beta_2: Any = 0.999,
-        epsilon: Any = 1e-8,
-        n_iter_no_change: Any = 10,
-        max_fun: Any = 15000,
-        batch_norm: Any = True,
-        batch_norm_output: Any = False,
-        batch_norm_eps: Any = 1e-5,
-        batch_norm_momentum: Any = 0.1,
-        negative_slope: Any = 0.01,
-        input_normalization: Any = "zscore",
-        dropout: Any = 0.0,
-        max_norm: Any = None,
-        schedule: Any = None,
-        dtype: Any = "float32",
-        n_threads: Any = None,
-        label_smoothing: Any = 0.0,
-        class_weight: Any = None,
+        solver: Solver = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: LearningRate = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: int = 10,
+        max_fun: int = 15000,
+        batch_norm: bool = True,
+        batch_norm_output: bool = False,
+        batch_norm_eps: float = 1e-5,
+        batch_norm_momentum: float = 0.1,
+        negative_slope: float = 0.01,
+        input_normalization: InputNormalization | None = "zscore",
+        dropout: float = 0.0,
+        max_norm: float | None = None,
+        schedule: Schedule = None,
+        dtype: DType = "float32",
+        n_threads: int | None = None,
+        label_smoothing: float = 0.0,
+        class_weight: ClassWeight = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
         given.pop("__class__", None)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+
+Solver = Literal["adam", "adamw", "sgd", "rmsprop", "lbfgs"]
+LearningRate = Literal["constant", "invscaling", "adaptive"]
+ClassWeight = dict[Any, float] | list[Any] | Literal["balanced"] | None
 
 PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(100,)
     activation : "relu", "leaky_relu", "tanh", "logistic" or "identity", default="relu"

@@ -41,3 +41,7 @@ __all__ = [
 ]
 
 register_fusers()
+
+
+def __dir__() -> list[str]:
+    return __all__

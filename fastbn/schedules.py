@@ -1,0 +1,9 @@
+"""Learning-rate schedules of a fit, under their public name."""
+
+from fastbn.fit.schedules import Schedule, schedule_function
+
+__all__ = ["Schedule", "schedule_function"]
+
+
+def __dir__() -> list[str]:
+    return __all__
