@@ -140,7 +140,7 @@ def test_unknown_names():
         _ = fastbn.model.MLP
 
 
-EDGES = {"doctor", "experiments", "plotting", "profiling", "sklearn", "torch"}
+EDGES = {"doctor", "plotting", "profiling", "sklearn", "torch"}
 
 
 def test_type_checkers_see_every_public_name():
@@ -162,7 +162,7 @@ import importlib.util
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name: None if name in ("sklearn", "torch") else find_spec(name)
 import fastbn
-print(set(dir(fastbn)) ^ {*fastbn.__all__, "doctor", "experiments", "plotting", "profiling"})
+print(set(dir(fastbn)) ^ {*fastbn.__all__, "doctor", "plotting", "profiling"})
 for name in ("sklearn", "torch"):
     try:
         getattr(fastbn, name)
