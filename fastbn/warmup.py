@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from fastbn import functional
-from fastbn.jit import compiler
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
 from fastbn.kernels.tensors import adam_tensors
 from fastbn.model import BatchNormMLP
 from fastbn.options import Layout
+from fastbn.parallel import dispatch
 from fastbn.parallel.openmp import NO_POOL
-from fastbn.parallel.team_size import calibrate
+from fastbn.parallel.team import barrier
+from fastbn.parallel.threads import run_team
 
 # Enough for every kernel to have something to do.
 SAMPLES, FEATURES, CLASSES = 16, 8, 3
@@ -29,7 +30,7 @@ def warm_up(dtype: Any) -> Iterator[str]:
     """Compile everything for one dtype, serial and parallel; yields what it is about to do."""
     dtype = np.dtype(dtype)
     yield "teams of threads"
-    calibrate()
+    run_team(barrier, 2, lambda member: (member,))
     yield f"training and prediction, {dtype}"
     _train_and_predict(dtype)
     for name, calls in (
@@ -60,13 +61,13 @@ def _train_and_predict(dtype: np.dtype) -> None:
 
 
 def _serial_and_parallel(calls: Callable[[], None]) -> None:
-    threshold = compiler.PARALLEL_ELEMENTS
+    threshold = dispatch.PARALLEL_ELEMENTS
     try:
         for elements in (1 << 62, 0):
-            compiler.PARALLEL_ELEMENTS = elements
+            dispatch.PARALLEL_ELEMENTS = elements
             calls()
     finally:
-        compiler.PARALLEL_ELEMENTS = threshold
+        dispatch.PARALLEL_ELEMENTS = threshold
 
 
 def _both_layouts(x: np.ndarray) -> list[tuple[Layout, np.ndarray]]:

@@ -47,10 +47,10 @@ def rng():
 @pytest.fixture(params=["serial", "parallel"])
 def both_paths(request, monkeypatch):
     """Run a test twice: all arrays below the threshold of parallel kernels, and all above."""
-    from fastbn.jit import compiler
+    from fastbn.parallel import dispatch
 
     threshold = 0 if request.param == "parallel" else 1 << 62
-    monkeypatch.setattr(compiler, "PARALLEL_ELEMENTS", threshold)
+    monkeypatch.setattr(dispatch, "PARALLEL_ELEMENTS", threshold)
     return request.param
 
 

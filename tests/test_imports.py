@@ -18,11 +18,11 @@ PACKAGE = pathlib.Path(fastbn.__file__).parent
 # Innermost first; a module may import from its own rank and from those before it. A name stands for
 # all modules under it that are not named themselves.
 RANKS = [
-    {"errors", "options", "reference", "parallel.cgroups"},
+    {"errors", "options", "reference"},
     {"jit"},
     {"parallel"},
     {"kernels"},
-    {"checks", "parallel.team_size"},
+    {"checks"},
     {"functional", "files", "fit"},
     {"model"},
 ]

@@ -11,7 +11,7 @@ from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
 from fastbn.bench._module_work import ModuleWork
 from fastbn.bench._step_work import Stepper, StepWork
 from fastbn.doctor import DISTRIBUTIONS, installed_version
-from fastbn.parallel.team_size import available_threads
+from fastbn.parallel.cores import available_threads
 
 # Each peer, and the packages that it needs.
 PACKAGES = {

@@ -13,7 +13,7 @@ from fastbn.bench._peers import ALONE, PACKAGES
 from fastbn.bench._row import Row
 from fastbn.doctor import installed_version, report
 from fastbn.errors import missing_extra
-from fastbn.parallel.team_size import allowed_cores, available_threads
+from fastbn.parallel.cores import allowed_cores, available_threads
 from fastbn.plotting import INK, PALE, save_figure
 
 if TYPE_CHECKING:

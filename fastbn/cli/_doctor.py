@@ -43,14 +43,7 @@ def _choice(facts: Facts) -> str:
         return "always so many, since FASTBN_NUM_THREADS is set"
     if facts.team_threads == 1:
         return "there is nothing to choose"
-    if facts.costs is None:
-        return "how many pays is measured at the first training"
-    costs = facts.costs
-    return (
-        f"as many as pay: one multiplies at {costs['speed'] / 1e9:.0f} GFLOP/s, a barrier takes "
-        f"{costs['barrier'] * 1e6:.1f} us, a start {costs['start'] * 1e6:.0f} us; small nets are "
-        "tried with one, too"
-    )
+    return "as many as pay by a training's size; where one may be faster, recent calls decide"
 
 
 def _rows(facts: Facts) -> list[tuple[str, str]]:

@@ -57,7 +57,7 @@ def print_table(columns: Iterable[str], lines: Iterable[Iterable[str]], *, left:
 def compile_notice(*, silent: bool = False) -> Iterator[list[bool]]:
     """Context that says once when kernels are compiled; yields a list, filled in that case."""
     from fastbn.fit.progress import announce_compiling
-    from fastbn.jit.compiler import on_compile
+    from fastbn.jit.listeners import on_compile
 
     compiled: list[bool] = []
 

@@ -26,8 +26,8 @@ def warmup(
         raise typer.BadParameter(
             f"expected one of {', '.join(DTYPES)}, got {dtype!r:.200}", param_hint="'--dtype'"
         )
+    from fastbn.fit.interrupt import interrupting_fits
     from fastbn.jit.compiler import cache_folder
-    from fastbn.jit.signals import interrupting_fits
     from fastbn.kernels.network import train_steps
     from fastbn.warmup import warm_up
 

@@ -20,6 +20,13 @@ def warnings(facts: Facts) -> Iterator[str]:
             "NUMBA_DISABLE_JIT is set: kernels run as plain Python, hundreds of times slower. "
             "Unset it."
         )
+    if facts.numba_problem is not None:
+        yield (
+            f"numba {facts.packages['numba']} has changed what fastbn uses of its insides "
+            f"({facts.numba_problem}): kernels take longer to compile, and the last bits of "
+            "results may differ from process to process. Install a numba that fastbn's "
+            "requirements allow."
+        )
     if facts.jit_disabled:
         pass  # and so nothing is compiled that could be kept
     elif facts.cache.folder is None:

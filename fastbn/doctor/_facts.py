@@ -76,9 +76,9 @@ class Facts:
     threading: ThreadingLayers
     numba_threads: int
     team_threads: int  # the most that a training takes
-    costs: dict[str, float] | None  # of the model that chooses how many; None before it is asked
     tile_rows: int  # of a matrix product, kept in registers
     jit_disabled: bool
+    numba_problem: str | None  # what this numba has not got of what fastbn uses of its insides
     cache: Cache
     extras: dict[str, dict[str, str | None]]
     environment: dict[str, str]
@@ -92,10 +92,10 @@ def gather() -> Facts:
     loaded = tuple(name for name in OTHER_POOLS if name in sys.modules)
     import numba
 
+    from fastbn.jit.compiler import INTERNALS_PROBLEM
     from fastbn.jit.intrinsics import TILE_ROWS
-    from fastbn.parallel.team_size import available_threads, kept_costs
+    from fastbn.parallel.cores import available_threads
 
-    costs = kept_costs()
     config: Any = numba.config
     return Facts(
         fastbn=fastbn.__version__,
@@ -106,9 +106,9 @@ def gather() -> Facts:
         threading=threading_layers(),
         numba_threads=int(config.NUMBA_NUM_THREADS),
         team_threads=available_threads(),
-        costs=dataclasses.asdict(costs) if costs else None,
         tile_rows=TILE_ROWS,
         jit_disabled=bool(config.DISABLE_JIT),
+        numba_problem=INTERNALS_PROBLEM,
         cache=_cache(),
         extras={extra: {n: installed_version(n) for n in names} for extra, names in EXTRAS.items()},
         environment=environment,
@@ -130,8 +130,7 @@ def installed_version(module: str) -> str | None:
 def _cpu() -> Cpu:
     llvm: Any = importlib.import_module("llvmlite.binding")
 
-    from fastbn.parallel.cgroups import core_quota
-    from fastbn.parallel.team_size import allowed_cores
+    from fastbn.parallel.cores import allowed_cores, core_quota
 
     try:
         features = llvm.get_host_cpu_features()

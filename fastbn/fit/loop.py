@@ -14,10 +14,10 @@ import numpy as np
 from fastbn.checks import choice, integer
 from fastbn.errors import DivergenceError
 from fastbn.fit.history import EarlyStopping, FitState, History
+from fastbn.fit.interrupt import Signals
 from fastbn.fit.progress import progress_bar
 from fastbn.fit.rollback import LastGood
 from fastbn.fit.schedules import Schedule, schedule_function
-from fastbn.jit.signals import Signals
 
 __all__ = ["Callback", "EarlyStopping", "History", "Plan", "Trainee", "minibatch_bounds", "train"]
 
@@ -216,10 +216,12 @@ class _Fit:
         epoch = self.model.epochs
         self.model.epochs += 1
         state.has_begun = True
-        while state.losses.size < self.steps and not (self.signals.pressed and self._leads_on()):
+        while state.losses.size < self.steps and not (
+            self.signals.stop_requested and self._leads_on()
+        ):
             done = state.losses.size
             at_most = self.every - (before + done) % self.every
-            if self.is_due or self.signals.pressed:
+            if self.is_due or self.signals.stop_requested:
                 at_most = 1
             self.chunk.begin()
             try:
@@ -249,7 +251,7 @@ class _Fit:
         reason = self._stop_reason()
         if reason is not None:
             return reason
-        if self.signals.pressed and self._leads_on():
+        if self.signals.stop_requested and self._leads_on():
             self._save()
             return "interrupted"
         self._save_if_due(before + done)
@@ -269,7 +271,11 @@ class _Fit:
             bounds = self.bounds[first : last + 1]
             losses, correct = self.good.take(before + first, epoch, bounds, lrs[first - start :])
             good = np.isfinite(losses)
-            looks = self.plan.on_divergence == "skip" or last == self.steps or self.signals.pressed
+            looks = (
+                self.plan.on_divergence == "skip"
+                or last == self.steps
+                or self.signals.stop_requested
+            )
             if good.all() and (not looks or self.model.is_finite()):
                 state.note(losses, correct)
                 return

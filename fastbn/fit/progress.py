@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol, TextIO, cast
 
 from fastbn.errors import missing_extra
-from fastbn.jit.compiler import on_compile
+from fastbn.jit.listeners import on_compile
 
 _announced = False
 

@@ -25,11 +25,11 @@ from fastbn.functional._layout import (
     n_features,
     output_for,
 )
-from fastbn.jit.compiler import run
 from fastbn.kernels import batchnorm_cn as cn
 from fastbn.kernels import batchnorm_nc as nc
 from fastbn.kernels.reductions import SMALL
 from fastbn.options import FusedActivation, Gradient, Layout
+from fastbn.parallel.dispatch import dispatch
 
 GRADIENTS = get_args(Gradient)
 
@@ -52,7 +52,7 @@ def _moments_nc(x: np.ndarray, least: float = 0.0) -> _Arrays3:
     """
     features = x.shape[1]
     partials = np.empty((3, nc.count_chunks(x), features), x.dtype)
-    run(nc.moments_nc, nc.moments_nc_parallel, x.size, x, *partials)
+    dispatch(nc.moments_nc, nc.moments_nc_parallel, x.size, x, *partials)
     shift, delta, var = np.empty(features, x.dtype), np.empty(features), np.empty(features)
     nc.combine_moments_nc(*partials, x.shape[0], shift, delta, var)
     if x.dtype == np.float32 and not ((var >= least) & (var < np.inf)).all():
@@ -96,7 +96,9 @@ def batch_statistics(x: Any, *, layout: Layout = "NC") -> tuple[np.ndarray, np.n
         return (shift + delta).astype(x.dtype), var.astype(x.dtype)
     mean, var, work = np.empty((3, n_features(x, layout)), x.dtype)
     rows = as_feature_rows(x, layout)
-    run(cn.statistics_cn, cn.statistics_cn_parallel, x.size, rows, 0, mean.size, mean, var, work)
+    dispatch(
+        cn.statistics_cn, cn.statistics_cn_parallel, x.size, rows, 0, mean.size, mean, var, work
+    )
     return mean, var
 
 
@@ -168,7 +170,7 @@ def normalize_nc(
     """Write y = act(batch norm of x), both (N, C); mean, var (float64) and rstd. No checks."""
     features = gamma.size
     mean, var, rstd = np.empty(features, x.dtype), np.empty(features), np.empty(features, x.dtype)
-    done = run(
+    done = dispatch(
         nc.batch_norm_forward_nc, nc.batch_norm_forward_nc_parallel, x.size,
         x, gamma, beta, eps, slope, y, mean, var, rstd,
     )  # fmt: skip
@@ -186,7 +188,7 @@ def normalize_cn(
 ) -> _Arrays3:
     """Write y = act(batch norm of x), both (B, C, L); mean, var and rstd. No checks."""
     mean, var, rstd = np.empty((3, gamma.size), x.dtype)
-    run(
+    dispatch(
         cn.batch_norm_forward_cn, cn.batch_norm_forward_cn_parallel, x.size,
         x, gamma, beta, eps, slope, 0, gamma.size, y, mean, var, rstd,
     )  # fmt: skip
@@ -270,7 +272,7 @@ def gradients_nc(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Write dx of x (N, C); dgamma and dbeta. No checks."""
     dgamma, dbeta = np.empty(gamma.size, x.dtype), np.empty(gamma.size, x.dtype)
-    run(
+    dispatch(
         nc.batch_norm_backward_nc, nc.batch_norm_backward_nc_parallel, x.size,
         dy, x, gamma, beta, mean, rstd, slope, exact, dx, dgamma, dbeta,
     )  # fmt: skip
@@ -283,7 +285,7 @@ def gradients_cn(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Write dx of x (B, C, L); dgamma and dbeta. No checks."""
     dgamma, dbeta = np.empty(gamma.size, x.dtype), np.empty(gamma.size, x.dtype)
-    run(
+    dispatch(
         cn.batch_norm_backward_cn, cn.batch_norm_backward_cn_parallel, x.size,
         dy, x, gamma, beta, mean, rstd, slope, exact, 0, gamma.size, dx, dgamma, dbeta,
     )  # fmt: skip
@@ -350,12 +352,12 @@ def batch_norm_inference(
         scale, offset, rstd = np.empty((3, features), x.dtype)
         zero, var = np.zeros(features), running_var.astype(np.float64)
         nc.derive_affine_nc(gamma, beta, zero, var, eps, scale, offset, rstd)
-        run(
+        dispatch(
             nc.affine_activation_nc, nc.affine_activation_nc_parallel, x.size,
             x, running_mean, scale, offset, slope, y,
         )  # fmt: skip
     else:
-        run(
+        dispatch(
             cn.batch_norm_inference_cn, cn.batch_norm_inference_cn_parallel, x.size,
             as_feature_rows(x, layout), running_mean, running_var, gamma, beta, eps, slope,
             0, features, as_feature_rows(y, layout),

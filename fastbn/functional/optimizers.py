@@ -22,8 +22,8 @@ from fastbn.checks import (
     pair,
     same_shape,
 )
-from fastbn.jit.compiler import run
 from fastbn.kernels import optimizers as kernels
+from fastbn.parallel.dispatch import dispatch
 
 
 def _state(name: str, value: Any) -> np.ndarray:
@@ -122,7 +122,7 @@ def adam_step(
     norm = _max_norm(max_norm)
 
     def kernel(grad: np.ndarray, param: np.ndarray, m: np.ndarray, v: np.ndarray) -> None:
-        run(
+        dispatch(
             kernels.adam, kernels.adam_parallel, param.size,
             param, grad, m, v, _clip(grad, norm), lr, beta1, beta2, eps,
             1.0 - beta1**t, 1.0 - beta2**t, decay, decoupled, 0, param.size,

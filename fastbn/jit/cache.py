@@ -1,4 +1,4 @@
-"""The cache of compiled kernels on disk: numba's, with stamps, names and checks of our own."""
+"""The cache of compiled kernels on disk: what outdates a kernel, and files that are checked."""
 
 from __future__ import annotations
 
@@ -10,29 +10,20 @@ import pathlib
 import pickle
 import pkgutil
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
-from numba.core import caching
-from numba.core.runtime import rtsys
 
-from fastbn.jit import cache_files as cache_files
-
-# What of numba's settings shapes the machine code, beside the processor, which it knows itself.
-SETTINGS = (
-    "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "LLVM_REFPRUNE_PASS", "BOUNDSCHECK",
-    "DEBUGINFO_DEFAULT", "EXTEND_VARIABLE_LIFETIMES", "USING_SVML", "PARFOR_MAX_TUPLE_SIZE",
-    "DEBUG_ARRAY_OPT_RUNTIME",
-)  # fmt: skip
-
+from fastbn.jit import cache_files
 
 # -- stamps ----------------------------------------------------------------------------------------
 
-# Modules, beside fastbn.kernels, whose code may be compiled into kernels of other modules.
+# Modules and packages whose code may be compiled into kernels of other modules, or says how these
+# are compiled. What only chooses how many threads run a kernel is none of them.
 SHARED = (
-    "jit.compiler", "jit.intrinsics", "jit.intrinsics_python", "parallel.openmp", "parallel.team",
+    "jit.compiler", "jit.intrinsics", "jit.intrinsics_python", "jit.numba_internals", "kernels",
+    "parallel.openmp", "parallel.team",
 )  # fmt: skip
 
 
@@ -51,19 +42,30 @@ def stamp(module: str) -> str:
     return str(digest.hexdigest())
 
 
-@functools.cache
 def shared_modules() -> tuple[str, ...]:
     """Return the names of the modules whose code may be compiled into any kernel."""
-    kernels: Any = importlib.util.find_spec("fastbn.kernels")
-    names = [info.name for info in pkgutil.iter_modules(kernels.submodule_search_locations)]
-    return tuple(f"fastbn.{name}" for name in SHARED + tuple(f"kernels.{n}" for n in sorted(names)))
+    return tuple(spec.name for spec in _shared_specs())
+
+
+@functools.cache
+def _shared_specs() -> tuple[Any, ...]:
+    found = [importlib.util.find_spec(f"fastbn.{name}") for name in SHARED]
+    return tuple(spec for shared in found for spec in _with_contents(shared))
+
+
+def _with_contents(spec: Any) -> Iterator[Any]:
+    """Yield a module, and all modules in it where it is a package; none is imported."""
+    yield spec
+    inside = pkgutil.iter_modules(spec.submodule_search_locations or [], f"{spec.name}.")
+    for info in sorted(inside, key=lambda info: info.name):
+        finder: Any = info.module_finder
+        yield from _with_contents(finder.find_spec(info.name))
 
 
 @functools.cache
 def _shared_digest() -> Any:
     digest = hashlib.sha256()
-    for name in shared_modules():
-        spec: Any = importlib.util.find_spec(name)
+    for spec in _shared_specs():
         digest.update(_content(spec, spec.origin))
     return digest
 
@@ -81,83 +83,40 @@ def _content(spec: Any, path: str) -> bytes:
     return pathlib.Path(path).read_bytes()  # of a script
 
 
-# -- folders ---------------------------------------------------------------------------------------
-
-
-class _OfModule(caching._CacheLocator):
-    """Where to keep what is compiled from a module, which may be in a zip.
-
-    Numba asks for a source file instead, by the path that it had when it was compiled to bytecode.
-    """
-
-    _module: str
-
-    @classmethod
-    def from_function(cls, function: Any, path: str) -> Any:
-        place = getattr(sys.modules.get(function.__module__), "__file__", None)
-        if place is None or not cls.fits(place):
-            return None
-        make: Any = cls
-        locator = make(function, place)
-        locator._module = function.__module__
-        try:
-            locator.ensure_cache_path()
-        except OSError:
-            return None
-        return locator
-
-    @staticmethod
-    def fits(path: str) -> bool:
-        """Tell whether there is such a folder for a module with this path."""
-        return True
-
-    def ensure_cache_path(self) -> None:
-        folder = pathlib.Path(self.get_cache_path())
-        cache_files.make_folder(folder)
-        tempfile.TemporaryFile(dir=folder).close()  # an error where it cannot be written
-
-    def get_source_stamp(self) -> str:
-        return stamp(self._module)
-
-
-class _UserProvided(_OfModule, caching.UserProvidedCacheLocator):
-    """`NUMBA_CACHE_DIR`, where it is set."""
-
-    @staticmethod
-    def fits(path: str) -> bool:
-        return bool(getattr(numba.config, "CACHE_DIR", ""))
-
-
-class _InTree(_OfModule, caching.InTreeCacheLocator):
-    """`__pycache__` beside the kernels, where it can be written."""
-
-    @staticmethod
-    def fits(path: str) -> bool:
-        return pathlib.Path(path).exists()
-
-
-class _UserWide(_OfModule, caching.UserWideCacheLocator):
-    """The user's cache folder, for a zip or a read-only installation."""
-
-
 # -- files -----------------------------------------------------------------------------------------
-
-
-class _KernelCacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes = [_UserProvided, _InTree, _UserWide]  # noqa: RUF012 (numba's own name)
-
 
 CHECKSUM_BYTES = hashlib.sha256().digest_size
 
 
-class KernelFiles(caching.IndexDataCacheFile):
+class KernelFiles:
     """The files of one kernel: an index, and a file of machine code for each entry.
 
-    Numba numbers the latter: processes that write at once would take each other's numbers, and one
-    that dies between index and code would leave the code of former sources under a new stamp. Here
-    a file is named after all that decides what is in it, and begins with a checksum, since the
-    processor would run damaged code as it is.
+    They take the place of numba's, which numbers the latter: processes that write at once would
+    take each other's numbers, and one that dies between index and code would leave the code of
+    former sources under a new stamp. Here a file is named after all that decides what is in it, and
+    begins with a checksum, since the processor would run damaged code as it is.
     """
+
+    def __init__(
+        self, folder: str, name: str, stamp: str, dump: Callable[[Any], bytes] = pickle.dumps
+    ) -> None:
+        self._folder, self._index_name = pathlib.Path(folder), f"{name}.nbi"
+        self._stamps = [numba.__version__, stamp]
+        self._dump = dump
+
+    def flush(self) -> None:
+        """Forget all entries."""
+        self._save_index({})
+
+    def load(self, key: Any) -> Any:
+        """Return what was written for this key; None where nothing was."""
+        name = self._load_index().get(key)
+        if name is None:
+            return None
+        try:
+            return self._load_data(name)
+        except OSError:  # somebody has removed it
+            return None
 
     def save(self, key: Any, data: Any) -> None:
         """Write the machine code first, and then the index that names it."""
@@ -170,7 +129,7 @@ class KernelFiles(caching.IndexDataCacheFile):
             self._save_index({**overloads, key: name})
 
     def _save_index(self, overloads: Any) -> None:
-        self._save_data(self._index_name, (self._version, self._source_stamp, overloads))
+        self._save_data(self._index_name, (*self._stamps, overloads))
 
     def _load_index(self) -> Any:
         try:
@@ -179,7 +138,7 @@ class KernelFiles(caching.IndexDataCacheFile):
             raise
         except Exception:  # a damaged index is as good as none
             return {}
-        return overloads if stamps == [self._version, self._source_stamp] else {}
+        return overloads if stamps == self._stamps else {}
 
     def _save_data(self, name: str, data: Any) -> None:
         content = self._dump(data)
@@ -193,56 +152,16 @@ class KernelFiles(caching.IndexDataCacheFile):
         return pickle.loads(data)
 
     def _path(self, name: str) -> pathlib.Path:
-        return pathlib.Path(self._cache_path, name)
+        return self._folder / name
 
     def _name_of(self, key: Any) -> str:
-        digest = hashlib.sha256(repr((self._source_stamp, key)).encode()).hexdigest()
+        digest = hashlib.sha256(repr((self._stamps[1], key)).encode()).hexdigest()
         return f"{self._index_name.removesuffix('nbi')}{digest[:16]}.nbc"
 
     def _remove_all_but(self, name: str) -> None:
         """Remove the machine code of former sources."""
         pattern = f"{self._index_name.removesuffix('nbi')}*.nbc"
-        for path in pathlib.Path(self._cache_path).glob(pattern):
+        for path in self._folder.glob(pattern):
             if path.name != name:
                 with contextlib.suppress(OSError):
                     path.unlink()
-
-
-class KernelCache(caching.FunctionCache):
-    """Numba's cache with `KernelFiles`; `miss` is called before a kernel is compiled.
-
-    A RuntimeError where there is no folder that can be written.
-    """
-
-    _impl_class = _KernelCacheImpl
-
-    def __init__(self, function: Any, miss: Callable[[Any, Any], None]) -> None:
-        super().__init__(function)
-        self._miss = miss
-        self._cache_file = KernelFiles(
-            self._cache_path, self._impl.filename_base, stamp(function.__module__)
-        )
-
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        settings = tuple(repr(getattr(numba.config, name, None)) for name in SETTINGS)
-        return (*super()._index_key(sig, codegen), settings)
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        """Write a compiled kernel."""
-        with contextlib.suppress(OSError):  # a full disk: other processes compile for themselves
-            self._save_overload(sig, data)
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return a kernel that was compiled before, or None."""
-        try:
-            # numba would first import all that it can compile, which takes longer than to load
-            rtsys.initialize(target_context)
-            result = self._load_overload(sig, target_context)
-        except Warning:
-            raise
-        except Exception:  # a damaged file is as good as none
-            result = None
-        if result is None:
-            target_context.refresh()
-            self._miss(self._py_func, sig)
-        return result

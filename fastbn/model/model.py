@@ -50,8 +50,9 @@ from fastbn.model.state import (
 )
 from fastbn.model.targets import decisions, loss_and_score, to_probabilities, wanted
 from fastbn.model.workspaces import INFERENCE_ROWS, Workspaces
-from fastbn.parallel.team import run_team
-from fastbn.parallel.team_size import TrainingTeam, available_threads, team_size
+from fastbn.parallel.cores import available_threads
+from fastbn.parallel.team_size import TrainingTeam, team_size
+from fastbn.parallel.threads import run_team
 
 T = TypeVar("T")
 
@@ -590,7 +591,7 @@ class BatchNormMLP:
             ),
         )  # fmt: skip
         if logs is None and learns:
-            team.learn(size, int(bounds[-1] - bounds[0]), time.perf_counter() - start)
+            team.learn(size, lrs.size, time.perf_counter() - start)
         self._workspaces.take_back(work)
         return losses, correct
 

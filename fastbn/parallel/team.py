@@ -1,17 +1,8 @@
-"""A team: some threads that run the same compiled function together, and its barrier.
-
-They are plain Python threads that live for one call. They hold no lock of Python's while they
-compute, and nothing of them is left when the call returns: no pool that spins beside other
-people's, nothing to break in a forked child, nothing to take turns for.
-"""
+"""A team, as compiled code sees it: its members, their shares, and the barrier where they meet."""
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -105,73 +96,3 @@ def finish_team(counters: np.ndarray, ended: np.ndarray) -> None:
         for rank in range(ended.size):
             while atomic_load(ended, rank) == 0:
                 yield_core()
-
-
-# Counters of the teams that are there, by their ids.
-_teams: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
-
-
-def _after_fork_in_child() -> None:
-    """Let nobody wait for members: they are threads of the parent."""
-    for counters in list(_teams.values()):
-        counters[DECIDERS], counters[DECISION] = 1, FORKED
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Member], Any]) -> None:
-    """Call ``function(*arguments(member))`` for `size` members at once.
-
-    `function` must be compiled code that cannot fail half-way. Either all members run it or, where
-    a thread cannot be started, none.
-
-    Whatever the handler of a signal raises meanwhile is raised when no member computes any more.
-    Python runs handlers after a call and at the start of a function of its own, so that nothing
-    comes in between where the first thing in `finally` is a call of compiled code: the last wait.
-    A handler may fork as well: RuntimeError in the child.
-    """
-    members = [Member(np.zeros(0, np.int64), 0, 1, None)]
-    if size > 1:
-        counters = np.zeros(N_COUNTERS, np.int64)
-        _teams[id(counters)] = counters
-        members = [Member(counters, rank, size, None) for rank in range(size)]
-    calls = [arguments(member) for member in members]
-    if size == 1:
-        function(*calls[0])
-        return
-    errors: list[BaseException] = []
-    ended = np.zeros(size, np.int64)  # 1 for a member that does not touch its arguments any more
-    nobody = ended[:0]
-    finish_team(np.zeros(N_COUNTERS, np.int64), nobody)  # compiled from here on
-
-    def work(rank: int) -> None:
-        try:
-            if gather_team(members[rank]):
-                function(*calls[rank])
-        except BaseException as error:  # of the compiler: raised before anything is computed
-            errors.append(error)
-            finish_team(counters, nobody)
-        finally:
-            ended[rank] = 1
-
-    # The caller only waits: a signal that Python handles there cannot cost the team a member.
-    threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(size)]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    except BaseException:
-        finish_team(counters, nobody)
-        for thread in threads:  # asleep, unless something is raised again
-            if thread.is_alive():
-                thread.join()
-        raise
-    finally:
-        finish_team(counters, ended)
-    if errors:
-        raise errors[0]
-    if counters[DECISION] == FORKED:
-        raise RuntimeError("this process was forked during the work of a team: the parent goes on")

@@ -14,7 +14,8 @@ import numpy as np
 from fastbn.checks import integer
 from fastbn.kernels import network as kernels
 from fastbn.model import BatchNormMLP
-from fastbn.parallel.team_size import allowed_cores, team_size
+from fastbn.parallel.cores import allowed_cores
+from fastbn.parallel.team_size import team_size
 from fastbn.profiling._roofline import Ceilings, Probes, now
 from fastbn.profiling._work import NAMES, Work, step_work
 

@@ -20,7 +20,8 @@ from fastbn.kernels.gemm import DEPTH, multiply
 from fastbn.kernels.reductions import row_sum
 from fastbn.kernels.streams import is_streamed, stream
 from fastbn.model.buffers import aligned_zeros
-from fastbn.parallel.team import barrier, run_team
+from fastbn.parallel.team import barrier
+from fastbn.parallel.threads import run_team
 from fastbn.profiling._work import Work
 
 # Bytes of the arrays that are copied and read, of all threads together.

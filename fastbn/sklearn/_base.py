@@ -24,7 +24,7 @@ from fastbn.checks import choice, flag, integer, number
 from fastbn.functional import fold_batch_norm
 from fastbn.model import BatchNormMLP
 from fastbn.model.config import DTYPES, MAX_LAYER, dtype_name
-from fastbn.parallel.team_size import at_most
+from fastbn.parallel.cores import at_most
 from fastbn.sklearn._callbacks import CallbackSupportMixin, with_callbacks
 from fastbn.sklearn._parameters import LearningRate, Solver
 from fastbn.sklearn._run import Run

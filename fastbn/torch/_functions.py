@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional
 
 from fastbn.functional.batchnorm import normalize_nc
-from fastbn.jit import compiler
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
 from fastbn.kernels.batchnorm_cn import update_running_statistics
+from fastbn.parallel.dispatch import is_forked
 from fastbn.parallel.openmp import NO_POOL, find_pool
 from fastbn.torch._memory import address_of, empty_like
 from fastbn.torch._tracing import PLAIN, is_traced
@@ -94,7 +94,7 @@ def vectors(
 
 def threads_for(size: int) -> int:
     """Return how many of PyTorch's threads are to work on so many numbers."""
-    return torch.get_num_threads() if size >= PARALLEL and not compiler.is_forked() else 1
+    return torch.get_num_threads() if size >= PARALLEL and not is_forked() else 1
 
 
 def leaves_threads_idle(size: int) -> bool:

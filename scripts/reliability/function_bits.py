@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 import fastbn
-from fastbn.jit import compiler
+from fastbn.parallel import dispatch
 
 
 class Arrays(NamedTuple):
@@ -41,13 +41,13 @@ def draw_arrays(rng: np.random.Generator) -> Arrays:
 @contextlib.contextmanager
 def taking(threads: int | None) -> Iterator[None]:
     """Context in which all functions take one thread, or all of them two, or all that there are."""
-    elements, most = compiler.PARALLEL_ELEMENTS, numba.get_num_threads()
-    compiler.PARALLEL_ELEMENTS = 1 << 62 if threads == 1 else 0
+    elements, most = dispatch.PARALLEL_ELEMENTS, numba.get_num_threads()
+    dispatch.PARALLEL_ELEMENTS = 1 << 62 if threads == 1 else 0
     numba.set_num_threads(min(threads or most, most))
     try:
         yield
     finally:
-        compiler.PARALLEL_ELEMENTS = elements
+        dispatch.PARALLEL_ELEMENTS = elements
         numba.set_num_threads(most)
 
 

@@ -14,7 +14,6 @@ from cases import JIT_DISABLED
 
 from fastbn.doctor import _advice, _facts, _layers, report
 from fastbn.jit import compiler
-from fastbn.parallel import team_size
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +104,6 @@ def test_a_folder_is_writable_if_a_file_can_be_made_in_it(tmp_path):
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is kept")
 def test_a_cache_that_others_may_write_to(tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "cache_folder", lambda kernel: tmp_path)
-    monkeypatch.setattr(team_size, "cache_folder", lambda kernel: None)
     assert _facts._cache().problem is None
     tmp_path.chmod(0o777)
     (warning,) = [text for text in report().warnings if "others may write" in text]

@@ -236,13 +236,13 @@ def test_nan_and_infinity_are_not_hidden(rng, layout, bad):
 
 
 def test_serial_and_parallel_give_the_same_bits(rng, monkeypatch):
-    from fastbn.jit import compiler
+    from fastbn.parallel import dispatch
 
     shape = (70, 9) if JIT_DISABLED else (3001, 67)
     x = rng.standard_normal(shape).astype(np.float32)
     results = []
     for threshold in (0, 1 << 62):
-        monkeypatch.setattr(compiler, "PARALLEL_ELEMENTS", threshold)
+        monkeypatch.setattr(dispatch, "PARALLEL_ELEMENTS", threshold)
         for layout, array in (("NC", x), ("CN", np.ascontiguousarray(x.T))):
             y, mean, rstd = fastbn.batch_norm(array, layout=layout, activation="leaky_relu")
             back = fastbn.batch_norm_backward(

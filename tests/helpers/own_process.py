@@ -29,9 +29,9 @@ def run_python(code, cwd=None, **environment):
 ANNOUNCED = """
     import logging, sys, numpy as np, fastbn
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-    from fastbn.jit import compiler
+    from fastbn.jit import listeners
     calls = []
-    with compiler.on_compile(lambda: calls.append(1)):
+    with listeners.on_compile(lambda: calls.append(1)):
         for dtype in (np.float32, np.float64):
             fastbn.fold_batch_norm(np.ones((2, 2), dtype), None, None, [0.0] * 2, [1.0] * 2)
     print(len(calls))

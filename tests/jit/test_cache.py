@@ -155,12 +155,12 @@ STAMPS = """
     from fastbn.jit import cache
     for name in {names}:
         importlib.import_module(name)
-    print(cache.stamp("fastbn.kernels.gemm"), cache.stamp("fastbn.parallel.team_size"))
+    print(cache.stamp("fastbn.kernels.gemm"), cache.stamp("fastbn.profiling._roofline"))
 """
 
 
 def stamps(folder, *names):
-    code = STAMPS.format(names=[*names, "fastbn.kernels.gemm", "fastbn.parallel.team_size"])
+    code = STAMPS.format(names=[*names, "fastbn.kernels.gemm", "fastbn.profiling._roofline"])
     return run_python(code, folder, PYTHONPATH=str(folder)).split()
 
 
@@ -171,12 +171,25 @@ def test_stamps_do_not_depend_on_what_is_imported(tmp_path):
 
 def test_a_change_elsewhere_leaves_the_kernels(tmp_path):
     install(tmp_path)
-    kernels, threads = stamps(tmp_path)
-    edit(tmp_path, "parallel/team_size.py", "MARGIN = 0.1", "MARGIN = 0.2")
-    edit(tmp_path, "model/model.py", "import", "import")
+    kernels, probes = stamps(tmp_path)
+    edit(tmp_path, "profiling/_roofline.py", "+= row_sum(source)", "+= row_sum(source) + 5")
+    edit(tmp_path, "model/model.py", "import", "import  ")
+    for name in ("choice", "cores", "dispatch", "team_size", "threads"):  # no code of kernels
+        edit(tmp_path, f"parallel/{name}.py", "import", "import  ")
     changed = stamps(tmp_path)
     assert changed[0] == kernels
-    assert changed[1] != threads, "it has a kernel of its own"
+    assert changed[1] != probes, "it has a kernel of its own"
+
+
+def test_every_module_of_a_package_of_kernels_is_in_the_stamp(tmp_path):
+    install(tmp_path)
+    (kernels, _), package = stamps(tmp_path), tmp_path / "fastbn" / "kernels" / "more"
+    package.mkdir()
+    seen = {kernels}
+    for name in ("__init__", "loops"):
+        (package / f"{name}.py").write_text("raise ImportError('to look is not to import')\n")
+        seen.add(stamps(tmp_path)[0])
+    assert len(seen) == 3
 
 
 def module_of(path):
@@ -621,21 +634,3 @@ def test_a_warning_that_is_an_error_is_seen(tmp_path):
     run_python(WARNED, **environment)
     tmp_path.chmod(0o777)
     assert run_python(WARNED, **environment).split("\n")[:2] == ["RuntimeWarning", "[0. 0.]"]
-
-
-@posix
-def test_figures_of_the_machine_are_read_and_written_as_kernels_are(folder, monkeypatch):
-    from fastbn.parallel import team_size
-
-    costs = team_size.Costs(speed=1e11, barrier=2e-7, start=1e-4)
-    monkeypatch.setattr(team_size, "calibrate", lambda: costs)
-    monkeypatch.setattr(team_size, "cache_folder", lambda kernel: folder)
-    assert team_size.costs.__wrapped__() == costs
-    assert mode(folder / "costs.json") == 0o600
-    assert team_size.kept_costs() == costs
-    folder.chmod(0o775)
-    with pytest.warns(RuntimeWarning, match="others may write"):
-        assert team_size.kept_costs() is None
-    (folder / "costs.json").unlink()
-    assert team_size.costs.__wrapped__() == costs
-    assert not (folder / "costs.json").exists()

@@ -1,9 +1,8 @@
-"""How kernels are compiled, cached, announced and run."""
+"""How kernels are compiled, cached and announced."""
 
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,14 +11,12 @@ import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 from cases import JIT_DISABLED
 from numba.core.compiler_lock import global_compiler_lock
 from own_process import ANNOUNCED, run_python
 
-import fastbn
-from fastbn.jit import compiler
+from fastbn.jit import listeners
 
 
 def test_compiling_is_announced_once_and_only_when_it_happens(tmp_path):
@@ -39,12 +36,12 @@ def test_the_logger_says_what_is_compiled(tmp_path):
 
 STATISTICS = """
     import hashlib, sys, numpy as np, fastbn
-    from fastbn.jit import compiler
     from fastbn.kernels import batchnorm_nc as nc
+    from fastbn.parallel import dispatch
     x = np.random.default_rng(0).normal(1, 3, (668, 96)).astype(np.float32)
     if {chunk_first}:
         nc.chunk_moments_nc(x, 0, *np.empty((3, 96), np.float32))
-    for compiler.PARALLEL_ELEMENTS in (0, 1 << 62):
+    for dispatch.PARALLEL_ELEMENTS in (0, 1 << 62):
         mean, var = fastbn.batch_statistics(x)
         print(hashlib.sha256(mean.tobytes() + var.tobytes()).hexdigest())
 """
@@ -63,9 +60,9 @@ def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
 
 BODIES = """
     import numpy as np, fastbn
-    from fastbn.jit import compiler
     from fastbn.kernels.batchnorm_nc import moments_nc_parallel
-    compiler.PARALLEL_ELEMENTS = 0
+    from fastbn.parallel import dispatch
+    dispatch.PARALLEL_ELEMENTS = 0
     fastbn.batch_statistics(np.ones((668, 96), np.float32))
     (compiled,) = moments_nc_parallel.overloads.values()
     functions = compiled.library._final_module.functions
@@ -199,7 +196,7 @@ def test_ctrl_c_ends_a_warm_up(tmp_path):
 
 def test_a_listener_that_another_thread_has_taken_off():
     calls = []
-    with compiler.on_compile(lambda: calls.append(1)) as listening:
+    with listeners.on_compile(lambda: calls.append(1)) as listening:
         listening._once()
         listening._once()
     assert calls == [1]
@@ -217,9 +214,9 @@ TRAINED = """
 # What warm_up has to have compiled, on other data than its own.
 EVERYTHING = """
     import numpy as np, fastbn
-    from fastbn.jit import compiler
+    from fastbn.jit import listeners
     calls = []
-    with compiler.on_compile(lambda: calls.append(1)):
+    with listeners.on_compile(lambda: calls.append(1)):
         rng = np.random.default_rng(0)
         X, y = rng.standard_normal((70_000, 3)), rng.integers(0, 4, 70_000)
         for options in ({}, {"batch_norm": False, "optimizer": "sgd", "dropout": 0.5}):
@@ -247,9 +244,9 @@ EVERYTHING = """
 # The same of what PyTorch's tensors ask for.
 TENSORS = """
     import torch, fastbn.torch
-    from fastbn.jit import compiler
+    from fastbn.jit import listeners
     calls = []
-    with compiler.on_compile(lambda: calls.append(1)):
+    with listeners.on_compile(lambda: calls.append(1)):
         x = torch.randn(700, 300, requires_grad=True)
         for source in (x, x.t(), x.view(100, 300, 7)):
             module = fastbn.torch.BatchNormLeakyReLU(source.shape[1])
@@ -278,139 +275,6 @@ def test_processes_that_compile_at_once_and_warming_up(tmp_path):
     assert run_python(EVERYTHING, **cache).strip() == "0", "something was left to compile"
     if importlib.util.find_spec("torch"):
         assert run_python(TENSORS, **cache).strip() == "0", "something was left to compile"
-
-
-def paths_taken(monkeypatch, n_elements):
-    monkeypatch.setattr(compiler, "PARALLEL_ELEMENTS", 100)
-    return compiler.run(lambda: "serial", lambda: "parallel", n_elements)
-
-
-def test_small_work_is_serial(monkeypatch):
-    monkeypatch.setattr(compiler.numba, "get_num_threads", lambda: 2)
-    assert paths_taken(monkeypatch, 99) == "serial"
-    assert paths_taken(monkeypatch, 100) == "parallel"
-
-
-def test_one_thread_is_serial(monkeypatch):
-    monkeypatch.setattr(compiler.numba, "get_num_threads", lambda: 1)
-    assert paths_taken(monkeypatch, 100) == "serial"
-
-
-class Clock:
-    """Time that only work takes."""
-
-    def __init__(self, monkeypatch):
-        self.now = 0.0
-        monkeypatch.setattr(compiler.numba, "get_num_threads", lambda: 2)
-        monkeypatch.setattr(compiler, "PARALLEL_ELEMENTS", 100)
-        monkeypatch.setattr(compiler, "_choices", {})
-        monkeypatch.setattr(compiler.time, "perf_counter", lambda: self.now)
-        self.seconds = {"serial": 1.0, "parallel": 0.5}
-        self.taken = []
-        self.ways = (lambda: self.work("serial"), lambda: self.work("parallel"))
-
-    def work(self, way):
-        self.now += self.seconds[way]
-        self.taken.append(way)
-
-    def run(self, calls):
-        self.taken.clear()
-        for _ in range(calls):
-            compiler.run(*self.ways, 1000)
-        return self.taken.count("serial")
-
-
-def test_the_faster_way_is_taken(monkeypatch):
-    clock = Clock(monkeypatch)
-    clock.seconds["parallel"] = 50.0  # the first call compiles
-    clock.run(1)
-    clock.seconds["parallel"] = 0.5
-    assert clock.run(5) == 3
-    assert clock.run(40) == 0
-
-
-def test_a_pool_that_spins_on_the_cores_is_noticed_and_so_is_its_end(monkeypatch):
-    clock = Clock(monkeypatch)
-    clock.run(50)
-    clock.seconds["parallel"] = 100.0
-    assert clock.run(1000) >= 995, "a region that waits for a core is not entered again and again"
-    clock.seconds["parallel"] = 0.5
-    clock.run(4 * 2000)
-    assert clock.run(100) < 10
-
-
-def test_a_trial_of_the_slower_way_costs_little(monkeypatch):
-    clock = Clock(monkeypatch)
-    clock.seconds["parallel"] = 30.0
-    clock.run(10)
-    before = clock.now
-    serial = clock.run(20_000)
-    trials = 20_000 - serial
-    assert trials > 10
-    assert clock.now - before < 1.06 * 20_000
-
-
-def test_a_second_thread_does_not_enter_a_parallel_region(monkeypatch):
-    monkeypatch.setattr(compiler.numba, "get_num_threads", lambda: 2)
-    inside, leave = threading.Event(), threading.Event()
-
-    def parallel():
-        inside.set()
-        leave.wait(10)
-        return "parallel"
-
-    monkeypatch.setattr(compiler, "PARALLEL_ELEMENTS", 0)
-    first = []
-    thread = threading.Thread(target=lambda: first.append(compiler.run(None, parallel, 1)))
-    thread.start()
-    assert inside.wait(10)
-    assert compiler.run(lambda: "serial", None, 1) == "serial"
-    leave.set()
-    thread.join()
-    assert first == ["parallel"]
-    assert compiler.run(None, lambda: "parallel", 1) == "parallel"
-
-
-def test_a_failing_parallel_region_is_left(monkeypatch):
-    monkeypatch.setattr(compiler.numba, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(compiler, "PARALLEL_ELEMENTS", 0)
-    with pytest.raises(ZeroDivisionError):
-        compiler.run(None, lambda: 1 / 0, 1)
-    assert compiler.run(None, lambda: "parallel", 1) == "parallel"
-
-
-def test_eight_threads_at_once(rng):
-    x = rng.standard_normal((700, 300)).astype(np.float32)
-    expected = fastbn.batch_norm(x)[0]
-    results = [None] * 8
-
-    def work(position):
-        for _ in range(20):
-            results[position] = fastbn.batch_norm(x)[0]
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(np.array_equal(result, expected) for result in results)
-
-
-def in_a_child(x):
-    return fastbn.batch_norm(x)[0]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_child_computes_after_the_parent_has(rng, monkeypatch):
-    """GNU OpenMP would end a child that enters a parallel region after a fork."""
-    monkeypatch.setattr(
-        compiler, "PARALLEL_ELEMENTS", 0
-    )  # always several threads, where there may be
-    x = rng.standard_normal((700, 300)).astype(np.float32)
-    expected = fastbn.batch_norm(x)[0]
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        result = pool.apply_async(in_a_child, (x,)).get(timeout=60)
-    assert np.array_equal(result, expected)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -13,7 +13,6 @@ import pytest
 from cases import DTYPES, JIT_DISABLED, features
 
 import fastbn
-from fastbn.jit import compiler
 from fastbn.kernels import (
     activations,
     batchnorm_cn,
@@ -27,6 +26,7 @@ from fastbn.kernels import (
     tensors,
 )
 from fastbn.kernels.addresses import differentiate_at, infer_at, train_at
+from fastbn.parallel import dispatch
 from fastbn.parallel.openmp import NO_POOL
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="bits as they are compiled")
@@ -62,7 +62,7 @@ def same(results, expected):
 def threads(number, monkeypatch):
     """Parallel regions of `number` threads, if so many can be had; 0 for none."""
     before = numba.get_num_threads()
-    monkeypatch.setattr(compiler, "PARALLEL_ELEMENTS", 0 if number else 1 << 62)
+    monkeypatch.setattr(dispatch, "PARALLEL_ELEMENTS", 0 if number else 1 << 62)
     numba.set_num_threads(min(max(number, 1), numba.config.NUMBA_NUM_THREADS))
     yield
     numba.set_num_threads(before)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
 import os
 import pathlib
 import pickle
@@ -17,8 +15,10 @@ import pytest
 from cases import JIT_DISABLED
 
 import fastbn
+import fastbn.model.model as model_module
 from fastbn.jit.compiler import njit
-from fastbn.parallel import team, team_size
+from fastbn.parallel import team
+from fastbn.parallel.threads import run_team
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="teams are of compiled code")
 
@@ -85,13 +85,6 @@ def test_who_keeps_features_of_the_first_layer(sizes, rows, members, kept):
         assert layout.barriers(rows) == 2 * (len(sizes) - 1) + (1 if kept else 4)
 
 
-def test_minibatches_of_about_one_size_share_their_trials(rng):
-    model = fastbn.BatchNormMLP((3, 4, 2))
-    for rows in (65, 100, 127, 128):
-        model.train_step(rng.standard_normal((rows, 3)), np.arange(rows) % 2)
-    assert len(model._teams) == 2
-
-
 @njit
 def relay(rounds, cells, member):
     """Every member writes its cell, and after the barrier reads all: the sum is known."""
@@ -112,7 +105,7 @@ def relay(rounds, cells, member):
 def test_nobody_passes_a_barrier_before_all_are_there(size):
     """More threads than cores, too: whoever waits gives the core to the others."""
     cells = np.zeros(2 * size, np.int64)
-    team.run_team(relay, size, lambda member: (500, cells, member))
+    run_team(relay, size, lambda member: (500, cells, member))
     assert (cells[size:] == 0).all()
     assert size == 1 or (cells[:size] == 499 * np.arange(1, size + 1)).all()
 
@@ -136,7 +129,7 @@ def test_a_team_that_cannot_be_complete_does_nothing(monkeypatch):
     cells = np.zeros(8, np.int64)
     monkeypatch.setattr(threading.Thread, "start", refuse_the_third)
     with pytest.raises(RuntimeError, match="can't start"):
-        team.run_team(relay, 4, lambda member: (5, cells, member))
+        run_team(relay, 4, lambda member: (5, cells, member))
     assert (cells == 0).all()
     assert not any(thread.is_alive() for thread in started[:2])
 
@@ -160,7 +153,7 @@ def test_ctrl_c_is_heard_when_the_team_is_done(monkeypatch):
     monkeypatch.setattr(threading.Thread, "__init__", note)
     monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
-        team.run_team(relay, 2, lambda member: (300, cells, member))
+        run_team(relay, 2, lambda member: (300, cells, member))
     assert not any(thread.is_alive() for thread in threads)
     assert cells.tolist() in ([299, 598, 0, 0], [0, 0, 0, 0])  # all of it, or nothing
 
@@ -206,7 +199,7 @@ def wait_at_gate(cells, member):
 def test_no_member_computes_when_an_exception_is_raised(timeouts, presses):
     """The gate opens after the first exception in the main thread, and some more meanwhile."""
     cells = np.zeros(5, np.int64)
-    team.run_team(wait_at_gate, 2, lambda member: (np.ones(5, np.int64), member))  # compiles
+    run_team(wait_at_gate, 2, lambda member: (np.ones(5, np.int64), member))  # compiles
 
     def interrupt():
         while not cells[1:3].all():
@@ -220,7 +213,7 @@ def test_no_member_computes_when_an_exception_is_raised(timeouts, presses):
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(Timeout):
-        team.run_team(wait_at_gate, 2, lambda member: (cells, member))
+        run_team(wait_at_gate, 2, lambda member: (cells, member))
     done = cells[3:].tolist()
     thread.join()
     assert done == [1, 1]
@@ -270,7 +263,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doe
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_child_forked_while_a_team_works_does_not_wait_for_it(forking):
     cells = np.zeros(5, np.int64)
-    team.run_team(wait_at_gate, 2, lambda member: (np.ones(5, np.int64), member))  # compiles
+    run_team(wait_at_gate, 2, lambda member: (np.ones(5, np.int64), member))  # compiles
 
     def fork():
         while not cells[1:3].all():
@@ -281,9 +274,7 @@ def test_a_child_forked_while_a_team_works_does_not_wait_for_it(forking):
 
     thread = threading.Thread(target=fork)
     thread.start()
-    code = in_parent(
-        forking, lambda: team.run_team(wait_at_gate, 2, lambda member: (cells, member))
-    )
+    code = in_parent(forking, lambda: run_team(wait_at_gate, 2, lambda member: (cells, member)))
     thread.join()
     assert code == 7
     assert cells[3:].tolist() == [1, 1]
@@ -303,7 +294,7 @@ def test_a_child_forked_while_threads_are_started_does_not_wait_for_them(forking
 
     cells = np.zeros(6, np.int64)
     monkeypatch.setattr(threading.Thread, "start", start_and_fork)
-    code = in_parent(forking, lambda: team.run_team(relay, 3, lambda member: (300, cells, member)))
+    code = in_parent(forking, lambda: run_team(relay, 3, lambda member: (300, cells, member)))
     assert code == 7
     assert cells.tolist() == [299, 598, 897, 0, 0, 0]
 
@@ -322,7 +313,7 @@ def test_an_exception_while_threads_are_started(timeouts, monkeypatch, place):
 
     monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
     with pytest.raises(Timeout):
-        team.run_team(relay, 3, lambda member: (300, cells, member))
+        run_team(relay, 3, lambda member: (300, cells, member))
     assert not any(thread.is_alive() for thread in started)
     if place < 2:
         assert (cells == 0).all()
@@ -446,7 +437,7 @@ def test_an_error_of_the_compiler_reaches_the_caller():
         return member.no_such_field
 
     with pytest.raises(Exception, match="no_such_field"):
-        team.run_team(nonsense, 2, lambda member: (member,))
+        run_team(nonsense, 2, lambda member: (member,))
 
 
 def test_models_in_many_threads_at_once(rng, monkeypatch):
@@ -469,53 +460,14 @@ def test_models_in_many_threads_at_once(rng, monkeypatch):
     assert all(np.array_equal(result, expected) for result in results)
 
 
-# -- how many threads ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def free(monkeypatch):
-    """No limits but those that a test sets; eight cores."""
-    for name in ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(team_size, "allowed_cores", lambda: 8)
-    monkeypatch.setattr(team_size, "core_quota", lambda: None)
-    return monkeypatch
-
-
-COSTS = team_size.Costs(speed=1e11, barrier=2e-7, start=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("flops", "barriers", "steps", "expected"),
-    [
-        (1e9, 10, 1, 8),  # ten milliseconds
-        (1e5, 10, 1000, 1),  # a microsecond
-        (1e6, 10, 1, 1),  # ten, and one step does not pay for starting threads
-    ],
-)
-def test_the_cost_model(free, flops, barriers, steps, expected):
-    free.setattr(team_size, "costs", lambda: COSTS)
-    assert team_size.team_size(flops, barriers, steps) == expected
-
-
-def takes(team, seconds_of, calls, steps=1000):
-    """Let a team take calls that need ``seconds_of[threads]`` a step; the threads of each."""
-    sizes = []
-    for _ in range(calls):
-        sizes.append(team.size(steps))
-        team.learn(sizes[-1], 64 * steps, steps * seconds_of[sizes[-1]])
-    return sizes
-
-
 def test_steps_count_when_ctrl_c_comes_at_the_end_of_a_call(rng, monkeypatch):
     def interrupted(function, size, arguments):
         run_team(function, size, arguments)
         raise KeyboardInterrupt
 
-    run_team = team.run_team
     net = fastbn.BatchNormMLP((3, 2))
     x, y = rng.standard_normal((8, 3)), np.arange(8) % 2
-    monkeypatch.setattr(fastbn.model.model, "run_team", interrupted)
+    monkeypatch.setattr(model_module, "run_team", interrupted)
     with pytest.raises(KeyboardInterrupt):
         net.partial_fit(x, y, batch_size=4)
     assert net.steps == 2
@@ -523,125 +475,7 @@ def test_steps_count_when_ctrl_c_comes_at_the_end_of_a_call(rng, monkeypatch):
     def never(function, size, arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fastbn.model.model, "run_team", never)
+    monkeypatch.setattr(model_module, "run_team", never)
     with pytest.raises(KeyboardInterrupt):
         net.partial_fit(x, y, batch_size=4)
     assert net.steps == 2
-
-
-def test_small_nets_are_tried_with_one_thread_and_more(free):
-    free.setattr(team_size, "costs", lambda: COSTS)
-    team = team_size.TrainingTeam(1e7, 8)
-    near, far = {1: 1e-4, 8: 2e-5}, {1: 1e-4, 8: 3e-4}
-    assert takes(team, near, 6) == [8, 1] * 3
-    assert takes(team, near, team_size.FIRST_PAUSE) == [8] * team_size.FIRST_PAUSE
-    assert takes(team, near, 6) == [8, 1] * 3
-    assert takes(team, near, 5) == [8] * 5
-    assert takes(team, far, 1) + takes(team, near, 1) + takes(team, far, 1) == [8] * 3  # bursts
-    assert takes(team, far, 1) == [8]  # the cores have moved apart
-    assert takes(team, far, 6) == [8, 1] * 3
-    assert takes(team, far, 4 * team_size.FIRST_PAUSE) == [1] * 4 * team_size.FIRST_PAUSE
-    little = {1: 1e-4, 8: 9.5e-5}
-    assert takes(team_size.TrainingTeam(1e7, 8), little, 10) == [8, 1] * 3 + [1] * 4
-    late = takes(team, near, 5000)  # and together again: trials go on, and become rare
-    assert late[:5] == [8, 1, 8, 1, 8]
-    assert 4 < late.count(1) < 5000 / 100
-
-
-def test_a_trial_is_of_calls_that_had_a_choice(free):
-    free.setattr(team_size, "costs", lambda: COSTS)
-    slow_alone = {1: 5e-3, 8: 2e-3}
-    team = team_size.TrainingTeam(1e7, 8)
-    assert takes(team, slow_alone, 20, steps=1) == [1] * 20  # starting threads would not pay
-    assert takes(team, slow_alone, 6) == [8, 1] * 3
-    assert takes(team, slow_alone, 20) == [8] * 20
-
-
-def test_a_trial_ends_though_a_handler_has_raised_at_its_end(free):
-    free.setattr(team_size, "costs", lambda: COSTS)
-    team, near = team_size.TrainingTeam(1e7, 8), {1: 1e-4, 8: 2e-5}
-    takes(team, near, 5)
-    team._trial.append((1, 1e-4))  # and nothing more of `learn`
-    assert takes(team, near, 9) == [8] * 9
-
-
-def test_one_core_is_not_measured(free, rng):
-    free.setattr(team_size, "allowed_cores", lambda: 1)
-    free.setattr(team_size, "costs", lambda: pytest.fail("measured"))
-    x, y = rng.standard_normal((5000, 30)), np.arange(5000) % 2
-    fastbn.BatchNormMLP((30, 64, 2)).partial_fit(x, y, batch_size=50)
-
-
-def test_what_is_never_tried(free):
-    free.setattr(team_size, "costs", lambda: COSTS)
-    slow = {1: 1.0, 3: 2.0, 8: 2.0}
-    assert takes(team_size.TrainingTeam(1e9, 8), slow, 40) == [8] * 40  # a large net
-    assert takes(team_size.TrainingTeam(1e4, 8), slow, 40) == [1] * 40  # a tiny one
-    team = team_size.TrainingTeam(1e7, 8)
-    short = {size: 1e-9 for size in slow}
-    assert takes(team, short, 40) == [8] * 40  # calls too short to be measured
-    free.setenv("FASTBN_NUM_THREADS", "3")
-    assert takes(team, slow, 40) == [3] * 40
-
-
-def test_more_threads_are_taken_only_where_the_model_sees_a_gain(free):
-    for flops in np.geomspace(1e3, 1e10, 30):
-        for steps in (1, 10, 1000):
-            size = COSTS.best_size(flops, 10, steps, 8)
-            alone = COSTS.seconds(flops, 10, steps, 1)
-            assert size == 1 or COSTS.seconds(flops, 10, steps, size) < 0.9 * alone
-
-
-@pytest.mark.parametrize(
-    ("variable", "text", "expected"),
-    [
-        ("FASTBN_NUM_THREADS", "12", 12),
-        ("NUMBA_NUM_THREADS", "3", 3),
-        ("OMP_NUM_THREADS", "4,2", 4),
-        ("OMP_NUM_THREADS", "", 8),
-    ],
-)
-def test_users_limit_the_threads(free, variable, text, expected):
-    free.setenv(variable, text)
-    assert team_size.available_threads() == expected
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
-def test_a_limit_that_is_none_is_refused(free, text):
-    free.setenv("FASTBN_NUM_THREADS", text)
-    with pytest.raises(ValueError, match="FASTBN_NUM_THREADS: expected a whole number.*" + text):
-        team_size.available_threads()
-
-
-def test_a_refused_limit_leaves_the_model_as_it_was(rng, monkeypatch):
-    model = fastbn.BatchNormMLP((3, 4, 2))
-    x, y = rng.standard_normal((8, 3)), np.arange(8) % 2
-    monkeypatch.setenv("FASTBN_NUM_THREADS", "none")
-    with pytest.raises(ValueError, match="FASTBN_NUM_THREADS"):
-        model.train_step(x, y)
-    monkeypatch.delenv("FASTBN_NUM_THREADS")
-    assert model.steps == 0
-    assert np.isfinite(model.train_step(x, y))
-
-
-def test_a_control_group_limits_the_threads(free):
-    for quota, expected in ((2.0, 2), (2.9, 2), (0.5, 1)):
-        free.setattr(team_size, "core_quota", lambda quota=quota: quota)
-        assert team_size.available_threads() == expected
-
-
-def test_the_machine_is_measured_once(free, tmp_path):
-    free.setattr(team_size, "cache_folder", lambda kernel: tmp_path / "cache")
-    measured = team_size.costs.__wrapped__()
-    assert measured.speed > 0
-    assert measured.start > 0
-    assert measured.barrier >= 0
-    free.setattr(team_size, "calibrate", lambda: COSTS)
-    assert team_size.costs.__wrapped__() == measured
-    path = tmp_path / "cache" / "costs.json"
-    kept = json.loads(path.read_text())
-    wrong = [{"machine": "other"}, {"speed": 0}, {"barrier": -1}, {"start": math.nan}]
-    for text in ("", "[]", "{}", "3", *(json.dumps({**kept, **change}) for change in wrong)):
-        path.write_text(text)
-        assert team_size.costs.__wrapped__() == COSTS
-    assert sorted(p.name for p in path.parent.iterdir()) == ["costs.json"]

@@ -426,19 +426,19 @@ def test_the_same_seed_gives_the_same_bits_with_any_number_of_threads(iris):
 
 
 def test_threads_are_limited(monkeypatch):
-    from fastbn.parallel import team_size
+    from fastbn.parallel import cores
 
-    monkeypatch.setattr(team_size, "allowed_cores", lambda: 8)
-    monkeypatch.setattr(team_size, "core_quota", lambda: None)
+    monkeypatch.setattr(cores, "allowed_cores", lambda: 8)
+    monkeypatch.setattr(cores, "core_quota", lambda: None)
     for name in ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    with team_size.at_most(3):
-        assert team_size.available_threads() == 3
-        with team_size.at_most(None):
-            assert team_size.available_threads() == 3
+    with cores.at_most(3):
+        assert cores.available_threads() == 3
+        with cores.at_most(None):
+            assert cores.available_threads() == 3
         monkeypatch.setenv("FASTBN_NUM_THREADS", "5")
-        assert team_size.available_threads() == 3
-    assert team_size.available_threads() == 5
+        assert cores.available_threads() == 3
+    assert cores.available_threads() == 5
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
-"""Signals during a fit, also in processes that are forked meanwhile, and while work is done."""
+"""Signals while work is done that they wait for."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 
 import pytest
 
-from fastbn.jit.signals import Postponed, Signals, interrupting_fits
+from fastbn.fit.interrupt import interrupting_fits
+from fastbn.jit.postponed_signals import Postponed
 
 
 def press():
@@ -44,36 +44,6 @@ def test_work_that_ctrl_c_waits_for():
     with work:
         pass
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_work_within_a_fit_hands_ctrl_c_to_it():
-    work = Postponed()
-    with Signals(terminate=False) as signals:
-        with work:
-            press()
-            assert not signals.pressed
-        assert signals.pressed
-        with pytest.raises(KeyboardInterrupt), work:  # the second
-            press()
-
-
-def test_a_handler_that_a_fit_has_left_behind_steps_aside():
-    """As where another handler raises between the end of a fit and `__exit__`."""
-    signals = Signals(terminate=True)
-
-    def fit():
-        signals.__enter__()
-        press()  # heard: the fit is running
-
-    fit()
-    assert signals.pressed
-    signals.pressed = False
-    with pytest.raises(KeyboardInterrupt):
-        press()
-    assert not signals.pressed
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signals.__exit__()
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 class Timeout(Exception):
@@ -241,29 +211,3 @@ def test_ctrl_c_that_is_ignored_stays_so():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, usual)
-
-
-def test_ctrl_c_that_interrupts_a_fit_at_once():
-    with pytest.raises(KeyboardInterrupt), interrupting_fits(), Signals(terminate=True):
-        press()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_process_forked_during_a_fit_can_be_ended():
-    """A worker that a callback starts would else go on for ever, and its pool wait for it."""
-    with Signals(terminate=True) as signals:
-        child = os.fork()
-        if child == 0:
-            signal.raise_signal(signal.SIGTERM)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
-        child = os.fork()
-        if child == 0:
-            try:
-                signal.raise_signal(signal.SIGINT)
-            except KeyboardInterrupt:
-                os._exit(7)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-        assert not signals.pressed

@@ -1,10 +1,16 @@
-"""Quotas of Linux control groups, of both versions, in trees of files like the system's."""
+"""How many cores a process may use: its user's limits, and quotas of Linux control groups.
+
+The quotas are of both versions of control groups, in trees of files like the system's.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from fastbn.parallel.cgroups import smallest_quota
+import fastbn
+from fastbn.parallel import cores
+from fastbn.parallel.cores import smallest_quota
 
 # Lines of /proc/self/cgroup.
 V2 = "0::/user.slice/job.scope\n"
@@ -121,3 +127,54 @@ def test_quotas(tmp_path, files, expected):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert smallest_quota(tmp_path) == expected
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """No limits but those that a test sets; eight cores."""
+    for name in ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cores, "allowed_cores", lambda: 8)
+    monkeypatch.setattr(cores, "core_quota", lambda: None)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "expected"),
+    [
+        ("FASTBN_NUM_THREADS", "12", 12),
+        ("NUMBA_NUM_THREADS", "3", 3),
+        ("OMP_NUM_THREADS", "4,2", 4),
+        ("OMP_NUM_THREADS", "", 8),
+    ],
+)
+def test_users_limit_the_threads(free, variable, text, expected):
+    free.setenv(variable, text)
+    assert cores.available_threads() == expected
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
+def test_a_limit_that_is_none_is_refused(free, text):
+    free.setenv("FASTBN_NUM_THREADS", text)
+    with pytest.raises(ValueError, match="FASTBN_NUM_THREADS: expected a whole number.*" + text):
+        cores.available_threads()
+
+
+def test_a_refused_limit_leaves_the_model_as_it_was(rng, monkeypatch):
+    model = fastbn.BatchNormMLP((3, 4, 2))
+    x, y = rng.standard_normal((8, 3)), np.arange(8) % 2
+    monkeypatch.setenv("FASTBN_NUM_THREADS", "none")
+    with pytest.raises(ValueError, match="FASTBN_NUM_THREADS"):
+        model.train_step(x, y)
+    monkeypatch.delenv("FASTBN_NUM_THREADS")
+    assert model.steps == 0
+    assert np.isfinite(model.train_step(x, y))
+
+
+def test_a_control_group_limits_the_threads(free):
+    for quota, expected in ((2.0, 2), (2.9, 2), (0.5, 1)):
+        free.setattr(cores, "core_quota", lambda quota=quota: quota)
+        assert cores.available_threads() == expected

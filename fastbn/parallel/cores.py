@@ -1,11 +1,67 @@
-"""How many cores Linux control groups leave to this process."""
+"""How many cores this process may use: affinity, limits of its user's, quotas of control groups."""
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
+import os
 import pathlib
 from collections.abc import Iterator
+
+_most: contextvars.ContextVar[int | None] = contextvars.ContextVar("most threads", default=None)
+
+
+@contextlib.contextmanager
+def at_most(threads: int | None) -> Iterator[None]:
+    """Context in which teams have so many threads at most; None leaves it as it is."""
+    token = _most.set(_most.get() if threads is None else threads)
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
+
+def available_threads() -> int:
+    """Return the most threads that a team may have.
+
+    `FASTBN_NUM_THREADS`, where it is set, and every team then has so many. Else the
+    cores of this process, or fewer where a control group, `NUMBA_NUM_THREADS`, `OMP_NUM_THREADS` or
+    `at_most` says so.
+    """
+    wanted = thread_limit("FASTBN_NUM_THREADS")
+    if wanted is not None:
+        return min(wanted, _most.get() or wanted)
+    limits = [
+        _most.get(),
+        thread_limit("NUMBA_NUM_THREADS"),
+        thread_limit("OMP_NUM_THREADS"),
+        allowed_cores(),
+    ]
+    quota = core_quota()
+    if quota is not None:
+        limits.append(int(quota))
+    return max(1, min(limit for limit in limits if limit is not None))
+
+
+def thread_limit(name: str) -> int | None:
+    """Return the number of threads that a variable of the environment says; None without one."""
+    text = os.environ.get(name, "").split(",")[0].strip()  # OpenMP takes a list, level by level
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{name}: expected a whole number of threads from 1, got {text!r:.200}")
+    return int(text)
+
+
+def allowed_cores() -> int:
+    """Return how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# -- control groups --------------------------------------------------------------------------------
 
 
 @functools.cache  # read once: every training call asks

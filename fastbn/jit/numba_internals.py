@@ -1,0 +1,227 @@
+"""Everything that fastbn does with numba's insides: the one module to look at for a new numba.
+
+`fastbn.jit.numba_probe` lists what is used here, and is asked before this module is imported.
+Without it (`fastbn.jit.compiler`) kernels take longer to compile and are right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from llvmlite.binding import Linkage
+from numba.core import caching, serialize, types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.runtime import rtsys
+
+from fastbn.jit import cache, cache_files
+from fastbn.jit.listeners import announce
+from fastbn.jit.postponed_signals import Postponed
+
+# -- compiling -----------------------------------------------------------------------------------
+
+# Linkages of functions of which a process keeps one; numba's for copies, and for parallel loops.
+SHARED = (Linkage.linkonce_odr, Linkage.weak_odr)
+
+
+class _Library(JITCodeLibrary):
+    """Machine code that keeps its copies of other kernels to itself.
+
+    A kernel has a copy of each that it calls, optimized together with it, which may round in
+    another way. As numba leaves them, the copies of all kernels have one name in a process, and
+    the first to be loaded serves all others: results depended on what was used before. The
+    same goes for the bodies of parallel loops.
+    """
+
+    def _finalize_final_module(self) -> None:
+        if self._shared_module is None:  # it was compiled, and not loaded
+            # first what is linked into other kernels: all of it, for them to have one copy of each
+            self._finalized = True
+            self._get_module_for_linking()
+            for function in self._final_module.functions:
+                if function.linkage in SHARED and not function.is_declaration:
+                    function.linkage = Linkage.internal
+        super()._finalize_final_module()
+
+
+class _Compiler(Compiler):
+    """Numba's compiler, into a `_Library`."""
+
+    def compile_extra(self, func: Any) -> Any:
+        library = _Library(self.state.targetctx.codegen(), func.__qualname__)
+        library.enable_object_caching()
+        self.state.library = library
+        return super().compile_extra(func)
+
+
+# Options of all kernels, of those that never unpack Python's arguments, and of those that do not
+# count references to arrays.
+OPTIONS: dict[str, Any] = {"pipeline_class": _Compiler, "no_cfunc_wrapper": True}
+INNER: dict[str, Any] = {"no_cpython_wrapper": True}
+UNCOUNTED: dict[str, Any] = {"_nrt": False}
+
+
+def delegate_to(kernel: Any, inner: Any) -> None:
+    """Let other kernels that call `kernel` be linked to `inner`, one version for all constants."""
+    template_for = inner.get_call_template
+
+    def get_call_template(args: Any, kws: Any) -> Any:
+        kws = {name: types.unliteral(kind) for name, kind in kws.items()}
+        return template_for([types.unliteral(kind) for kind in args], kws)
+
+    kernel.get_call_template, kernel.get_overload = get_call_template, inner.get_overload
+    kernel.get_compile_result = inner.get_compile_result
+
+
+# An exception in the middle of it leaves numba's registries half read, and nothing compiles again.
+_compiling = Postponed()
+
+
+def prepare(dispatcher: Any) -> None:
+    """Give a kernel its cache, and let signals wait while it is compiled or loaded."""
+    # where no folder can be written, every process compiles for itself
+    with contextlib.suppress(RuntimeError, OSError):
+        dispatcher._cache = _KernelCache(dispatcher.py_func, announce)
+    compile_ = dispatcher.compile
+
+    @functools.wraps(compile_)
+    def compile_or_load(sig: Any) -> Any:
+        with global_compiler_lock, _compiling:  # no fork meanwhile
+            return compile_(sig)
+
+    dispatcher.compile = compile_or_load
+
+
+if hasattr(os, "register_at_fork"):
+    # A child forked while another thread compiles, or loads from the cache, would wait for that
+    # thread for ever: it has its lock, and not the thread. So a fork waits until that is done.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
+
+
+# -- the folder of the cache ---------------------------------------------------------------------
+
+
+class _OfModule(caching._CacheLocator):
+    """Where to keep what is compiled from a module, which may be in a zip.
+
+    Numba asks for a source file instead, by the path that it had when it was compiled to bytecode.
+    """
+
+    _module: str
+
+    @classmethod
+    def from_function(cls, function: Any, path: str) -> Any:
+        place = getattr(sys.modules.get(function.__module__), "__file__", None)
+        if place is None or not cls.fits(place):
+            return None
+        make: Any = cls
+        locator = make(function, place)
+        locator._module = function.__module__
+        try:
+            locator.ensure_cache_path()
+        except OSError:
+            return None
+        return locator
+
+    @staticmethod
+    def fits(path: str) -> bool:
+        """Tell whether there is such a folder for a module with this path."""
+        return True
+
+    def ensure_cache_path(self) -> None:
+        folder = pathlib.Path(self.get_cache_path())
+        cache_files.make_folder(folder)
+        tempfile.TemporaryFile(dir=folder).close()  # an error where it cannot be written
+
+    def get_source_stamp(self) -> str:
+        return cache.stamp(self._module)
+
+
+class _UserProvided(_OfModule, caching.UserProvidedCacheLocator):
+    """`NUMBA_CACHE_DIR`, where it is set."""
+
+    @staticmethod
+    def fits(path: str) -> bool:
+        return bool(getattr(numba.config, "CACHE_DIR", ""))
+
+
+class _InTree(_OfModule, caching.InTreeCacheLocator):
+    """`__pycache__` beside the kernels, where it can be written."""
+
+    @staticmethod
+    def fits(path: str) -> bool:
+        return pathlib.Path(path).exists()
+
+
+class _UserWide(_OfModule, caching.UserWideCacheLocator):
+    """The user's cache folder, for a zip or a read-only installation."""
+
+
+# -- the cache -----------------------------------------------------------------------------------
+
+# What of numba's settings shapes the machine code, beside the processor, which it knows itself.
+SETTINGS = (
+    "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "LLVM_REFPRUNE_PASS", "BOUNDSCHECK",
+    "DEBUGINFO_DEFAULT", "EXTEND_VARIABLE_LIFETIMES", "USING_SVML", "PARFOR_MAX_TUPLE_SIZE",
+    "DEBUG_ARRAY_OPT_RUNTIME",
+)  # fmt: skip
+
+
+class _KernelCacheImpl(caching.CompileResultCacheImpl):
+    _locator_classes = [_UserProvided, _InTree, _UserWide]  # noqa: RUF012 (numba's own name)
+
+
+class _KernelCache(caching.FunctionCache):
+    """Numba's cache with `KernelFiles`; `miss` is called before a kernel is compiled.
+
+    A RuntimeError where there is no folder that can be written.
+    """
+
+    _impl_class = _KernelCacheImpl
+
+    def __init__(self, function: Any, miss: Callable[[Any, Any], None]) -> None:
+        super().__init__(function)
+        self._miss = miss
+        self._cache_file: Any = cache.KernelFiles(
+            self._cache_path,
+            self._impl.filename_base,
+            cache.stamp(function.__module__),
+            serialize.dumps,
+        )
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        settings = tuple(repr(getattr(numba.config, name, None)) for name in SETTINGS)
+        return (*super()._index_key(sig, codegen), settings)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write a compiled kernel."""
+        with contextlib.suppress(OSError):  # a full disk: other processes compile for themselves
+            self._save_overload(sig, data)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return a kernel that was compiled before, or None."""
+        try:
+            # numba would first import all that it can compile, which takes longer than to load
+            rtsys.initialize(target_context)
+            result = self._load_overload(sig, target_context)
+        except Warning:
+            raise
+        except Exception:  # a damaged file is as good as none
+            result = None
+        if result is None:
+            target_context.refresh()
+            self._miss(self._py_func, sig)
+        return result

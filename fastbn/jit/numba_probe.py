@@ -1,0 +1,93 @@
+"""What fastbn uses of numba's insides, and whether the numba that is installed has it.
+
+Numba may change its insides from one version to the next. `problem` looks for all that
+`fastbn.jit.numba_internals` uses, which takes a millisecond and compiles nothing. Where something
+is missing, that module is not imported, and kernels are compiled in numba's ordinary way.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from collections.abc import Iterator
+
+# Functions and classes, and the parameters of those that fastbn calls or overrides.
+CALLED = {
+    "numba.core.caching:UserProvidedCacheLocator.get_cache_path": "self",
+    "numba.core.caching:InTreeCacheLocator.get_cache_path": "self",
+    "numba.core.caching:UserWideCacheLocator.get_cache_path": "self",
+    "numba.core.caching:UserProvidedCacheLocator": "py_func py_file",
+    "numba.core.caching:InTreeCacheLocator": "py_func py_file",
+    "numba.core.caching:UserWideCacheLocator": "py_func py_file",
+    "numba.core.caching:InTreeCacheLocator.from_function": "py_func py_file",
+    "numba.core.caching:InTreeCacheLocator.ensure_cache_path": "self",
+    "numba.core.caching:InTreeCacheLocator.get_source_stamp": "self",
+    "numba.core.caching:CompileResultCacheImpl": "py_func",
+    "numba.core.caching:FunctionCache": "py_func",
+    "numba.core.caching:FunctionCache._index_key": "self sig codegen",
+    "numba.core.caching:FunctionCache.save_overload": "self sig data",
+    "numba.core.caching:FunctionCache.load_overload": "self sig target_context",
+    "numba.core.caching:FunctionCache._save_overload": "self sig data",
+    "numba.core.caching:FunctionCache._load_overload": "self sig target_context",
+    "numba.core.caching:IndexDataCacheFile.load": "self key",
+    "numba.core.caching:IndexDataCacheFile.save": "self key data",
+    "numba.core.caching:IndexDataCacheFile.flush": "self",
+    "numba.core.serialize:dumps": "obj",
+    "numba.core.runtime:rtsys.initialize": "ctx",
+    "numba.core.base:BaseContext.refresh": "self",
+    "numba.core.codegen:JITCodeLibrary": "codegen name",
+    "numba.core.codegen:JITCodeLibrary.enable_object_caching": "self",
+    "numba.core.codegen:JITCodeLibrary._get_module_for_linking": "self",
+    "numba.core.codegen:JITCodeLibrary._finalize_final_module": "self",
+    "numba.core.compiler:Compiler.compile_extra": "self func",
+    "numba.core.compiler_lock:global_compiler_lock.acquire": "",
+    "numba.core.compiler_lock:global_compiler_lock.release": "",
+    "numba.core.dispatcher:Dispatcher.compile": "self sig",
+    "numba.core.dispatcher:Dispatcher.get_call_template": "self args kws",
+    "numba.core.dispatcher:Dispatcher.get_overload": "self sig",
+    "numba.core.dispatcher:Dispatcher.get_compile_result": "self sig",
+    "numba.core.types:unliteral": "lit_type",
+}
+
+# Attributes that are set when an object is made.
+SET = {
+    "numba.core.caching:CompileResultCacheImpl": "_locator_classes",
+    "numba.core.caching:Cache.__init__": "_cache_file _cache_path _impl _py_func",
+    "numba.core.caching:CacheImpl": "filename_base",
+    "numba.core.codegen:CodeLibrary": "_finalized",
+    "numba.core.codegen:CPUCodeLibrary.__init__": "_final_module _shared_module",
+    "numba.core.compiler:CompilerBase.__init__": "library state targetctx",
+    "numba.core.dispatcher:Dispatcher.__init__": "_cache",
+    "numba.core.options:DefaultOptions": "_nrt no_cfunc_wrapper no_cpython_wrapper",
+    "llvmlite.binding:Linkage": "internal linkonce_odr weak_odr",
+}
+
+
+def problem() -> str | None:
+    """Return what this numba has not got of what fastbn uses; None where it has it all."""
+    return next(_problems(), None)
+
+
+def _problems() -> Iterator[str]:
+    for path, parameters in CALLED.items():
+        try:
+            found = tuple(inspect.signature(pkgutil.resolve_name(path)).parameters)
+        except (ImportError, AttributeError, TypeError, ValueError):
+            yield f"{path} is not there"
+        else:
+            if found != tuple(parameters.split()):
+                yield f"{path} has parameters {', '.join(found) or '(none)'}"
+    for path, names in SET.items():
+        try:
+            place = pkgutil.resolve_name(path)
+        except (ImportError, AttributeError):
+            yield f"{path} is not there"
+            continue
+        code = getattr(place, "__code__", None)
+        missing = [
+            name
+            for name in names.split()
+            if (name not in code.co_names if code else not hasattr(place, name))
+        ]
+        if missing:
+            yield f"{path} has no {missing[0]}"

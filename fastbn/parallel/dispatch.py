@@ -1,0 +1,69 @@
+"""Kernels with ``prange``: on numba's threads where that pays and is safe, else on one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+import numba
+
+from fastbn.parallel.choice import Choice
+
+# Below this many elements a parallel region costs more than it saves; 0 has it on one core, too.
+PARALLEL_ELEMENTS = 1 << 17
+
+# One parallel region at a time: numba's workqueue layer aborts the process when a second thread
+# enters it, and on every layer two regions at once only fight for the cores.
+_region = threading.Lock()
+_forked = False
+
+# By kernel, and bits of the number of elements.
+_choices: dict[tuple[Any, int], Choice] = {}
+
+
+def _after_fork_in_child() -> None:
+    # GNU OpenMP kills a forked child at its first parallel region: children compute serially.
+    global _forked, _region
+    _forked = True
+    _region = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def is_forked() -> bool:
+    """Tell whether this process was forked from one that may have had a pool of threads."""
+    return _forked
+
+
+def dispatch(serial: Any, parallel: Any, n_elements: int, *args: Any) -> Any:
+    """Call ``parallel(*args)`` where that pays and is safe, else ``serial(*args)``.
+
+    The two give the same bits: work is cut by size, never by the number of threads.
+    """
+    is_forced = PARALLEL_ELEMENTS == 0
+    if (
+        n_elements < PARALLEL_ELEMENTS
+        or _forked
+        or (not is_forced and numba.get_num_threads() == 1)
+    ):
+        return serial(*args)
+    choice = _choices.setdefault((parallel, n_elements.bit_length()), Choice())
+    is_alone = not is_forced and not choice.several(n_elements)
+    if is_alone or not _region.acquire(blocking=False):
+        start = time.perf_counter()
+        result = serial(*args)
+        if is_alone:
+            choice.learn(False, n_elements, time.perf_counter() - start)
+        return result
+    try:
+        start = time.perf_counter()
+        result = parallel(*args)
+        if not is_forced:
+            choice.learn(True, n_elements, time.perf_counter() - start)
+        return result
+    finally:
+        _region.release()
