@@ -14,8 +14,8 @@ from fastbn.jit.compiler import DISABLED
 from fastbn.parallel.choice import Choice
 from fastbn.parallel.cores import available_threads, thread_limit
 
-# What one thread computes while another is started: 0.1 to 0.2 ms.
-START_FLOPS = 2e7
+# What one thread computes while another is started: 0.05 to 0.2 ms.
+START_FLOPS = 1e7
 
 # What a thread should have to compute from one barrier to the next: 1 to 3 microseconds.
 PHASE_FLOPS = 2.5e5

@@ -29,13 +29,13 @@ def free(monkeypatch):
     ("flops", "barriers", "steps", "expected"),
     [
         (1e9, 10, 10, 8),  # ten steps of ten milliseconds
-        (1e9, 10, 1, 7),  # one, and eight threads would take longer to start
-        (1e8, 10, 1, 2),
+        (2.5e8, 10, 1, 5),  # one, and more threads would take longer to start
+        (1e8, 10, 1, 3),
         (1e5, 10, 1000, 1),  # a microsecond
         (1e6, 10, 1, 1),  # ten, and one step does not pay for starting threads
         (1e7, 8, 1000, 5),  # some flops for each thread between two barriers
         (1e7, 40, 1000, 1),
-        (1e9, 1, 1, 7),
+        (2.5e8, 1, 1, 5),
         (0.0, 1, 1, 1),  # a prediction of no samples
     ],
 )
@@ -77,8 +77,8 @@ def test_small_nets_are_tried_with_one_thread_and_more(free):
 def test_calls_of_other_lengths_are_judged_apart(free):
     """Starting threads may pay for many steps, and not for few."""
     team = team_size.TrainingTeam(2e7, 8)
-    few, many = {1: 1e-4, 4: 2e-4}, {1: 1e-4, 8: 2e-5}
-    assert takes(team, few, 26, steps=16) == [4, 1] * CALLS + [1] * 20
+    few, many = {1: 1e-4, 5: 2e-4}, {1: 1e-4, 8: 2e-5}
+    assert takes(team, few, 26, steps=16) == [5, 1] * CALLS + [1] * 20
     assert takes(team, many, 26) == [8, 1] * CALLS + [8] * 20
     assert takes(team, few, 1, steps=17) == [1]
 
