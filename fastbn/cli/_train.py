@@ -222,8 +222,11 @@ def _trained(
         "split": {"target": job.target, "test_size": job.test_size},
     }
     if dataset.feature_names is not None:
-        names = {"feature_names": list(dataset.feature_names), "target_name": dataset.target_name}
-        notes |= _if_a_file_holds_them(model, notes, names)
+        notes |= {
+            "feature_names": list(dataset.feature_names), "target_name": dataset.target_name,
+        }  # fmt: skip
+        model.metadata = notes
+        model.to_bytes()  # names that no file can hold are an error before the training
     model.metadata = {**notes, "job": json.loads(json.dumps(dataclasses.asdict(job)))}
     try:
         history = model.fit(
@@ -244,24 +247,6 @@ def _trained(
         ) from None
     model.metadata = notes
     return dataset, model, history
-
-
-def _if_a_file_holds_them(
-    model: BatchNormMLP, notes: dict[str, Any], names: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the names of columns; none, and a note, where a model's file has no space for them."""
-    model.metadata = notes | names
-    try:
-        model.to_bytes()
-    except ValueError:
-        model.metadata = notes
-        model.to_bytes()  # an error if it is not the names
-        complain(
-            "the names of the columns take more space than a model's file has for them: it will "
-            "take columns by position"
-        )
-        return {}
-    return names
 
 
 def _short_name(data: str) -> str:

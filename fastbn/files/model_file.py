@@ -18,14 +18,12 @@ from fastbn.checks import path_of, shown
 from fastbn.errors import ModelFileError
 from fastbn.files.atomic import atomic_write, writable_file
 from fastbn.files.tensor_file import (
-    HEADER_BYTES,
-    LONGEST_HEADER,
     Readable,
     Source,
+    check_cost,
     header_cost,
     read_header,
     tensors_of,
-    too_costly,
     unreadable,
 )
 
@@ -50,9 +48,10 @@ def model_bytes(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> bytes
     arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     data: bytes = save(arrays, {"fastbn": text})
     length = int.from_bytes(data[:8], "little")
-    cost = header_cost(data[8 : 8 + length])
-    if length > LONGEST_HEADER or cost > HEADER_BYTES + len(data) // 2:
-        raise ValueError(f"metadata: {too_costly(len(data))}")
+    try:
+        check_cost(header_cost(data[8 : 8 + length]))
+    except ValueError as error:
+        raise ValueError(f"metadata: {error}") from None
     return data
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from fastbn.checks import shown
 from fastbn.errors import ModelFileError
 
-# Bytes that a value of JSON takes in memory, about, and those that a file's header may take, beside
-# half the size of the file. What separates values is counted, wherever it stands.
+# Bytes that a header may take in memory once it is parsed, for reader and writer alike: its text,
+# and VALUE_BYTES for each value. Values are counted by the characters before them, wherever they
+# stand. safetensors limits the length of the text to the same number.
+MAX_HEADER = 100_000_000
 VALUE_BYTES = 64
-HEADER_BYTES = 1 << 20
 SEPARATORS = b"[{:,"
 
-LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
 MOST_DIMENSIONS = 64  # as in NumPy
 
 # Bytes of a header and of tensors that are read at once.
@@ -44,19 +44,9 @@ class Source:
     def __init__(self, name: str, file: Readable) -> None:
         self.name, self._file = name, file
         self.position = 0  # bytes given out
-        self._ahead = memoryview(b"")
 
-    def read(self, size: int) -> bytes | memoryview:
+    def read(self, size: int) -> bytes:
         """Return up to `size` bytes; none at the end of the file."""
-        if self._ahead:
-            block: Any = self._ahead[:size]
-            self._ahead = self._ahead[size:]
-        else:
-            block = self._read(size)
-        self.position += len(block)
-        return block
-
-    def _read(self, size: int) -> bytes:
         try:
             block = self._file.read(size)
         except MemoryError:
@@ -70,6 +60,7 @@ class Source:
             raise TypeError(f"path: expected a binary file, whose read() gives bytes, got {what}")
         if len(block) > size:
             raise unreadable(self.name, f"read({size}) gave {len(block)} bytes")
+        self.position += len(block)
         return bytes(block)
 
     def fill(self, numbers: np.ndarray) -> None:
@@ -82,17 +73,6 @@ class Source:
                 raise unreadable(self.name, f"it ends after {self.position:,} bytes")
             target[done : done + len(block)] = np.frombuffer(block, np.uint8)
             done += len(block)
-
-    def has(self, size: int) -> bool:
-        """Tell whether so many bytes are left; they are kept until they are read."""
-        kept = bytearray(self._ahead)
-        while len(kept) < size:
-            block = self._read(min(size - len(kept), LARGE_BLOCK))
-            if not block:
-                break
-            kept += block
-        self._ahead = memoryview(bytes(kept))
-        return len(kept) >= size
 
     def go_to(self, position: int) -> None:
         """Leave out what is before a position; going back takes a file that can seek."""
@@ -123,45 +103,36 @@ class Tensor(NamedTuple):
         return self.stop - self.start
 
 
-def header_cost(text: bytes | bytearray) -> int:
-    """Return the bytes that a header of JSON takes in memory, about, once it is parsed."""
+def header_cost(text: bytes) -> int:
+    """Estimate the bytes that a header, or a part of one, takes in memory once it is parsed."""
     return len(text) + VALUE_BYTES * sum(map(text.count, SEPARATORS))
 
 
-def too_costly(size: int) -> ValueError:
-    """Return the error for a header that says too much, in a file of so many bytes."""
-    return ValueError(
-        f"expected a header of JSON that takes some {HEADER_BYTES + size // 2:,} bytes in memory "
-        f"at most, with the names of the tensors, as the file has {size:,}, got more"
-    )
+def check_cost(cost: int) -> None:
+    """Refuse a header that would take more memory than headers may."""
+    if cost > MAX_HEADER:
+        raise ValueError(
+            f"expected a header of JSON that takes some {MAX_HEADER:,} bytes in memory at most, "
+            "with the names of the tensors, got more"
+        )
 
 
 def read_header(source: Source, size: int | None) -> tuple[dict[str, str], dict[str, Any]]:
     """Read a file up to its data: its metadata, and what it says of each tensor.
 
     `size` is that of the file, None for a stream. A header that would take much memory is refused
-    before it is parsed: a stream has to have the bytes that make up for it.
+    before it is parsed.
     """
     length = int.from_bytes(b"".join(_blocks(source, 8)), "little")
-    if length > LONGEST_HEADER or (size is not None and length > size - 8):
+    if size is not None and length > size - 8:
         raise ValueError(f"its header would have {length:,} bytes")
-    if size is not None:
-        cost = 0
-        for block in _blocks(source, length):
-            cost += header_cost(block)
-            if cost > HEADER_BYTES + size // 2:
-                raise too_costly(size)
-        source.go_to(8)
-    text = bytearray()
+    check_cost(length)
+    text, cost = bytearray(), 0
     for block in _blocks(source, length):
+        cost += header_cost(block)
+        check_cost(cost)
         text += block
-    if size is None and (cost := header_cost(text)) > HEADER_BYTES:
-        missing = 2 * (cost - HEADER_BYTES) - source.position
-        if not source.has(missing):
-            raise too_costly(source.position)
-    decoded = text.decode()
-    del text
-    return parsed_header(decoded)
+    return parsed_header(text.decode())
 
 
 def _blocks(source: Source, size: int) -> Iterator[bytes]:
@@ -171,7 +142,7 @@ def _blocks(source: Source, size: int) -> Iterator[bytes]:
         if not block:
             raise ValueError(f"it ends after {source.position:,} bytes")
         size -= len(block)
-        yield bytes(block)
+        yield block
 
 
 def parsed_header(text: str) -> tuple[dict[str, str], dict[str, Any]]:

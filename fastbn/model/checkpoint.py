@@ -86,7 +86,6 @@ class CheckpointFile:
             "validation_data": validation and checksum(validation.contents(*scalings)),
         }
         keeps_best = rule is not None and rule.restore_best
-        model.to_bytes()  # which is smaller, and its header may be so much smaller, too
         model.to_bytes(*self._parts(FitState(best_state=model.snapshot() if keeps_best else None)))
 
     def write(self, state: FitState) -> None:

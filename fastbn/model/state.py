@@ -21,6 +21,8 @@ MAX_COUNT = 2**53  # of steps and epochs
 
 MAX_DEPTH = 400  # of lists and dicts in metadata: JSON is read and written by recursion
 
+EXPECTED = "metadata: expected a dict of what JSON can hold"
+
 LAYER_TENSORS = 6  # at least: weight and bias, and their moments
 
 COUNTS = ("steps", "input_is_fitted", "target_is_fitted")  # of a snapshot, beside its tensors
@@ -34,29 +36,26 @@ FIT, BEST = "fit.", "best."
 
 def check_metadata(user: Any) -> None:
     """Refuse metadata that would not come back from JSON as it is."""
-    expected = "metadata: expected a dict of what JSON can hold"
     if not isinstance(user, dict):
-        raise TypeError(f"{expected}, got {shown(user)}")
-    open_ones: list[Iterator[Any]] = [iter([user])]
-    while open_ones:
-        if len(open_ones) > MAX_DEPTH + 1:
-            raise TypeError(f"{expected}, nested {MAX_DEPTH} deep at most, got more")
-        for value in open_ones[-1]:
-            if isinstance(value, dict):
-                odd = [key for key in value if not isinstance(key, str)]
-                if odd:
-                    raise TypeError(f"{expected}, with keys that are strings, got {shown(odd[0])}")
-                open_ones.append(iter(value.values()))
-                break
-            if isinstance(value, list):
-                open_ones.append(iter(value))
-                break
-            if isinstance(value, float) and not math.isfinite(value):
-                raise TypeError(f"{expected}, with finite numbers, got {shown(value)}")
-            if not (value is None or isinstance(value, str | int | float)):
-                raise TypeError(f"{expected}, got {shown(value)}")
-        else:
-            open_ones.pop()
+        raise TypeError(f"{EXPECTED}, got {shown(user)}")
+    _check_json(user, 0)
+
+
+def _check_json(value: Any, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise TypeError(f"{EXPECTED}, nested {MAX_DEPTH} deep at most, got more")
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{EXPECTED}, with keys that are strings, got {shown(key)}")
+            _check_json(one, depth + 1)
+    elif isinstance(value, list):
+        for one in value:
+            _check_json(one, depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{EXPECTED}, with finite numbers, got {shown(value)}")
+    elif not (value is None or isinstance(value, str | int | float)):
+        raise TypeError(f"{EXPECTED}, got {shown(value)}")
 
 
 def check_room(name: str, count: int, more: int) -> None:

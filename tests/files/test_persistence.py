@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 import fastbn
 from fastbn import ModelFileError
-from fastbn.files import model_file
+from fastbn.files import model_file, tensor_file
 
 SIZES = (6, 9, 4)
 
@@ -301,10 +301,13 @@ def peak_of_refusal(path, message):
     ["[]", "{}", "1000", '""', '{"a":{}}', "[" * 20 + "]" * 20],
     ids=["lists", "dicts", "numbers", "texts", "dicts of dicts", "nested"],
 )
-def test_a_header_that_would_fill_the_memory_is_refused(trained, tmp_path, value, count):
+def test_a_header_that_would_fill_the_memory_is_refused(
+    trained, tmp_path, monkeypatch, value, count
+):
     """A few characters that would become many times as many bytes of objects."""
     path = tmp_path / "m"
     trained[0].save(path)
+    monkeypatch.setattr(tensor_file, "MAX_HEADER", 1 << 20)
     notes = f'"metadata":{{"a":[{",".join([value] * count)}]}},"format_version"'
     rewrite(path, change_text=lambda text: text.replace('"format_version"', notes))
     message = "expected a header of JSON that takes some [0-9,]+"
@@ -312,9 +315,10 @@ def test_a_header_that_would_fill_the_memory_is_refused(trained, tmp_path, value
 
 
 @pytest.mark.parametrize("name", ["tensor", "note"])
-def test_more_names_than_a_model_has_cost_nothing(trained, tmp_path, name):
+def test_more_names_than_a_model_has_cost_nothing(trained, tmp_path, monkeypatch, name):
     path = tmp_path / "m"
     trained[0].save(path)
+    monkeypatch.setattr(tensor_file, "MAX_HEADER", 1 << 20)
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header, rest = json.loads(data[8 : 8 + length]), data[8 + length :]
@@ -341,9 +345,36 @@ def test_models_of_many_layers_and_many_notes_are_written(tmp_path):
     model.save(path)
     assert fastbn.BatchNormMLP.load(path).metadata == model.metadata
     thin = fastbn.BatchNormMLP((*[1] * 1000, 2))
-    with pytest.raises(ValueError, match="^metadata: expected a header of JSON that takes some"):
-        thin.save(path)
-    assert fastbn.BatchNormMLP.load(path).metadata == model.metadata
+    thin.save(path)
+    assert fastbn.BatchNormMLP.load(path).config == thin.config
+
+
+def test_the_header_that_is_written_is_one_that_is_read(tmp_path, monkeypatch):
+    """Writer and reader have one bound."""
+    path = tmp_path / "m"
+    model = fastbn.BatchNormMLP((4, 3))
+    data = model.to_bytes()
+    cost = tensor_file.header_cost(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    monkeypatch.setattr(tensor_file, "MAX_HEADER", cost)
+    model.save(path)
+    fastbn.BatchNormMLP.load(path)
+    monkeypatch.setattr(tensor_file, "MAX_HEADER", cost - 1)
+    message = "expected a header of JSON that takes some [0-9,]+ bytes in memory at most"
+    with pytest.raises(ModelFileError, match=f"m: .*{message}"):
+        fastbn.BatchNormMLP.load(path)
+    with pytest.raises(ValueError, match=f"^metadata: {message}"):
+        model.save(path)
+    assert path.read_bytes() == data
+
+
+def test_the_real_bound_refuses_what_would_take_hundreds_of_megabytes(trained, tmp_path):
+    path = tmp_path / "m"
+    trained[0].save(path)
+    notes = f'"metadata":{{"a":[{",".join(["{}"] * 2_000_000)}]}},"format_version"'
+    rewrite(path, change_text=lambda text: text.replace('"format_version"', notes))
+    size = path.stat().st_size
+    message = "expected a header of JSON that takes some 100,000,000 bytes"
+    assert peak_of_refusal(path, message) < 2 * size
 
 
 @pytest.mark.parametrize(
