@@ -13,7 +13,8 @@ from fastbn.errors import DataFileError
 
 if TYPE_CHECKING:
     from fastbn.datasets import Dataset
-    from fastbn.datasets.csv_table import Columns, Header
+    from fastbn.datasets.csv_columns import Columns
+    from fastbn.datasets.csv_header import Header
 
 
 class Samples(NamedTuple):
@@ -34,7 +35,7 @@ def is_csv(data: str) -> bool:
 
 def check_columns(data: str, dataset: Dataset, target: str | None) -> None:
     """Refuse a CSV file whose columns predict could not tell apart, or that has several labels."""
-    from fastbn.datasets.csv_table import check_names_differ, quoted
+    from fastbn.datasets.csv_columns import check_names_differ, quoted
 
     if dataset.feature_names is not None and dataset.target_name is not None:
         check_names_differ(data, [*dataset.feature_names, dataset.target_name])
@@ -75,7 +76,7 @@ def target_row(data: str, dataset: Dataset, target: str | None) -> list[tuple[st
 
 def sample_notes(data: str) -> list[str]:
     """Return a note on the first line of a CSV file without a header, if it looks like one."""
-    from fastbn.datasets.csv_table import doubtful_sample
+    from fastbn.datasets.csv_header import doubtful_sample
 
     line = doubtful_sample(data)
     return [] if line is None else [f"{data}: the first line, {line:.80}, was taken as a sample"]
@@ -109,7 +110,8 @@ def read_csv_for(data: str, network: Any, target: str | None, *, labelled: bool)
 
     Columns are taken by name where the model and the file have names, and else by position.
     """
-    from fastbn.datasets.csv_table import Columns, quoted, read_csv
+    from fastbn.datasets.csv_columns import Columns, quoted
+    from fastbn.datasets.csv_table import read_csv
 
     names = feature_names(network)
     notes: list[str] = []
@@ -142,7 +144,7 @@ def _by_name(
 
     Labels are in `target`, or where they were when the model was trained.
     """
-    from fastbn.datasets.csv_table import Columns, columns_by_name, target_column
+    from fastbn.datasets.csv_columns import Columns, columns_by_name, target_column
 
     features = columns_by_name(header, names)
     trained = network.metadata.get("target_name")
@@ -169,19 +171,19 @@ def _by_position(header: Header, network: Any, target: str | None, labelled: boo
 
     Without `target` it is that of the training, unless the file has no column for it.
     """
-    from fastbn.datasets.csv_table import columns_by_position
+    from fastbn.datasets.csv_columns import choose_by_position
 
     n_features = network.config.layer_sizes[0]
     trained = split_of(network)["target"]
     if labelled:
-        return columns_by_position(
+        return choose_by_position(
             header, n_features, trained if target is None else target, labelled=True
         )
     if target is not None or trained is None:
-        return columns_by_position(header, n_features, target)
+        return choose_by_position(header, n_features, target)
     try:
-        return columns_by_position(header, n_features, trained)
+        return choose_by_position(header, n_features, trained)
     except DataFileError:
         if len(header.names) == n_features + 1:
             raise  # the last column would be left out, by mistake
-        return columns_by_position(header, n_features, None)
+        return choose_by_position(header, n_features, None)

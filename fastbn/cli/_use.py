@@ -66,13 +66,13 @@ def evaluate(
     Data that are not split already are split as they were in training. Columns of a CSV are matched
     by name where MODEL was trained on one with a header and DATA has one, too; else by position.
     """
-    from fastbn import datasets
+    from fastbn.datasets import dataset, sources
     from fastbn.model import BatchNormMLP
 
     network = BatchNormMLP.load(model)
     check_classifier(model, network)
     if test_size is not None:
-        datasets.check_test_size(test_size)
+        dataset.check_test_size(test_size)
     n_features = network.config.layer_sizes[0]
     notes: list[str] = []
     if is_csv(data):
@@ -81,7 +81,7 @@ def evaluate(
             raise DataFileError(f"{data}: expected rows of numbers, found a header and no rows")
         name, parts = pathlib.Path(data).stem, [(X, raw)]
     else:
-        name, parts = datasets.load_parts(data)
+        name, parts = sources.load_parts(data)
     for X, _ in parts:
         if X.shape[1] != n_features:
             raise DataFileError(f"{data}: expected {n_features} features, found {X.shape[1]}")
@@ -94,9 +94,9 @@ def evaluate(
     if not is_split and not all_samples:
         size = split_of(network)["test_size"] if test_size is None else test_size
         try:
-            part = datasets.split(X, labels, tuple(names), name, size, seed=0)
+            part = dataset.split(X, labels, tuple(names), name, size, seed=0)
             X, labels = part.X_test, part.y_test
-        except datasets.NoTestPartError:
+        except dataset.NoTestPartError:
             # nothing was trained on such a file, as it could not have been split then either
             notes.append(f"{data}: too few samples to split off a test part, so all are taken")
     for note in notes:
@@ -252,7 +252,7 @@ def class_indices(labels: np.ndarray, names: list[str], where: str = "labels") -
 
     Where no label is the name of a class, whole numbers from 0 are taken for positions.
     """
-    from fastbn.datasets.tables import all_whole
+    from fastbn.datasets.labels import all_whole
 
     if labels.dtype.kind == "f" and all_whole(labels):
         labels = labels.astype(np.int64)

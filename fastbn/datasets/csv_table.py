@@ -1,4 +1,4 @@
-"""CSV files: a header or none, columns of numbers, and one column of labels.
+"""CSV files: columns of numbers, and one column of labels.
 
 A file is read row by row into arrays; its cells are never all in memory as strings.
 """
@@ -6,52 +6,70 @@ A file is read row by row into arrays; its cells are never all in memory as stri
 from __future__ import annotations
 
 import csv
-import itertools
+import math
 import operator
 import os
 import pathlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from numbers import Integral
-from typing import IO, Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from fastbn.checks import path_of
+from fastbn.datasets.csv_columns import Columns, Target, target_column
+from fastbn.datasets.csv_header import Header, read_header
+from fastbn.datasets.csv_rows import Row, is_number, read_rows, to_number
+from fastbn.datasets.dataset import Dataset, split
+from fastbn.datasets.labels import check_classes, encode_labels
 from fastbn.errors import DataFileError
 
-Target = str | int | None
-
-# What a file may have at most: columns, and characters in a line.
-MAX_COLUMNS = 1 << 20
-MAX_LINE = 64 * MAX_COLUMNS
-
-# Characters of a label.
-MAX_LABEL = 256
-
-# Rows below the first line that are looked at to tell whether it is a header.
-LOOK_AHEAD = 1_000
-
-# Cells that are turned into numbers together.
-CHUNK_CELLS = 1 << 16
-
-# A row and the number of its (last) line.
-Row = tuple[int, list[str]]
+MAX_LABEL = 256  # characters
 
 
-class Header(NamedTuple):
-    """The columns of a file; without a line of names they are called "0", "1" and so on."""
+def load_csv(
+    path: str | os.PathLike[str], target: Target = None, *, test_size: float = 0.2, seed: int = 0
+) -> Dataset:
+    """Return a CSV file of numbers and one column of labels.
 
-    path: pathlib.Path
-    names: list[str]
-    named: bool
+    Parameters
+    ----------
+    path : path
+        Comma-separated, with or without a line of column names, which the data set then carries.
+    target : str or int, optional
+        Name or number of the column of labels, which are integers or names; the last one if left
+        out. Without a header, columns are named by number.
+    test_size, seed
+        As in `load_digits`.
 
+    Raises
+    ------
+    DataFileError
+        The file is missing, empty, ragged, or holds something else than finite numbers; the message
+        names the line and the column. Or the target looks like regression: its cells are numbers
+        that are not all whole, or more than 100 different whole numbers, or more than 20 with fewer
+        than three samples of each on average. Names, also numbers that begin with a zero, are
+        always classes.
+    """
 
-class Columns(NamedTuple):
-    """Which columns of a file to read: those of the features, in this order, and the labels'."""
+    def choose(header: Header) -> Columns:
+        label = target_column(header, target)
+        features = [column for column in range(len(header.names)) if column != label]
+        if not features:
+            raise DataFileError(f"{path}: expected features beside the target column, found none")
+        return Columns(features, label)
 
-    features: Sequence[int]
-    label: int | None
+    (_, names, named), (features, label), X, labels = read_csv(path, choose)
+    if not len(X):
+        raise DataFileError(f"{path}: expected rows of numbers, found a header and no rows")
+    target_name = names[cast(int, label)]
+    y, class_names = encode_labels(f"{path}: {target_name}", labels.values, labels.codes)
+    check_classes(f"{path}: {target_name}", labels.values, y.size)
+    data = split(X, y, class_names, pathlib.Path(path).stem, test_size, seed)
+    if not named:
+        return data
+    feature_names = tuple(names[column] for column in features)
+    return data._replace(feature_names=feature_names, target_name=target_name)
 
 
 class Labels(NamedTuple):
@@ -87,18 +105,12 @@ def read_csv(
 ) -> Table:
     """Return the columns of a CSV file that `choose` takes; features must be finite numbers.
 
-    The first line is a header
-
-    - if it has all names of `known`,
-    - if it has a name where a line below has a number,
-    - if its numbers count the columns, as in 0,1,2 or 0,1,kind, or
-    - if it has whole numbers, all different, and one name that does not come again in a column of
-      names that do, as in 2019,2020,kind.
+    The first line is a header if it has all names of `known`, or by the rules of `csv_header`.
     """
     target = path_of("path", path)
     try:
         with open(target, newline="", encoding="utf-8-sig") as file:
-            header, rows = _with_header(target, _rows(target, file), known)
+            header, rows = read_header(target, read_rows(target, file), known)
             return _read(header, choose(header), rows)
     except UnicodeDecodeError as error:
         raise DataFileError(
@@ -108,239 +120,7 @@ def read_csv(
         raise DataFileError(f"{target}: cannot be read as CSV: {error}") from error
 
 
-def quoted(names: Iterable[Any], most: int = 10) -> str:
-    """Return names in quotes, the first `most` of them."""
-    names = list(names)
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
-
-
-# -- which columns ---------------------------------------------------------------------------------
-
-
-def target_column(header: Header, target: Target) -> int:
-    """Return the number of the target column: by name, by number, or the last one."""
-    path, names, _ = header
-    if target is None:
-        return len(names) - 1
-    if isinstance(target, bool) or not isinstance(target, str | Integral):
-        raise TypeError(f"target: expected the name or the number of a column, got {target!r:.200}")
-    position = _find_column(names, target)
-    if position is not None:
-        if isinstance(target, str) and (count := names.count(target.strip())) > 1:
-            raise DataFileError(
-                f"{path}: target: expected the name of one column, got {target!r:.200}, "
-                f"which {count} columns have"
-            )
-        return position
-    if isinstance(target, str) and "," in target:
-        several = [_find_column(names, part) for part in target.split(",")]
-        if None not in several:
-            raise DataFileError(
-                f"{path}: target: expected one column, got {quoted(target.split(','))}: several "
-                "labels of a sample are not done yet, not for CSV files nor by the command line; "
-                'in Python BatchNormMLP(loss="sigmoid_cross_entropy") trains on arrays of them'
-            )
-    listed = str(names) if len(names) <= 20 else quoted(names)
-    raise DataFileError(f"{path}: target: expected one of {listed}, got {target!r:.200}")
-
-
-def _find_column(names: list[str], target: str | Integral) -> int | None:
-    """Return the number of a column by its name or its number; None where there is none."""
-    if isinstance(target, str):
-        target = target.strip()
-        if target in names:
-            return names.index(target)
-        if not (target.isascii() and target.removeprefix("-").isdecimal()):
-            return None
-    position = int(target)
-    return position % len(names) if -len(names) <= position < len(names) else None
-
-
-def columns_by_name(header: Header, feature_names: Sequence[str]) -> list[int]:
-    """Return the numbers of the columns of these names; an error where one is not there once."""
-    path, names, _ = header
-    positions = {name: position for position, name in enumerate(names)}
-    missing = [name for name in feature_names if name not in positions]
-    if missing:
-        raise DataFileError(
-            f"{path}: expected the columns {quoted(feature_names)}, found none called "
-            f"{quoted(missing)}; the file has {quoted(names)}"
-        )
-    wanted = set(feature_names)
-    check_names_differ(path, [name for name in names if name in wanted])
-    return [positions[name] for name in feature_names]
-
-
-def check_names_differ(path: Any, names: Sequence[str]) -> None:
-    """Refuse columns of the same name."""
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataFileError(
-            f"{path}: expected columns of different names, found {names.count(twice)} called "
-            f"{twice!r}"
-        )
-
-
-def columns_by_position(
-    header: Header, n_features: int, target: Target, *, labelled: bool = False
-) -> Columns:
-    """Return `n_features` columns in the order of the file, and that of the labels.
-
-    There are labels if there is a target, or one column more than features; `labelled` demands
-    them.
-    """
-    path, names, _ = header
-    columns, label = list(range(len(names))), None
-    if labelled or len(names) == n_features + 1 or target is not None:
-        if labelled and target is None and len(names) == n_features:
-            raise DataFileError(f"{path}: expected {n_features} features and a column of labels")
-        label = target_column(header, target)
-        columns.remove(label)
-    if len(columns) != n_features:
-        found = f"{len(names)} columns, {len(names) - len(columns)} of them labels"
-        raise DataFileError(
-            f"{path}: expected {n_features} features, found {len(columns) if labelled else found}"
-        )
-    return Columns(columns, label)
-
-
-# -- rows ------------------------------------------------------------------------------------------
-
-
-def _lines(path: pathlib.Path, file: IO[str]) -> Iterator[str]:
-    """Yield the lines of a file; one that no table has is refused before it is taken apart."""
-    number = 0
-    while line := file.readline(MAX_LINE):
-        number += 1
-        if len(line) > MAX_COLUMNS:
-            if len(line) == MAX_LINE:
-                raise DataFileError(
-                    f"{path}: line {number}: expected fewer than {MAX_LINE:,} characters"
-                )
-            _check_width(path, number, line.count(",") + 1)
-        yield line
-
-
-def _check_width(path: pathlib.Path, line: int, width: int) -> None:
-    if width > MAX_COLUMNS:
-        raise DataFileError(
-            f"{path}: line {line}: expected at most {MAX_COLUMNS:,} columns, found {width:,}"
-        )
-
-
-def _rows(path: pathlib.Path, file: IO[str]) -> Iterator[Row]:
-    """Yield the rows of a file, all as wide as the first; empty lines are left out."""
-    reader = csv.reader(_lines(path, file), strict=True)
-    width = 0
-    for row in reader:
-        if not row:
-            continue
-        if len(row) != width:
-            if width:
-                raise DataFileError(
-                    f"{path}: line {reader.line_num}: expected {width} columns, found {len(row)}"
-                )
-            width = len(row)
-            _check_width(path, reader.line_num, width)
-        yield reader.line_num, row
-
-
-def _with_header(
-    path: pathlib.Path, rows: Iterator[Row], known: Sequence[str] | None
-) -> tuple[Header, Iterator[Row]]:
-    """Return the header and the rows below it."""
-    first = next(rows, None)
-    if first is None:
-        raise DataFileError(f"{path}: expected rows of numbers, found none")
-    names = [cell.strip() for cell in first[1]]
-    if known is not None and set(known) <= set(names):
-        return Header(path, names, True), rows
-    for separator in ";\t":
-        if len(names) == 1 and separator in names[0]:
-            raise DataFileError(
-                f"{path}: the first line has no comma; is it separated by {separator!r}?"
-            )
-    words = [i for i, name in enumerate(names) if not _is_number(name)]
-    if 0 < len(words) < len(names) and _count_columns(names, words):
-        return Header(path, names, True), rows
-    ahead: list[Row] = []
-    looks_on = bool(words) or _count_columns(names, words)
-    while looks_on and len(ahead) < LOOK_AHEAD and len(ahead) * len(names) < MAX_COLUMNS:
-        row = next(rows, None)
-        if row is None:
-            break
-        ahead.append(row)
-        if any(_is_number(row[1][i]) for i in words):
-            return Header(path, names, True), itertools.chain(ahead, rows)
-    if len(words) == len(names) and all(names) and not ahead:
-        raise DataFileError(f"{path}: expected rows of numbers, found a header and no rows")
-    below = [[cell.strip() for cell in row] for _, row in ahead]
-    if _is_header_of_numbers(names, words, below, known):
-        return Header(path, names, True), itertools.chain(ahead, rows)
-    numbered = [str(i) for i in range(len(names))]
-    return Header(path, numbered, False), itertools.chain([first], ahead, rows)
-
-
-def _count_columns(names: list[str], words: list[int]) -> bool:
-    """Tell whether all names are the numbers of their columns, but for `words`."""
-    is_word = set(words)
-    return all(i in is_word or name == str(i) for i, name in enumerate(names))
-
-
-def _is_header_of_numbers(
-    names: list[str], words: list[int], below: list[list[str]], known: Sequence[str] | None
-) -> bool:
-    """Tell whether a first line of numbers, and perhaps one name, is a header."""
-    if not below or (known is not None and not set(known) & set(names)):
-        return False
-    if not words:
-        if not _count_columns(names, words) or names in below:
-            return False
-        # 0,1 is a likely sample of small whole numbers, and 0,1,2 an unlikely one
-        return len(names) > 2 or any(not cell.isdecimal() for row in below for cell in row)
-    if len(words) > 1 or not _may_be_names(names):
-        return False
-    column = [row[words[0]] for row in below]
-    return names[words[0]] not in column and len(set(column)) < len(column)
-
-
-def _may_be_names(cells: Sequence[str]) -> bool:
-    """Tell whether all numbers of a line are whole, two of them at least, and all are different."""
-    numbers = [cell for cell in cells if _is_number(cell)]
-    is_whole = all(cell.isdecimal() and str(int(cell)) == cell for cell in numbers)
-    return is_whole and len(set(numbers)) == len(numbers) >= 2
-
-
-def doubtful_sample(path: str | os.PathLike[str]) -> str | None:
-    """Return the first line of a CSV file without a header, if it may have been meant for one."""
-    target = path_of("path", path)
-    with open(target, newline="", encoding="utf-8-sig") as file:
-        cells = [cell.strip() for cell in next(_rows(target, file))[1]]
-    return ",".join(cells) if _may_be_names(cells) else None
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        _number(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(cell: str) -> float:
-    """Return the number that a cell is; ValueError for what Python alone takes for one, as 1_0."""
-    cell = cell.strip()
-    if not cell or not cell.isascii() or "_" in cell:
-        raise ValueError
-    return float(cell)
-
-
-# -- cells -----------------------------------------------------------------------------------------
-
-
 def _read(header: Header, columns: Columns, rows: Iterable[Row]) -> Table:
-    """Read the rows, chunk by chunk."""
     features, label = columns
     first, last = features[0], features[-1]
     if list(features) == list(range(first, last + 1)):
@@ -350,9 +130,6 @@ def _read(header: Header, columns: Columns, rows: Iterable[Row]) -> Table:
     numbers, codes = array("d"), array("q")
     known: dict[str, int] = {}  # labels, and the number of each
     lines_of_known: list[int] = []
-    chunk: list[Sequence[str]] = []
-    lines: list[int] = []
-    most = max(1, CHUNK_CELLS // len(features))
     for line, row in rows:
         if label is not None:
             cell = row[label].strip()
@@ -364,13 +141,7 @@ def _read(header: Header, columns: Columns, rows: Iterable[Row]) -> Table:
                 code = known[cell] = len(known)
                 lines_of_known.append(line)
             codes.append(code)
-        chunk.append(take(row))
-        lines.append(line)
-        if len(lines) == most:
-            numbers.frombytes(_chunk_numbers(header, features, chunk, lines).view(np.uint8))
-            chunk.clear()
-            lines.clear()
-    numbers.frombytes(_chunk_numbers(header, features, chunk, lines).view(np.uint8))
+        numbers.extend(_row_numbers(header, line, features, take(row)))
     X = np.frombuffer(numbers, np.float64).reshape(-1, len(features))
     values = np.empty(0, np.int64)
     if label is not None:
@@ -379,33 +150,29 @@ def _read(header: Header, columns: Columns, rows: Iterable[Row]) -> Table:
     return Table(header, columns, X, labels)
 
 
-def _chunk_numbers(
-    header: Header, features: Sequence[int], rows: list[Sequence[str]], lines: list[int]
-) -> np.ndarray:
-    """Return the cells of some rows as float64, one after the other."""
-    cells = list(itertools.chain.from_iterable(rows))
+def _row_numbers(
+    header: Header, line: int, features: Sequence[int], cells: Sequence[str]
+) -> list[float]:
+    """Return the cells of a row as finite numbers."""
     text = "".join(cells)
     if text.isascii() and "_" not in text:
         try:
-            values = np.fromiter(map(float, cells), np.float64, len(cells))
+            values = list(map(float, cells))
         except ValueError:
             pass
         else:
-            if np.isfinite(values).all():
+            if math.isfinite(sum(values)):
                 return values
-    return np.array(
-        [
-            _finite_number(header, line, column, cell)
-            for line, row in zip(lines, rows, strict=True)
-            for column, cell in zip(features, row, strict=True)
-        ]
-    )
+    return [
+        _finite_number(header, line, column, cell)
+        for column, cell in zip(features, cells, strict=True)
+    ]
 
 
 def _finite_number(header: Header, line: int, column: int, cell: str) -> float:
     """Return a cell as a number; an error that names its place where it is none."""
     try:
-        value = _number(cell)
+        value = to_number(cell)
     except ValueError:
         what = f"a number, got {cell.strip()!r:.200}"
         raise _unexpected(header, line, column, what) from None
@@ -423,7 +190,7 @@ def _unexpected(header: Header, line: int, column: int, what: str) -> DataFileEr
 def _label_values(header: Header, column: int, cells: list[str], lines: list[int]) -> np.ndarray:
     """Return what distinct cells of a label column stand for, see `Labels`."""
     names = np.array(cells, str)
-    if not all(map(_is_number, cells)):
+    if not all(map(is_number, cells)):
         return names
     try:
         integers = [int(cell) for cell in cells]

@@ -1,4 +1,4 @@
-"""Where the files of Fashion-MNIST are: a folder of this computer, or a verified download."""
+"""Fashion-MNIST: from a folder of this computer, or a verified download."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import os
 import pathlib
 import zlib
 
+import numpy as np
+
 from fastbn.checks import path_of
+from fastbn.datasets.dataset import Dataset
+from fastbn.datasets.idx_folder import IDX_FILES, find_file, read_idx_folder
 from fastbn.errors import DataFileError, missing_extra
 
 CLASSES = (
@@ -32,6 +36,45 @@ SHA256 = {
 }
 DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
 WHAT_TO_DO = "set FASTBN_DATA to a folder that holds the four files, or pass it as path"
+
+
+def load_fashion_mnist(
+    path: str | os.PathLike[str] | None = None, *, download: bool = True
+) -> Dataset:
+    """Return Fashion-MNIST: 60,000 and 10,000 images of 784 pixels (uint8), ten classes.
+
+    Parameters
+    ----------
+    path : path, optional
+        Folder with the four IDX files. Without it: the folder that the environment variable
+        ``FASTBN_DATA`` names, that of Debian's package ``dataset-fashion-mnist``, or a download.
+    download : bool
+        Allow the download, with pooch, into the user's cache folder.
+
+    Raises
+    ------
+    DataFileError
+        The files are missing or malformed, or cannot be downloaded.
+    MissingExtraError
+        A download is needed, and pooch is not installed.
+
+    Notes
+    -----
+    Xiao, Rasul & Vollgraf 2017 (arXiv 1708.07747), MIT licence.
+    """
+    folder = find_folder(path, download)
+    arrays = read_idx_folder(folder)
+    names = CLASSES
+    for key in ("y_train", "y_test"):
+        y = arrays[key]
+        if y.min() < 0 or y.max() >= len(names):
+            file = find_file(folder, IDX_FILES[key])[0]
+            raise DataFileError(
+                f"{file}: expected labels from 0 to {len(names) - 1}, found {y.min()} to {y.max()}"
+            )
+        arrays[key] = y.astype(np.int64)
+    X_train, y_train, X_test, y_test = (arrays[key] for key in IDX_FILES)
+    return Dataset(X_train, y_train, X_test, y_test, names, "fashion-mnist")
 
 
 def find_folder(path: str | os.PathLike[str] | None, download: bool) -> pathlib.Path:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from fastbn import DataFileError, datasets
-from fastbn.datasets.csv_table import CHUNK_CELLS, LOOK_AHEAD, MAX_COLUMNS, MAX_LABEL
+from fastbn.datasets.csv_header import LOOK_AHEAD
+from fastbn.datasets.csv_rows import MAX_COLUMNS
+from fastbn.datasets.csv_table import MAX_LABEL
 
 
 @pytest.fixture
@@ -50,9 +52,9 @@ def test_what_is_no_number_is_the_name_of_a_class(path, labels):
     assert datasets.load_csv(path).class_names == tuple(labels)
 
 
-def test_rows_in_several_chunks(path):
-    """With labels in the middle, and a bad cell in the last chunk."""
-    n = CHUNK_CELLS + 10
+def test_many_rows(path):
+    """With labels in the middle, and a bad cell in the last row."""
+    n = 65_546
     rows = [f"{i},{'ab'[i % 2]},{-i}" for i in range(n)]
     path.write_text("x,kind,z\n" + "\n".join(rows))
     X, y = datasets.load_features(path, n_features=2, target="kind")
@@ -251,7 +253,7 @@ def test_a_file_that_is_no_table_is_refused_early(path, text, message):
 
 
 def test_a_line_without_end_is_not_read_whole(path, monkeypatch):
-    monkeypatch.setattr("fastbn.datasets.csv_table.MAX_LINE", 2 * MAX_COLUMNS)
+    monkeypatch.setattr("fastbn.datasets.csv_rows.MAX_LINE", 2 * MAX_COLUMNS)
     path.write_text("1" * (3 * MAX_COLUMNS))
     with pytest.raises(DataFileError, match="line 1: expected fewer than 2,097,152 characters"):
         datasets.load_csv(path)

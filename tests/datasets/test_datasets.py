@@ -15,6 +15,7 @@ from idx_files import write_idx
 import fastbn
 from fastbn import DataFileError, datasets
 from fastbn.datasets import fashion_mnist
+from fastbn.datasets.dataset import split
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_the_split_draws_from_each_class_in_turn(rng, size):
     y = rng.integers(0, 7, 200)
     y[y == 6] = 5
     y[3] = 6  # one sample
-    data = datasets.split(np.arange(200)[:, None], y, tuple("abcdefg"), "t", size, 3)
+    data = split(np.arange(200)[:, None], y, tuple("abcdefg"), "t", size, 3)
     generator, test = np.random.default_rng(3), []
     for label in range(7):
         members = generator.permutation(np.flatnonzero(y == label))

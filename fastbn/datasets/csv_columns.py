@@ -1,0 +1,119 @@
+"""Which columns of a CSV file are the features, and which one is the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any, NamedTuple
+
+from fastbn.datasets.csv_header import Header
+from fastbn.errors import DataFileError
+
+Target = str | int | None
+
+
+class Columns(NamedTuple):
+    """Which columns of a file to read: those of the features, in this order, and the labels'."""
+
+    features: Sequence[int]
+    label: int | None
+
+
+def quoted(names: Iterable[Any], most: int = 10) -> str:
+    """Return names in quotes, the first `most` of them."""
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
+
+
+def target_column(header: Header, target: Target) -> int:
+    """Return the number of the target column: by name, by number, or the last one."""
+    path, names, _ = header
+    if target is None:
+        return len(names) - 1
+    if isinstance(target, bool) or not isinstance(target, str | Integral):
+        raise TypeError(f"target: expected the name or the number of a column, got {target!r:.200}")
+    position = _find_column(names, target)
+    if position is not None:
+        if isinstance(target, str) and (count := names.count(target.strip())) > 1:
+            raise DataFileError(
+                f"{path}: target: expected the name of one column, got {target!r:.200}, "
+                f"which {count} columns have"
+            )
+        return position
+    if isinstance(target, str) and "," in target:
+        several = [_find_column(names, part) for part in target.split(",")]
+        if None not in several:
+            raise DataFileError(
+                f"{path}: target: expected one column, got {quoted(target.split(','))}: several "
+                "labels of a sample are not done yet, not for CSV files nor by the command line; "
+                'in Python BatchNormMLP(loss="sigmoid_cross_entropy") trains on arrays of them'
+            )
+    listed = str(names) if len(names) <= 20 else quoted(names)
+    raise DataFileError(f"{path}: target: expected one of {listed}, got {target!r:.200}")
+
+
+def _find_column(names: list[str], target: str | Integral) -> int | None:
+    """Return the number of a column by its name or its number; None where there is none."""
+    if isinstance(target, str):
+        target = target.strip()
+        if target in names:
+            return names.index(target)
+        if not (target.isascii() and target.removeprefix("-").isdecimal()):
+            return None
+    position = int(target)
+    return position % len(names) if -len(names) <= position < len(names) else None
+
+
+def columns_by_name(header: Header, feature_names: Sequence[str]) -> list[int]:
+    """Return the numbers of the columns of these names; an error where one is not there once."""
+    path, names, _ = header
+    positions = {name: position for position, name in enumerate(names)}
+    missing = [name for name in feature_names if name not in positions]
+    if missing:
+        raise DataFileError(
+            f"{path}: expected the columns {quoted(feature_names)}, found none called "
+            f"{quoted(missing)}; the file has {quoted(names)}"
+        )
+    wanted = set(feature_names)
+    check_names_differ(path, [name for name in names if name in wanted])
+    return [positions[name] for name in feature_names]
+
+
+def check_names_differ(path: Any, names: Sequence[str]) -> None:
+    """Refuse columns of the same name."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataFileError(
+            f"{path}: expected columns of different names, found {names.count(twice)} called "
+            f"{twice!r}"
+        )
+
+
+def choose_by_position(
+    header: Header, n_features: int, target: Target, *, labelled: bool = False
+) -> Columns:
+    """Return `n_features` columns in the order of the file, and that of the labels.
+
+    There are labels if there is a target, or one column more than features; `labelled` demands
+    them.
+    """
+    path, names, _ = header
+    columns, label = list(range(len(names))), None
+    if labelled or len(names) == n_features + 1 or target is not None:
+        if labelled and target is None and len(names) == n_features:
+            raise DataFileError(f"{path}: expected {n_features} features and a column of labels")
+        label = target_column(header, target)
+        columns.remove(label)
+    if len(columns) != n_features:
+        found = f"{len(names)} columns, {len(names) - len(columns)} of them labels"
+        raise DataFileError(
+            f"{path}: expected {n_features} features, found {len(columns) if labelled else found}"
+        )
+    return Columns(columns, label)
+
+
+def choose_by_name(header: Header, feature_names: Sequence[str], target: Target) -> Columns:
+    """Return the columns of these names, and that of the labels if there is a target."""
+    features = columns_by_name(header, feature_names)
+    return Columns(features, None if target is None else target_column(header, target))
