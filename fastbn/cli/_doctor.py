@@ -1,4 +1,4 @@
-"""`fastbn doctor`: what fastbn finds on this machine, and what to mend."""
+"""`fastbn doctor`: what fastbn found on this machine, and what to mend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
 ) -> None:
-    """Tell what this machine gives to fastbn: versions, cores, threads and cache.
+    """Report what fastbn found on this machine: versions, cores, threads and cache.
 
     Warnings say what is slow or broken here and how to mend it. Please put this into a report of a
     bug.
@@ -35,23 +35,11 @@ def doctor(
         typer.echo("\nNothing to mend.")
 
 
-def _choice(facts: Facts) -> str:
-    """How the size of a team is chosen."""
-    if facts.jit_disabled:
-        return "one, since the compiler is off"
-    if facts.environment.get("FASTBN_NUM_THREADS", "").split(",")[0].strip():
-        return "always so many, since FASTBN_NUM_THREADS is set"
-    if facts.team_threads == 1:
-        return "there is nothing to choose"
-    return "as many as pay by a training's size; where one may be faster, recent calls decide"
-
-
 def _rows(facts: Facts) -> list[tuple[str, str]]:
-    cpu, cache, layers = facts.cpu, facts.cache, facts.threading
+    cpu, cache = facts.cpu, facts.cache
     cores = f"{cpu.cores}, of which {cpu.cores_allowed} for this process"
     if cpu.quota is not None:
         cores += f", limited to {cpu.quota:g} by a control group"
-    state = "started" if layers.started else "would be taken"
     rows = [
         ("fastbn", facts.fastbn),
         ("Python", facts.python),
@@ -61,11 +49,7 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
         ("instructions", ", ".join(cpu.vector_features) or "unknown"),
         ("cores", cores),
         ("training", f"teams of up to {facts.team_threads} threads"),
-        ("  of which", _choice(facts)),
-        ("products", f"tiles of {facts.tile_rows} rows by 128 bytes"),
         ("numba threads", str(facts.numba_threads)),
-        ("threading layer", f"{layers.chosen or 'none'} ({state}; {layers.requested} requested)"),
-        *[(f"  {name}", problem or "can be loaded") for name, problem in layers.problems.items()],
     ]
     if cache.folder is None:
         why = "the compiler is off" if facts.jit_disabled else "no folder can be written"

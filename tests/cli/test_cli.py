@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import subprocess
@@ -330,22 +329,4 @@ def test_doctor_prints_a_table_and_the_same_as_json():
     assert ("Nothing to mend." in output) == (not report().warnings)
     found = json.loads(succeed("doctor", "--json"))
     assert found["packages"] == facts.packages
-    assert found["threading"]["problems"] == facts.threading.problems
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ({"environment": {"FASTBN_NUM_THREADS": "3"}}, "FASTBN_NUM_THREADS is set"),
-        ({"team_threads": 1}, "nothing to choose"),
-        ({"environment": {"FASTBN_NUM_THREADS": " "}, "team_threads": 1}, "nothing to choose"),
-        ({"jit_disabled": True, "environment": {"FASTBN_NUM_THREADS": "3"}}, "compiler is off"),
-        ({}, "recent calls decide"),
-    ],
-)
-def test_doctor_explains_the_choice_of_threads(change, text):
-    from fastbn.cli._doctor import _choice
-    from fastbn.doctor import report
-
-    usual = {"team_threads": 4, "jit_disabled": False, "environment": {}}
-    assert text in _choice(dataclasses.replace(report().facts, **{**usual, **change}))
+    assert found["cache"]["folder"] == facts.cache.folder

@@ -1,4 +1,4 @@
-"""What this machine gives to fastbn: versions, cores, threads, cache, extras."""
+"""Report what fastbn found on this machine, and what is slow or unsafe there."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import importlib.util
 import os
 import pathlib
 import platform
-import sys
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import fastbn
-from fastbn.doctor._layers import ThreadingLayers, threading_layers
 
 PACKAGES = ("numba", "llvmlite", "numpy", "safetensors")
 
@@ -28,11 +27,9 @@ EXTRAS = {
 }
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
-# Environment variables that steer compiling, threads and data.
+# Environment variables that set compiling, threads and data.
 PREFIXES = ("NUMBA_", "FASTBN_", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "VECLIB_")
-
-# Packages that bring a pool of threads of their own.
-OTHER_POOLS = ("torch", "sklearn", "jax")
+THREAD_LIMITS = ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
 
 # Vector instructions worth telling about, of those that LLVM reports for this machine.
 VECTOR_FEATURES = ("sse2", "avx", "avx2", "fma", "avx512f", "neon", "sve", "vsx")
@@ -48,6 +45,12 @@ class Cpu:
     cores: int
     cores_allowed: int
     quota: float | None
+
+    @property
+    def usable(self) -> int:
+        """How many cores this process may keep busy: affinity, and the quota rounded up."""
+        limit = self.cores_allowed if self.quota is None else -int(-self.quota // 1)
+        return max(1, min(self.cores_allowed, limit))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,34 +69,60 @@ class Cache:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Everything that was found, without an opinion on it."""
+    """What was found."""
 
     fastbn: str
     python: str
     platform: str
     packages: dict[str, str | None]
     cpu: Cpu
-    threading: ThreadingLayers
     numba_threads: int
     team_threads: int  # the most that a training takes
-    tile_rows: int  # of a matrix product, kept in registers
     jit_disabled: bool
     numba_problem: str | None  # what this numba has not got of what fastbn uses of its insides
     cache: Cache
     extras: dict[str, dict[str, str | None]]
     environment: dict[str, str]
-    loaded: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Facts and advice: `warnings` are things to mend, `notes` things to know."""
+
+    facts: Facts
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return facts, warnings and notes as one dictionary that JSON can hold."""
+        advice = {"warnings": list(self.warnings), "notes": list(self.notes)}
+        return {**dataclasses.asdict(self.facts), **advice}
+
+
+def report() -> Report:
+    """Look at versions, processor, threads, cache and extras.
+
+    Nothing is compiled and no thread is started, so that it is safe to call anywhere.
+
+    Returns
+    -------
+    Report
+        Its `warnings` are empty where all is well.
+    """
+    facts = gather()
+    return Report(facts, tuple(warnings(facts)), tuple(notes(facts)))
+
+
+# -- facts -----------------------------------------------------------------------------------------
 
 
 def gather() -> Facts:
-    """Look at everything; nothing is compiled and no thread is started."""
+    """Return the facts; nothing is compiled and no thread is started."""
     # first, since libraries set variables of their own when they are imported
     environment = {k: os.environ[k] for k in sorted(os.environ) if k.startswith(PREFIXES)}
-    loaded = tuple(name for name in OTHER_POOLS if name in sys.modules)
     import numba
 
     from fastbn.jit.compiler import INTERNALS_PROBLEM
-    from fastbn.jit.intrinsics import TILE_ROWS
     from fastbn.parallel.cores import available_threads
 
     config: Any = numba.config
@@ -103,16 +132,13 @@ def gather() -> Facts:
         platform=platform.platform(),
         packages={name: installed_version(name) for name in PACKAGES},
         cpu=_cpu(),
-        threading=threading_layers(),
         numba_threads=int(config.NUMBA_NUM_THREADS),
         team_threads=available_threads(),
-        tile_rows=TILE_ROWS,
         jit_disabled=bool(config.DISABLE_JIT),
         numba_problem=INTERNALS_PROBLEM,
         cache=_cache(),
         extras={extra: {n: installed_version(n) for n in names} for extra, names in EXTRAS.items()},
         environment=environment,
-        loaded=loaded,
     )
 
 
@@ -122,9 +148,6 @@ def installed_version(module: str) -> str | None:
         return importlib.metadata.version(DISTRIBUTIONS.get(module, module))
     except importlib.metadata.PackageNotFoundError:
         return "unknown" if importlib.util.find_spec(module) else None
-
-
-# -- processor -------------------------------------------------------------------------------------
 
 
 def _cpu() -> Cpu:
@@ -156,9 +179,6 @@ def _cpu_name() -> str | None:
     return names[0] if names else None
 
 
-# -- cache -----------------------------------------------------------------------------------------
-
-
 def _cache() -> Cache:
     from fastbn.jit.cache_files import untrusted
     from fastbn.jit.compiler import cache_folder
@@ -177,13 +197,8 @@ def _cache() -> Cache:
         problem = untrusted(folder)
     except OSError:  # somebody has just removed it
         problem = None
-    return Cache(
-        folder=str(folder),
-        writable=_is_writable(folder),
-        megabytes=round(sum(sizes) / 1e6, 2),
-        files=len(sizes),
-        problem=problem,
-    )
+    megabytes = round(sum(sizes) / 1e6, 2)
+    return Cache(str(folder), _is_writable(folder), megabytes, len(sizes), problem)
 
 
 def _is_writable(folder: pathlib.Path) -> bool:
@@ -192,3 +207,64 @@ def _is_writable(folder: pathlib.Path) -> bool:
             return True
     except OSError:
         return False
+
+
+# -- advice ----------------------------------------------------------------------------------------
+
+
+def warnings(facts: Facts) -> Iterator[str]:
+    """Yield what is slow or broken here, and how to mend it."""
+    cache, usable = facts.cache, facts.cpu.usable
+    if facts.numba_problem is not None:
+        yield (
+            f"numba {facts.packages['numba']} has changed what fastbn uses of its insides "
+            f"({facts.numba_problem}): kernels take longer to compile, and the last bits of "
+            "results may differ from process to process. Install a numba that fastbn's "
+            "requirements allow."
+        )
+    if facts.jit_disabled:  # and so nothing is compiled that could be kept
+        yield (
+            "NUMBA_DISABLE_JIT is set: kernels run as plain Python, hundreds of times slower. "
+            "Unset it."
+        )
+    elif cache.folder is None:
+        yield (
+            "compiled kernels cannot be kept: no folder can be written, and every process compiles "
+            "again. Set NUMBA_CACHE_DIR to a folder that can be."
+        )
+    elif cache.problem is not None:
+        yield (
+            f"{cache.problem}: code from there could be anybody's, so this cache is not used, and "
+            "every process compiles again. Let nobody else write there (chmod go-w), or set "
+            "NUMBA_CACHE_DIR to a folder that only you can write to."
+        )
+    elif not cache.writable:
+        yield (
+            f"the cache {cache.folder} cannot be written: kernels it does not hold yet are "
+            "compiled again by every process. Set NUMBA_CACHE_DIR to a folder that can be written."
+        )
+    limits = [name for name in THREAD_LIMITS if facts.environment.get(name) == "1"]
+    if limits and usable > 1:
+        yield (
+            f"{', '.join(limits)} set to 1: where that applies, one of {usable} cores is used. "
+            "Unset it, unless several processes share this machine."
+        )
+    if facts.numba_threads > usable:
+        yield (
+            f"numba would start {facts.numba_threads} threads on {usable} usable cores. "
+            f"Set NUMBA_NUM_THREADS={usable}."
+        )
+
+
+def notes(facts: Facts) -> Iterator[str]:
+    """Yield what is well to know."""
+    folder, wanted = facts.cache.folder, facts.environment.get("NUMBA_CACHE_DIR")
+    if folder is None:
+        return
+    if wanted and not pathlib.Path(folder).resolve().is_relative_to(pathlib.Path(wanted).resolve()):
+        yield (
+            f"NUMBA_CACHE_DIR={wanted} cannot be written: compiled kernels are kept in {folder} "
+            "instead"
+        )
+    if facts.cache.files == 0:
+        yield "the cache is empty: the first training compiles for some seconds, later ones do not"
