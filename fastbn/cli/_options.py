@@ -1,7 +1,8 @@
-"""The options of `fastbn train`: one annotated type each. None means: not given."""
+"""The options of `fastbn train`: one table of parameters. None means: not given."""
 
 from __future__ import annotations
 
+import inspect
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -25,21 +26,39 @@ DATA, NETWORK, NORMALIZED, NORM, OPTIMIZER, TRAINING, OUTPUT = (
 # A longer list of choices stands in the help text, which has the room for it.
 MAX_METAVAR = 18
 
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="digits, fashion-mnist, FILE.csv, FILE.npz or a folder of IDX files"
+    ),
+]
 
-def option(panel: str, name: str, help: str, **details: Any) -> Any:
+
+def parameter(name: str, type_: Any, default: Any) -> inspect.Parameter:
+    """Return a parameter of the function that is the command."""
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=type_
+    )
+
+
+def option(
+    panel: str, type_: Any, name: str, help: str, *, default: Any = None, **details: Any
+) -> inspect.Parameter:
     """Return the option `--name`, or `--name/--no-name`, with the recipe's default in its help."""
     key = name.removeprefix("--").partition("/")[0].replace("-", "_")
     if _recipes.DEFAULT.get(key) is not None:
         help = f"{help} (default {_recipes.shown(key)})"
-    return typer.Option(name, help=help, rich_help_panel=panel, show_default=False, **details)
+    info = typer.Option(name, help=help, rich_help_panel=panel, show_default=False, **details)
+    annotated: Any = Annotated[type_ if default is not None else type_ | None, info]
+    return parameter(key, annotated, default)
 
 
-def switch(panel: str, name: str, help: str) -> Any:
+def switch(panel: str, name: str, help: str, *, default: bool | None = None) -> inspect.Parameter:
     """Return an option that takes no value."""
-    return option(panel, name, help, metavar="")
+    return option(panel, bool, name, help, default=default, metavar="")
 
 
-def choice(panel: str, name: str, choices: Sequence[str], help: str) -> Any:
+def choice(panel: str, name: str, choices: Sequence[str], help: str) -> inspect.Parameter:
     """Return an option that takes one of `choices`."""
 
     def check(value: str | None) -> str | None:
@@ -49,12 +68,14 @@ def choice(panel: str, name: str, choices: Sequence[str], help: str) -> Any:
 
     metavar = "|".join(choices)
     if len(metavar) <= MAX_METAVAR:
-        return option(panel, name, help, metavar=metavar, callback=check)
+        return option(panel, str, name, help, metavar=metavar, callback=check)
     named = f"{help}: {', '.join(choices[:-1])} or {choices[-1]}"
-    return option(panel, name, named, metavar="NAME", callback=check)
+    return option(panel, str, name, named, metavar="NAME", callback=check)
 
 
-def numbers(panel: str, name: str, of: Callable[[str], Any], metavar: str, help: str) -> Any:
+def numbers(
+    panel: str, name: str, of: Callable[[str], Any], metavar: str, help: str
+) -> inspect.Parameter:
     """Return an option that takes numbers separated by commas, and "none" for no number."""
 
     def parse(text: str) -> tuple[Any, ...]:
@@ -67,44 +88,7 @@ def numbers(panel: str, name: str, of: Callable[[str], Any], metavar: str, help:
                 f"expected numbers as in {metavar}, got {text!r:.200}"
             ) from None
 
-    return option(panel, name, help, parser=parse, metavar=metavar)
-
-
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="digits, fashion-mnist, FILE.csv, FILE.npz or a folder of IDX files",
-    ),
-]
-Target = Annotated[
-    str | None,
-    option(
-        DATA,
-        "--target",
-        "Column of the labels in a CSV, by name, or by number from 0 (default: the last one)",
-    ),
-]
-TestSize = Annotated[
-    float | None,
-    option(
-        DATA,
-        "--test-size",
-        f"Part of the samples to test on, of data that are not split already "
-        f"(default {_recipes.TEST_SIZE})",
-    ),
-]
-Preset = Annotated[
-    str | None,
-    choice(
-        DATA,
-        "--preset",
-        tuple(_recipes.PRESETS),
-        "Start from this recipe instead of the defaults. notes is --hidden 32 --lr 0.05 "
-        "--betas 0.9,0.99 --schedule none --epochs 150 --input-normalization minmax, and ten "
-        "minibatches an epoch",
-    ),
-]
+    return option(panel, Any, name, help, parser=parse, metavar=metavar)
 
 
 def _units(text: str) -> int:
@@ -113,157 +97,79 @@ def _units(text: str) -> int:
     return units
 
 
-Hidden = Annotated[
-    Any, numbers(NETWORK, "--hidden", _units, "256,128", "Units of the hidden layers, or none")
-]
-Activation = Annotated[
-    str | None, choice(NETWORK, "--activation", ACTIVATIONS, "Of the hidden layers")
-]
-NegativeSlope = Annotated[float | None, option(NETWORK, "--negative-slope", "Of leaky_relu")]
-InputNormalization = Annotated[
-    str | None,
-    choice(
-        NETWORK,
-        "--input-normalization",
-        ("none", "zscore", "minmax"),
-        "Of each feature, as the training data are",
-    ),
-]
-Dropout = Annotated[
-    float | None, option(NETWORK, "--dropout", "Probability of dropping a hidden activation")
-]
-Dtype = Annotated[str | None, choice(NETWORK, "--dtype", ("float32", "float64"), "Precision")]
-Seed = Annotated[int | None, option(NETWORK, "--seed", "Of the weights, shuffling and dropout")]
-
-BatchNorm = Annotated[
-    bool | None,
+OPTIONS = [
+    parameter("data", Data, "digits"),
+    option(DATA, str, "--target",
+           "Column of the labels in a CSV, by name, or by number from 0 (default: the last one)"),
+    option(DATA, float, "--test-size",
+           "Part of the samples to test on, of data that are not split already "
+           f"(default {_recipes.TEST_SIZE})"),
+    choice(DATA, "--preset", tuple(_recipes.PRESETS),
+           "Start from this recipe instead of the defaults. notes is --hidden 32 --lr 0.05 "
+           "--betas 0.9,0.99 --schedule none --epochs 150 --input-normalization minmax, and ten "
+           "minibatches an epoch"),
+    numbers(NETWORK, "--hidden", _units, "256,128", "Units of the hidden layers, or none"),
+    choice(NETWORK, "--activation", ACTIVATIONS, "Of the hidden layers"),
+    option(NETWORK, float, "--negative-slope", "Of leaky_relu"),
     switch(NORMALIZED, "--batch-norm/--no-batch-norm", "A bias without it"),
-]
-BatchNormOutput = Annotated[
-    bool | None,
     switch(NORMALIZED, "--batch-norm-output/--no-batch-norm-output", "The last layer too"),
-]
-Eps = Annotated[float | None, option(NORM, "--eps", "Added to the variance")]
-Momentum = Annotated[
-    float | None, option(NORM, "--momentum", "Weight of a batch in the running statistics")
-]
-Gradient = Annotated[
-    str | None,
-    choice(
-        NORM,
-        "--gradient",
-        ("exact", "detached"),
-        "detached takes mean and variance as constants",
-    ),
-]
-
-Optimizer = Annotated[str | None, choice(OPTIMIZER, "--optimizer", OPTIMIZERS, "Which one")]
-Lr = Annotated[float | None, option(OPTIMIZER, "--lr", "Learning rate, or a schedule's highest")]
-Schedule = Annotated[
-    str | None,
+    option(NORM, float, "--eps", "Added to the variance"),
+    option(NORM, float, "--momentum", "Weight of a batch in the running statistics"),
+    choice(NORM, "--gradient", ("exact", "detached"),
+           "detached takes mean and variance as constants"),
+    choice(NETWORK, "--input-normalization", ("none", "zscore", "minmax"),
+           "Of each feature, as the training data are"),
+    option(NETWORK, float, "--dropout", "Probability of dropping a hidden activation"),
+    choice(NETWORK, "--dtype", ("float32", "float64"), "Precision"),
+    option(NETWORK, int, "--seed", "Of the weights, shuffling and dropout"),
+    choice(OPTIMIZER, "--optimizer", OPTIMIZERS, "Which one"),
+    option(OPTIMIZER, float, "--lr", "Learning rate, or a schedule's highest"),
+    numbers(OPTIMIZER, "--betas", float, "0.9,0.999",
+            "Adam's; the first is SGD's momentum, the second RMSprop's smoothing"),
+    option(OPTIMIZER, float, "--optimizer-eps", "Added to the root of the second moment"),
+    option(OPTIMIZER, float, "--weight-decay", "Of the weights"),
+    option(OPTIMIZER, float, "--max-norm", "Scale larger gradients down to this norm"),
     choice(OPTIMIZER, "--schedule", ("none", *SCHEDULES), "Learning rate over the training"),
-]
-Betas = Annotated[
-    Any,
-    numbers(
-        OPTIMIZER,
-        "--betas",
-        float,
-        "0.9,0.999",
-        "Adam's; the first is SGD's momentum, the second RMSprop's smoothing",
-    ),
-]
-OptimizerEps = Annotated[
-    float | None, option(OPTIMIZER, "--optimizer-eps", "Added to the root of the second moment")
-]
-WeightDecay = Annotated[float | None, option(OPTIMIZER, "--weight-decay", "Of the weights")]
-MaxNorm = Annotated[
-    float | None, option(OPTIMIZER, "--max-norm", "Scale larger gradients down to this norm")
-]
-
-Epochs = Annotated[int | None, option(TRAINING, "--epochs", "Passes over the data, at most")]
-BatchSize = Annotated[int | None, option(TRAINING, "--batch-size", "Samples in a minibatch")]
-Shuffle = Annotated[
-    bool | None,
+    option(TRAINING, int, "--epochs", "Passes over the data, at most"),
+    option(TRAINING, int, "--batch-size", "Samples in a minibatch"),
     switch(TRAINING, "--shuffle/--no-shuffle", "Reorder the samples every epoch"),
-]
-UntilAccuracy = Annotated[
-    float | None,
-    option(TRAINING, "--until-accuracy", "Stop after an epoch whose training accuracy is above it"),
-]
-EarlyStopping = Annotated[
-    int | None,
-    option(
-        TRAINING,
-        "--early-stopping",
-        "Stop after so many epochs without a better test loss, and go back to the best one; the "
-        "test accuracy flatters then, as it has chosen the epoch",
-        metavar="PATIENCE",
-    ),
-]
-OnDivergence = Annotated[
-    str | None,
-    choice(
-        TRAINING,
-        "--on-divergence",
-        ("raise", "stop", "skip"),
-        "When the loss is no longer finite: end with an error, stop at the last good parameters, "
-        "or skip the minibatch",
-    ),
-]
-Validation = Annotated[
-    bool,
-    switch(TRAINING, "--validation/--no-validation", "Test after every epoch, for the picture"),
-]
+    option(TRAINING, float, "--until-accuracy",
+           "Stop after an epoch whose training accuracy is above it"),
+    option(TRAINING, int, "--early-stopping",
+           "Stop after so many epochs without a better test loss, and go back to the best one; the "
+           "test accuracy flatters then, as it has chosen the epoch", metavar="PATIENCE"),
+    choice(TRAINING, "--on-divergence", ("raise", "stop", "skip"),
+           "When the loss is no longer finite: end with an error, stop at the last good "
+           "parameters, or skip the minibatch"),
+    switch(TRAINING, "--validation/--no-validation", "Test after every epoch, for the picture",
+           default=True),
+    option(OUTPUT, pathlib.Path, "--checkpoint",
+           "Where to write the state of the training, to go on from with --resume; Ctrl-C and "
+           "SIGTERM write it, too", metavar="CHECKPOINT"),
+    option(OUTPUT, int, "--checkpoint-every", "After so many steps (default: every epoch)",
+           metavar="STEPS"),
+    option(OUTPUT, pathlib.Path, "--resume",
+           "Go on with the training whose state is in this file, and write it there; of other "
+           "options only those of what comes out are taken", metavar="CHECKPOINT"),
+    option(OUTPUT, pathlib.Path, "--out",
+           "Where to save the model; a file that is there is replaced (default "
+           "fastbn-<data>.safetensors)", metavar="MODEL"),
+    option(OUTPUT, pathlib.Path, "--plot",
+           "Where to save the picture of loss and accuracy, a .png, .svg or .pdf file (default: "
+           "beside the model, a .png)", metavar="PICTURE"),
+    switch(OUTPUT, "--no-plot", "Save no picture", default=False),
+    switch(OUTPUT, "--progress", "Show the bar even where stderr is not a terminal",
+           default=False),
+    switch(OUTPUT, "--quiet", "Print nothing but errors", default=False),
+]  # fmt: skip
 
-Checkpoint = Annotated[
-    pathlib.Path | None,
-    option(
-        OUTPUT,
-        "--checkpoint",
-        "Where to write the state of the training, to go on from with --resume; Ctrl-C and SIGTERM "
-        "write it, too",
-        metavar="CHECKPOINT",
-    ),
-]
-CheckpointEvery = Annotated[
-    int | None,
-    option(
-        OUTPUT, "--checkpoint-every", "After so many steps (default: every epoch)", metavar="STEPS"
-    ),
-]
-Resume = Annotated[
-    pathlib.Path | None,
-    option(
-        OUTPUT,
-        "--resume",
-        "Go on with the training whose state is in this file, and write it there; of other options "
-        "only those of what comes out are taken",
-        metavar="CHECKPOINT",
-    ),
-]
-Out = Annotated[
-    pathlib.Path | None,
-    option(
-        OUTPUT,
-        "--out",
-        "Where to save the model; a file that is there is replaced (default "
-        "fastbn-<data>.safetensors)",
-        metavar="MODEL",
-    ),
-]
-Plot = Annotated[
-    pathlib.Path | None,
-    option(
-        OUTPUT,
-        "--plot",
-        "Where to save the picture of loss and accuracy, a .png, .svg or .pdf file (default: "
-        "beside the model, a .png)",
-        metavar="PICTURE",
-    ),
-]
-NoPlot = Annotated[bool, switch(OUTPUT, "--no-plot", "Save no picture")]
-Progress = Annotated[
-    bool, switch(OUTPUT, "--progress", "Show the bar even where stderr is not a terminal")
-]
-Quiet = Annotated[bool, switch(OUTPUT, "--quiet", "Print nothing but errors")]
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a function of a context and keywords the signature that typer reads options from."""
+    context = inspect.Parameter(
+        "ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
+    )
+    parameters = [context, *OPTIONS]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    return command

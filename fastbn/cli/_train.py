@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 import fastbn
-from fastbn.cli import _options as options
 from fastbn.cli import _recipes as recipes
 from fastbn.cli._columns import check_columns, is_csv, sample_notes, target_row
+from fastbn.cli._options import with_options
 from fastbn.cli._output import (
     check_picture_ending,
     check_writable,
@@ -32,47 +32,8 @@ if TYPE_CHECKING:
     from fastbn.model import BatchNormMLP
 
 
-def train(
-    ctx: typer.Context,
-    data: options.Data = "digits",
-    target: options.Target = None,
-    test_size: options.TestSize = None,
-    preset: options.Preset = None,
-    hidden: options.Hidden = None,
-    activation: options.Activation = None,
-    negative_slope: options.NegativeSlope = None,
-    batch_norm: options.BatchNorm = None,
-    batch_norm_output: options.BatchNormOutput = None,
-    eps: options.Eps = None,
-    momentum: options.Momentum = None,
-    gradient: options.Gradient = None,
-    input_normalization: options.InputNormalization = None,
-    dropout: options.Dropout = None,
-    dtype: options.Dtype = None,
-    seed: options.Seed = None,
-    optimizer: options.Optimizer = None,
-    lr: options.Lr = None,
-    betas: options.Betas = None,
-    optimizer_eps: options.OptimizerEps = None,
-    weight_decay: options.WeightDecay = None,
-    max_norm: options.MaxNorm = None,
-    schedule: options.Schedule = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    shuffle: options.Shuffle = None,
-    until_accuracy: options.UntilAccuracy = None,
-    early_stopping: options.EarlyStopping = None,
-    on_divergence: options.OnDivergence = None,
-    validation: options.Validation = True,
-    checkpoint: options.Checkpoint = None,
-    checkpoint_every: options.CheckpointEvery = None,
-    resume: options.Resume = None,
-    out: options.Out = None,
-    plot: options.Plot = None,
-    no_plot: options.NoPlot = False,
-    progress: options.Progress = False,
-    quiet: options.Quiet = False,
-) -> None:
+@with_options
+def train(ctx: typer.Context, **options: Any) -> None:
     """Train a network that tells classes apart on DATA; save it and a picture of how it went.
 
     Of a CSV with a header the model keeps the names of the columns, and finds them by name later.
@@ -80,29 +41,31 @@ def train(
 
     Ctrl-C stops after some 50 ms of steps and saves what has been learned.
     """
-    given = {name: value for name, value in locals().items() if name in recipes.DEFAULT}
-    if progress and quiet:
+    checkpoint, every, resume = (options[x] for x in ("checkpoint", "checkpoint_every", "resume"))
+    out, plot, quiet = options["out"], options["plot"], options["quiet"]
+    if options["progress"] and quiet:
         raise typer.BadParameter("it excludes --quiet", param_hint="'--progress'")
-    if plot is not None and no_plot:
+    if plot is not None and options["no_plot"]:
         raise typer.BadParameter("it excludes --no-plot", param_hint="'--plot'")
-    if checkpoint_every is not None and checkpoint is None:
+    if every is not None and checkpoint is None:
         raise typer.BadParameter("it needs --checkpoint", param_hint="'--checkpoint-every'")
     if resume is not None:
         _refuse_others(ctx)
         job, checkpoint = Job.read(resume), resume
     else:
-        settings = recipes.settings(preset, given)
+        data, size = options["data"], options["test_size"]
+        given = {name: value for name, value in options.items() if name in recipes.DEFAULT}
         job = Job(
             data=data if not os.path.exists(data) else os.path.abspath(data),
-            target=target,
-            test_size=recipes.TEST_SIZE if test_size is None else test_size,
-            settings=settings,
-            validation=validation,
-            checkpoint_every=checkpoint_every,
+            target=options["target"],
+            test_size=recipes.TEST_SIZE if size is None else size,
+            settings=recipes.settings(options["preset"], given),
+            validation=options["validation"],
+            checkpoint_every=every,
         )
     out = out or pathlib.Path(f"fastbn-{_short_name(job.data)}.safetensors")
     check_writable(out, "--out", inputs=[job.data])
-    picture = None if no_plot else plot or out.with_suffix(".png")
+    picture = None if options["no_plot"] else plot or out.with_suffix(".png")
     if checkpoint is not None:
         check_writable(checkpoint, "--checkpoint", inputs=[job.data])
         if os.path.realpath(checkpoint) == os.path.realpath(out):
@@ -111,7 +74,7 @@ def train(
         _check_picture(
             picture, {"model": out, "checkpoint": checkpoint}, job.data, explicit=plot is not None
         )
-    bar: bool | str = progress or (False if quiet else "auto")
+    bar: bool | str = options["progress"] or (False if quiet else "auto")
     with compile_notice(silent=quiet) as compiled:
         try:
             dataset, model, history = _trained(job, checkpoint, resume is not None, bar)
