@@ -9,14 +9,12 @@ import killed_saves
 import memory_use
 import processes
 import same_bits
-import wrong_calls
 from trial import Trial
 
 TRIALS: list[Trial] = [
     broken_files.TRIAL,
     killed_saves.TRIAL,
     killed_fits.TRIAL,
-    wrong_calls.TRIAL,
     extreme_numbers.TRIAL,
     processes.TRIAL,
     memory_use.TRIAL,

@@ -1,43 +1,40 @@
-"""Files that cannot be read, and wrong calls of what reads them."""
+"""Files that cannot be read, by kind: what the wrong calls of readers and of commands are given."""
 
 from __future__ import annotations
 
-import functools
 import gzip
 import io
 import json
-import pathlib
 import struct
 import zipfile
-from typing import Any
 
 import numpy as np
-from wrong_subject import Subject, first
-from wrong_values import COUNT, PATH, SHARE, Bad, of
 
 from fastbn import datasets
 from fastbn.model import BatchNormMLP
 
 
-def named(*names: str) -> Bad:
-    """Paths of files beside the good one."""
-    return {name: lambda good, name=name: good.parent / name for name in names}
-
-
-def idx(kind: int, *sizes: int, data: bytes = b"") -> bytes:
-    """Return an IDX file."""
+def idx(kind, *sizes, data=b""):
+    """An IDX file."""
     return bytes([0, 0, kind, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + data
 
 
-def npz(**arrays: Any) -> bytes:
-    """Return an NPZ file."""
+def npz(**arrays):
+    """An NPZ file."""
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
 
 
-def npy_header(text: str) -> bytes:
-    """Return an NPZ file with an X whose header says something."""
+def npy(array):
+    """A file of a single array."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npy_header(text):
+    """An NPZ file with an X whose header is that text."""
     file = io.BytesIO()
     header = text.encode().ljust(118) + b"\n"
     with zipfile.ZipFile(file, "w") as archive:
@@ -45,8 +42,8 @@ def npy_header(text: str) -> bytes:
     return file.getvalue()
 
 
-def safetensors(header: Any, data: bytes = b"") -> bytes:
-    """Return a safetensors file."""
+def safetensors(header, data=b""):
+    """A safetensors file."""
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
 
@@ -54,7 +51,6 @@ def safetensors(header: Any, data: bytes = b"") -> bytes:
 N = np.arange(6) % 2
 MATRIX = np.arange(12.0).reshape(6, 2)
 IMAGES = idx(8, 2, 2, 2, data=bytes(8))
-PICKLED = {"X": MATRIX, "y": np.array([object()] * 6)}
 
 IDX_FILES = {
     "empty": b"",
@@ -78,7 +74,7 @@ NPZ_FILES = {
     "cut.npz": npz(X=MATRIX, y=N)[:-30],
     "no-y.npz": npz(X=MATRIX),
     "no-x.npz": npz(y=N),
-    "pickled.npz": npz(**PICKLED),
+    "pickled.npz": npz(X=MATRIX, y=np.array([object()] * 6)),
     "strings.npz": npz(X=MATRIX.astype(str), y=N),
     "complex.npz": npz(X=MATRIX + 1j, y=N),
     "records.npz": npz(X=np.zeros((6, 2), "f4,f4"), y=N),
@@ -101,7 +97,7 @@ NPZ_FILES = {
     "header.npz": npy_header("{'descr': '<f8', 'fortran_order': False, 'shape': (10**9, 10**9), }"),
     "shape.npz": npy_header("{'descr': '<f8', 'fortran_order': False, 'shape': (2, -1), }"),
     "code.npz": npy_header("{'descr': __import__('os').getcwd(), 'shape': (2, 1), }"),
-    "array.npz": (lambda file: np.save(file, MATRIX) or file.getvalue())(io.BytesIO()),
+    "array.npz": npy(MATRIX),
 }
 CSV_FILES = {
     "empty.csv": b"",
@@ -143,101 +139,25 @@ FOLDERS = {
     "images": dict.fromkeys(datasets.IDX_FILES.values(), IMAGES),
     "labels": dict.fromkeys(datasets.IDX_FILES.values(), idx(8, 2, data=bytes(2))),
 }
+GOOD_FILES = {
+    "good.csv": b"a,b,kind\n" + b"".join(b"%d,2,%c\n" % (i, b"ab"[i % 2]) for i in range(9)),
+    "good.npz": npz(X=np.r_[MATRIX, MATRIX], y=np.r_[N, N]),
+    "good.idx": IMAGES,
+    "text.csv": b"no, file\n",
+}
 
 
-@functools.cache
-def contents() -> dict[str, bytes]:
-    """Return all files, by their names."""
-    good = {
-        "good.csv": b"a,b,kind\n"
-        + b"".join(b"%d,2,%s\n" % (i, b"ab"[i % 2 :][:1]) for i in range(9)),
-        "good.npz": npz(X=np.r_[MATRIX, MATRIX], y=np.r_[N, N]),
-        "good.idx": IMAGES,
-        "text.csv": b"no, file\n",
-    }
-    folders = {f"{name}/{file}": data for name in FOLDERS for file, data in FOLDERS[name].items()}
-    return {**good, **IDX_FILES, **NPZ_FILES, **CSV_FILES, **MODEL_FILES, **folders}
-
-
-def prepare(folder: pathlib.Path) -> None:
-    """Write all files, and two models."""
+def write_files(folder):
+    """Write all of them, good ones beside them, and a model: other.safetensors."""
     for name in (*FOLDERS, "folder.png"):
         (folder / name).mkdir()
-    for name, data in contents().items():
-        (folder / name).write_bytes(data)
+    for contents in (GOOD_FILES, IDX_FILES, NPZ_FILES, CSV_FILES, MODEL_FILES):
+        for name, data in contents.items():
+            (folder / name).write_bytes(data)
+    for name, contents in FOLDERS.items():
+        for file, data in contents.items():
+            (folder / name / file).write_bytes(data)
     BatchNormMLP((2, 2)).save(folder / "other.safetensors")
     whole = (folder / "other.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[:-1])
-    first(folder)
-
-
-SPLIT = {"test_size": SHARE | of(0.0, 1.0), "seed": of(-1, 1.5, "1", None, True)}
-
-SUBJECTS = [
-    Subject(
-        "load_idx",
-        datasets.load_idx,
-        lambda folder: {"path": folder / "good.idx"},
-        {"path": PATH | named(*IDX_FILES, "nothing", "folder", "text.csv", "text.csv/in")},
-    ),
-    Subject(
-        "load_csv",
-        datasets.load_csv,
-        lambda folder: {"path": folder / "good.csv"},
-        {
-            "path": PATH | named(*CSV_FILES, "nothing.csv", "folder", "good.idx"),
-            "target": of("x", 3, -4, 1.5, True, [2], np.nan, np.inf, b"kind", 10**30),
-            **SPLIT,
-        },
-        says={"target": ".*good.csv: target: |target: ", "path": "path: |two-rows: test_size=0.2"},
-    ),
-    Subject(
-        "load_npz",
-        datasets.load_npz,
-        lambda folder: {"path": folder / "good.npz"},
-        {"path": PATH | named(*NPZ_FILES, "nothing.npz", "folder", "text.csv"), **SPLIT},
-    ),
-    Subject("load_digits", datasets.load_digits, lambda folder: {}, SPLIT),
-    *[
-        Subject(
-            function.__name__,
-            function,
-            lambda folder: {"path": folder / "good"},
-            {"path": bad | named(*FOLDERS, "nothing", "text.csv")},
-        )
-        for function, bad in (
-            (datasets.load_idx_folder, PATH),
-            (datasets.load_fashion_mnist, {k: PATH[k] for k in PATH if k != "None"}),
-        )
-    ],
-    Subject(
-        "load",
-        datasets.load,
-        lambda folder: {"source": folder / "good.csv"},
-        {
-            "source": PATH | of("", "mnist") | named("nothing", "good.idx", "folder", "nan.npz"),
-            "target": of("x", 1.5, [2]),
-            **SPLIT,
-        },
-        says={
-            "target": ".*good.csv: target: |target: ",
-            "source": r"source: |mnist: |\.: expected",
-        },
-    ),
-    Subject(
-        "load_features",
-        datasets.load_features,
-        lambda folder: {"source": folder / "good.csv", "n_features": 2},
-        {
-            "source": PATH
-            | named("nothing", "folder", "nan.npz", "flat.npz", "nan.csv", "good.idx", "huge"),
-            "n_features": COUNT | of(None),
-            "target": of("x", 1.5, [2], np.inf),
-            "feature_names": of(5, "ab", [1, 2], ["a"], ["a", "a"], ["a", "x"]),
-        },
-        says={
-            "target": ".*good.csv: target: |target: ",
-            "feature_names": "feature_names: |.*good.csv: expected the columns",
-        },
-    ),
-]
+    return folder

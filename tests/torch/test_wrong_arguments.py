@@ -1,0 +1,260 @@
+"""fastbn.torch with one wrong argument: the error is PyTorch's own where PyTorch refuses it."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import wrong
+from hypothesis import given
+from hypothesis import strategies as st
+from wrong import FLAG, NUMBER, changed, of, value, without
+
+torch = pytest.importorskip("torch")
+
+from torch import nn, optim  # noqa: E402
+
+import fastbn.torch  # noqa: E402
+from fastbn import BatchNormMLP  # noqa: E402
+
+
+def tensor(*shape):
+    return torch.from_numpy(np.random.default_rng(1).normal(size=shape).astype(np.float32))
+
+
+def feed(module, input):
+    return module(input)
+
+
+def peer_of(make):
+    """What feeds PyTorch's own module."""
+    return lambda module, input: make()(input)
+
+
+INPUT = {
+    "one dimension": changed(lambda x: x.reshape(-1)),
+    "a number": changed(lambda x: x.sum()),
+    "another number of features": changed(lambda x: x[:, :-1]),
+    "one sample": changed(lambda x: x[:1, :, :1, :1] if x.dim() == 4 else x[:1]),
+    "integers": changed(lambda x: x.long()),
+    "of another dtype": changed(lambda x: x.double()),
+    "complex": changed(lambda x: x + 0j),
+}
+FEW_DIMENSIONS = {name: INPUT[name] for name in ("one dimension", "a number")}
+FIVE = {"five dimensions": changed(lambda x: x.reshape(2, 3, 1, 1, -1))}
+NO_TENSOR = {
+    "an array": changed(lambda x: x.numpy()),
+    "None": value(st.none()),
+    "a list": changed(lambda x: x.tolist()),
+}
+MODULE = {
+    "num_features": of(-1, "3", None, 1.5),
+    "dtype": of("float32", 3, int),
+    "device": of("nowhere", 3.5, []),
+}
+OPTIMIZER = {
+    "lr": of(-1.0, "1"),
+    "betas": of((1.0, 0.9), (0.9, -0.1), 0.9, ("a", "b")),
+    "eps": of(-1.0, "1"),
+    "weight_decay": of(-1.0, "1"),
+    "params": of([], None, 3, [3]),
+}
+ANYTHING_ELSE = of(None, 3, "model", [])
+A_CLASS = {"a class": changed(type)}
+
+
+def layers(*names_and_sizes):
+    """A kind: a Sequential of other layers."""
+    return changed(lambda good: nn.Sequential(*(make() for make in names_and_sizes)))
+
+
+def linear(*sizes, **options):
+    return functools.partial(nn.Linear, *sizes, **options)
+
+
+def norm(*sizes, **options):
+    return functools.partial(nn.BatchNorm1d, *sizes, **options)
+
+
+def with_nan(good):
+    good[0].weight.data.fill_(np.nan)
+    return good
+
+
+def one_layer_twice(good):
+    one = nn.Linear(4, 4)
+    return nn.Sequential(one, nn.ReLU(), one)
+
+
+def steered(make):
+    """A kind: an optimizer of another sort for the same parameters."""
+    return changed(lambda good: make([p for group in good.param_groups for p in group["params"]]))
+
+
+NETWORKS = {
+    "none": layers(),
+    "no linear one": layers(nn.ReLU),
+    "a convolution": layers(linear(4, 3), functools.partial(nn.Conv1d, 3, 3, 1)),
+    "norm before": layers(norm(4), linear(4, 3)),
+    "norm twice": layers(linear(4, 3), norm(3), norm(3)),
+    "norm without parameters": layers(linear(4, 3), norm(3, affine=False)),
+    "norm without statistics": layers(linear(4, 3), norm(3, track_running_stats=False)),
+    "norm without a momentum": layers(linear(4, 3), norm(3, momentum=None)),
+    "no bias": layers(linear(4, 3, bias=False)),
+    "activated at the end": layers(linear(4, 3), nn.ReLU),
+    "two activations": layers(linear(4, 5), nn.ReLU, linear(5, 5), nn.Tanh, linear(5, 3)),
+    "a layer twice": changed(one_layer_twice),
+    "sizes that do not fit": layers(linear(4, 5), nn.ReLU, linear(6, 3)),
+    "norm of another size": layers(linear(4, 3), norm(4)),
+    "half": layers(linear(4, 3, dtype=torch.float16)),
+    "two dtypes": layers(linear(4, 3), norm(3, dtype=torch.float64)),
+    "no Sequential": changed(lambda good: good[0]),
+    "nan": changed(with_nan),
+}
+OPTIMIZERS = {
+    "another one": steered(optim.Adagrad),
+    "amsgrad": steered(lambda p: optim.Adam(p, amsgrad=True)),
+    "maximizing": steered(lambda p: optim.SGD(p, maximize=True)),
+    "dampening": steered(lambda p: optim.SGD(p, momentum=0.9, dampening=0.1)),
+    "centered": steered(lambda p: optim.RMSprop(p, centered=True)),
+    "with momentum": steered(lambda p: optim.RMSprop(p, momentum=0.9)),
+    "of a part": steered(lambda p: optim.Adam(p[:1])),
+    "of groups": steered(lambda p: optim.Adam([{"params": [one]} for one in p])),
+}
+
+
+def network():
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    return {"module": module, "optimizer": optim.Adam(module.parameters())}
+
+
+def module(name, *shape):
+    """What makes a module of ours, and its input."""
+    sizes = (3, 4) if name.startswith("Linear") else (3,)
+    return lambda: {"module": getattr(fastbn.torch, name)(*sizes), "input": tensor(*shape)}
+
+
+def linear_then_norm():
+    return nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4))
+
+
+# Call: function, good arguments, wrong values, PyTorch's own or None.
+CALLS = {
+    **{
+        name: (getattr(fastbn.torch, name), lambda: {"num_features": 3}, MODULE, getattr(nn, name))
+        for name in ("BatchNorm1d", "BatchNorm2d")
+    },
+    "BatchNorm1d(input)": (
+        feed,
+        module("BatchNorm1d", 6, 3),
+        {"input": INPUT},
+        peer_of(lambda: nn.BatchNorm1d(3)),
+    ),
+    "BatchNorm2d(input)": (
+        feed,
+        module("BatchNorm2d", 2, 3, 4, 4),
+        {"input": INPUT | FIVE},
+        peer_of(lambda: nn.BatchNorm2d(3)),
+    ),
+    **{
+        f"{name}(input)": (
+            feed,
+            module(name, 6, 3),
+            {"input": without(INPUT, *FEW_DIMENSIONS)},
+            peer_of(lambda: nn.BatchNorm1d(3)),
+        )
+        for name in ("BatchNormLeakyReLU", "SyncBatchNorm")
+    },
+    **{
+        f"{name}(few dimensions)": (feed, module(name, 6, 3), {"input": FEW_DIMENSIONS}, None)
+        for name in ("BatchNormLeakyReLU", "SyncBatchNorm")
+    },
+    **{
+        f"{name}(no tensor)": (feed, module(name, *shape), {"input": NO_TENSOR}, None)
+        for name, shape in (
+            ("BatchNorm1d", (6, 3)),
+            ("BatchNorm2d", (2, 3, 4, 4)),
+            ("BatchNormLeakyReLU", (6, 3)),
+            ("SyncBatchNorm", (6, 3)),
+        )
+    },
+    "LinearBatchNormLeakyReLU(input)": (
+        feed,
+        module("LinearBatchNormLeakyReLU", 6, 3),
+        {"input": INPUT | NO_TENSOR},
+        peer_of(linear_then_norm),
+    ),
+    **{
+        name: (
+            getattr(fastbn.torch, name),
+            lambda sizes=sizes: dict(sizes),
+            {"negative_slope": without(NUMBER, "None")},
+            None,
+        )
+        for name, sizes in (
+            ("BatchNormLeakyReLU", {"num_features": 3}),
+            ("LinearBatchNormLeakyReLU", {"in_features": 4, "out_features": 3}),
+        )
+    },
+    **{
+        name: (
+            getattr(fastbn.torch, name),
+            lambda: {"params": [tensor(3).requires_grad_()]},
+            OPTIMIZER,
+            getattr(optim, name),
+        )
+        for name in ("Adam", "AdamW")
+    },
+    "accelerate": (
+        fastbn.torch.accelerate,
+        lambda: {"model": nn.BatchNorm1d(3)},
+        {"model": ANYTHING_ELSE | A_CLASS, "verbose": FLAG},
+        None,
+    ),
+    "restore": (
+        fastbn.torch.restore,
+        lambda: {"model": nn.BatchNorm1d(3)},
+        {"model": ANYTHING_ELSE | A_CLASS},
+        None,
+    ),
+    "to_torch": (
+        fastbn.torch.to_torch,
+        lambda: {"model": BatchNormMLP((4, 3), input_normalization="zscore")},
+        {"model": ANYTHING_ELSE | {"before training": changed(lambda good: good)}},
+        None,
+    ),
+    "from_torch": (
+        BatchNormMLP.from_torch,
+        network,
+        {
+            "module": ANYTHING_ELSE | NETWORKS,
+            "optimizer": of(3, "adam") | OPTIMIZERS,
+            "loss": of("nonsense", "squared_error"),
+            "seed": of(-1, 1.5),
+            "layer_sizes": of((4, 5, 3), (5, 3)),
+            "dtype": of("float64", "float16"),
+            "batch_norm": of(False),
+        },
+        None,
+    ),
+}
+SAYS = {
+    **{
+        (f"{name}(few dimensions)", "input"): "expected at least 2D input"
+        for name in ("BatchNormLeakyReLU", "SyncBatchNorm")
+    },
+    ("from_torch", "module"): r"module\b|optimizer: expected all",
+    ("from_torch", "loss"): "loss: |module: ",
+}
+EACH = [(call, argument) for call, (_, _, kinds, _) in CALLS.items() for argument in kinds]
+
+
+@pytest.mark.parametrize(("call", "argument"), EACH)
+@wrong.examples
+@given(data=st.data())
+def test_a_wrong_argument_is_refused(call, argument, data):
+    function, good, kinds, peer = CALLS[call]
+    wrong.assert_refused(
+        data, function, good, argument, kinds[argument], says=SAYS.get((call, argument)), peer=peer
+    )
