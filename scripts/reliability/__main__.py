@@ -10,7 +10,6 @@ case and an exit code of 1.
 from __future__ import annotations
 
 import argparse
-import functools
 import pathlib
 import secrets
 import signal
@@ -18,8 +17,6 @@ import sys
 import tempfile
 import time
 
-from rich.console import Console
-from rich.progress import Progress
 from suite import TRIALS
 
 
@@ -46,14 +43,9 @@ def main() -> int:
         if options.only and trial.name not in options.only:
             continue
         start = time.perf_counter()
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            Progress(console=Console(stderr=True), transient=True) as progress,
-        ):
-            task = progress.add_task(trial.name, total=trial.size(options.share))
+        with tempfile.TemporaryDirectory() as folder:
             try:
-                tick = functools.partial(progress.advance, task)
-                found = trial.run(seed, options.share, pathlib.Path(folder), tick)
+                found = trial.run(seed, options.share, pathlib.Path(folder))
             except AssertionError as error:
                 print(f"broken: {trial.name}, seed {seed}: {error}", file=sys.stderr)
                 broken += 1

@@ -7,96 +7,29 @@ the first sample where a shift changes nothing: its own rounding would be seen o
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+import extreme_training
 import numpy as np
+from extreme_data import (
+    DENORMAL,
+    VARIANCE,
+    Array,
+    Generator,
+    draw,
+    draw_any,
+    exact_statistics,
+    near,
+    tolerance,
+    turned,
+)
 from trial import Trial
 
 import fastbn
 from fastbn import reference as ref
-from fastbn.reference import mlp
-
-Array = np.ndarray
-Generator = np.random.Generator
-
-# As in tests/cases.py, where they were measured on numbers of usual sizes; relative here to the
-# largest magnitude of the same feature, and not of the whole array.
-TOLERANCE = {"float32": 2e-6, "float64": 5e-14}
-
-# A variance is a sum of numbers that are all positive: where there are but a few of them, each sum
-# is rounded in the same direction. 128 of them on end are an error of 128 / 2 * eps / 2 at most.
-VARIANCE = {"float32": 2e-6 + 32 * 2.0**-23, "float64": 5e-14}
-
-# Some of the smallest numbers above 0: results near them have few digits.
-DENORMAL = 1e-44
 
 MANY = 10_000_000
-
-
-def tolerance(x: Array) -> float:
-    """Return the relative error that an array's dtype permits."""
-    return TOLERANCE[x.dtype.name]
-
-
-def near(what: str, got: Any, expected: Any, error: Any) -> None:
-    """Refuse a result that differs from the oracle's by more than `error`, or is no number."""
-    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
-    excess = np.abs(got - expected) - np.broadcast_to(error, expected.shape)
-    assert got.shape == expected.shape, f"{what}: shape {got.shape}, not {expected.shape}"
-    if not (excess <= 0).all():
-        at = np.unravel_index(np.argmax(np.where(np.isnan(excess), np.inf, excess)), got.shape)
-        raise AssertionError(f"{what}: got {got[at]!r} at {at}, the oracle has {expected[at]!r}")
-
-
-# -- data ------------------------------------------------------------------------------------------
-
-Column = Callable[[Generator, int], Array]
-
-CONSTANTS = [0.0, 0.1, -1 / 3, 1e30, 1e-30, 12345678901.0, 1e38, 1e-40]
-
-COLUMNS: dict[str, Column] = {
-    "constant": lambda rng, n: np.full(n, rng.choice(CONSTANTS)),
-    "usual": lambda rng, n: rng.standard_normal(n),
-    "1e30": lambda rng, n: 1e30 * rng.standard_normal(n),
-    "1e36": lambda rng, n: 1e36 * rng.uniform(-1, 1, n),
-    "1e-30": lambda rng, n: 1e-30 * rng.standard_normal(n),
-    "denormal": lambda rng, n: 1e-40 * rng.standard_normal(n),
-    "all sizes": lambda rng, n: rng.choice([-1.0, 1.0], n) * 10.0 ** rng.uniform(-37, 36, n),
-    "one large": lambda rng, n: np.where(np.arange(n) == n // 2, 1e30, rng.standard_normal(n)),
-    "large mean": lambda rng, n: 1e4 + 1e-2 * rng.standard_normal(n),
-    "large mean of 1e30": lambda rng, n: 1e30 * (1 + 1e-5 * rng.standard_normal(n)),
-    "two values": lambda rng, n: rng.choice([0.1, 0.3], n),
-}
-
-
-def draw(rng: Generator, n: int, c: int, dtype: Any, names: list[str] | None = None) -> Array:
-    """Draw features (n, c), each of some kind."""
-    kinds = [COLUMNS[rng.choice(names or list(COLUMNS))] for _ in range(c)]
-    return np.stack([kind(rng, n) for kind in kinds], axis=1).astype(dtype)
-
-
-def draw_any(rng: Generator) -> tuple[Array, str]:
-    """Draw a matrix (N, C) of any kind, tall or small, and a layout."""
-    n = int(rng.choice([2, 3, 5, 7, 64, 513, 5000, 70_000]))
-    c = int(rng.choice([1, 1, 3, 32, 67])) if n < 10_000 else 3
-    dtype = np.float32 if rng.random() < 0.8 else np.float64
-    return draw(rng, n, c, dtype), str(rng.choice(["NC", "CN"]))
-
-
-def turned(x: Array, layout: str) -> Array:
-    """Return x (N, C) in a layout; of a result in that layout it is the way back."""
-    return x if layout == "NC" else np.ascontiguousarray(x.T)
-
-
-def exact_statistics(x: Array) -> tuple[Array, Array]:
-    """Mean and variance of each column, by the oracle and free of the first sample's size."""
-    origin = x[0].astype(np.float64)
-    mean, var = ref.batch_statistics(turned(x - origin, "CN"), "CN")  # rows are added in pairs
-    return mean + origin, var
-
-
-# -- the NumPy API ---------------------------------------------------------------------------------
 
 
 def statistics(rng: Generator) -> str:
@@ -232,22 +165,6 @@ def losses(rng: Generator) -> str:
     return "losses as the oracle's"
 
 
-def impossible_classes(rng: Generator) -> str:
-    """A logit of -inf says that a class cannot be: it has no gradient, and no loss but its own."""
-    n, c = 50, 7
-    z, labels = rng.standard_normal((n, c)).astype(np.float32), rng.integers(0, c, n)
-    possible = rng.random((n, c)) < 0.7
-    possible[np.arange(n), labels] = True
-    layout = str(rng.choice(["NC", "CN"]))
-    loss, d = fastbn.softmax_cross_entropy(
-        turned(np.where(possible, z, -np.inf), layout), labels, layout=layout
-    )
-    expected, expected_d = ref.softmax_cross_entropy(np.where(possible, z, -1e6), labels)
-    near("loss", loss, expected, 2e-6 * expected)
-    near("gradient", turned(d, layout), expected_d, 2e-6 / n)
-    return "classes of -inf left out"
-
-
 STEPS: dict[str, tuple[Any, Any]] = {
     "adam": (fastbn.adam_step, ref.adam_step),
     "rmsprop": (fastbn.rmsprop_step, ref.rmsprop_step),
@@ -315,148 +232,6 @@ def running(rng: Generator) -> str:
     return "10,000 running statistics as the oracle's"
 
 
-# -- the model -------------------------------------------------------------------------------------
-
-SIZES = (6, 8, 5, 3)
-
-
-def training(rng: Generator) -> str:
-    """Steps of the model, each from its own parameters: loss, gradients, running statistics.
-
-    A kernel's tolerance in data, weights and activations moves the oracle, too: two samples that
-    are near each other leave no more digits. The numbers may lie three times as far off.
-    """
-    dtype = "float32" if rng.random() < 0.8 else "float64"
-    mode = [None, "zscore", "minmax"][rng.integers(3)]
-    # not a large mean: docs/design.md says what the way back through an unscaled one loses
-    names = list(COLUMNS) if mode else ["usual", "1e-30", "denormal", "two values"]
-    model = fastbn.BatchNormMLP(
-        SIZES, input_normalization=mode, dtype=dtype, batch_norm=bool(rng.random() < 0.8),
-        activation=str(rng.choice(["tanh", "identity"])), weighted=bool(rng.random() < 0.3),
-        seed=int(rng.integers(1000)), max_norm=1.0,
-    )  # fmt: skip
-    data = draw(rng, 500, SIZES[0], dtype, names)
-    labels = rng.integers(0, SIZES[-1], 500)
-    weight = rng.uniform(0.5, 2, 500) if model.config.weighted else None
-    samples = model.training_samples(data, labels, weight)
-    for _ in range(3):
-        rows = rng.choice(500, int(rng.choice([2, 3, 32, 500])), replace=False)
-        step = Step(model, samples, rows)
-        loss, _ = model.run_steps(samples, rows, np.array([0, rows.size]), np.array([1e-3]))
-        step.check(rng, [loss, *(view for _, view in model.named_gradients()), *step.running()])
-    assert model.is_finite()
-    assert np.isfinite(model.predict_logits(data)).all()
-    return "training steps as the oracle's"
-
-
-class Step:
-    """A step that a model is about to take, for the oracle to take first."""
-
-    def __init__(self, model: Any, samples: Any, rows: Array) -> None:
-        samples = samples.arrays
-        self.model, self.labels = model, samples.labels[rows]
-        self.weight = samples.weight[rows] if model.config.weighted else None
-        x = samples.x[rows].astype(np.float64) - samples.center
-        self.x = x * samples.scale.astype(np.float64)
-        self.params = {name: view.astype(np.float64) for name, view in model.named_parameters()}
-        self.before = self.running()
-
-    def running(self) -> list[Array]:
-        """Return the running statistics, where there are any."""
-        both = self.model.running_mean.copy(), self.model.running_var.copy()
-        return list(both) if self.model.config.batch_norm else []
-
-    def expected(
-        self, params: dict[str, Array], x: Array, masks: list[Array] | None = None
-    ) -> list[Array]:
-        """Loss, gradients and running statistics of the oracle."""
-        config, weight = self.model.config, self.weight
-        logits, caches = mlp.forward(
-            params, x, slope=config.slope, curve=config.curve, eps=config.eps, masks=masks,
-            sample_weight=weight,
-        )  # fmt: skip
-        loss, dlogits = ref.softmax_cross_entropy(logits, self.labels, "CN", weight)
-        grads = mlp.backward(params, caches, dlogits, masks=masks)
-        self.sizes = self.gradient_sizes(params, caches, dlogits)
-        result = [np.array([loss]), *(grads[name] for name, _ in self.model.named_parameters())]
-        if config.batch_norm:
-            mean, var = (np.concatenate([c[name] for c in caches]) for name in ("mean", "var"))
-            result += ref.update_running_statistics(*self.before, mean, var, len(x))
-        return result
-
-    def gradient_sizes(
-        self, params: dict[str, Array], caches: list[dict[str, Any]], dlogits: Array
-    ) -> list[Array]:
-        """Sums of magnitudes, where a gradient is a sum: for two samples there is nothing left."""
-        sizes, da, n = {}, np.abs(dlogits), dlogits.shape[1]
-        for index in range(len(caches) - 1, -1, -1):
-            cache, name, dz = caches[index], f"layers.{index}", da
-            if "mean" in cache:
-                rstd = cache["rstd"][:, None]
-                xhat = np.abs(cache["z"] - cache["mean"][:, None]) * rstd
-                dgamma, dbeta = (da * xhat).sum(axis=1), da.sum(axis=1)
-                means = (dbeta[:, None] + xhat * dgamma[:, None]) / n
-                dz = np.abs(params[f"{name}.gamma"])[:, None] * rstd * (da + 2 * means)
-                sizes |= {f"{name}.gamma": dgamma, f"{name}.beta": dbeta}
-            else:
-                sizes[f"{name}.bias"] = da.sum(axis=1)
-            sizes[f"{name}.weight"] = dz @ np.abs(cache["a_prev"]).T
-            da = np.abs(params[f"{name}.weight"]).T @ dz
-        return [sizes[name].max() for name, _ in self.model.named_parameters()]
-
-    def check(self, rng: Generator, got: list[Array]) -> None:
-        """Compare the model's numbers with the oracle's, and those with others nearby."""
-        expected = self.expected(self.params, self.x)
-        sizes = [0.0, *self.sizes, *(np.abs(values).max() for values in expected[-2:])]
-        t = TOLERANCE[self.model.config.dtype]
-
-        def rounded(array: Array) -> Array:
-            return array * (1 + t * rng.uniform(-1, 1, array.shape))
-
-        moved = [0.0] * len(expected)
-        for _ in range(4):
-            params = {name: rounded(values) for name, values in self.params.items()}
-            masks = [rounded(np.ones((n, len(self.x)))) for n in SIZES[1:-1]]
-            others = self.expected(params, rounded(self.x), masks)
-            changes = [np.abs(a - b).max() for a, b in zip(others, expected, strict=True)]
-            moved = np.maximum(moved, changes)
-        for index, (values, wanted) in enumerate(zip(got, expected, strict=True)):
-            error = t * max(sizes[index], 1.0) + 3 * moved[index]
-            near(f"number {index} of a step of {len(self.x)}", values, wanted, error)
-
-
-def fits(rng: Generator) -> str:
-    """Whole fits: scaled data of any size trains, and what no running variance holds is refused."""
-    x = draw(rng, 200, 4, np.float32, ["1e30", "constant", "usual", "1e-30", "large mean"])
-    x[:, 0] = 1e30 * rng.standard_normal(200)
-    y = (x[:, 0] > 0).astype(np.int64)
-    mode = [None, "zscore", "minmax"][rng.integers(3)]
-    model = fastbn.BatchNormMLP((4, 8, 2), input_normalization=mode, seed=int(rng.integers(1000)))
-    before, layer, history = model.params.copy(), "", None
-    try:
-        history = model.fit(x, y, epochs=3, batch_size=50, progress=False)
-    except fastbn.DivergenceError as error:
-        layer = error.layer
-    if mode is None:
-        assert history is None
-        assert layer == "layers.0", layer
-        assert np.array_equal(model.params, before)
-        assert model.is_finite()
-        return "1e30 unscaled refused, the layer named"
-    assert history is not None, layer
-    assert np.isfinite(history.loss).all()
-    logits = model.predict_logits(x)
-    wide = (x.astype(np.float64) - model.scaling.center) * model.scaling.scale.astype(np.float64)
-    running = {
-        f"{name}.{which}": model.layout.view(getattr(model, which), *place)
-        for name, place in model.layout.statistics_places.items()
-        for which in ("running_mean", "running_var")
-    }
-    expected = mlp.infer(dict(model.named_parameters()), running, wide, slope=model.config.slope)
-    near("logits", logits.T, expected, 1e-5 * np.abs(expected).max())
-    return "fits of scaled data finite"
-
-
 # -- ten million rows ------------------------------------------------------------------------------
 
 
@@ -479,8 +254,9 @@ def ten_million(rng: Generator) -> str:
 
 
 CASES = [
-    statistics, batch_norm, inference, scaling, training, batch_norm, losses, optimizers, training,
-    batch_norm, fits, impossible_classes, gradients_beyond,
+    statistics, batch_norm, inference, scaling, extreme_training.training, batch_norm, losses,
+    optimizers, extreme_training.training,
+    batch_norm, extreme_training.fits, gradients_beyond,
 ]  # fmt: skip
 COUNT = 600
 

@@ -15,18 +15,12 @@ from trial import Trial
 
 from fastbn import BatchNormMLP
 
-SIZES = (256, 256, 10)
-
-
-def models() -> tuple[BatchNormMLP, BatchNormMLP]:
-    """Return two models of one shape, of some 2 MB each."""
-    old, new = (BatchNormMLP(SIZES, seed=seed) for seed in (1, 2))
-    return old, new
+SIZES = (256, 256, 10)  # a file of some 2 MB
 
 
 def save_again_and_again(path: pathlib.Path, begun: Any) -> None:
     """Save the new model until somebody kills the process."""
-    _, new = models()
+    new = BatchNormMLP(SIZES, seed=2)
     begun.set()
     while True:
         new.save(path)
@@ -37,7 +31,7 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
     rng = np.random.default_rng(seed)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fastbn.model"])
-    old, new = models()
+    old, new = (BatchNormMLP(SIZES, seed=seed) for seed in (1, 2))
     path = folder / "model"
     start = time.perf_counter()
     new.save(path)

@@ -1,7 +1,11 @@
-"""Memory: the peak of a fit beside its formula, no growth, and data that is larger than memory."""
+"""Memory: the peak of a fit beside its formula, no growth, and data that is larger than memory.
+
+``python memory_use.py WHAT OPTIONS`` runs one of `ALONE` in this process.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import pathlib
@@ -10,14 +14,20 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from trial import Trial
 
 import fastbn
-from fastbn.fit import rollback
+
+with contextlib.suppress(ImportError):
+    from fastbn.fit import rollback
+
+    rollback.SELDOM = 0.0  # a snapshot whenever one may be taken: by the clock, few are
+
+Options = dict[str, Any]
 
 STEPS = 10_000
 
@@ -34,9 +44,9 @@ def status(name: str) -> int:
     raise KeyError(name)
 
 
-# -- the formula -----------------------------------------------------------------------------------
+# -- the formula, and growth -----------------------------------------------------------------------
 
-NETS: list[tuple[tuple[int, ...], dict[str, Any]]] = [
+NETS: list[tuple[tuple[int, ...], Options]] = [
     ((784, 1024, 512, 10), {}),
     ((10, 64, 32, 3), {"dtype": "float64"}),
     ((40, 700, 600, 4), {"loss": "squared_error", "batch_norm": False}),
@@ -60,39 +70,30 @@ def formula(rng: np.random.Generator, folder: pathlib.Path) -> str:
     if options.get("loss"):
         y = np.stack([y] * sizes[-1], axis=1)
 
-    def train(n: int, **more: Any) -> None:
-        held = None if weight is None else weight[:n]
+    def train(n: int, validated: int) -> fastbn.BatchNormMLP:
+        model = fastbn.BatchNormMLP(sizes, **options)
         model.fit(
-            x[:n], y[:n], epochs=2, batch_size=min(n, batch), sample_weight=held, progress=False,
+            x[:n], y[:n], epochs=2, batch_size=min(n, batch), progress=False,
+            sample_weight=None if weight is None else weight[:n],
             early_stopping=10 if stopping else None,
-            callbacks=[lambda model, history: None] * calls, **more,
+            validation_data=(x[:validated], y[:validated]) if validated else None,
+            callbacks=[lambda model, history: None] * calls,
         )  # fmt: skip
+        return model
 
-    model = fastbn.BatchNormMLP(sizes, **options)
-    train(100, validation_data=(x[:50], y[:50]))  # what is compiled is not of the fit
-    del model
+    train(100, 50)  # what is compiled is not of the fit
     gc.collect()
-    # a snapshot whenever one may be taken: by the clock, a short fit takes but one
-    seldom, rollback.SELDOM = rollback.SELDOM, 0.0
     tracemalloc.start()
     try:
-        model = fastbn.BatchNormMLP(sizes, **options)
-        train(n, validation_data=(x[:validated], y[:validated]) if validated else None)
+        model = train(n, validated)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-        rollback.SELDOM = seldom
-    expected = model.fit_bytes(
-        n, batch, x_dtype=x_dtype, sample_weight=weight is not None, validation_samples=validated,
-        early_stopping=stopping,
-    )  # fmt: skip
-    what = f"{sizes} {options} batch {batch}, {n} x {x_dtype}, {validated=} {stopping=}"
-    what = f"{what} weights={weight is not None}"
+    more = {"sample_weight": weight is not None, "early_stopping": stopping}
+    expected = model.fit_bytes(n, batch, x_dtype=x_dtype, validation_samples=validated, **more)
+    what = f"{sizes} {options} batch {batch}, {n} x {x_dtype}, {validated=} {more}"
     assert abs(peak - expected) <= expected / 10, f"{what}: {peak:,} bytes, not {expected:,}"
     return "peaks within 10 % of the formula"
-
-
-# -- growth ----------------------------------------------------------------------------------------
 
 
 def growth(rng: np.random.Generator, folder: pathlib.Path) -> str:
@@ -102,36 +103,32 @@ def growth(rng: np.random.Generator, folder: pathlib.Path) -> str:
     model.train_step(x, y)
     samples = model.training_samples(x, y, None)
     order, bounds, lrs = np.arange(64), np.array([0, 32, 64]), np.full(2, 1e-3)
-
-    def fit() -> None:
-        model.fit(x, y, epochs=10, batch_size=32, progress=False, validation_data=(x, y))
-
-    calls: list[tuple[Callable[[], Any], int]] = [
+    fit = {"epochs": 10, "batch_size": 32, "progress": False, "validation_data": (x, y)}
+    calls = [
         (lambda: model.train_step(x, y), STEPS),
         (lambda: model.run_steps(samples, order, bounds, lrs), STEPS // 2),
         (lambda: model.partial_fit(x, y, batch_size=32), STEPS // 2),
         (lambda: model.predict_proba(x), STEPS),
-        (fit, STEPS // 20),
+        (lambda: model.fit(x, y, **fit), STEPS // 20),
     ]
     call, count = calls[rng.integers(len(calls))]
-    for _ in range(count // 10):
-        call()
-    gc.collect()
+
+    def repeat(count: int) -> None:
+        for _ in range(count):
+            call()
+        gc.collect()
+
+    repeat(count // 10)
     before, threads = status("RssAnon"), (threading.active_count(), status("Threads"))
-    for _ in range(count):
-        call()
-    gc.collect()
+    repeat(count)
     grown = status("RssAnon") - before
     assert grown < 2 << 20, f"{grown:,} bytes more after {count} calls"
     assert (threading.active_count(), status("Threads")) <= threads
     tracemalloc.start()
     try:
-        for _ in range(10):
-            call()
+        repeat(10)
         before, _ = tracemalloc.get_traced_memory()
-        for _ in range(count // 10):
-            call()
-        gc.collect()
+        repeat(count // 10)
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -139,54 +136,33 @@ def growth(rng: np.random.Generator, folder: pathlib.Path) -> str:
     return "10,000 steps without growth"
 
 
-# -- data larger than memory -----------------------------------------------------------------------
+# -- in processes of their own: data larger than memory, and the system's own count ----------------
 
 
-def in_a_process(what: str, rng: np.random.Generator, folder: pathlib.Path) -> None:
-    """Run one of the functions below in a process of its own."""
-    options = {
-        "mode": [None, "zscore", "minmax"][rng.integers(3)],
-        "dtype": str(rng.choice(["float32", "uint8"])),
-        "weighted": bool(rng.random() < 0.5),
-        "folder": str(folder),
-        "seed": int(rng.integers(1000)),
-    }
-    command = [sys.executable, __file__, what, json.dumps(options)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, f"{what} {options}: {result.stderr[-2000:]}"
-
-
-def limited(model: Any, columns: int, dtype: Any) -> None:
+def limited(options: Options, columns: int, dtype: Any) -> fastbn.BatchNormMLP:
     """Compile what a fit needs, and forbid more memory than ROOM from then on."""
+    config = {"input_normalization": options["mode"], "weighted": options["weighted"]}
     x, y = np.ones((64, columns), dtype), np.arange(64) % 2
     x[::2] = 0
-    warm = fastbn.BatchNormMLP.__new__(fastbn.BatchNormMLP)
-    warm._build(model.config)
-    warm._initialize()
-    weight = np.ones(64)
-    for held in (None, weight):
-        warm.fit(
-            x,
-            y,
-            epochs=1,
-            batch_size=32,
-            progress=False,
-            sample_weight=held,
-            validation_data=(x, y),
-        )
-        warm.partial_fit(x, y, batch_size=32, sample_weight=held)
+    for weight in (None, np.ones(64)):
+        model = fastbn.BatchNormMLP((columns, 8, 2), **config)
+        given = {"sample_weight": weight, "batch_size": 32}
+        model.fit(x, y, epochs=1, progress=False, validation_data=(x, y), **given)
+        model.partial_fit(x, y, **given)
     most = status("VmData") + ROOM
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    return fastbn.BatchNormMLP((columns, 8, 2), **config)
 
 
-def memmap(mode: str | None, dtype: str, weighted: bool, folder: str, seed: int) -> None:
+def memmap(options: Options) -> None:
     """Train on a file four times as large as what may be allocated, and predict in pieces."""
+    dtype = options["dtype"]
     columns = 100 if dtype == "float32" else 400
     rows = DATA // (columns * np.dtype(dtype).itemsize)
-    path = pathlib.Path(folder, "data")
+    path = pathlib.Path(options["folder"], "data")
     with path.open("wb") as file:
         file.truncate(DATA)  # zeros, which take no place on the disk
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(options["seed"])
     x = np.memmap(path, dtype, "r+", shape=(rows, columns))
     some = rng.choice(rows, 1000, replace=False)
     x[some] = rng.integers(0, 200, (1000, columns))
@@ -194,89 +170,79 @@ def memmap(mode: str | None, dtype: str, weighted: bool, folder: str, seed: int)
     x = np.memmap(path, dtype, "r", shape=(rows, columns))
     y = np.zeros(rows, np.int64)
     y[some] = 1
-    weight = rng.uniform(0.5, 2, rows).astype(np.float32) if weighted else None
-    model = fastbn.BatchNormMLP((columns, 8, 2), input_normalization=mode, weighted=weighted)
-    limited(model, columns, dtype)
+    weight = rng.uniform(0.5, 2, rows).astype(np.float32) if options["weighted"] else None
+    model = limited(options, columns, dtype)
     history = model.fit(
         x, y, epochs=1, batch_size=4096, progress=False, sample_weight=weight,
         validation_data=(x, y),
     )  # fmt: skip
     assert np.isfinite(history.loss + history.val_loss).all()
     whole = model.predict(x)
-    size = 100_000
-    pieces = [model.predict(x[start : start + size]) for start in range(0, rows, size)]
+    pieces = [model.predict(x[start : start + 100_000]) for start in range(0, rows, 100_000)]
     assert np.array_equal(np.concatenate(pieces), whole)
-    try:
+    with contextlib.suppress(MemoryError):
         np.ones(DATA, np.uint8)
-    except MemoryError:
-        return
-    raise AssertionError("the data would have fitted into memory")
+        raise AssertionError("the data would have fitted into memory")
 
 
-def batches(mode: str | None, dtype: str, weighted: bool, folder: str, seed: int) -> None:
+def batches(options: Options) -> None:
     """Train on batches from a generator, more of them than memory would hold."""
-    rng = np.random.default_rng(seed)
-    model = fastbn.BatchNormMLP((100, 8, 2), input_normalization=mode, weighted=weighted)
-    limited(model, 100, dtype)
-
-    def generate(size: int) -> Iterator[tuple[Any, ...]]:
-        for _ in range(DATA // size):
-            shape = (size // (100 * np.dtype(dtype).itemsize), 100)
-            x = rng.integers(0, 200, shape).astype(dtype)
-            weight = np.ones(len(x)) if weighted else None
-            yield x, (x[:, 0] > 99).astype(np.int64), weight
-
+    rng = np.random.default_rng(options["seed"])
+    model = limited(options, 100, options["dtype"])
+    rows = (8 << 20) // (100 * np.dtype(options["dtype"]).itemsize)
     before = None
-    for x, y, weight in generate(8 << 20):
+    for _ in range(DATA // (8 << 20)):
+        x = rng.integers(0, 200, (rows, 100)).astype(options["dtype"])
+        weight = np.ones(rows) if options["weighted"] else None
+        y = (x[:, 0] > 99).astype(np.int64)
         model.partial_fit(x, y, batch_size=1024, sample_weight=weight)
         before = before or status("RssAnon")
     grown = status("RssAnon") - before
     assert grown < 48 << 20, f"{grown:,} bytes more"
 
 
-def resident(mode: str | None, dtype: str, weighted: bool, folder: str, seed: int) -> None:
+def resident(options: Options) -> None:
     """Compare the formula with what the system counts, where fixed costs are small."""
-    sizes, rows = (784, 2048, 2048, 10), 1024
+    rows = 1024
     x, y = np.ones((rows, 784), np.float32), np.arange(rows) % 10
     fastbn.BatchNormMLP((784, 16, 10)).fit(x, y, epochs=1, batch_size=256, progress=False)
-    rollback.SELDOM = 0.0
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     before = status("VmHWM")
-    model = fastbn.BatchNormMLP(sizes, seed=seed)
+    model = fastbn.BatchNormMLP((784, 2048, 2048, 10), seed=options["seed"])
     model.fit(x, y, epochs=2, batch_size=256, progress=False)
     peak, expected = status("VmHWM") - before, model.fit_bytes(rows, 256)
     assert abs(peak - expected) <= expected / 10, f"{peak:,} bytes, not {expected:,}"
 
 
-def large(rng: np.random.Generator, folder: pathlib.Path) -> str:
-    """A large net, by the system's own count."""
-    in_a_process("resident", rng, folder)
-    return "resident peaks within 10 % of the formula"
-
-
-def files(rng: np.random.Generator, folder: pathlib.Path) -> str:
-    """A memory-mapped file."""
-    in_a_process("memmap", rng, folder)
-    return "files of four times the memory"
-
-
-def streams(rng: np.random.Generator, folder: pathlib.Path) -> str:
-    """A generator of batches."""
-    in_a_process("batches", rng, folder)
-    return "streams of four times the memory"
-
-
-CASES = [formula, growth, files, streams, formula, growth, files, large]
+ALONE = {
+    memmap: "files of four times the memory",
+    batches: "streams of four times the memory",
+    resident: "resident peaks within 10 % of the formula",
+}
+CASES: list[Any] = [formula, growth, memmap, batches, formula, growth, memmap, resident]
 
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
-    """Kinds of cases in turns."""
+    """Take the kinds of cases in turns."""
     for index in range(count):
-        case = CASES[index % len(CASES)]
-        try:
-            yield case(np.random.default_rng([seed, index]), folder)
-        except AssertionError as error:
-            raise AssertionError(f"case {index}, {case.__name__}: {error}") from error
+        case, rng = CASES[index % len(CASES)], np.random.default_rng([seed, index])
+        if case not in ALONE:
+            try:
+                yield case(rng, folder)
+            except AssertionError as error:
+                raise AssertionError(f"case {index}, {case.__name__}: {error}") from error
+            continue
+        options = {
+            "mode": [None, "zscore", "minmax"][rng.integers(3)],
+            "dtype": str(rng.choice(["float32", "uint8"])),
+            "weighted": bool(rng.random() < 0.5),
+            "folder": str(folder),
+            "seed": int(rng.integers(1000)),
+        }
+        command = [sys.executable, __file__, case.__name__, json.dumps(options)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{case.__name__} {options}: {done.stderr[-2000:]}"
+        yield ALONE[case]
 
 
 TRIAL = Trial(
@@ -288,6 +254,4 @@ TRIAL = Trial(
 )
 
 if __name__ == "__main__":
-    {"memmap": memmap, "batches": batches, "resident": resident}[sys.argv[1]](
-        **json.loads(sys.argv[2])
-    )
+    {alone.__name__: alone for alone in ALONE}[sys.argv[1]](json.loads(sys.argv[2]))

@@ -18,23 +18,100 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from thread_ways import (
-    BUSY,
-    SECONDS,
-    X,
-    daemon,
-    dask,
-    one_model,
-    ray,
-    threads,
-    train_and_call,
-)
-from training_jobs import Job, data_of, model_of, train
+import numba
+import numpy as np
+from jobs import Job, data_of, fit, model_of, train
+from thread_settings import settings
+
+import fastbn
+
+SECONDS = 100  # that an answer may take
+
+Way = Callable[[list[Job]], list[str]]
+
+X = np.random.default_rng(0).standard_normal((700, 300)).astype(np.float32)
 
 
-def pool_of(method: str) -> Callable[[list[Job]], list[str]]:
+def call_functions() -> bytes:
+    """Call a function of the NumPy API that is for several threads."""
+    return fastbn.batch_norm(X)[0].tobytes()
+
+
+def train_and_call(job: Job) -> str:
+    """Train beside calls of the NumPy API."""
+    expected = call_functions()
+    digest = train(job)
+    assert call_functions() == expected
+    return digest
+
+
+# -- threads ---------------------------------------------------------------------------------------
+
+
+def threads(jobs: list[Job]) -> list[str]:
+    """A thread a job, while two more call the NumPy functions."""
+    expected, over = call_functions(), threading.Event()
+    ready = threading.Barrier(len(jobs) + 2)
+
+    def call() -> None:
+        ready.wait(SECONDS)
+        while not over.is_set():
+            assert call_functions() == expected
+
+    def work(job: Job) -> str:
+        ready.wait(SECONDS)
+        return train(job)
+
+    with ThreadPoolExecutor(len(jobs) + 2) as pool:
+        calls = [pool.submit(call) for _ in range(2)]
+        try:
+            digests = list(pool.map(work, jobs))
+        finally:
+            over.set()
+        for call_done in calls:
+            call_done.result(SECONDS)
+    layer = os.environ.get("NUMBA_THREADING_LAYER")
+    assert layer in (None, numba.threading_layer()), numba.threading_layer()
+    return digests
+
+
+def daemon(jobs: list[Job]) -> list[str]:
+    """The process ends while a thread is training."""
+    digests = [train(job) for job in jobs]
+    endless = {"epochs": 10**6, "early_stopping": None}
+    threading.Thread(target=train, args=jobs[:1], kwargs=endless, daemon=True).start()
+    time.sleep(0.1)
+    return digests
+
+
+def dask(jobs: list[Job]) -> list[str]:
+    """Threads of a Dask worker."""
+    from distributed import Client, LocalCluster
+
+    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(threads_per_worker=3, **options) as cluster, Client(cluster) as client:
+        digests: list[str] = client.gather(client.map(train_and_call, jobs, pure=False))
+    return digests
+
+
+def ray(jobs: list[Job]) -> list[str]:
+    """Ray's workers."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    remote = ray.remote(train)
+    digests: list[str] = ray.get([remote.remote(job) for job in jobs], timeout=SECONDS)
+    ray.shutdown()
+    return digests
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def pool_of(method: str) -> Way:
     """Return the way by a pool of multiprocessing, after the parent has computed."""
 
     def way(jobs: list[Job]) -> list[str]:
@@ -59,18 +136,19 @@ def loky(jobs: list[Job]) -> list[str]:
 class Server:
     """A forked process that trains what it is sent."""
 
-    def __init__(self, before: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, job: Job, before: Callable[[], object] = lambda: None) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
         self.process = os.fork()
         if self.process == 0:
             code = 1
             try:
                 before()
-                while (job := theirs.recv()) is not None:
-                    theirs.send(train_and_call(job))
+                while (received := theirs.recv()) is not None:
+                    theirs.send(train_and_call(received))
                 code = 0
             finally:
                 os._exit(code)
+        self.pipe.send(job)
 
     def answer(self) -> str:
         """Return the digest of the job that was sent."""
@@ -87,49 +165,33 @@ class Server:
 def prefork(jobs: list[Job]) -> list[str]:
     """A server that computes, forks, and forks again for a worker that was killed."""
     train_and_call(jobs[0])
-    servers = [Server() for _ in jobs]
-    digests = []
-    for turn in range(3):
-        for server, job in zip(servers, jobs, strict=True):
-            server.pipe.send(job)
-        victim = turn % len(jobs)
-        os.kill(servers[victim].process, signal.SIGKILL)
-        os.waitpid(servers[victim].process, 0)
-        servers[victim] = Server()
-        servers[victim].pipe.send(jobs[victim])
+    servers = [Server(job) for job in jobs]
+    digests = [server.answer() for server in servers]
+    for turn, job in enumerate(jobs):
+        for server, its_job in zip(servers, jobs, strict=True):
+            server.pipe.send(its_job)
+        os.kill(servers[turn].process, signal.SIGKILL)
+        os.waitpid(servers[turn].process, 0)
+        servers[turn] = Server(job)
         digests += [server.answer() for server in servers]
     for server in servers:
         server.end()
     return digests
 
 
-def fork_while_training(jobs: list[Job]) -> list[str]:
-    """Forks while another thread is in the middle of a fit."""
-    train_and_call(jobs[0])
-    return forks_beside(jobs)
-
-
-def fork_at_first_use(jobs: list[Job]) -> list[str]:
-    """Forks while another thread loads its kernels."""
-    return forks_beside(jobs)
-
-
-def forks_beside(jobs: list[Job]) -> list[str]:
-    """Fork at some moments of another thread's training."""
-    model, (x, y, weight) = model_of(jobs[0]), data_of(jobs[0])
-    fit = {"epochs": 10**6, "batch_size": jobs[0]["batch"], "sample_weight": weight}
-    over = threading.Event()
-
-    def is_over(*_: Any) -> bool:
-        return over.is_set()
-
-    thread = threading.Thread(target=lambda: model.fit(x, y, callbacks=[is_over], **fit))
+def forks(jobs: list[Job]) -> list[str]:
+    """Fork at some moments of another thread's training, the loading of its kernels included."""
+    model, over = model_of(jobs[0]), threading.Event()
+    x, y, weight = data_of(jobs[0])
+    endless: dict[str, Any] = {"epochs": 10**6, "early_stopping": None}
+    endless["callbacks"] = [lambda *_: over.is_set()]
+    thread = threading.Thread(target=fit, args=(jobs[0], model), kwargs=endless)
 
     def take_a_step() -> None:
         try:
             model.train_step(x, y, sample_weight=weight)
         except RuntimeError as error:  # it was being trained, and stays so here
-            if BUSY not in str(error):
+            if "trained by another thread" not in str(error):
                 raise
 
     thread.start()
@@ -137,8 +199,7 @@ def forks_beside(jobs: list[Job]) -> list[str]:
     try:
         for turn in range(6):
             time.sleep(0.003 * 3**turn)
-            server = Server(take_a_step)
-            server.pipe.send(jobs[turn % len(jobs)])
+            server = Server(jobs[turn % len(jobs)], take_a_step)
             digests.append(server.answer())
             server.end()
     finally:
@@ -147,27 +208,19 @@ def forks_beside(jobs: list[Job]) -> list[str]:
     return digests
 
 
-def fork_in_a_callback(jobs: list[Job]) -> list[str]:
-    """A callback of a fit with a checkpoint has processes, and ends them."""
-    context = multiprocessing.get_context("fork")
+def after(use: Callable[[Job], object], way: Way) -> Way:
+    """Return a way that begins with the use of something."""
 
-    def callback(*_: Any) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            process = context.Process(target=time.sleep, args=(SECONDS,))
-            process.start()
-            time.sleep(0.1)
-            os.kill(process.pid, number)
-            process.join(20)
-            assert process.exitcode, f"a forked process does not hear {number!r}"
+    def both(jobs: list[Job]) -> list[str]:
+        use(jobs[0])
+        return way(jobs)
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "checkpoint")
-        return [train(job, checkpoint=path, callbacks=[callback]) for job in jobs]
+    return both
 
 
 def terminated_in_a_thread(jobs: list[Job]) -> list[str]:
     """SIGTERM ends a process that trains in a second thread; its checkpoint is there to resume."""
-    job = {**jobs[0], "epochs": 300}
+    job = {**jobs[0], "patience": None, "fit": {**jobs[0]["fit"], "epochs": 300}}
     expected = train(job)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "checkpoint")
@@ -189,21 +242,7 @@ def terminated_in_a_thread(jobs: list[Job]) -> list[str]:
     return [train(job) for job in jobs]
 
 
-def torch_first(jobs: list[Job]) -> list[str]:
-    """PyTorch has its threads, then fastbn is used, then forked."""
-    use_torch()
-    train_and_call(jobs[0])
-    return with_torch(jobs)
-
-
-def torch_last(jobs: list[Job]) -> list[str]:
-    """The other way round."""
-    train_and_call(jobs[0])
-    use_torch()
-    return with_torch(jobs)
-
-
-def use_torch() -> None:
+def use_torch(job: Job) -> None:
     """Let PyTorch compute on its threads."""
     import torch
 
@@ -226,16 +265,14 @@ def with_torch(jobs: list[Job]) -> list[str]:
 
     digests = [train_and_call(job) for job in jobs]
     for job in jobs:
-        server = Server(use_module)
-        server.pipe.send(job)
+        server = Server(job, use_module)
         digests.append(server.answer())
         server.end()
     return digests
 
 
-WAYS: dict[str, Callable[[list[Job]], list[str]]] = {
+WAYS: dict[str, Way] = {
     "threads": threads,
-    "one_model": one_model,
     "daemon": daemon,
     "dask": dask,
     "ray": ray,
@@ -244,12 +281,12 @@ WAYS: dict[str, Callable[[list[Job]], list[str]]] = {
     "forkserver": pool_of("forkserver"),
     "loky": loky,
     "prefork": prefork,
-    "fork_while_training": fork_while_training,
-    "fork_at_first_use": fork_at_first_use,
-    "fork_in_a_callback": fork_in_a_callback,
+    "fork_while_training": after(train_and_call, forks),
+    "fork_at_first_use": forks,
     "terminated_in_a_thread": terminated_in_a_thread,
-    "torch_first": torch_first,
-    "torch_last": torch_last,
+    "torch_first": after(use_torch, after(train_and_call, with_torch)),
+    "torch_last": after(train_and_call, after(use_torch, with_torch)),
+    "settings": settings,
 }
 
 if __name__ == "__main__":

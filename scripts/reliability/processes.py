@@ -1,4 +1,4 @@
-"""The trial of threads, processes, shared and broken caches, and settings."""
+"""Threads, processes, caches of compiled kernels and settings: right results, and an end."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import ctypes.util
 import functools
 import importlib.util
 import json
+import os
 import pathlib
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
-import broken_caches
 import numpy as np
-import user_settings
-from children import HERE, run_child
-from training_jobs import draw_job, train
+from jobs import draw_job, train
 from trial import Trial
 
-Case = Callable[[np.random.Generator, pathlib.Path], str]
+import fastbn
 
-# Ways of process_ways.py, and what each needs that may be missing.
+HERE = pathlib.Path(__file__).parent
+SECONDS = 150  # the most that a case may take
+
+# Ways of process_ways.py, and the package that each needs.
 WAYS = {
     "threads": None,
-    "one_model": None,
     "daemon": None,
     "dask": "distributed",
     "ray": "ray",
@@ -33,7 +36,6 @@ WAYS = {
     "prefork": None,
     "fork_while_training": None,
     "fork_at_first_use": None,
-    "fork_in_a_callback": None,
     "terminated_in_a_thread": None,
     "torch_first": "torch",
     "torch_last": "torch",
@@ -43,6 +45,34 @@ LAYERS = {"workqueue": "workqueue", "omp": "omppool", "tbb": "tbbpool"}  # and n
 
 # TBB's library comes with the package of that name, where no loader looks for it.
 TBB = pathlib.Path(sys.prefix, "lib", "libtbb.so.12")
+
+
+class Child:
+    """A Python process in a session of its own, ended with all that it has started."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments], env={**os.environ, **environment}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+
+    def output(self) -> str:
+        """Wait for its end, which has to be a good one; return what it has written."""
+        try:
+            output, errors = self.process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it hangs: {self.process.args}") from None
+        finally:
+            self.kill()
+        assert self.process.returncode == 0, f"{self.process.returncode}: {errors[-2000:]}"
+        return output
+
+    def kill(self) -> None:
+        """End it, and all that is left of what it has started."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
 
 
 def is_installed(module: str) -> bool:
@@ -72,8 +102,8 @@ def train_by(way: str, layer: str | None, rng: np.random.Generator, folder: path
         environment["LD_LIBRARY_PATH"] = str(TBB.parent)
     if rng.random() < 0.75:
         environment["FASTBN_NUM_THREADS"] = str(rng.integers(1, 4))
-    script = str(HERE / "process_ways.py")
-    digests = json.loads(run_child(script, way, json.dumps(jobs), **environment).splitlines()[-1])
+    child = Child(str(HERE / "process_ways.py"), way, json.dumps(jobs), **environment)
+    digests = json.loads(child.output().splitlines()[-1])
     expected = [train(job) for job in jobs]
     assert len(digests) >= len(jobs)
     for i, digest in enumerate(digests):
@@ -81,10 +111,83 @@ def train_by(way: str, layer: str | None, rng: np.random.Generator, folder: path
     return "right results"
 
 
-CASES: dict[str, Case] = {
+# -- caches of compiled kernels --------------------------------------------------------------------
+
+# One kernel that compiles in a second. `{before}` is run between import and use.
+USE = """
+import pathlib, shutil
+import numpy as np
+import fastbn.functional
+{before}
+rng = np.random.default_rng({seed})
+W, b = fastbn.fold_batch_norm(rng.random((20, 30)), None, None, *rng.random((2, 20)))
+print(W.tobytes().hex(), b.tobytes().hex())
+"""
+
+
+def use_kernel(seed: int, cache: pathlib.Path, before: str = "") -> Child:
+    """Start a process that calls the kernel, with a folder for the cache."""
+    return Child("-c", USE.format(before=before, seed=seed), NUMBA_CACHE_DIR=str(cache))
+
+
+def check_kernel(seed: int, child: Child) -> None:
+    """Wait for the end of the process, and compare its result."""
+    rng = np.random.default_rng(seed)
+    W, b = fastbn.fold_batch_norm(rng.random((20, 30)), None, None, *rng.random((2, 20)))
+    expected = [W.tobytes().hex(), b.tobytes().hex()]
+    assert child.output().split() == expected, "wrong results"
+
+
+def killed_compiler(rng: np.random.Generator, folder: pathlib.Path) -> str:
+    """A process is killed while it compiles or writes; two others then use the folder at once."""
+    seed = int(rng.integers(2**31))
+    child = use_kernel(seed, folder)
+    end = time.perf_counter() + rng.uniform(0.5, 4)
+    while time.perf_counter() < end and not list(folder.rglob("*.nb*")):
+        time.sleep(0.001)
+    child.kill()
+    child.process.communicate()
+    for child in [use_kernel(seed, folder) for _ in range(2)]:
+        check_kernel(seed, child)
+    assert list(folder.rglob("*.nbc"))
+    return "right results"
+
+
+def vanished_cache(rng: np.random.Generator, folder: pathlib.Path) -> str:
+    """The folder is removed between import and use, and there may be a file in its place."""
+    cache, seed = folder / "cache", int(rng.integers(2**31))
+    before = f"shutil.rmtree({str(cache)!r})"
+    if rng.random() < 0.5:
+        before += f"; pathlib.Path({str(cache)!r}).touch()"
+    check_kernel(seed, use_kernel(seed, cache, before))
+    return "right results"
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+def thread_settings(rng: np.random.Generator, folder: pathlib.Path) -> str:
+    """Draw numbers of threads and a threading layer; look at a training that is long enough."""
+    job = draw_job(
+        rng, sizes=[64, 128, 10], rows=2000, has_weight=False, patience=None, validated=False
+    )
+    job["fit"] |= {"batch_size": 100, "epochs": 20}
+    settings = {
+        name: str(rng.integers(1, 4))
+        for name in ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
+        if rng.random() < 0.5
+    }
+    settings["OPENBLAS_NUM_THREADS"] = str(rng.integers(1, 3))
+    settings["NUMBA_THREADING_LAYER"] = ("omp", "workqueue")[rng.integers(2)]
+    child = Child(str(HERE / "process_ways.py"), "settings", json.dumps([job]), **settings)
+    assert json.loads(child.output()) == [train(job)], "wrong results"
+    return "settings respected"
+
+
+CASES: dict[str, Callable[[np.random.Generator, pathlib.Path], str]] = {
     **{f"threads, {layer}": functools.partial(train_by, "threads", layer) for layer in LAYERS},
     **{way: functools.partial(train_by, way, None) for way in WAYS if way != "threads"},
-    **{case.__name__: case for case in broken_caches.WAYS + user_settings.WAYS},
+    **{case.__name__: case for case in (killed_compiler, vanished_cache, thread_settings)},
 }
 
 

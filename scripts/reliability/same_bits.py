@@ -1,4 +1,4 @@
-"""The trial of the same bits: for any threads, progress, callbacks, files, batches and processes.
+"""The same bits: for any threads, progress, callbacks, files, batches and processes.
 
 ``python same_bits.py`` trains the jobs that it reads, one a line, and prints their digests.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import itertools
 import json
@@ -15,66 +16,40 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
+import numba
 import numpy as np
-from children import HERE
-from function_bits import digests_with, draw_arrays
-from training_jobs import Job, data_of, digest_of, draw_job, model_of, train
+from jobs import Job, data_of, digest_of, draw_job, fit, model_of, train
 from trial import Trial
 
-from fastbn import BatchNormMLP, EarlyStopping
+import fastbn
+from fastbn import BatchNormMLP
+from fastbn.jit import compiler
 
-Way = Callable[[Job, dict[str, Any], pathlib.Path], str]
-
-
-def draw_options(rng: np.random.Generator, job: Job) -> dict[str, Any]:
-    """Draw options of `fit`, of what JSON can hold."""
-    schedule = (None, "cosine", "one-cycle", "exponential")[rng.integers(4)]
-    options: dict[str, Any] = {"schedule": schedule, "shuffle": bool(rng.integers(2))}
-    if rng.random() < 0.5:
-        options["early_stopping"] = int(rng.integers(1, 4))
-    if rng.random() < 0.5:
-        options["validated"] = True
-    return options
+Way = Callable[[Job, pathlib.Path], str]
 
 
-def trained(job: Job, options: dict[str, Any], **more: Any) -> str:
-    """Train with options that were drawn, and more."""
-    options = dict(options)
-    if options.pop("validated", False):
-        x, y, _ = data_of({**job, "data_seed": job["data_seed"] + 1})
-        options["validation_data"] = (x, y)
-    if "early_stopping" in options:
-        monitor = "val_loss" if "validation_data" in options else "loss"
-        options["early_stopping"] = EarlyStopping(
-            patience=options["early_stopping"], monitor=monitor, min_delta=0.01
-        )
-    return train(job, **options, **more)
+# -- ways to train the same ------------------------------------------------------------------------
 
 
 def with_threads(number: int) -> Way:
     """Return the way with so many threads."""
 
-    def way(job: Job, options: dict[str, Any], folder: pathlib.Path) -> str:
-        before = os.environ.get("FASTBN_NUM_THREADS")
-        os.environ["FASTBN_NUM_THREADS"] = str(number)
-        try:
-            return trained(job, options)
-        finally:
-            del os.environ["FASTBN_NUM_THREADS"]
-            if before is not None:
-                os.environ["FASTBN_NUM_THREADS"] = before
+    def way(job: Job, folder: pathlib.Path) -> str:
+        with mock.patch.dict(os.environ, {"FASTBN_NUM_THREADS": str(number)}):
+            return train(job)
 
     return way
 
 
-def with_progress(job: Job, options: dict[str, Any], folder: pathlib.Path) -> str:
+def with_progress(job: Job, folder: pathlib.Path) -> str:
     """With the bar."""
     with contextlib.redirect_stderr(io.StringIO()):
-        return trained(job, options, progress=True)
+        return train(job, progress=True)
 
 
-def with_callbacks(job: Job, options: dict[str, Any], folder: pathlib.Path) -> str:
+def with_callbacks(job: Job, folder: pathlib.Path) -> str:
     """With callbacks that predict, evaluate and save."""
     x, y, _ = data_of(job)
 
@@ -83,62 +58,70 @@ def with_callbacks(job: Job, options: dict[str, Any], folder: pathlib.Path) -> s
         model.evaluate(x, y)
         model.save(folder / "look")
 
-    return trained(job, options, callbacks=[look, lambda *_: False])
+    return train(job, callbacks=[look, lambda *_: False])
 
 
-def with_checkpoints(job: Job, options: dict[str, Any], folder: pathlib.Path) -> str:
+def with_checkpoints(job: Job, folder: pathlib.Path) -> str:
     """With a checkpoint every few steps."""
-    return trained(job, options, checkpoint=folder / "checkpoint", checkpoint_every=3)
+    return train(job, checkpoint=folder / "checkpoint", checkpoint_every=3)
 
 
-def resumed(job: Job, options: dict[str, Any], folder: pathlib.Path) -> str:
+def resumed(job: Job, folder: pathlib.Path) -> str:
     """Stopped in the middle by an error, and gone on with from the checkpoint."""
 
     class Stopped(Exception):
         pass
 
     def stop(model: BatchNormMLP, history: Any) -> None:
-        if history.epochs > job["epochs"] // 2:
+        if history.epochs > job["fit"]["epochs"] // 2:
             raise Stopped
 
-    kept = {"checkpoint": folder / "checkpoint", "checkpoint_every": 2}
+    kept = {"checkpoint": folder / "stopped", "checkpoint_every": 2}
     with contextlib.suppress(Stopped):
-        trained(job, options, **kept, callbacks=[stop])
-    return trained(job, options, **kept, resume=True)
+        train(job, callbacks=[stop], **kept)
+    return train(job, resume=True, **kept)
 
 
 class Other:
-    """Another process that trains the same."""
+    """Another process, with other settings, that trains the same."""
 
     def __init__(self) -> None:
-        paths = filter(None, [os.environ.get("PYTHONPATH"), str(HERE)])
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "7"}
+        more = {"PYTHONHASHSEED": "7", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "same_bits.py")], text=True,
-            env={**environment, "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+            [sys.executable, __file__], text=True, env={**os.environ, **more},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
-    def train(self, job: Job, options: dict[str, Any], folder: pathlib.Path) -> str:
+    def train(self, job: Job, folder: pathlib.Path) -> str:
         """Return the digest that it comes to."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps([job, options]) + "\n")
+        self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         return self.process.stdout.readline().strip()
 
-    def __enter__(self) -> Other:
-        return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.process.communicate()  # which ends its input
+WAYS: dict[str, Way] = {
+    **{f"{number} threads": with_threads(number) for number in (1, 2, 3, 8)},
+    "progress": with_progress,
+    "callbacks": with_callbacks,
+    "checkpoints": with_checkpoints,
+    "resumed": resumed,
+}
 
 
 def by_parts(job: Job, folder: pathlib.Path) -> dict[str, str]:
-    """Digests of one training in the order of the data, taken in parts of several kinds."""
-    (x, y, weight), batch, epochs = data_of(job), job["batch"], job["epochs"]
+    """Return digests of one training in the order of the data, taken in parts of several kinds."""
+    (x, y, weight), epochs = data_of(job), job["fit"]["epochs"]
+    batch = job["fit"]["batch_size"]
+    plain = {**job, "patience": None, "validated": False}
+    plain["fit"] = {"batch_size": batch, "shuffle": False}
     whole = {"batch_size": batch, "sample_weight": weight}
-    digests = {"fit": train(job, shuffle=False)}
+    digests = {}
+
+    model = model_of(job)
+    fit(plain, model, epochs=epochs)
+    digests["fit"] = digest_of(model, x)
 
     model = model_of(job)
     for _ in range(epochs):
@@ -147,7 +130,7 @@ def by_parts(job: Job, folder: pathlib.Path) -> dict[str, str]:
 
     model = model_of(job)
     for _ in range(epochs):
-        model.fit(x, y, epochs=1, shuffle=False, **whole)
+        fit(plain, model, epochs=1)
         model.save(folder / "model")
         model = BatchNormMLP.load(folder / "model")
         model._warns_of_mean = False  # as that of `model_of`
@@ -161,46 +144,81 @@ def by_parts(job: Job, folder: pathlib.Path) -> dict[str, str]:
     for _ in range(epochs - 1):
         for first, last in itertools.pairwise(bounds):
             part = slice(first, last)
-            model.partial_fit(
-                x[part], y[part], sample_weight=None if weight is None else weight[part]
-            )
+            weights = None if weight is None else weight[part]
+            model.partial_fit(x[part], y[part], sample_weight=weights)
     digests["minibatch by minibatch"] = digest_of(model, x)
     return digests
 
 
-WAYS: dict[str, Way] = {
-    **{f"{number} threads": with_threads(number) for number in (1, 2, 3, 8)},
-    "progress": with_progress,
-    "callbacks": with_callbacks,
-    "checkpoints": with_checkpoints,
-    "resumed": resumed,
-}
+# -- the NumPy functions ---------------------------------------------------------------------------
+
+
+def function_digests(rng: np.random.Generator, threads: int | None) -> dict[str, str]:
+    """Call the functions on drawn data with so many threads, None for all: a digest of each."""
+    features = int(np.exp(rng.uniform(0, np.log(1500))))
+    samples = int(np.exp(rng.uniform(np.log(2), np.log(300_000 // features))))
+    layout = "NC" if rng.random() < 0.6 else "CN"
+    shape = (samples, features) if layout == "NC" else (features, samples)
+    dtype = np.float32 if rng.random() < 0.7 else np.float64
+    x, dy = rng.standard_normal((2, *shape)).astype(dtype) * 3 + 1
+    labels = rng.integers(0, features, samples)
+    at = {"layout": layout}
+    serial, most = 1 << 62 if threads == 1 else 0, numba.get_num_threads()
+    numba.set_num_threads(min(threads or most, most))
+    try:
+        with mock.patch.object(compiler, "PARALLEL_ELEMENTS", serial):
+            y, mean, rstd = fastbn.batch_norm(x, activation="relu", **at)
+            param, m, v = np.ones((3, x.size), x.dtype)
+            fastbn.adam_step(param, dy.ravel(), m, v, step=2, max_norm=1.0)
+            results = {
+                "batch_norm": (y, mean, rstd),
+                "adam_step": (param, m, v),
+                "batch_statistics": fastbn.batch_statistics(x, **at),
+                "batch_norm_backward": fastbn.batch_norm_backward(
+                    dy, x, None, None, mean, rstd, **at
+                ),
+                "batch_norm_inference": (fastbn.batch_norm_inference(x, mean, rstd, **at),),
+                "min_max_scale": fastbn.min_max_scale(x, **at),
+                "standardize": fastbn.standardize(x, **at),
+            }
+            if labels.max() > 0:
+                results["softmax"] = fastbn.softmax_cross_entropy(x, labels, **at)
+    finally:
+        numba.set_num_threads(most)
+    return {
+        f"{name} of {x.shape}, {x.dtype}, {layout}": hashlib.sha256(
+            b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+        ).hexdigest()
+        for name, arrays in results.items()
+    }
 
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
-    """Train drawn nets in all ways."""
-    with Other() as other:
-        ways = {**WAYS, "another process": other.train}
-        for i in range(count):
-            rng = np.random.default_rng([seed, i])
-            job = draw_job(rng)
-            if rng.random() < 0.1:  # enough data for functions that run in parallel
-                job.update(sizes=[40, 9, job["sizes"][-1]], rows=4000, batch=500)
-            options, own = draw_options(rng, job), folder / str(i)
-            own.mkdir()
-            expected = trained(job, options)
-            for name, way in ways.items():
-                what = f"{name}: other bits: {job}, {options}"
-                assert way(job, options, own) == expected, what
-            digests = by_parts(job, own)
-            assert len(set(digests.values())) == 1, f"{digests}: {job}"
-            arrays = draw_arrays(rng)
-            alone = digests_with(arrays, 1)
-            for threads in (None, 2):
-                found = digests_with(arrays, threads)
-                others = [name for name in alone if found[name] != alone[name]]
-                assert not others, f"{others} with {threads} threads: {arrays.describe()}"
-            yield "same bits"
+    """Train drawn nets in all ways, and call the functions with any number of threads."""
+    other = Other()
+    ways = {**WAYS, "another process": other.train}
+    for i in range(count):
+        rng = np.random.default_rng([seed, i])
+        job = draw_job(rng)
+        if rng.random() < 0.1:  # enough data for functions that run in parallel
+            job |= {"sizes": [40, 9, job["sizes"][-1]], "rows": 4000}
+            job["fit"]["batch_size"] = 500
+        own = folder / str(i)
+        own.mkdir()
+        expected = train(job)
+        for name, way in ways.items():
+            assert way(job, own) == expected, f"{name}: other bits: {job}"
+        digests = by_parts(job, own)
+        assert len(set(digests.values())) == 1, f"{digests}: {job}"
+        alone, *others = (
+            function_digests(np.random.default_rng([seed, i, 1]), threads)
+            for threads in (1, None, 2)
+        )
+        for found in others:
+            differ = [name for name in alone if found[name] != alone[name]]
+            assert not differ, f"other bits with several threads: {differ}"
+        yield "same bits"
+    other.process.communicate()  # which ends its input
 
 
 TRIAL = Trial(
@@ -212,4 +230,4 @@ TRIAL = Trial(
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(trained(*json.loads(line)), flush=True)
+        print(train(json.loads(line)), flush=True)

@@ -9,14 +9,16 @@ import killed_saves
 import memory_use
 import processes
 import same_bits
-from trial import Trial
 
-TRIALS: list[Trial] = [
-    broken_files.TRIAL,
-    killed_saves.TRIAL,
-    killed_fits.TRIAL,
-    extreme_numbers.TRIAL,
-    processes.TRIAL,
-    memory_use.TRIAL,
-    same_bits.TRIAL,
+TRIALS = [
+    module.TRIAL
+    for module in (
+        broken_files,
+        killed_saves,
+        killed_fits,
+        extreme_numbers,
+        processes,
+        memory_use,
+        same_bits,
+    )
 ]

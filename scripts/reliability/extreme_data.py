@@ -1,0 +1,86 @@
+"""Data at the ends of what a dtype holds, and how near a result has to be to the oracle's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastbn import reference as ref
+
+Array = np.ndarray
+Generator = np.random.Generator
+
+# As in tests/cases.py, where they were measured on numbers of usual sizes; relative here to the
+# largest magnitude of the same feature, and not of the whole array.
+TOLERANCE = {"float32": 2e-6, "float64": 5e-14}
+
+# A variance is a sum of numbers that are all positive: where there are but a few of them, each sum
+# is rounded in the same direction. 128 of them on end are an error of 128 / 2 * eps / 2 at most.
+VARIANCE = {"float32": 2e-6 + 32 * 2.0**-23, "float64": 5e-14}
+
+# Some of the smallest numbers above 0: results near them have few digits.
+DENORMAL = 1e-44
+
+
+def tolerance(x: Array) -> float:
+    """Return the relative error that an array's dtype permits."""
+    return TOLERANCE[x.dtype.name]
+
+
+def near(what: str, got: Any, expected: Any, error: Any) -> None:
+    """Refuse a result that differs from the oracle's by more than `error`, or is no number."""
+    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    excess = np.abs(got - expected) - np.broadcast_to(error, expected.shape)
+    assert got.shape == expected.shape, f"{what}: shape {got.shape}, not {expected.shape}"
+    if not (excess <= 0).all():
+        at = np.unravel_index(np.argmax(np.where(np.isnan(excess), np.inf, excess)), got.shape)
+        raise AssertionError(f"{what}: got {got[at]!r} at {at}, the oracle has {expected[at]!r}")
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+Column = Callable[[Generator, int], Array]
+
+CONSTANTS = [0.0, 0.1, -1 / 3, 1e30, 1e-30, 12345678901.0, 1e38, 1e-40]
+
+COLUMNS: dict[str, Column] = {
+    "constant": lambda rng, n: np.full(n, rng.choice(CONSTANTS)),
+    "usual": lambda rng, n: rng.standard_normal(n),
+    "1e30": lambda rng, n: 1e30 * rng.standard_normal(n),
+    "1e36": lambda rng, n: 1e36 * rng.uniform(-1, 1, n),
+    "1e-30": lambda rng, n: 1e-30 * rng.standard_normal(n),
+    "denormal": lambda rng, n: 1e-40 * rng.standard_normal(n),
+    "all sizes": lambda rng, n: rng.choice([-1.0, 1.0], n) * 10.0 ** rng.uniform(-37, 36, n),
+    "one large": lambda rng, n: np.where(np.arange(n) == n // 2, 1e30, rng.standard_normal(n)),
+    "large mean": lambda rng, n: 1e4 + 1e-2 * rng.standard_normal(n),
+    "large mean of 1e30": lambda rng, n: 1e30 * (1 + 1e-5 * rng.standard_normal(n)),
+    "two values": lambda rng, n: rng.choice([0.1, 0.3], n),
+}
+
+
+def draw(rng: Generator, n: int, c: int, dtype: Any, names: list[str] | None = None) -> Array:
+    """Draw features (n, c), each of some kind."""
+    kinds = [COLUMNS[rng.choice(names or list(COLUMNS))] for _ in range(c)]
+    return np.stack([kind(rng, n) for kind in kinds], axis=1).astype(dtype)
+
+
+def draw_any(rng: Generator) -> tuple[Array, str]:
+    """Draw a matrix (N, C) of any kind, tall or small, and a layout."""
+    n = int(rng.choice([2, 3, 5, 7, 64, 513, 5000, 70_000]))
+    c = int(rng.choice([1, 1, 3, 32, 67])) if n < 10_000 else 3
+    dtype = np.float32 if rng.random() < 0.8 else np.float64
+    return draw(rng, n, c, dtype), str(rng.choice(["NC", "CN"]))
+
+
+def turned(x: Array, layout: str) -> Array:
+    """Return x (N, C) in a layout; of a result in that layout it is the way back."""
+    return x if layout == "NC" else np.ascontiguousarray(x.T)
+
+
+def exact_statistics(x: Array) -> tuple[Array, Array]:
+    """Mean and variance of each column, by the oracle and free of the first sample's size."""
+    origin = x[0].astype(np.float64)
+    mean, var = ref.batch_statistics(turned(x - origin, "CN"), "CN")  # rows are added in pairs
+    return mean + origin, var
