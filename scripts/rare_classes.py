@@ -28,13 +28,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from peers import shared, train_torch
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 from torch.nn import functional
 
-from fastbn import BatchNormMLP
 from fastbn.sklearn import BatchNormMLPClassifier
 
 TRAINING, TEST, FEATURES, CHUNK = 5000, 20_000, 6, 500
@@ -102,66 +102,51 @@ def scaler_of(data: Problem, way: str) -> StandardScaler:
     return StandardScaler().fit(data.X if way == "fit" else data.X[:CHUNK])
 
 
-def shared(recipe: Recipe) -> dict[str, Any]:
-    """Parameters that scikit-learn's estimator and ours have in common."""
-    return {
-        "hidden_layer_sizes": HIDDEN, "learning_rate_init": RATE, "max_iter": EPOCHS,
-        "batch_size": recipe.batch_size, "alpha": ALPHA, "random_state": recipe.seed,
-        "n_iter_no_change": EPOCHS,
-    }  # fmt: skip
+def parameters(recipe: Recipe) -> dict[str, Any]:
+    """Return the parameters of scikit-learn's estimator and of ours."""
+    return shared(HIDDEN, RATE, EPOCHS, recipe.batch_size, ALPHA, recipe.seed)
 
 
 def fit_fastbn(data: Problem, recipe: Recipe) -> np.ndarray:
     """Fit ours."""
-    model = BatchNormMLPClassifier(**shared(recipe), n_threads=1)
+    model = BatchNormMLPClassifier(**parameters(recipe), n_threads=1)
     return train_estimator(model, data.X, data, recipe.way).predict_proba(data.X_test)[:, -1]
 
 
 def fit_sklearn(data: Problem, recipe: Recipe) -> np.ndarray:
     """Fit scikit-learn's, on z-scores."""
-    scaler, model = scaler_of(data, recipe.way), MLPClassifier(**shared(recipe))
+    scaler, model = scaler_of(data, recipe.way), MLPClassifier(**parameters(recipe))
     train_estimator(model, scaler.transform(data.X), data, recipe.way)
     return model.predict_proba(scaler.transform(data.X_test))[:, -1]
 
 
 def fit_torch(data: Problem, recipe: Recipe) -> np.ndarray:
-    """Fit PyTorch's, layer by layer and weight by weight as ours begins."""
+    """Fit PyTorch's, on z-scores."""
     scaler, y = scaler_of(data, recipe.way), data.y
     outputs = 3 if y.ndim == 2 or y.max() > 1 else 1
     is_softmax = y.ndim == 1 and outputs == 3
-    net, _ = BatchNormMLP(
-        (FEATURES, HIDDEN, outputs), activation="relu", batch_norm_output=False, seed=recipe.seed,
-        loss="softmax_cross_entropy" if is_softmax else "sigmoid_cross_entropy",
-    ).to_torch()  # fmt: skip
-    matrices = [p for p in net.parameters() if p.dim() > 1]
-    vectors = [p for p in net.parameters() if p.dim() == 1]
-    decay = ALPHA / recipe.batch_size
-    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors}]
-    adam = torch.optim.Adam(groups, lr=RATE, fused=True)
-    inputs = torch.from_numpy(scaler.transform(data.X).astype(np.float32))
     targets = torch.from_numpy(y if is_softmax else y.reshape(-1, outputs).astype(np.float32))
     weight = torch.from_numpy(data.weight.astype(np.float32))
-    torch.manual_seed(recipe.seed)
-    net.train()
-    parts = [slice(None)] * EPOCHS if recipe.way == "fit" else list(chunks(len(inputs)))
-    for part in parts:
-        rows = torch.arange(len(inputs))[part]
-        for batch in rows[torch.randperm(len(rows))].split(recipe.batch_size):
-            out, target, w = net(inputs[batch]), targets[batch], weight[batch]
-            if is_softmax:
-                cost = functional.cross_entropy(out, target, reduction="none") @ w / w.sum()
-            else:
-                cost = outputs * functional.binary_cross_entropy_with_logits(
-                    out, target, weight=w[:, None]
-                )
-            adam.zero_grad(set_to_none=True)
-            cost.backward()
-            adam.step()
-    net.eval()
-    with torch.no_grad():
-        out = net(torch.from_numpy(scaler.transform(data.X_test).astype(np.float32)))
-        p = out.softmax(dim=1) if is_softmax else out.sigmoid()
-    return p[:, -1].numpy()
+
+    def minibatches() -> Iterator[torch.Tensor]:
+        n = len(data.X)
+        for part in [slice(None)] * EPOCHS if recipe.way == "fit" else chunks(n):
+            rows = torch.arange(n)[part]
+            yield from rows[torch.randperm(len(rows))].split(recipe.batch_size)
+
+    def cost(out: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        target, w = targets[rows], weight[rows]
+        if is_softmax:
+            return functional.cross_entropy(out, target, reduction="none") @ w / w.sum()
+        loss = functional.binary_cross_entropy_with_logits(out, target, weight=w[:, None])
+        return outputs * loss
+
+    logits = train_torch(
+        (FEATURES, HIDDEN, outputs), is_softmax, recipe.seed, RATE, ALPHA / recipe.batch_size,
+        scaler.transform(data.X), minibatches, cost,
+    )  # fmt: skip
+    out = logits(scaler.transform(data.X_test))
+    return (out.softmax(dim=1) if is_softmax else out.sigmoid())[:, -1].numpy()
 
 
 CONTESTANTS: dict[str, Fit] = {

@@ -19,11 +19,12 @@ import argparse
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from peers import shared, train_torch
 from sklearn import datasets
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import KFold, StratifiedKFold
@@ -31,7 +32,6 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 
-from fastbn import BatchNormMLP
 from fastbn.datasets import load_fashion_mnist
 from fastbn.sklearn import BatchNormMLPClassifier, BatchNormMLPRegressor
 
@@ -48,74 +48,60 @@ Predict = Callable[[np.ndarray], np.ndarray]
 Fit = Callable[[np.ndarray, np.ndarray, int], Predict]
 
 
-def shared(seed: int) -> dict[str, Any]:
-    """Parameters that scikit-learn's estimators and ours have in common."""
-    return {
-        "hidden_layer_sizes": HIDDEN, "learning_rate_init": RATE, "max_iter": EPOCHS,
-        "batch_size": BATCH, "alpha": ALPHA, "random_state": seed, "n_iter_no_change": EPOCHS,
-    }  # fmt: skip
+def parameters(seed: int) -> dict[str, Any]:
+    """Return the parameters of scikit-learn's estimators and of ours."""
+    return shared(HIDDEN, RATE, EPOCHS, BATCH, ALPHA, seed)
 
 
 def fit_fastbn(X: np.ndarray, y: np.ndarray, seed: int) -> Predict:
     """Fit ours."""
     kind = BatchNormMLPClassifier if y.dtype.kind == "i" else BatchNormMLPRegressor
-    return kind(**shared(seed)).fit(X, y).predict
+    return kind(**parameters(seed)).fit(X, y).predict
 
 
 def fit_sklearn(X: np.ndarray, y: np.ndarray, seed: int) -> Predict:
     """Fit scikit-learn's, on z-scores; targets are scaled as ours are."""
     scaler = StandardScaler().fit(X)
     if y.dtype.kind == "i":
-        model = MLPClassifier(**shared(seed)).fit(scaler.transform(X), y)
+        model = MLPClassifier(**parameters(seed)).fit(scaler.transform(X), y)
         return lambda X: model.predict(scaler.transform(X))
     mean, scale = y.mean(), y.std()
-    model = MLPRegressor(**shared(seed)).fit(scaler.transform(X), (y - mean) / scale)
+    model = MLPRegressor(**parameters(seed)).fit(scaler.transform(X), (y - mean) / scale)
     return lambda X: model.predict(scaler.transform(X)) * scale + mean
 
 
 def fit_torch(X: np.ndarray, y: np.ndarray, seed: int) -> Predict:
-    """Fit PyTorch's, layer by layer and weight by weight as ours begins."""
+    """Fit PyTorch's, on z-scores."""
     scaler = StandardScaler().fit(X)
     classes = np.unique(y) if y.dtype.kind == "i" else np.empty(0)
     mean, scale = (0.0, 1.0) if classes.size else (y.mean(), y.std())
     outputs = classes.size if classes.size > 2 else 1
-    loss = "softmax_cross_entropy" if outputs > 1 else "sigmoid_cross_entropy"
-    sizes = (X.shape[1], *HIDDEN, outputs)
-    net, _ = BatchNormMLP(
-        sizes, activation="relu", loss=loss, seed=seed, batch_norm_output=False
-    ).to_torch()
-    matrices = [p for p in net.parameters() if p.dim() > 1]
-    vectors = [p for p in net.parameters() if p.dim() == 1]
-    groups = [{"params": matrices, "weight_decay": ALPHA / BATCH}, {"params": vectors}]
-    adam = torch.optim.Adam(groups, lr=RATE, fused=True)
-    inputs = torch.from_numpy(scaler.transform(X).astype(np.float32))
     if outputs > 1:
         targets = torch.from_numpy(np.searchsorted(classes, y))
     else:
         scaled = (y == classes[1]) if classes.size else (y - mean) / scale
         targets = torch.from_numpy(scaled.astype(np.float32))[:, None]
-    torch.manual_seed(seed)
-    net.train()
-    for _ in range(EPOCHS):
-        order = torch.randperm(len(inputs))
-        for rows in order.split(BATCH):
-            if len(rows) == 1:  # batch norm has nothing to normalize
-                continue
-            out = net(inputs[rows])
-            if outputs > 1:
-                cost = functional.cross_entropy(out, targets[rows])
-            elif classes.size:
-                cost = functional.binary_cross_entropy_with_logits(out, targets[rows])
-            else:
-                cost = functional.mse_loss(out, targets[rows]) / 2
-            adam.zero_grad(set_to_none=True)
-            cost.backward()
-            adam.step()
-    net.eval()
+
+    def minibatches() -> Iterator[torch.Tensor]:
+        for _ in range(EPOCHS):
+            for rows in torch.randperm(len(X)).split(BATCH):
+                if len(rows) > 1:  # of one, batch norm has nothing to normalize
+                    yield rows
+
+    def cost(out: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        if outputs > 1:
+            return functional.cross_entropy(out, targets[rows])
+        if classes.size:
+            return functional.binary_cross_entropy_with_logits(out, targets[rows])
+        return functional.mse_loss(out, targets[rows]) / 2
+
+    sizes = (X.shape[1], *HIDDEN, outputs)
+    logits = train_torch(
+        sizes, outputs > 1, seed, RATE, ALPHA / BATCH, scaler.transform(X), minibatches, cost
+    )
 
     def predict(X: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            out = net(torch.from_numpy(scaler.transform(X).astype(np.float32))).numpy()
+        out = logits(scaler.transform(X)).numpy()
         if outputs > 1:
             return classes[out.argmax(axis=1)]
         return classes[(out[:, 0] > 0).astype(int)] if classes.size else out[:, 0] * scale + mean

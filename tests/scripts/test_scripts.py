@@ -20,6 +20,11 @@ pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 SCRIPTS = pathlib.Path(__file__).resolve().parents[2] / "scripts"
 
 
+@pytest.fixture(autouse=True)
+def beside_the_scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))  # peers.py
+
+
 def load(name):
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
