@@ -126,7 +126,7 @@ def growth(rng: np.random.Generator, folder: pathlib.Path) -> str:
     assert (threading.active_count(), status("Threads")) <= threads
     tracemalloc.start()
     try:
-        repeat(10)
+        repeat(count // 10)  # Python's own free lists and caches fill
         before, _ = tracemalloc.get_traced_memory()
         repeat(count // 10)
         after, _ = tracemalloc.get_traced_memory()
