@@ -6,6 +6,7 @@ import datetime
 import itertools
 import math
 import os
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,7 @@ def plot(rows: Sequence[Row], path: str | os.PathLike[str], title: str) -> Figur
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter
     except ImportError:
         raise missing_extra("a plot", "matplotlib", "plot") from None
     compared = [row for row in rows if row.best_peer_ratio is not None]
@@ -160,11 +162,17 @@ def plot(rows: Sequence[Row], path: str | os.PathLike[str], title: str) -> Figur
         axes.plot(*zip(*found, strict=True), marker, color=colour, label=side, alpha=0.85)
     axes.axvline(1.0, color=INK, linewidth=1)
     axes.set_xscale("log")
-    axes.set_yticks(list(places), [f"{row.suite}: {row.work}" for row in compared], fontsize=7)
+    suites = {row.suite for row in compared}
+    names = [f"{row.suite}: {row.work}" if len(suites) > 1 else row.work for row in compared]
+    axes.set_yticks(list(places), names, fontsize=7)
     axes.invert_yaxis()
     axes.grid(axis="x", which="both", color=PALE, linewidth=0.5)
-    axes.set_xlabel("time as a multiple of fastbn's (right of 1: fastbn is faster)")
-    axes.set_title(title, fontsize=9)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    what = f"{suites.pop()}: time" if len(suites) == 1 else "time"
+    axes.set_xlabel(f"{what} as a multiple of fastbn's (right of 1: fastbn is faster)")
+    figure.suptitle(textwrap.fill(title, 120), fontsize=8)
     figure.legend(loc="outside lower center", ncols=len(sides), frameon=False)
     save_figure(figure, path, dpi=150)
     return figure

@@ -345,6 +345,16 @@ def test_a_picture(tmp_path):
         _report.plot([row(fastbn=1.0)], path, "title")
 
 
+def test_a_long_title_of_a_plot_is_not_cut_off(tmp_path):
+    pytest.importorskip("matplotlib")
+    title = ", ".join(["a processor of many words"] * 10)
+    figure = _report.plot([row("a", fastbn=1.0, numpy=3.0)], tmp_path / "ratios.svg", title)
+    whole, (words,) = figure.bbox, figure.texts
+    place = words.get_window_extent()
+    assert whole.x0 <= place.x0 < place.x1 <= whole.x1
+    assert words.get_text().replace("\n", " ") == title
+
+
 def test_the_grid():
     assert [len(works) for works in SCALING.values()] == [4, 4, 4]
     for works in SCALING.values():
