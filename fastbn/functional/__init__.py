@@ -1,10 +1,10 @@
-"""The NumPy API: functions that check their arguments, allocate or take ``out=``, and call kernels.
+"""The NumPy API: functions that check their arguments, allocate results and call kernels.
 
 Layouts
 -------
 ``"NC"`` is sample-major, (N, C) or (N, C, *spatial) as in PyTorch; ``"CN"`` is feature-major,
-(C, N). Arrays are float32 or float64; results keep the dtype of the input. Strided, read-only and
-non-native arrays are taken, and converted where they must be.
+(C, N). Arrays are float32 or float64; results have the dtype of the input. Strided, read-only and
+non-native arrays are accepted, and copied if necessary.
 """
 
 from fastbn.functional.batchnorm import (

@@ -1,4 +1,4 @@
-"""How an array of either layout is handed to the kernels, and how a result comes back."""
+"""Layouts: from a caller's array to what kernels take, and back to a result."""
 
 from __future__ import annotations
 
@@ -30,22 +30,23 @@ def n_features(x: np.ndarray, layout: Layout) -> int:
 
 
 def is_sample_major(x: np.ndarray, layout: Layout) -> bool:
-    """Tell whether x goes to the sample-major kernels: (N, C) with nothing behind."""
+    """Return whether the sample-major kernels take x: (N, C) without spatial axes."""
     return layout == "NC" and x.ndim == 2
 
 
 def as_feature_rows(x: np.ndarray, layout: Layout) -> np.ndarray:
-    """View x as (B, C, L), the shape that the feature-major kernels take."""
+    """Return x viewed as (B, C, L), the shape that the feature-major kernels take."""
     if layout == "CN":
         return x[None]
     return x.reshape(x.shape[0], x.shape[1], -1)
 
 
 def output_for(out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Return what a kernel shall write: an array of the shape and dtype of x.
+    """Return the array that a kernel writes to, of the shape and dtype of x.
 
-    The caller's ``out=``, or a fresh one where there is none, or where it is not contiguous, not
-    aligned, or overlaps an input without being that very input: `delivered` then copies the result.
+    This is the caller's `out`, or a new array if there is no `out`, or if `out` is not contiguous,
+    not aligned, or overlaps an input other than by being that input. `delivered` then copies the
+    result into `out`.
     """
     if out is None:
         return np.empty_like(x)
@@ -64,7 +65,7 @@ def output_for(out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> np.nd
 
 
 def delivered(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    """Return the result: where the caller gave an array, in that one."""
+    """Return `out` with the result in it, or the result if there is no `out`."""
     if out is None or out is result:
         return result
     out[...] = result

@@ -46,9 +46,10 @@ def _training_input(name: str, value: Any, layout: Any) -> np.ndarray:
 
 
 def _moments_nc(x: np.ndarray, least: float = 0.0) -> _Arrays3:
-    """Shift, mean - shift and biased variance of the columns of x (N, C), the last two float64.
+    """Return shift, mean - shift and biased variance of the columns of x (N, C), all (C,).
 
-    In float64 where float32 does not hold the squares, or a variance of at least `least`.
+    The last two are float64. All is computed in float64 if the squares overflow float32, or if a
+    variance is below `least`.
     """
     features = x.shape[1]
     partials = np.empty((3, nc.count_chunks(x), features), x.dtype)
@@ -64,7 +65,7 @@ def _moments_nc(x: np.ndarray, least: float = 0.0) -> _Arrays3:
 
 
 def batch_statistics(x: Any, *, layout: Layout = "NC") -> tuple[np.ndarray, np.ndarray]:
-    """mean and biased variance of each feature over the batch.
+    """Compute mean and biased variance of each feature over the batch.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def batch_statistics(x: Any, *, layout: Layout = "NC") -> tuple[np.ndarray, np.n
     Raises
     ------
     TypeError
-        `x` is not of float32 or float64.
+        `x` is not float32 or float64.
     ValueError
         `x` has the wrong number of dimensions, or no values.
 
@@ -120,29 +121,29 @@ def batch_norm(
     x : array of float32 or float64, (N, C), (N, C, *spatial) or with ``layout="CN"`` (C, N)
         A batch of more than one value per feature.
     gamma, beta : arrays (C,), optional
-        Scale and shift; 1 and 0 where left out.
+        Scale and shift; None stands for 1 and 0.
     eps : float
         Added to the variance.
     layout : "NC" or "CN"
-    activation : None, "leaky_relu" or "relu"
-        Applied in the same pass.
+    activation : None, "leaky_relu", "relu" or "identity"
+        Applied in the same pass; "identity" is the same as None.
     negative_slope : float
-        Of LeakyReLU.
+        Slope of LeakyReLU.
     out : array of the shape and dtype of `x`, optional
-        Where to put the result; may be `x` itself.
+        Receives the result; may be `x` itself.
 
     Returns
     -------
     y : array of the shape and dtype of `x`
     mean, rstd : arrays (C,) of the dtype of `x`
-        ``rstd`` is ``1 / sqrt(var + eps)``; the backward pass takes both.
+        ``rstd`` is ``1 / sqrt(var + eps)``; `batch_norm_backward` needs both.
 
     Raises
     ------
     TypeError
-        An array is not of float32 or float64.
+        An array is not float32 or float64.
     ValueError
-        A shape, a name or a number is not as described above.
+        A shape, an option or a number is not as described above.
 
     Notes
     -----
@@ -167,14 +168,14 @@ def batch_norm(
 def normalize_nc(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, eps: float, slope: Any, y: np.ndarray
 ) -> _Arrays3:
-    """Write y = act(batch norm of x), both (N, C); mean, var (float64) and rstd. No checks."""
+    """Write y = act(batch norm of x), both (N, C); return mean, float64 var and rstd. No checks."""
     features = gamma.size
     mean, var, rstd = np.empty(features, x.dtype), np.empty(features), np.empty(features, x.dtype)
     done = dispatch(
         nc.batch_norm_forward_nc, nc.batch_norm_forward_nc_parallel, x.size,
         x, gamma, beta, eps, slope, y, mean, var, rstd,
     )  # fmt: skip
-    if not done:  # float32 does not hold their squares, or there are NaNs
+    if not done:  # squares overflow or underflow float32, or there are NaNs
         shift, delta, var = _moments_nc(x, SMALL - eps)
         mean[:] = shift + delta
         scale, offset = np.empty((2, features), x.dtype)
@@ -186,7 +187,7 @@ def normalize_nc(
 def normalize_cn(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, eps: float, slope: Any, y: np.ndarray
 ) -> _Arrays3:
-    """Write y = act(batch norm of x), both (B, C, L); mean, var and rstd. No checks."""
+    """Write y = act(batch norm of x), both (B, C, L); return mean, var and rstd. No checks."""
     mean, var, rstd = np.empty((3, gamma.size), x.dtype)
     dispatch(
         cn.batch_norm_forward_cn, cn.batch_norm_forward_cn_parallel, x.size,
@@ -209,22 +210,22 @@ def batch_norm_backward(
     gradient: Gradient = "exact",
     out: np.ndarray | None = None,
 ) -> _Arrays3:
-    """Gradients of `batch_norm` with respect to x, gamma and beta.
+    """Compute the gradients of `batch_norm` with respect to x, gamma and beta.
 
     Parameters
     ----------
     dy : array of the shape and dtype of `x`
         Gradient with respect to the result of `batch_norm`.
     x, gamma, beta
-        What `batch_norm` was called with; gamma and beta may be None.
+        The arguments of `batch_norm`; gamma and beta may be None.
     mean, rstd : arrays (C,)
-        What `batch_norm` returned.
+        As returned by `batch_norm`.
     layout, activation, negative_slope
         As in `batch_norm`.
     gradient : "exact" or "detached"
-        "detached" takes mean and rstd as constants; it is there to be compared with.
+        "detached" treats mean and rstd as constants. It exists for comparisons.
     out : array of the shape and dtype of `x`, optional
-        Where to put dx; may be `dy` or `x` itself.
+        Receives dx; may be `dy` or `x` itself.
 
     Returns
     -------
@@ -234,14 +235,14 @@ def batch_norm_backward(
     Raises
     ------
     TypeError
-        An array is not of float32 or float64.
+        An array is not float32 or float64.
     ValueError
-        A shape, a name or a number is not as described above.
+        A shape, an option or a number is not as described above.
 
     Notes
     -----
     Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3, with the terms collected. The sign of the
-    activation's input is computed again, not stored.
+    activation's input is recomputed.
     """
     sources = (as_array("dy", dy), as_array("x", x))
     x = _training_input("x", x, layout)
@@ -270,7 +271,7 @@ def gradients_nc(
     dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
     rstd: np.ndarray, slope: Any, exact: bool, dx: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Write dx of x (N, C); dgamma and dbeta. No checks."""
+    """Write dx for x (N, C); return dgamma and dbeta. No checks."""
     dgamma, dbeta = np.empty(gamma.size, x.dtype), np.empty(gamma.size, x.dtype)
     dispatch(
         nc.batch_norm_backward_nc, nc.batch_norm_backward_nc_parallel, x.size,
@@ -283,7 +284,7 @@ def gradients_cn(
     dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
     rstd: np.ndarray, slope: Any, exact: bool, dx: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Write dx of x (B, C, L); dgamma and dbeta. No checks."""
+    """Write dx for x (B, C, L); return dgamma and dbeta. No checks."""
     dgamma, dbeta = np.empty(gamma.size, x.dtype), np.empty(gamma.size, x.dtype)
     dispatch(
         cn.batch_norm_backward_cn, cn.batch_norm_backward_cn_parallel, x.size,
@@ -293,7 +294,7 @@ def gradients_cn(
 
 
 def nonnegative_vector(name: str, value: Any, features: int, dtype: np.dtype) -> np.ndarray:
-    """Return a vector of variances or deviations; a negative one is refused."""
+    """Return `value` as a vector of variances or deviations, none of them negative."""
     vector = float_vector(name, value, features, dtype)
     if (vector < 0).any():
         raise ValueError(f"{name}: expected numbers of at least 0, got {vector.min()}")
@@ -318,7 +319,7 @@ def batch_norm_inference(
     Parameters
     ----------
     x : array of float32 or float64, (N, C), (N, C, *spatial) or with ``layout="CN"`` (C, N)
-        Any number of samples, none included.
+        Any number of samples, also 0.
     running_mean, running_var : arrays (C,)
     gamma, beta, eps, layout, activation, negative_slope, out
         As in `batch_norm`.
@@ -330,7 +331,7 @@ def batch_norm_inference(
     Raises
     ------
     TypeError, ValueError
-        As in `batch_norm`; a running variance below 0.
+        As in `batch_norm`, or a running variance is negative.
 
     Notes
     -----

@@ -21,7 +21,7 @@ def softmax_cross_entropy(
     sample_weight: Any = None,
     label_smoothing: float = 0.0,
 ) -> tuple[float, np.ndarray]:
-    """Mean cross-entropy of softmax(logits) with integer labels, and its gradient, in one pass.
+    """Compute the mean cross-entropy of softmax(logits) and integer labels, and its gradient.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def softmax_cross_entropy(
     Raises
     ------
     TypeError
-        `logits` is not of float32 or float64, or `labels` not of integers.
+        `logits` is not float32 or float64, or `labels` is not an integer array.
     ValueError
         A shape or a number is not as described above, a label is out of range, or all weights are
         0.
@@ -81,7 +81,9 @@ def sigmoid_cross_entropy(
     sample_weight: Any = None,
     label_smoothing: float = 0.0,
 ) -> tuple[float, np.ndarray]:
-    """Cross-entropy of sigmoid(logits) with targets, summed over the outputs, and its gradient.
+    """Compute the cross-entropy of sigmoid(logits) and targets, and its gradient.
+
+    The loss of a sample is the sum over its outputs; the result is the mean over the samples.
 
     Parameters
     ----------
@@ -120,7 +122,9 @@ def sigmoid_cross_entropy(
 def squared_error(
     outputs: Any, targets: Any, *, layout: Layout = "NC", sample_weight: Any = None
 ) -> tuple[float, np.ndarray]:
-    """Half the squared error, summed over the outputs, and its gradient.
+    """Compute half the squared error and its gradient.
+
+    The loss of a sample is the sum over its outputs; the result is the mean over the samples.
 
     Parameters
     ----------
@@ -146,7 +150,7 @@ def squared_error(
 
 
 def _normalized(sample_weight: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Weights of the samples as a vector that adds up to 1."""
+    """Return the weights of the samples as a vector with the sum 1."""
     size = math.prod(shape)
     if sample_weight is None:
         return np.full(size, 1.0 / size, dtype)
@@ -160,7 +164,7 @@ def _normalized(sample_weight: Any, shape: tuple[int, ...], dtype: np.dtype) -> 
 def _with_targets(
     name: str, outputs: Any, targets: Any, layout: Layout, sample_weight: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Outputs (C, N), a copy of the targets of that shape, and weights (N,)."""
+    """Return outputs (C, N), a copy of the targets of that shape, and weights (N,)."""
     outputs = layout_input(name, outputs, layout)
     if outputs.size == 0:
         raise ValueError(f"{name}: expected at least one sample, got shape {outputs.shape}")
@@ -176,12 +180,12 @@ def _with_targets(
 
 
 def _as_rows(x: np.ndarray, layout: Layout) -> np.ndarray:
-    """Turn x into (C, N)."""
+    """Return x as (C, N)."""
     return x if layout == "CN" else np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
 
 
 def _from_rows(rows: np.ndarray, like: Any, layout: Layout) -> np.ndarray:
-    """Turn (C, N) back into the shape of `like`."""
+    """Return `rows` (C, N) in the shape of `like`."""
     if layout == "CN":
         return rows
     shape = np.shape(like)

@@ -85,28 +85,28 @@ def adam_step(
     decoupled: bool = False,
     max_norm: float | None = None,
 ) -> None:
-    """One step of Adam, or with ``decoupled=True`` of AdamW, in place.
+    """Take one step of Adam, or with ``decoupled=True`` of AdamW, in place.
 
     Parameters
     ----------
-    param, m, v : writeable arrays of one shape and of float32 or float64
-        Parameters and both moments; the moments start as zeros.
+    param, m, v : writeable arrays of the same shape and dtype, float32 or float64
+        Parameters and both moments; the moments start at 0.
     grad : array of the same shape and dtype
-        Left as it is.
+        Not changed.
     step : int
-        Number of this step, from 1.
+        Number of this step, starting with 1.
     lr, betas, eps : as in `torch.optim.Adam`
     weight_decay : float
-        Added to the gradient as ``weight_decay * param``, or, decoupled, taken off the parameters
-        as ``lr * weight_decay * param``.
+        Adds ``weight_decay * param`` to the gradient, or, with `decoupled`, subtracts
+        ``lr * weight_decay * param`` from the parameters.
     decoupled : bool
     max_norm : float, optional
-        Scale the gradient down to this norm where it is larger.
+        A gradient with a larger norm is scaled down to this one.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not as described above. Nothing has been changed then.
+        An argument is not as described above. In that case nothing is changed.
 
     Notes
     -----
@@ -142,22 +142,22 @@ def sgd_step(
     weight_decay: float = 0.0,
     max_norm: float | None = None,
 ) -> None:
-    """One step of SGD with momentum, in place.
+    """Take one step of SGD with momentum, in place.
 
     Parameters
     ----------
-    param, m : writeable arrays of one shape and of float32 or float64
-        Parameters and velocity; the velocity starts as zeros.
+    param, m : writeable arrays of the same shape and dtype, float32 or float64
+        Parameters and velocity; the velocity starts at 0.
     grad : array of the same shape and dtype
-        Left as it is.
+        Not changed.
     lr, momentum, nesterov, weight_decay : as in `torch.optim.SGD`
     max_norm : float, optional
-        Scale the gradient down to this norm where it is larger.
+        A gradient with a larger norm is scaled down to this one.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not as described above. Nothing has been changed then.
+        An argument is not as described above. In that case nothing is changed.
 
     Notes
     -----
@@ -186,22 +186,22 @@ def rmsprop_step(
     weight_decay: float = 0.0,
     max_norm: float | None = None,
 ) -> None:
-    """One step of RMSprop, in place.
+    """Take one step of RMSprop, in place.
 
     Parameters
     ----------
-    param, v : writeable arrays of one shape and of float32 or float64
-        Parameters and mean squares; the latter start as zeros.
+    param, v : writeable arrays of the same shape and dtype, float32 or float64
+        Parameters and mean squares; the latter start at 0.
     grad : array of the same shape and dtype
-        Left as it is.
+        Not changed.
     lr, alpha, eps, weight_decay : as in `torch.optim.RMSprop`
     max_norm : float, optional
-        Scale the gradient down to this norm where it is larger.
+        A gradient with a larger norm is scaled down to this one.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not as described above. Nothing has been changed then.
+        An argument is not as described above. In that case nothing is changed.
 
     Notes
     -----

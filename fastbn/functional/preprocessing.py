@@ -13,6 +13,9 @@ from fastbn.kernels import batchnorm_nc as nc
 from fastbn.kernels import preprocessing as kernels
 from fastbn.options import Layout
 
+# Chunks of rows that are converted at once.
+CHUNKS = 4
+
 _Arrays3 = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -31,17 +34,16 @@ def _need_samples(rows: np.ndarray) -> None:
 
 
 def fit_min_max(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value of each column of contiguous rows (N, C)."""
+    """Return minimum and maximum of each column of contiguous rows (N, C)."""
     minimum, maximum = np.empty((2, rows.shape[1]), rows.dtype)
     kernels.min_max_fit(rows, minimum, maximum)
     return minimum, maximum
 
 
 def fit_standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """mean and standard deviation of each column of contiguous rows (N, C).
+    """Return mean and standard deviation of each column of contiguous rows (N, C).
 
-    A constant column has its value for a mean and exactly 0 for a deviation, whatever the rounding
-    of sums would make of it.
+    The mean of a constant column is exactly its value, and the deviation exactly 0.
     """
     mean, std = np.empty((2, rows.shape[1]), rows.dtype)
     kernels.standard_fit(rows, mean, std)
@@ -49,7 +51,7 @@ def fit_standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit_standard_of(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """`fit_standard` of bytes (N, C) as numbers of `dtype`, of which it makes few at a time."""
+    """Return `fit_standard` of bytes (N, C), converted to `dtype` a few chunks at a time."""
     n, features = rows.shape
     partials = np.empty((3, nc.count_chunks(rows), features), dtype)
     for first in range(0, partials.shape[1], CHUNKS):
@@ -64,19 +66,15 @@ def fit_standard_of(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.n
     return mean, np.sqrt(var).astype(dtype)
 
 
-# Chunks of rows that are looked at at once.
-CHUNKS = 4
-
-
 def min_max_scales(minimum: np.ndarray, maximum: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return (high - low) / (maximum - minimum), and 1 where that would divide by zero."""
+    """Return (high - low) / (maximum - minimum), or 1 where minimum and maximum are equal."""
     scale = np.empty_like(minimum)
     kernels.min_max_scale_of(minimum, maximum, low, high, scale)
     return scale
 
 
 def standard_scales(std: np.ndarray) -> np.ndarray:
-    """1 / std, and 1 where that would divide by zero."""
+    """Return 1 / std, or 1 where std is 0."""
     scale = np.empty_like(std)
     kernels.standard_scale_of(std, scale)
     return scale
@@ -114,7 +112,7 @@ def min_max_scale(
     ----------
     x : array of float32 or float64, (N, C) or with ``layout="CN"`` (C, N)
     minimum, maximum : arrays (C,), optional
-        Those of the training data, to apply to other data; measured on `x` where left out.
+        Those of the training data, to scale other data alike; by default those of `x`.
     feature_range : pair of floats
     layout : "NC" or "CN"
     out : array of the shape and dtype of `x`, optional
@@ -158,13 +156,13 @@ def standardize(
     layout: Layout = "NC",
     out: np.ndarray | None = None,
 ) -> _Arrays3:
-    """Z-scores: ``(x - mean) / std`` per feature.
+    """Compute z-scores: ``(x - mean) / std`` per feature.
 
     Parameters
     ----------
     x : array of float32 or float64, (N, C) or with ``layout="CN"`` (C, N)
     mean, std : arrays (C,), optional
-        Those of the training data, to apply to other data; measured on `x` where left out, `std`
+        Those of the training data, to scale other data alike; by default those of `x`, with `std`
         without Bessel's correction.
     layout : "NC" or "CN"
     out : array of the shape and dtype of `x`, optional

@@ -1,4 +1,4 @@
-"""What training leaves behind for inference: running statistics, and folding them into weights."""
+"""Running statistics, and folding them into weights for inference."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def update_running_statistics(
     running_mean, running_var : writeable arrays (C,)
         Become ``(1 - momentum) * running + momentum * batch``.
     mean, var : arrays (C,)
-        Of the batch, `var` biased, as `batch_statistics` returns them.
+        Those of the batch, `var` biased, as `batch_statistics` returns them.
     n : int
-        Values per feature behind `mean` and `var`.
+        Number of values per feature in the batch.
     momentum : float in [0, 1] or None
         The weight of the new batch, as in PyTorch. None is the cumulative average, which needs
         `num_batches_tracked`.
     num_batches_tracked : int, optional
-        Batches averaged before this one.
+        Number of batches averaged so far, without this one.
     unbiased : bool
         Store ``n / (n - 1) * var``, as PyTorch does.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not as described above. Nothing has been changed then.
+        An argument is not as described above. In that case nothing is changed.
     """
     for name, array in (("running_mean", running_mean), ("running_var", running_var)):
         if type(array) not in (np.ndarray, np.memmap) or array.ndim != 1:

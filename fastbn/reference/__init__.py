@@ -1,8 +1,8 @@
 """The oracle: what every kernel computes, in float64 NumPy, written from the equations.
 
-It is written for reading, not for speed, and imports nothing of fastbn. Arrays of any shape are
-normalized over all axes but the feature axis: 1 in layout "NC", 0 in "CN". Functions return new
-arrays and change none.
+The code is meant to be read, not to be fast, and imports nothing else from fastbn. Statistics are
+taken over all axes except the feature axis, which is 1 in layout "NC" and 0 in "CN". Functions
+return new arrays and leave their arguments unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _f64(x: Any) -> Array:
 
 
 def _axes(x: Array, layout: Layout) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the axes to reduce over, and the shape that a vector of features broadcasts with."""
+    """Return the axes to reduce over, and the shape in which a vector (C,) broadcasts with x."""
     feature = {"NC": 1, "CN": 0}[layout]
     reduced = tuple(axis for axis in range(x.ndim) if axis != feature)
     return reduced, tuple(x.shape[axis] if axis == feature else 1 for axis in range(x.ndim))
@@ -32,24 +32,24 @@ def _axes(x: Array, layout: Layout) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def leaky_relu(y: Any, slope: float) -> Array:
-    """Y where it is positive, slope * y elsewhere: slope 0 is ReLU, 1 is the identity."""
+    """Return y if y > 0, else slope * y. A slope of 0 is ReLU, 1 is the identity."""
     y = _f64(y)
     return np.where(y > 0, y, slope * y)
 
 
 def leaky_relu_gradient(y: Any, slope: float) -> Array:
-    """1 where y is positive, slope elsewhere."""
+    """Return 1 if y > 0, else slope."""
     return np.where(_f64(y) > 0, 1.0, slope)
 
 
 def curve(y: Any, name: str) -> Array:
-    """The activation called "tanh" or "logistic", which is 1 / (1 + e^-y)."""
+    """Return tanh(y) for "tanh", or 1 / (1 + e^-y) for "logistic"."""
     y = _f64(y)
     return np.tanh(y) if name == "tanh" else sigmoid(y)
 
 
 def curve_gradient(y: Any, name: str) -> Array:
-    """Derivative of the curve at y: 1 - a^2, or a (1 - a)."""
+    """Return the derivative of `curve` at y: 1 - a^2 for "tanh", or a (1 - a) for "logistic"."""
     a = curve(y, name)
     return 1 - a**2 if name == "tanh" else a * (1 - a)
 
@@ -69,7 +69,7 @@ def bias_activation_backward(da: Any, z: Any, bias: Any, slope: float) -> tuple[
 
 
 def _shares(x: Array, layout: Layout, weight: Any) -> Array:
-    """Part of each value in its feature's mean: 1 / n, or the weight (N,) of its sample."""
+    """Return the weight of each value in its feature's mean: 1 / n, or by sample, `weight` (N,)."""
     _, shape = _axes(x, layout)
     n = x.size // max(math.prod(shape), 1)
     if weight is None:
@@ -80,7 +80,7 @@ def _shares(x: Array, layout: Layout, weight: Any) -> Array:
 
 
 def batch_statistics(x: Any, layout: Layout = "NC", weight: Any = None) -> tuple[Array, Array]:
-    """mean = sum(x) / n, var = sum((x - mean)^2) / n, per feature; or weighted by sample."""
+    """Return mean = sum(x) / n and var = sum((x - mean)^2) / n, or weighted by sample."""
     x = _f64(x)
     reduced, shape = _axes(x, layout)
     share = _shares(x, layout, weight)
@@ -98,7 +98,7 @@ def batch_norm(
     layout: Layout = "NC",
     weight: Any = None,
 ) -> tuple[Array, Array, Array]:
-    """y = act(gamma * (x - mean) / sqrt(var + eps) + beta); also mean and rstd."""
+    """Return y = act(gamma * (x - mean) / sqrt(var + eps) + beta), mean and rstd."""
     x = _f64(x)
     _, shape = _axes(x, layout)
     mean, var = batch_statistics(x, layout, weight)
@@ -120,7 +120,7 @@ def batch_norm_backward(
     gradient: Gradient = "exact",
     weight: Any = None,
 ) -> tuple[Array, Array, Array]:
-    """dx, dgamma, dbeta; with "detached" mean and rstd are constants."""
+    """Return dx, dgamma and dbeta; "detached" treats mean and rstd as constants."""
     dy, x, gamma, beta = _f64(dy), _f64(x), _f64(gamma), _f64(beta)
     reduced, shape = _axes(x, layout)
     scale = (gamma * _f64(rstd)).reshape(shape)
@@ -144,7 +144,7 @@ def batch_norm_inference(
     slope: float = 1.0,
     layout: Layout = "NC",
 ) -> Array:
-    """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
+    """Return y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
     x = _f64(x)
     _, shape = _axes(x, layout)
     scale = _f64(gamma) / np.sqrt(_f64(running_var) + eps)
@@ -162,7 +162,7 @@ def update_running_statistics(
     num_batches_tracked: int = 0,
     unbiased: bool = True,
 ) -> tuple[Array, Array]:
-    """(1 - momentum) * running + momentum * batch; None is the average of all batches."""
+    """Return (1 - momentum) * running + momentum * batch; momentum None averages all batches."""
     weight = 1.0 / (num_batches_tracked + 1) if momentum is None else momentum
     stored_var = _f64(var) * n / (n - 1) if unbiased and n > 1 else _f64(var)
     new_mean = (1 - weight) * _f64(running_mean) + weight * _f64(mean)
@@ -172,7 +172,7 @@ def update_running_statistics(
 def fold_batch_norm(
     W: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, eps: float = 1e-5
 ) -> tuple[Array, Array]:
-    """W', b' with W' x + b' = gamma * (W x - running_mean) / sqrt(running_var + eps) + beta."""
+    """Return W', b': W' x + b' = gamma * (W x - running_mean) / sqrt(running_var + eps) + beta."""
     W = _f64(W)
     scale = _f64(gamma) / np.sqrt(_f64(running_var) + eps)
     folded = W * scale.reshape(-1, *[1] * (W.ndim - 1))
@@ -204,7 +204,7 @@ def softmax_cross_entropy(
 
 
 def softmax(logits: Any, layout: Layout = "NC") -> Array:
-    """exp(z) / sum(exp(z)) over the classes."""
+    """Return exp(z) / sum(exp(z)) over the classes."""
     axis = {"NC": 1, "CN": 0}[layout]
     z = _f64(logits)
     p = np.exp(z - z.max(axis=axis, keepdims=True))
@@ -228,14 +228,14 @@ def sigmoid_cross_entropy(
 def squared_error(
     outputs: Any, targets: Any, layout: Layout = "NC", sample_weight: Any = None
 ) -> tuple[float, Array]:
-    """Return sum(w * sum((z - t)^2) / 2) / sum(w) and the gradient."""
+    """Return sum(w * sum((z - t)^2) / 2) / sum(w), and the gradient."""
     z, t = _f64(outputs), _f64(targets)
     w = _normalized_weight(z, layout, sample_weight)
     return float((w * (z - t) ** 2 / 2).sum()), w * (z - t)
 
 
 def _normalized_weight(z: Array, layout: Layout, sample_weight: Any) -> Array:
-    """Weights of the samples that add up to 1, with an axis of length 1 for the outputs."""
+    """Return weights of the samples with the sum 1, and an axis of length 1 for the outputs."""
     axis = {"NC": 1, "CN": 0}[layout]
     shape = z.shape[:axis] + z.shape[axis + 1 :]
     w = np.ones(shape) if sample_weight is None else _f64(sample_weight)
@@ -243,14 +243,14 @@ def _normalized_weight(z: Array, layout: Layout, sample_weight: Any) -> Array:
 
 
 def sigmoid(logits: Any) -> Array:
-    """1 / (1 + exp(-z)), without overflow."""
+    """Return 1 / (1 + exp(-z)), without overflow."""
     z = _f64(logits)
     e = np.exp(-np.abs(z))
     return np.where(z > 0, 1.0, e) / (1 + e)
 
 
 def count_correct(logits: Any, labels: Any, layout: Layout = "NC") -> int:
-    """Count the samples whose label has the largest logit, the first of equals."""
+    """Count the samples whose label has the largest logit; ties go to the lowest class."""
     return int((_f64(logits).argmax(axis={"NC": 1, "CN": 0}[layout]) == np.asarray(labels)).sum())
 
 
@@ -258,7 +258,7 @@ def count_correct(logits: Any, labels: Any, layout: Layout = "NC") -> int:
 
 
 def clip(grad: Any, max_norm: float | None) -> Array:
-    """Scale grad by min(1, max_norm / (|grad| + 1e-6))."""
+    """Return grad * min(1, max_norm / (|grad| + 1e-6))."""
     grad = _f64(grad)
     if max_norm is None:
         return grad
@@ -279,7 +279,7 @@ def adam_step(
     decoupled: bool = False,
     max_norm: float | None = None,
 ) -> tuple[Array, Array, Array]:
-    """New param, m and v (Kingma & Ba 2015, algorithm 1; decoupled: Loshchilov & Hutter 2019)."""
+    """Return param, m, v (Kingma & Ba 2015, algorithm 1; decoupled: Loshchilov & Hutter 2019)."""
     param, g = _f64(param), clip(grad, max_norm)
     if decoupled:
         param = param * (1 - lr * weight_decay)
@@ -302,7 +302,7 @@ def sgd_step(
     weight_decay: float = 0.0,
     max_norm: float | None = None,
 ) -> tuple[Array, Array]:
-    """New param and velocity."""
+    """Return param and velocity after a step."""
     param = _f64(param)
     g = clip(grad, max_norm) + weight_decay * param
     m = momentum * _f64(m) + g
@@ -320,7 +320,7 @@ def rmsprop_step(
     weight_decay: float = 0.0,
     max_norm: float | None = None,
 ) -> tuple[Array, Array]:
-    """New param and mean squares."""
+    """Return param and mean squares after a step."""
     param = _f64(param)
     g = clip(grad, max_norm) + weight_decay * param
     v = alpha * _f64(v) + (1 - alpha) * g**2
@@ -331,14 +331,14 @@ def rmsprop_step(
 
 
 def min_max_fit(x: Any, layout: Layout = "NC") -> tuple[Array, Array]:
-    """Smallest and largest value per feature."""
+    """Return minimum and maximum per feature."""
     x = _f64(x)
     reduced, _ = _axes(x, layout)
     return x.min(axis=reduced), x.max(axis=reduced)
 
 
 def standard_fit(x: Any, layout: Layout = "NC") -> tuple[Array, Array]:
-    """Mean and deviation per feature; of a constant one its value and 0."""
+    """Return mean and deviation per feature; for a constant feature, its value and 0."""
     mean, var = batch_statistics(x, layout)
     minimum, maximum = min_max_fit(x, layout)
     constant = minimum == maximum
@@ -351,7 +351,7 @@ def min_max_scale(
     layout: Layout = "NC",
     statistics: tuple[Any, Any] | None = None,
 ) -> Array:
-    """low + (x - min) / (max - min) * (high - low) per feature; a constant feature is low."""
+    """Return low + (x - min) / (max - min) * (high - low); a constant feature becomes low."""
     x = _f64(x)
     _, shape = _axes(x, layout)
     low, high = feature_range
@@ -361,7 +361,7 @@ def min_max_scale(
 
 
 def standardize(x: Any, layout: Layout = "NC", statistics: tuple[Any, Any] | None = None) -> Array:
-    """(x - mean) / std per feature; a constant feature is 0."""
+    """Return (x - mean) / std per feature; a constant feature becomes 0."""
     x = _f64(x)
     _, shape = _axes(x, layout)
     mean, std = map(_f64, statistics or standard_fit(x, layout))
@@ -379,7 +379,7 @@ def _mix32(h: int) -> int:
 
 
 def dropout_mask(shape: tuple[int, ...], rate: float, seed: int, step: int, layer: int) -> Array:
-    """Return 0 where a value is dropped, 1 / (1 - rate) elsewhere: a hash of key and position."""
+    """Return 0 for dropped values and 1 / (1 - rate) for others, by a hash of key and position."""
     key = _mix32((_mix32((_mix32(seed) + step) & 0xFFFFFFFF) + layer) & 0xFFFFFFFF)
     hashes = np.array([_mix32(position ^ key) for position in range(int(np.prod(shape)))])
     return np.where(hashes >= int(rate * 2**32), 1.0 / (1.0 - rate), 0.0).reshape(shape)

@@ -1,4 +1,4 @@
-"""The oracle of a whole training step: a multilayer perceptron with batch norm, in float64 NumPy.
+"""The oracle for a whole training step: a multilayer perceptron with batch norm, in float64.
 
 Feature-major: a column is a sample.
 
@@ -28,12 +28,12 @@ def forward(
     masks: list[Array] | None = None,
     sample_weight: Any = None,
 ) -> tuple[Array, list[dict[str, Any]]]:
-    """Logits (classes, N) of samples x (N, features), and what each layer's backward pass needs.
+    """Return logits (classes, N) for samples x (N, features), and what `backward` needs by layer.
 
     `params` maps "layers.0.weight" (out, in), "layers.0.gamma" and "layers.0.beta", or
-    "layers.0.bias" for a layer without batch norm. `curve` is "tanh" or "logistic", with slope 1,
-    where the hidden layers have one. `masks` are dropout's, one per hidden layer.
-    `sample_weight` (N,) counts in the statistics of the batch.
+    "layers.0.bias" for a layer without batch norm. `curve` is None, "tanh" or "logistic"; with one,
+    `slope` is 1. `masks` are those of dropout, one per hidden layer. `sample_weight` (N,) counts in
+    the statistics of the batch.
     """
     a = np.asarray(x, np.float64).T
     caches = []
@@ -68,7 +68,7 @@ def backward(
     gradient: Gradient = "exact",
     masks: list[Array] | None = None,
 ) -> dict[str, Array]:
-    """Gradients of all parameters, by name."""
+    """Return the gradients of all parameters, by name."""
     grads: dict[str, Array] = {}
     da = dlogits
     for index in range(len(caches) - 1, -1, -1):
@@ -101,7 +101,7 @@ def infer(
     curve: str | None = None,
     eps: float = 1e-5,
 ) -> Array:
-    """Logits (classes, N) of samples x (N, features) with the running statistics.
+    """Return logits (classes, N) for samples x (N, features) with the running statistics.
 
     `running` maps "layers.0.running_mean" and "layers.0.running_var" of every normalized layer.
     """
