@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 from cases import JIT_DISABLED, WORST, note_error
 
+try:
+    import fcntl
+except ImportError:  # no such system
+    fcntl = None
+
 # A shell's background job ignores Ctrl-C, which is what some tests press.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -16,6 +21,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if JIT_DISABLED:
     # compiled loops raise no floating-point warnings; as Python they need not either
     np.seterr(all="ignore")
+
+
+def pytest_collection_modifyitems(items):
+    """Put files that compile for minutes first, for workers to end together, and timing last."""
+    compiling = {item.path for item in items if item.get_closest_marker("compiles")}
+    timing = {item.path for item in items if item.get_closest_marker("timing")}
+    items.sort(key=lambda item: (item.path in timing, item.path not in compiling))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Let a test that measures time run while no other worker of pytest-xdist runs one."""
+    if fcntl is None or not hasattr(item.config, "workerinput"):
+        return (yield)
+    alone = item.get_closest_marker("timing") is not None
+    with open(__file__) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # also where a child was forked, and lives on
 
 
 def pytest_sessionfinish(session):

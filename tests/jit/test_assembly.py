@@ -25,6 +25,7 @@ from fastbn.kernels import (
 )
 
 pytestmark = [
+    pytest.mark.compiles,
     pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled"),
     pytest.mark.skipif(
         platform.machine() not in ("x86_64", "AMD64", "aarch64", "arm64"),
