@@ -44,4 +44,6 @@ def test_a_deeper_network_generalizes(fashion_mnist):
         )  # fmt: skip
         model.fit(data.X_train, data.y_train, epochs=20, batch_size=128, schedule="one-cycle")
         accuracies.append(model.evaluate(data.X_test, data.y_test)[1])
+        if sum(accuracy >= 0.905 for accuracy in accuracies) == 2:
+            break  # whatever the third is, the median of three is as high
     assert np.median(accuracies) >= 0.905, accuracies

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import threading
 
@@ -47,6 +49,17 @@ if not JIT_DISABLED:
     SPATIAL += [(13, 7, 31, 33), (2, 3, 1025), (3, 2, 4, 5, 6)]
 
 ALL_SHAPES = [("NC", s) for s in MATRICES + SPATIAL] + [("CN", s[::-1]) for s in MATRICES]
+
+
+def shapes_with(*options):
+    """All shapes with options: small ones with every combination, each large one with the next."""
+    combinations = list(itertools.product(*options))
+    in_turn = itertools.cycle(combinations)
+    return [
+        (layout, shape, *combination)
+        for layout, shape in ALL_SHAPES
+        for combination in (combinations if math.prod(shape) <= 1024 else [next(in_turn)])
+    ]
 
 
 def assert_close(actual, expected, *, tolerance=None, scale=None):

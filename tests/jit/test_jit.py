@@ -19,12 +19,14 @@ from own_process import ANNOUNCED, run_python
 from fastbn.jit import listeners
 
 
+@pytest.mark.compiles
 def test_compiling_is_announced_once_and_only_when_it_happens(tmp_path):
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
     assert run_python(ANNOUNCED, **cache).strip() == "1"
     assert run_python(ANNOUNCED, **cache).strip() == "0", "the second process compiled again"
 
 
+@pytest.mark.compiles
 def test_the_logger_says_what_is_compiled(tmp_path):
     code = textwrap.dedent(ANNOUNCED).replace("sys.stderr", "sys.stdout")
     first = run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
@@ -47,6 +49,7 @@ STATISTICS = """
 """
 
 
+@pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
 def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
     """Of a kernel that is compiled into several others one copy used to serve them all."""
@@ -70,11 +73,13 @@ BODIES = """
 """
 
 
+@pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
 def test_bodies_of_parallel_loops_are_not_shared_either(tmp_path):
     assert run_python(BODIES, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["internal"]
 
 
+@pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
 @pytest.mark.parametrize("setting", ["NUMBA_OPT", "NUMBA_LOOP_VECTORIZE", "NUMBA_BOUNDSCHECK"])
 def test_what_numba_is_told_is_not_kept_for_others(tmp_path, setting):
@@ -112,6 +117,7 @@ PRESSED = """
 """
 
 
+@pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
 def test_ctrl_c_while_compiling_breaks_nothing(tmp_path):
     """Numba alone would lose it, and say later that it has no machine code."""
@@ -153,6 +159,7 @@ TIMED_OUT = """
 """
 
 
+@pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
 @pytest.mark.parametrize("name", ["SIGALRM", "SIGTERM"])
 def test_a_handler_that_raises_while_compiling_breaks_nothing(tmp_path, name):
@@ -165,29 +172,35 @@ def test_a_handler_that_raises_while_compiling_breaks_nothing(tmp_path, name):
     assert right == "True"
 
 
+# Notes which kernels a process asks for, compiled before or not.
+ASKED = """
+    from fastbn.kernels.gemm import multiply
+    Cache, asked = type(multiply._cache), {}
+    load_overload = Cache.load_overload
+    def note_and_load(cache, sig, context):
+        asked[f"{cache._py_func.__module__}.{cache._py_func.__qualname__}{sig}"] = True
+        return load_overload(cache, sig, context)
+    Cache.load_overload = note_and_load
+"""
+
 WARM_UP = """
-    import logging, signal
+    import signal
     from fastbn.cli._app import app
-    class Press(logging.Handler):
-        def emit(self, record):
-            if "train_steps " in record.getMessage():  # a fit has taken over the signals
-                logger.removeHandler(self)
+    class Press(dict):
+        def __setitem__(self, kernel, value):
+            if ".train_steps(" in kernel and not self:  # a fit has taken over the signals
+                super().__setitem__(kernel, value)
                 signal.raise_signal(signal.SIGINT)
-    logger = logging.getLogger("fastbn")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(Press())
+    asked = Press()
     app(["warmup"])
 """
 
 
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
-def test_ctrl_c_ends_a_warm_up(tmp_path):
+def test_ctrl_c_ends_a_warm_up():
     pytest.importorskip("typer")
     result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(WARM_UP)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        [sys.executable, "-c", textwrap.dedent(ASKED + WARM_UP)], capture_output=True, text=True
     )
     assert result.returncode == 1, result.stderr
     assert result.stderr == "fastbn: interrupted\n"
@@ -202,79 +215,86 @@ def test_a_listener_that_another_thread_has_taken_off():
     assert calls == [1]
 
 
-TRAINED = """
-    import numpy as np
-    from fastbn import BatchNormMLP
-    model = BatchNormMLP((5, 7, 3), seed=1)
-    X = np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32)
-    model.fit(X, np.arange(40) % 3, epochs=2, batch_size=8)
-    print(model.predict_proba(X).tobytes().hex())
+COMPUTED = """
+    import numpy as np, fastbn
+    from fastbn.parallel import dispatch
+    x = np.random.default_rng(0).normal(1, 3, (668, 96)).astype(np.float32)
+    loss, gradient = fastbn.softmax_cross_entropy(x, np.arange(668) % 96)
+    for dispatch.PARALLEL_ELEMENTS in (0, 1 << 62):
+        mean, var = fastbn.batch_statistics(x)
+        print(loss, gradient.tobytes().hex(), mean.tobytes().hex(), var.tobytes().hex())
 """
+
+
+@pytest.mark.compiles
+def test_processes_that_compile_at_once(tmp_path):
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: run_python(COMPUTED, **cache), range(2)))
+    assert results[0] == results[1]
+    assert run_python(COMPUTED, **cache) == results[0]
+
 
 # What warm_up has to have compiled, on other data than its own.
 EVERYTHING = """
     import numpy as np, fastbn
-    from fastbn.jit import listeners
-    calls = []
-    with listeners.on_compile(lambda: calls.append(1)):
-        rng = np.random.default_rng(0)
-        X, y = rng.standard_normal((70_000, 3)), rng.integers(0, 4, 70_000)
-        for options in ({}, {"batch_norm": False, "optimizer": "sgd", "dropout": 0.5}):
-            for scaling in (None, "zscore", "minmax"):
-                model = fastbn.BatchNormMLP((3, 9, 4), input_normalization=scaling, **options)
-                model.fit(
-                    X[:500], y[:500], epochs=2, batch_size=64, sample_weight=rng.random(500)
-                )
-                model.partial_fit(X[:37], y[:37])
-                model.predict(X.astype(np.float32))
-        for x, layout in ((X, "NC"), (X.T, "CN"), (X.reshape(-1, 3, 7, 1), "NC")):
-            x = x.astype(np.float32)
-            mean, var = fastbn.batch_statistics(x, layout=layout)
-            a, mean, rstd = fastbn.batch_norm(x, layout=layout, activation="relu", out=x)
-            fastbn.batch_norm_backward(a, x, None, None, mean, rstd, layout=layout)
-            fastbn.batch_norm_inference(x, mean, var, layout=layout)
-        fastbn.softmax_cross_entropy(X.astype(np.float32), y % 3, label_smoothing=0.1)
-        param, grad, m, v = np.ones((4, 700_000), np.float32)
-        fastbn.adam_step(param, grad, m, v, step=3, decoupled=True, max_norm=1.0)
-        fastbn.min_max_scale(X.astype(np.float32))
-        fastbn.standardize(X.astype(np.float32), mean=[0.0] * 3, std=[1.0] * 3)
-    print(len(calls))
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((70_000, 3)), rng.integers(0, 4, 70_000)
+    for options in ({}, {"batch_norm": False, "optimizer": "sgd", "dropout": 0.5}):
+        for scaling in (None, "zscore", "minmax"):
+            model = fastbn.BatchNormMLP((3, 9, 4), input_normalization=scaling, **options)
+            model.fit(
+                X[:500], y[:500], epochs=2, batch_size=64, sample_weight=rng.random(500)
+            )
+            model.partial_fit(X[:37], y[:37])
+            model.predict(X.astype(np.float32))
+    for x, layout in ((X, "NC"), (X.T, "CN"), (X.reshape(-1, 3, 7, 1), "NC")):
+        x = x.astype(np.float32)
+        mean, var = fastbn.batch_statistics(x, layout=layout)
+        a, mean, rstd = fastbn.batch_norm(x, layout=layout, activation="relu", out=x)
+        fastbn.batch_norm_backward(a, x, None, None, mean, rstd, layout=layout)
+        fastbn.batch_norm_inference(x, mean, var, layout=layout)
+    fastbn.softmax_cross_entropy(X.astype(np.float32), y % 3, label_smoothing=0.1)
+    param, grad, m, v = np.ones((4, 700_000), np.float32)
+    fastbn.adam_step(param, grad, m, v, step=3, decoupled=True, max_norm=1.0)
+    fastbn.min_max_scale(X.astype(np.float32))
+    fastbn.standardize(X.astype(np.float32), mean=[0.0] * 3, std=[1.0] * 3)
+    print(*asked, sep="\\n")
 """
 
 # The same of what PyTorch's tensors ask for.
 TENSORS = """
     import torch, fastbn.torch
-    from fastbn.jit import listeners
-    calls = []
-    with listeners.on_compile(lambda: calls.append(1)):
-        x = torch.randn(700, 300, requires_grad=True)
-        for source in (x, x.t(), x.view(100, 300, 7)):
-            module = fastbn.torch.BatchNormLeakyReLU(source.shape[1])
-            module(source).sum().backward()
-            with torch.no_grad():
-                module.eval()(source)
-            fastbn.torch.AdamW(module.parameters()).step()
-    print(len(calls))
+    x = torch.randn(700, 300, requires_grad=True)
+    for source in (x, x.t(), x.view(100, 300, 7)):
+        module = fastbn.torch.BatchNormLeakyReLU(source.shape[1])
+        module(source).sum().backward()
+        with torch.no_grad():
+            module.eval()(source)
+        fastbn.torch.AdamW(module.parameters()).step()
+    print(*asked, sep="\\n")
 """
 
 
-def test_processes_that_compile_at_once_and_warming_up(tmp_path):
-    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda _: run_python(TRAINED, **cache), range(2)))
-    assert results[0] == results[1]
-    warm_up = """
-        import os
-        if hasattr(os, "sched_setaffinity"):  # on one core, as containers are built
-            os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-        from fastbn.warmup import warm_up
-        print(*warm_up("float32"), sep=chr(10))
-    """
-    assert "batch norm, float32" in run_python(warm_up, **cache)
-    assert run_python(TRAINED, **cache) == results[0]
-    assert run_python(EVERYTHING, **cache).strip() == "0", "something was left to compile"
+WARMING = """
+    import os
+    if hasattr(os, "sched_setaffinity"):  # on one core, as containers are built
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    from fastbn.warmup import warm_up
+    print(*warm_up("float32"), sep="\\n")
+    print(*asked, sep="\\n")
+"""
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
+def test_warming_up_leaves_nothing_to_compile():
+    warmed = run_python(ASKED + WARMING).splitlines()
+    assert "batch norm, float32" in warmed
+    asked = run_python(ASKED + EVERYTHING).splitlines()
     if importlib.util.find_spec("torch"):
-        assert run_python(TENSORS, **cache).strip() == "0", "something was left to compile"
+        asked += run_python(ASKED + TENSORS).splitlines()
+    assert len(set(asked)) > 20
+    assert set(asked) <= set(warmed), "something was left to compile"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -1,8 +1,8 @@
 """Kernels compiled for other processors than this one: right, and the same bits throughout.
 
 Numba compiles for the processor that NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name. Each level has its
-own processes, and a cache that they share, which run the tests of kernels against the oracle and
-those of equal bits. The rest of the suite runs them for this processor itself.
+own processes, which run the tests of kernels against the oracle and those of equal bits. What they
+compile is kept beside the kernels for this processor. The rest of the suite runs these.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cases import JIT_DISABLED
 from llvmlite import binding
 
 pytestmark = [
+    pytest.mark.compiles,
     pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled"),
     pytest.mark.skipif(
         platform.machine() not in ("x86_64", "AMD64"), reason="levels of x86-64 processors"
@@ -65,7 +66,7 @@ LEVELS = {
 }
 
 
-def run_for(level, cache, *arguments):
+def run_for(level, *arguments):
     """Run Python on these arguments, its kernels compiled for a level; returns what it prints."""
     wanted, _ = LEVELS[level]
     has = binding.get_host_cpu_features()
@@ -76,7 +77,6 @@ def run_for(level, cache, *arguments):
         **os.environ,
         "NUMBA_CPU_NAME": level,
         "NUMBA_CPU_FEATURES": ",".join(f"+{feature}" for feature in wanted),
-        "NUMBA_CACHE_DIR": str(cache),
         "NUMBA_NUM_THREADS": "3",
     }
     done = subprocess.run(
@@ -99,19 +99,15 @@ print(TILE_ROWS, "vfmadd" in text, "zmm" in text)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_code_is_for_the_level(tmp_path, level):
-    assert run_for(level, tmp_path, "-c", CODE).strip() == LEVELS[level][1]
-
-
-@pytest.fixture(scope="module", params=LEVELS)
-def level_and_cache(request, tmp_path_factory):
-    return request.param, tmp_path_factory.mktemp(request.param)
+def test_code_is_for_the_level(level):
+    assert run_for(level, "-c", CODE).strip() == LEVELS[level][1]
 
 
 @pytest.mark.parametrize("part", FILES)
-def test_every_kernel(level_and_cache, part):
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_kernel(level, part):
     files = [str(TESTS / name) for name in FILES[part]]
     options = ["-n", "0", "-q", "-x", "-p", "no:cacheprovider", "-k", SELECTION]
-    output = run_for(*level_and_cache, "-m", "pytest", *options, *files)
+    output = run_for(level, "-m", "pytest", *options, *files)
     assert " passed" in output
     assert " failed" not in output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import runpy
 import subprocess
 import sys
 
@@ -64,13 +63,10 @@ def test_an_optimizer_in_a_users_parallel_loop(rng):
 
 
 def test_the_example_learns():
-    losses = runpy.run_path(str(EXAMPLE))["main"]()
-    assert losses[0] > 1.5
-    assert losses[-1] < 0.1
-
-
-def test_the_example_runs_as_documented():
     done = subprocess.run(
         [sys.executable, str(EXAMPLE)], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("step   1  loss ")
+    losses = [float(line.split()[-1]) for line in done.stdout.splitlines()]
+    assert losses[0] > 1.5
+    assert losses[-1] < 0.1

@@ -78,7 +78,7 @@ SHAPES = [
     ("NC", (5, 6, 7, 5)),
 ]
 
-# Of 16 MB and more, in both dtypes.
+# Of 16 MB in float32; float64 takes half the rows.
 LARGE = [("NC", (2048, 2100)), ("CN", (2048, 2100))]
 
 
@@ -98,6 +98,8 @@ def batch_norm_results(x, dy, gamma, beta, layout, start=0):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("layout", "shape"), SHAPES + LARGE)
 def test_batch_norm(rng, monkeypatch, layout, shape, dtype):
+    if (layout, shape) in LARGE:
+        shape = (shape[0] * 4 // dtype().itemsize, shape[1])
     x, dy = rng.standard_normal((2, *shape)).astype(dtype)
     gamma, beta = rng.standard_normal((2, features(shape, layout))).astype(dtype)
     with threads(0, monkeypatch):
