@@ -14,6 +14,7 @@ import numpy as np
 
 import fastbn
 from fastbn.bench._timing import interleave
+from fastbn.model.inputs import training_samples
 
 FLOAT = np.dtype(np.float32)
 DENORMAL = 1e-40
@@ -41,12 +42,12 @@ def training(moment):
     rng = np.random.default_rng(1)
     x, y = np.zeros((BATCH, INPUTS), FLOAT), rng.integers(0, 10, BATCH)
     x[:, :LIVE] = rng.standard_normal((BATCH, LIVE))
-    samples = model.training_samples(x, y, None)
+    samples = training_samples(model, x, y)
 
     def run(count):
         model.m[:], model.v[:] = moment, moment
         order, bounds = np.tile(np.arange(BATCH), count), np.arange(count + 1) * BATCH
-        model.run_steps(samples, order, bounds, np.full(count, 1e-3))
+        model._engine.run_steps(samples, order, bounds, np.full(count, 1e-3))
 
     return run
 

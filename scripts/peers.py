@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fastbn import BatchNormMLP
+from fastbn.torch import to_torch
 
 Logits = Callable[[np.ndarray], torch.Tensor]
 
@@ -37,9 +38,8 @@ def train_torch(
     outputs and rows. The penalty is on matrices alone.
     """
     loss = "softmax_cross_entropy" if is_softmax else "sigmoid_cross_entropy"
-    net, _ = BatchNormMLP(
-        sizes, activation="relu", loss=loss, seed=seed, batch_norm_output=False
-    ).to_torch()
+    model = BatchNormMLP(sizes, activation="relu", loss=loss, seed=seed, batch_norm_output=False)
+    net, _ = to_torch(model)
     groups = [
         {"params": [p for p in net.parameters() if p.dim() > 1], "weight_decay": decay},
         {"params": [p for p in net.parameters() if p.dim() == 1]},

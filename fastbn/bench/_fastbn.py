@@ -18,6 +18,7 @@ from fastbn.bench import _step_work as steps
 from fastbn.bench._kernel_work import BatchNormWork, FlatAdam, Runner, ScaleWork
 from fastbn.bench._step_work import Stepper, StepWork
 from fastbn.kernels.streams import stream
+from fastbn.model.inputs import training_samples
 
 
 class FastbnStepper(Stepper):
@@ -33,14 +34,15 @@ class FastbnStepper(Stepper):
         parameters = dict(self.model.named_parameters())
         for index, weight in enumerate(work.weights()):
             parameters[f"layers.{index}.weight"][...] = weight
-        self.samples = self.model.training_samples(*work.data(), None)
+        self.samples = training_samples(self.model, *work.data())
         self.order = work.order()
 
     def run(self, steps_: int) -> np.ndarray:
         order = self.order[self.batches(steps_)].reshape(-1)
         bounds = np.arange(steps_ + 1) * self.work.batch
         with limited(self.threads):
-            losses, _ = self.model.run_steps(self.samples, order, bounds, np.full(steps_, steps.LR))
+            lrs = np.full(steps_, steps.LR)
+            losses, _ = self.model._engine.run_steps(self.samples, order, bounds, lrs)
         return losses
 
 

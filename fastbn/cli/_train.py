@@ -166,7 +166,7 @@ def _trained(
 ) -> tuple[Dataset, BatchNormMLP, History]:
     """Load the data and train."""
     from fastbn import datasets
-    from fastbn.model import BatchNormMLP
+    from fastbn.model import BatchNormMLP, saving
     from fastbn.model.checkpoint import OtherDataError
 
     settings = job.settings
@@ -189,7 +189,7 @@ def _trained(
             "feature_names": list(dataset.feature_names), "target_name": dataset.target_name,
         }  # fmt: skip
         model.metadata = notes
-        model.to_bytes()  # names that no file can hold are an error before the training
+        saving.to_bytes(model)  # names that no file can hold are an error before the training
     model.metadata = {**notes, "job": json.loads(json.dumps(dataclasses.asdict(job)))}
     try:
         history = model.fit(

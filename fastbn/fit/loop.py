@@ -132,6 +132,7 @@ def train(
     n_samples: int,
     plan: Plan,
     *,
+    owner: Any,
     weight: np.ndarray | None,
     evaluate: Callable[[], tuple[float, float]] | None,
     callbacks: Iterable[Callback],
@@ -140,9 +141,10 @@ def train(
 ) -> History:
     """Train `model` on `samples`; `evaluate` gives loss and score on validation data.
 
-    An epoch's loss is the mean over its samples by their `weight` (samples,), None for equal ones.
+    Callbacks get the `owner`, whose trainee it is. An epoch's loss is the mean over its samples by
+    their `weight` (samples,), None for equal ones.
     """
-    fit = _Fit(model, samples, n_samples, plan, weight, evaluate, callbacks, checkpoint)
+    fit = _Fit(model, samples, n_samples, plan, owner, weight, evaluate, callbacks, checkpoint)
     return fit.run(progress)
 
 
@@ -150,10 +152,11 @@ class _Fit:
     """A fit: what it is of, and its loop."""
 
     def __init__(
-        self, model: Trainee, samples: Any, n_samples: int, plan: Plan, weight: np.ndarray | None,
-        evaluate: Callable[[], tuple[float, float]] | None, callbacks: Iterable[Callback],
-        checkpoint: Checkpoint | None,
+        self, model: Trainee, samples: Any, n_samples: int, plan: Plan, owner: Any,
+        weight: np.ndarray | None, evaluate: Callable[[], tuple[float, float]] | None,
+        callbacks: Iterable[Callback], checkpoint: Checkpoint | None,
     ) -> None:  # fmt: skip
+        self.owner = owner
         self.model, self.samples, self.n_samples, self.plan = model, samples, n_samples, plan
         self.weight, self.evaluate, self.checkpoint = weight, evaluate, checkpoint
         self.bounds = minibatch_bounds(n_samples, plan.batch_size)
@@ -327,7 +330,7 @@ class _Fit:
     def _stop_reason(self) -> str | None:
         """Why training ends after this epoch; None if it goes on. Every callback is called."""
         history, plan = self.state.history, self.plan
-        results = [callback(self.model, history) for callback in self.callbacks]
+        results = [callback(self.owner, history) for callback in self.callbacks]
         if any(getattr(callback, "changes_model", True) for callback in self.callbacks):
             self.good.note(changed=True)
         stops = [isinstance(result, bool | np.bool_) and bool(result) for result in results]

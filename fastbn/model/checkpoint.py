@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from fastbn.errors import ModelFileError
 from fastbn.files import model_file
 from fastbn.fit.history import STOP_REASONS, FitState, History
 from fastbn.fit.loop import Plan, minibatch_bounds
+from fastbn.model import saving
 from fastbn.model.inputs import Data
+from fastbn.model.measures import float64_blocks
 from fastbn.model.scaling import InputScaling, TargetScaling
 from fastbn.model.state import (
     BEST,
@@ -48,6 +50,14 @@ def checksum(arrays: Iterable[np.ndarray]) -> int:
     return result
 
 
+def contents(data: Data, inputs: InputScaling, targets: TargetScaling) -> Iterator[np.ndarray]:
+    """Yield all of the data as contiguous arrays, whatever the scalings have been fitted on."""
+    yield from float64_blocks(data.x) if inputs.is_wide(data.x) else [data.x]
+    yield data.labels
+    yield from float64_blocks(data.targets) if targets.mode is not None else [data.targets]
+    yield data.weight
+
+
 class OtherDataError(ValueError):
     """A fit cannot go on, since its data are not those that the checkpoint was written for."""
 
@@ -68,12 +78,12 @@ class CheckpointFile:
         except OSError as error:
             said = f"checkpoint: cannot write in the folder {folder} ({error.strerror})"
             raise OSError(error.errno, said) from None
-        self._model, self._plan = model, plan
+        self._model, self._engine, self._plan = model, model._engine, plan
         self._is_float64 = data.x.dtype == np.float64
         self._rows = np.diff(minibatch_bounds(len(data.x), plan.batch_size))
         self._found: tuple[FitState, dict[str, Any], int, dict[str, Any]] | None = None
         rule = plan.early_stopping
-        scalings = model.scaling, model.target_scaling
+        scalings = self._engine.scaling, self._engine.target_scaling
         self._facts = {
             "epochs": plan.epochs,
             "batch_size": plan.batch_size,
@@ -82,15 +92,16 @@ class CheckpointFile:
             "early_stopping": None if rule is None else dataclasses.asdict(rule),
             "until_accuracy": plan.until_accuracy,
             "samples": len(data.x),
-            "data": checksum(data.contents(*scalings)),
-            "validation_data": validation and checksum(validation.contents(*scalings)),
+            "data": checksum(contents(data, *scalings)),
+            "validation_data": validation and checksum(contents(validation, *scalings)),
         }
         keeps_best = rule is not None and rule.restore_best
-        model.to_bytes(*self._parts(FitState(best_state=model.snapshot() if keeps_best else None)))
+        best = self._engine.snapshot() if keeps_best else None
+        saving.to_bytes(model, *self._parts(FitState(best_state=best)))
 
     def write(self, state: FitState) -> None:
         """Write the model and the state of its fit: the whole file, or nothing."""
-        self._model.write(self.path, *self._parts(state))
+        saving.write(self._model, self.path, *self._parts(state))
 
     def _parts(self, state: FitState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return what a file says of the fit, and the tensors of that."""
@@ -127,7 +138,7 @@ class CheckpointFile:
             layout_of(file, header)
             if header.fit is None:
                 raise ValueError(f"checkpoint: {self.path} is a model, and not of a fit")
-            config = self._model.config.to_dict()
+            config = self._engine.config.to_dict()
             self._same("the model's ", config, header.config.to_dict())
             self._same("", self._facts, header.fit.get("facts"))
             try:
@@ -157,7 +168,7 @@ class CheckpointFile:
     def counts(self) -> tuple[int, int]:
         """Return steps and epochs of the model at the start of the fit."""
         if self._found is None:
-            return self._model.steps, self._model.epochs
+            return self._engine.steps, self._engine.epochs
         state, snapshot, epochs, _ = self._found
         history = state.history
         taken = history.epochs * self._rows.size + state.losses.size - len(history.skipped)
@@ -169,8 +180,8 @@ class CheckpointFile:
             return FitState()
         state, snapshot, epochs, metadata = self._found
         self._found = None
-        self._model.restore(snapshot)
-        self._model.epochs, self._model.metadata = epochs, metadata
+        self._engine.restore(snapshot)
+        self._engine.epochs, self._model.metadata = epochs, metadata
         return state
 
     def _same(self, whose: str, now: dict[str, Any], then: Any) -> None:
@@ -199,7 +210,7 @@ class CheckpointFile:
             f"resume: expected {name} as in {self.path}, got others: they are not those that the "
             "checkpoint was written for, or their rows or columns are in another order"
         )
-        config = self._model.config
+        config = self._engine.config
         if self._is_float64 and config.dtype == "float32" and config.input_normalization:
             said += (
                 "; a checkpoint that an earlier version of fastbn wrote goes on with "
@@ -233,7 +244,7 @@ class CheckpointFile:
             counts = {"target_is_fitted": True} | state.best_state  # of before there was one
             state.best_state = {
                 "steps": integer("best_counts.steps", counts["steps"], 0, MAX_COUNT),
-                **checked_fitted("best_counts.{}", counts, self._model.config),
+                **checked_fitted("best_counts.{}", counts, self._engine.config),
             }
         known = {f"{FIT}{name}" for name in ("losses", "correct", *LISTS)}
         if state.best_state is not None:
@@ -283,9 +294,9 @@ class CheckpointFile:
     def _tensors_of(self, file: model_file.ModelFile, prefix: str = "") -> dict[str, Any]:
         """Read the tensors of a model's state into memory of their own."""
         tensors = {
-            name: tensor for name, tensor in self._model.snapshot().items() if name not in COUNTS
+            name: tensor for name, tensor in self._engine.snapshot().items() if name not in COUNTS
         }
-        expected = expected_tensors(self._model.layout, self._model.config)
+        expected = expected_tensors(self._engine.layout, self._engine.config)
         for name, (dtype, shape) in expected.items():
             check_shape(file, prefix + name, dtype, shape)
         read_state(file, tensors, prefix)

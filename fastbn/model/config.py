@@ -143,6 +143,16 @@ class ModelConfig:
         output_too = self.batch_norm_output and self.predicts_one_class
         return self.batch_norm and (output_too or not is_output)
 
+    def replaced_by(self, value: Any) -> ModelConfig:
+        """Return a configuration that a model of this one may have; refuse another architecture."""
+        if not isinstance(value, ModelConfig):
+            raise TypeError(f"config: expected a ModelConfig, got {value!r:.80}")
+        for name in ARCHITECTURE:
+            expected, got = getattr(self, name), getattr(value, name)
+            if got != expected:
+                raise ValueError(f"config.{name}: expected the model's, {expected!r}, got {got!r}")
+        return value
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary that JSON can hold."""
         return dataclasses.asdict(self)

@@ -1,74 +1,30 @@
-"""The slim model: it holds parameters and statistics, and calls the kernels."""
+"""The slim model: its parameters and statistics by name, and calls of the engine that has them."""
 
 from __future__ import annotations
 
 import copy
-import functools
-import importlib
-import math
 import os
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
-from fastbn.checks import flag, integer, kernel_input, number, pair, shown, weights_array
+from fastbn.checks import flag, integer, shown
 from fastbn.files import model_file
-from fastbn.fit.loop import (
-    Callback,
-    EarlyStopping,
-    History,
-    Plan,
-    early_stopping_rule,
-    minibatch_bounds,
-    train,
-)
+from fastbn.fit.loop import Callback, EarlyStopping, History, minibatch_bounds
 from fastbn.fit.schedules import Schedule
-from fastbn.kernels import network as kernels
-from fastbn.model.buffers import Buffer, aligned_zeros, assign_all
-from fastbn.model.checkpoint import CheckpointFile
-from fastbn.model.config import ARCHITECTURE, CURVES, LOSSES, OPTIMIZERS, ModelConfig
-from fastbn.model.inputs import Data, TrainingSamples, feature_matrix
+from fastbn.model import fitting, saving
+from fastbn.model.buffers import Buffer
+from fastbn.model.config import ModelConfig
+from fastbn.model.engine import FLAT, OF_UNITS, Engine
+from fastbn.model.fitting import checked_batch_size
+from fastbn.model.inputs import kernel_samples, labelled_data, prediction_samples, training_samples
 from fastbn.model.layout import Layout
-from fastbn.model.measures import ROUNDINGS, moments
-from fastbn.model.memory import COMPARED_ROWS, peak_bytes
-from fastbn.model.minibatches import check_samples, minibatches
-from fastbn.model.nonfinite_layer import culprit
-from fastbn.model.scaling import InputScaling, Scaling, TargetScaling
-from fastbn.model.state import (
-    MAX_COUNT,
-    Header,
-    check_room,
-    check_snapshot,
-    layout_of,
-    odd_numbers,
-    read_state,
-    state_views,
-)
-from fastbn.model.targets import decisions, loss_and_score, to_probabilities, wanted
-from fastbn.model.workspaces import INFERENCE_ROWS, Workspaces
+from fastbn.model.memory import peak_bytes
+from fastbn.model.scaling import InputScaling, TargetScaling
+from fastbn.model.state import MAX_COUNT
+from fastbn.model.targets import decisions, to_probabilities
 from fastbn.parallel.cores import available_threads
-from fastbn.parallel.team_size import TrainingTeam, team_size
-from fastbn.parallel.threads import run_team
-
-T = TypeVar("T")
-
-# Of `params`, `grads`, `m`, `v` as long as they are, and of one number for each unit.
-FLAT, OF_UNITS = ("params", "grads", "m", "v"), ("running_mean", "running_var")
-
-# Attributes that are made anew in a copy.
-SCRATCH = (
-    "_dtype", "_layout", "_table", "_buffers", "_counter", "_config", "_scaling",
-    "_target_scaling", "_epochs", "_workspaces", "_callers", "_teams", "_warns_of_mean",
-)  # fmt: skip
-
-
-def _torch_edge() -> Any:
-    """Return the edge that knows PyTorch: looked up when it is asked for, and never imported."""
-    return importlib.import_module("fastbn.torch")
 
 
 class BatchNormMLP:
@@ -181,55 +137,21 @@ class BatchNormMLP:
         arguments = {k: v for k, v in locals().items() if k != "self"}
         config = ModelConfig(**arguments)
         try:
-            self._build(config)
-            self._initialize()
+            self._engine = Engine(config)
+            self._engine.initialize()
         except MemoryError as error:
             sizes = shown(config.layer_sizes)
             raise ValueError(
                 f"layer_sizes: expected a network that fits memory, got {sizes}"
             ) from error
-
-    def _build(self, config: ModelConfig) -> None:
-        """Allocate everything; parameters are left at zero."""
-        self._config = config
-        self._dtype = np.dtype(config.dtype)
-        self._layout = Layout.of(config)
-        self._table = kernel_input(self._layout.table)
-        self._buffers = {name: aligned_zeros(self._layout.size, self._dtype) for name in FLAT}
-        for name in OF_UNITS:
-            self._buffers[name] = aligned_zeros(self._layout.units, self._dtype)
-        self._buffers["running_var"][...] = 1.0
-        self._scaling = InputScaling.unfitted(
-            config.input_normalization, config.layer_sizes[0], self._dtype
-        )
-        self._target_scaling = TargetScaling.unfitted(
-            config.target_normalization, config.layer_sizes[-1], self._dtype
-        )
-        self._counter = np.zeros(1, np.int64)  # of steps: the kernel counts
-        self._epochs = 0
         self.metadata: dict[str, Any] = {}
-        self._workspaces = Workspaces(self._layout, self._dtype)
-        self._callers: dict[object, tuple[int, threading.Thread]] = {}  # of `_alone`
-        self._teams: dict[int, TrainingTeam] = {}  # by bits of the minibatch's rows
-        self._warns_of_mean = True  # once
-
-    def _initialize(self) -> None:
-        """Draw the weights; gamma becomes 1."""
-        generator = np.random.default_rng(self.config.seed)
-        gain = 2.0 / (1.0 + self.config.slope**2)
-        for name, view in self.named_parameters():
-            if name.endswith("weight"):
-                deviation = np.sqrt(gain / view.shape[1])
-                view[...] = generator.standard_normal(view.shape) * deviation
-            elif name.endswith("gamma"):
-                view[...] = 1.0
 
     def __repr__(self) -> str:
         sizes = "-".join(map(str, self.config.layer_sizes))
         return f"BatchNormMLP({sizes}, {self.layout.n_parameters:,} parameters, {self.steps} steps)"
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in vars(self).items() if name not in SCRATCH}
+        state = {name: value for name, value in vars(self).items() if name != "_engine"}
         for name in ("config", *FLAT, *OF_UNITS, "scaling", "target_scaling", "steps", "epochs"):
             state[name] = getattr(self, name)
         return state
@@ -237,7 +159,7 @@ class BatchNormMLP:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Copy what a pickle holds: its arrays may lie in a file, or in memory of somebody else."""
         state = dict(state)
-        self._build(state.pop("config"))
+        self._engine = Engine(state.pop("config"))
         for name, value in state.items():
             if name not in ("layout", "dtype"):  # of earlier versions
                 setattr(self, name, value)
@@ -245,7 +167,7 @@ class BatchNormMLP:
     def __copy__(self) -> BatchNormMLP:
         return copy.deepcopy(self)
 
-    # -- what memory and kernels depend on ---------------------------------------------------------
+    # -- attributes --------------------------------------------------------------------------------
 
     params, grads, m, v = Buffer(), Buffer(), Buffer(), Buffer()
     running_mean, running_var = Buffer(), Buffer()
@@ -253,73 +175,65 @@ class BatchNormMLP:
     @property
     def config(self) -> ModelConfig:
         """The arguments of the model."""
-        return self._config
+        return self._engine.config
 
     @config.setter
     def config(self, value: ModelConfig) -> None:
-        if not isinstance(value, ModelConfig):
-            raise TypeError(f"config: expected a ModelConfig, got {value!r:.80}")
-        for name in ARCHITECTURE:
-            expected, got = getattr(self._config, name), getattr(value, name)
-            if got != expected:
-                raise ValueError(f"config.{name}: expected the model's, {expected!r}, got {got!r}")
-        self._config = value
+        self._engine.config = self.config.replaced_by(value)
 
     @property
     def layout(self) -> Layout:
         """Where the tensors lie in the flat buffers."""
-        return self._layout
+        return self._engine.layout
 
     @property
     def dtype(self) -> np.dtype:
         """Of all numbers of the model."""
-        return self._dtype
+        return self._engine.dtype
 
     @property
     def steps(self) -> int:
         """Optimizer steps done."""
-        return int(self._counter[0])
+        return self._engine.steps
 
     @steps.setter
     def steps(self, value: int) -> None:
-        self._counter[0] = integer("steps", value, 0, MAX_COUNT)
+        self._engine.counter[0] = integer("steps", value, 0, MAX_COUNT)
 
     @property
     def epochs(self) -> int:
         """Passes over the data that fits have begun."""
-        return self._epochs
+        return self._engine.epochs
 
     @epochs.setter
     def epochs(self, value: int) -> None:
-        self._epochs = integer("epochs", value, 0, MAX_COUNT)
+        self._engine.epochs = integer("epochs", value, 0, MAX_COUNT)
 
     @property
     def scaling(self) -> InputScaling:
         """How inputs are scaled; one of the same mode and shapes may take its place."""
-        return self._scaling
+        return self._engine.scaling
 
     @scaling.setter
     def scaling(self, value: InputScaling) -> None:
-        self._scaling = self._scaling.taking("scaling", value)
+        self._engine.scaling = self.scaling.taking("scaling", value)
 
     @property
     def target_scaling(self) -> TargetScaling:
         """How targets are scaled; one of the same mode and shapes may take its place."""
-        return self._target_scaling
+        return self._engine.target_scaling
 
     @target_scaling.setter
     def target_scaling(self, value: TargetScaling) -> None:
-        self._target_scaling = self._target_scaling.taking("target_scaling", value)
-
-    # -- parameters --------------------------------------------------------------------------------
+        self._engine.target_scaling = self.target_scaling.taking("target_scaling", value)
 
     def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield names and views of `params`: weight (out, in), gamma and beta, or bias (out,)."""
-        return self.layout.named_views(self.params)
+        return self._engine.named_views("params")
 
     def named_gradients(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield names and views of `grads`, as `named_parameters` does."""
-        return self.layout.named_views(self.grads)
+        return self._engine.named_views("grads")
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -411,69 +325,26 @@ class BatchNormMLP:
             With the squared error: at the end the model predicts its training samples, and is worse
             than the mean of their targets. A model says so once.
         """
-        epochs, batch_size = integer("epochs", epochs, 1), self._batch_size(batch_size)
-        if until_accuracy is not None:
-            until_accuracy = number("until_accuracy", until_accuracy, 0.0, 1.0)
-            if self.config.loss == "squared_error":
-                raise ValueError(
-                    f"until_accuracy: expected None with loss='squared_error', got {until_accuracy}"
-                )
-        validation = evaluate = None
-        if validation_data is not None:
-            X_val, y_val = pair("validation_data", validation_data)
-            validation = self._labelled(X_val, y_val, "validation_data[0]", "validation_data[1]")
-        score = "r2" if self.config.loss == "squared_error" else "accuracy"
-        plan = Plan(
+        return fitting.fit(
+            self,
+            X,
+            y,
             epochs=epochs,
             batch_size=batch_size,
-            lr=self.config.lr,
+            sample_weight=sample_weight,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            early_stopping=early_stopping,
             schedule=schedule,
-            shuffle=flag("shuffle", shuffle),
-            early_stopping=early_stopping_rule(early_stopping, validation is not None, score),
             until_accuracy=until_accuracy,
+            callbacks=callbacks,
+            progress=progress,
+            check_finite=check_finite,
             on_divergence=on_divergence,
-            score=score,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
         )
-        if checkpoint_every is not None:
-            checkpoint_every = integer("checkpoint_every", checkpoint_every, 1)
-        resume = flag("resume", resume)
-        if checkpoint is None and (resume or checkpoint_every is not None):
-            raise ValueError("checkpoint: expected a path to resume from or to write to, got None")
-        data = self._training_data(X, y, sample_weight, flag("check_finite", check_finite))
-        inputs, outputs = self._fitted(data)
-        file = None
-        if checkpoint is not None:
-            file = CheckpointFile(self, checkpoint, checkpoint_every, plan, data, validation)
-            if resume:
-                inputs, outputs = file.read(inputs, outputs)
-        steps, epochs_before = (self.steps, self.epochs) if file is None else file.counts()
-        n_steps = minibatch_bounds(data.x.shape[0], batch_size).size - 1
-        check_room("steps", steps, epochs * n_steps)
-        check_room("epochs", epochs_before, epochs)
-        samples = TrainingSamples(data.samples(inputs, outputs), inputs, outputs)
-        if validation is not None:
-            evaluate = functools.partial(self._evaluate, validation.samples(inputs, outputs))
-        del data, validation  # what was scaled in float64 need not stay
-        weight = samples.arrays.weight
-        history = self._alone(
-            lambda: train(
-                self,
-                samples,
-                samples.arrays.x.shape[0],
-                plan,
-                weight=weight if weight.size else None,
-                evaluate=evaluate,
-                callbacks=callbacks,
-                progress=progress,
-                checkpoint=file,
-            )
-        )
-        if self._warns_of_mean and history.stop_reason not in ("diverged", "interrupted"):
-            words = self.worse_than_mean(samples, "more epochs or another lr")
-            if words is not None:
-                self._warns_of_mean = False
-                warnings.warn(words, stacklevel=2)
-        return history
 
     def fit_bytes(
         self, n_samples: int, batch_size: int, *, x_dtype: Any = None, sample_weight: bool = False,
@@ -504,11 +375,12 @@ class BatchNormMLP:
         TypeError, ValueError
             A size is not an integer, or too small.
         """
+        batch_size = checked_batch_size(self.config, batch_size)
         x_dtype = self.dtype if x_dtype is None else np.dtype(x_dtype)
         return peak_bytes(
             self.layout, self.config,
             n_samples=integer("n_samples", n_samples, 1),
-            rows=int(np.diff(minibatch_bounds(n_samples, self._batch_size(batch_size))).max()),
+            rows=int(np.diff(minibatch_bounds(n_samples, batch_size)).max()),
             copied=x_dtype not in (self.dtype, np.uint8) or self.scaling.in_dtype() is None,
             weighted=flag("sample_weight", sample_weight),
             validated=integer("validation_samples", validation_samples, 0),
@@ -524,120 +396,20 @@ class BatchNormMLP:
         Of data that comes batch by batch, larger than memory: ``for X, y in batches:
         model.partial_fit(X, y)``. Input normalization is fitted on the first of them.
         """
-        samples = self.training_samples(X, y, sample_weight)
-        n = samples.arrays.x.shape[0]
-        size = n if batch_size is None else self._batch_size(batch_size)
+        samples = training_samples(self._engine, X, y, sample_weight)
+        n = len(samples.arrays.x)
+        size = n if batch_size is None else checked_batch_size(self.config, batch_size)
         bounds = minibatch_bounds(n, size)
-        self._run_steps(samples, np.arange(n), bounds, np.full(bounds.size - 1, self.config.lr))
+        lrs = np.full(bounds.size - 1, self.config.lr)
+        self._engine.run_steps(samples, np.arange(n), bounds, lrs)
         return self
 
     def train_step(self, X: Any, y: Any, *, sample_weight: Any = None) -> float:
         """Take one optimizer step on the minibatch (X, y) and return its loss before the step."""
-        samples = self.training_samples(X, y, sample_weight)
-        n = samples.arrays.x.shape[0]
-        losses, _ = self._run_steps(
-            samples, np.arange(n), np.array([0, n]), np.array([self.config.lr])
-        )
+        samples = training_samples(self._engine, X, y, sample_weight)
+        n, lrs = len(samples.arrays.x), np.array([self.config.lr])
+        losses, _ = self._engine.run_steps(samples, np.arange(n), np.array([0, n]), lrs)
         return float(losses[0])
-
-    def run_steps(
-        self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each.
-
-        TypeError or ValueError where the samples are not those of `training_samples`, or the others
-        do not say which of them to take.
-        """
-        check_samples(samples, self._config, self._scaling, self._target_scaling)
-        return self._run_steps(samples, *minibatches(order, bounds, lrs, len(samples.arrays.x)))
-
-    def _run_steps(
-        self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
-        logs: Sequence[np.ndarray | None] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Train on minibatches that have been checked.
-
-        `logs` has an array for each thread to note when it does what (`fastbn.profiling`), or None,
-        and decides how many threads there are.
-        """
-        return self._alone(
-            lambda: self._call_kernel(samples, order, bounds, lrs, logs, self._network(), True)
-        )
-
-    def _call_kernel(
-        self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
-        logs: Sequence[np.ndarray | None] | None, network: kernels.Network, learns: bool,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Run the kernel; a network that does not learn only takes running statistics.
-
-        A handler of a signal may raise after any line: the state of the model is the kernel's work
-        alone, the count of its steps included.
-        """
-        check_room("steps", self.steps, lrs.size * learns)
-        losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
-        rows = int(np.diff(bounds).max())
-        team = self._team_for(rows)
-        size = team.size(lrs.size) if logs is None else len(logs)
-        work = self._workspaces.lend_to_training(rows, size)
-        self.begin(samples)
-        recipe = self._recipe(rows, size, samples.arrays.weight.size > 0, learns)
-        start = time.perf_counter()
-        run_team(
-            kernels.train_steps, size,
-            lambda member: (
-                network, recipe, work, samples.arrays, order, bounds, lrs, self._counter,
-                member if logs is None else member._replace(log=logs[member.rank]),
-                losses, correct,
-            ),
-        )  # fmt: skip
-        if logs is None and learns:
-            team.learn(size, lrs.size, time.perf_counter() - start)
-        self._workspaces.take_back(work)
-        return losses, correct
-
-    def next_loss(self, samples: TrainingSamples, rows: np.ndarray) -> float:
-        """Loss of the next training step if it were on some rows; the model is left as it is."""
-        network = self._network()
-        network = network._replace(
-            running_mean=network.running_mean.copy(), running_var=network.running_var.copy()
-        )
-        bounds = np.array([0, rows.size])
-        losses, _ = self._alone(
-            lambda: self._call_kernel(samples, rows, bounds, np.zeros(1), None, network, False)
-        )
-        return float(losses[0])
-
-    def _alone(self, work: Callable[[], T]) -> T:
-        """Call `work` while no other thread may train the model; callbacks of a fit may.
-
-        Each call says that it is there, and the thread that came first goes on: there is no moment
-        between a look and an entry. A handler of a signal may raise after any call: leaving is one
-        call of C code. Entries of before a fork do not count in the child: it may not have their
-        threads.
-        """
-        process, thread, entry = os.getpid(), threading.current_thread(), object()
-        try:
-            self._callers[entry] = process, thread
-            entries = list(self._callers.values())  # one call: others may come meanwhile
-            callers = [caller for number, caller in entries if number == process]
-            if callers[0] is not thread:
-                raise RuntimeError("this model is being trained by another thread")
-            return work()
-        finally:
-            self._callers.pop(entry, None)
-
-    def _team_for(self, rows: int) -> TrainingTeam:
-        """What is known of minibatches of about so many rows: up to the next power of two."""
-        size = rows.bit_length()
-        if size not in self._teams:
-            layout = self.layout
-            self._teams[size] = TrainingTeam(layout.gemm_flops(rows), layout.barriers(rows))
-        return self._teams[size]
-
-    def order_of(self, epoch: int, n_samples: int, shuffle: bool) -> np.ndarray:
-        """Return the order of the samples in an epoch; it depends on seed and epoch alone."""
-        generator = np.random.default_rng([self.config.seed, epoch])
-        return generator.permutation(n_samples) if shuffle else np.arange(n_samples)
 
     # -- inference ---------------------------------------------------------------------------------
 
@@ -646,11 +418,8 @@ class BatchNormMLP:
 
         They are those of the network itself: with `target_normalization` in normalized units.
         """
-        self._require_scaling(self.scaling, "input_normalization")
-        x, center, scale = self.scaling.apply("X", self._features("X", X), True)
-        targets = np.empty((0, self.config.layer_sizes[-1]), self.dtype)
-        none = np.empty(0, np.int64), targets, np.empty(0, self.dtype)
-        return self._logits(kernels.Samples(x, *none, center, scale))
+        self.scaling.require_fitted()
+        return self._engine.logits(prediction_samples(self._engine, X))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes, or with sigmoid cross-entropy of each output.
@@ -662,14 +431,14 @@ class BatchNormMLP:
         return probabilities
 
     def predict(self, X: Any) -> np.ndarray:
-        """What the network says of each sample.
+        """Predict each sample's class, classes or numbers.
 
         The most probable class, (samples,) int64. With sigmoid cross-entropy 1 where an output is
         more probable than not, else 0, (samples, outputs) int64. With the squared error the
         outputs, (samples, outputs): with `target_normalization` in the units of the targets and
         float64, which holds what the model's dtype may not, such as dates.
         """
-        self._require_scaling(self.target_scaling, "target_normalization")
+        self.target_scaling.require_fitted()
         logits = self.predict_logits(X)
         if self.target_scaling.mode is not None:
             return self.target_scaling.undo(logits)
@@ -683,11 +452,12 @@ class BatchNormMLP:
         `target_normalization` y is in the units of the targets, and the loss, as in training, that
         of normalized ones.
         """
-        self._require_scaling(self.scaling, "input_normalization")
-        self._require_scaling(self.target_scaling, "target_normalization")
-        return self._evaluate(self._labelled(X, y).samples(self.scaling, self.target_scaling))
+        self.scaling.require_fitted()
+        self.target_scaling.require_fitted()
+        data = labelled_data(self._engine, X, y)
+        return self._engine.evaluate(kernel_samples(data, self.scaling, self.target_scaling))
 
-    # -- files -------------------------------------------------------------------------------------
+    # -- files and snapshots -----------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str] | model_file.Writable) -> None:
         """Write everything to a safetensors file.
@@ -708,30 +478,7 @@ class BatchNormMLP:
             `path` is neither, or cannot be written, or no file can hold the model, as where a
             number is not finite.
         """
-        self.write(path)
-
-    def write(
-        self, path: str | os.PathLike[str] | model_file.Writable,
-        fit: dict[str, Any] | None = None, tensors: dict[str, np.ndarray] | None = None,
-    ) -> None:  # fmt: skip
-        """Write a model file; with a fit and its tensors it is a checkpoint."""
-        target = model_file.destination(path)
-        model_file.write_to(target, self.to_bytes(fit, tensors))
-
-    def to_bytes(
-        self, fit: dict[str, Any] | None = None, tensors: dict[str, np.ndarray] | None = None
-    ) -> bytes:
-        """Return what a model file holds; TypeError or ValueError where none can hold it."""
-        state = self._state()
-        for name, tensor in state.items():
-            odd = odd_numbers(name, tensor)
-            if odd is not None:
-                raise ValueError(f"the model is not written: {odd}")
-        header = Header(
-            self.config, self.steps, self.epochs, self.scaling.is_fitted,
-            self.target_scaling.is_fitted, self.metadata, fit,
-        )  # fmt: skip
-        return model_file.model_bytes({**state, **(tensors or {})}, header.to_dict())
+        saving.write(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | model_file.Readable) -> BatchNormMLP:
@@ -751,248 +498,22 @@ class BatchNormMLP:
         TypeError
             `path` is neither.
         """
-        with model_file.open_model(path) as file:
-            header = Header.from_dict(file.path, file.header)
-            layout_of(file, header)
-            model = cls.__new__(cls)
-            model._build(header.config)
-            read_state(file, model._state())
-        model.steps, model.epochs, model.metadata = header.steps, header.epochs, header.metadata
-        model._scaling = model._scaling.copied(header.input_is_fitted)
-        model._target_scaling = model._target_scaling.copied(header.target_is_fitted)
-        return model
-
-    def to_torch(self) -> tuple[Any, Any]:
-        """Return the layers as a `torch.nn.Sequential`, and the optimizer with its state.
-
-        `fastbn.torch.to_torch` tells more; needs PyTorch.
-        """
-        result: tuple[Any, Any] = _torch_edge().to_torch(self)
-        return result
-
-    @classmethod
-    def from_torch(cls, module: Any, optimizer: Any = None, **options: Any) -> BatchNormMLP:
-        """Return the model that a `torch.nn.Sequential` is, with the state of its optimizer.
-
-        `fastbn.torch.from_torch` tells more; needs PyTorch.
-        """
-        model: BatchNormMLP = _torch_edge().from_torch(module, optimizer, **options)
+        model = cls.__new__(cls)
+        model._engine, model.metadata = saving.read(path)
         return model
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of the trained state that `restore` takes."""
-        return {
-            "steps": self.steps,
-            "input_is_fitted": self.scaling.is_fitted,
-            "target_is_fitted": self.target_scaling.is_fitted,
-            **{name: view.copy() for name, view in self._state().items()},
-        }
-
-    def begin(self, samples: TrainingSamples) -> None:
-        """Take over the scalings of inputs and targets that samples to train on come with."""
-        if self._scaling.is_fitted and self._target_scaling.is_fitted:
-            return
-        inputs = self._scaling.adopt("samples.inputs", samples.inputs)
-        targets = self._target_scaling.adopt("samples.outputs", samples.outputs)
-        assign_all(self._with_scalings(inputs, targets))
+        return self._engine.snapshot()
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go back to a snapshot of this model; TypeError or ValueError where it is of another.
+        """Go back to a snapshot of this model.
 
-        RuntimeError while another thread trains it.
+        Raises
+        ------
+        TypeError, ValueError
+            It is of another model.
+        RuntimeError
+            Another thread trains the model.
         """
-        if isinstance(snapshot, dict):  # of a version without target normalizations
-            snapshot = {"target_is_fitted": True} | snapshot
-        check_snapshot(snapshot, self._state(), self._config)
-        self._alone(lambda: self._restore(snapshot))
-
-    def _restore(self, snapshot: dict[str, Any]) -> None:
-        inputs = self._scaling.copied(snapshot["input_is_fitted"])
-        targets = self._target_scaling.copied(snapshot["target_is_fitted"])
-        views = self._views(inputs, targets)
-        values = {name: np.asarray(snapshot[name], view.dtype) for name, view in views.items()}
-        assign_all(
-            [(self._buffers[name], ..., 0) for name in ("params", "m", "v")]  # the gaps, too
-            + [(view, ..., values[name]) for name, view in views.items()]
-            + [(self._counter, 0, snapshot["steps"])]
-            + self._with_scalings(inputs, targets)
-        )
-
-    def _with_scalings(
-        self, inputs: InputScaling, targets: TargetScaling
-    ) -> list[tuple[Any, Any, Any]]:
-        """Return what `assign_all` is to do, so that the model has these scalings."""
-        return [(vars(self), "_scaling", inputs), (vars(self), "_target_scaling", targets)]
-
-    def is_finite(self) -> bool:
-        """Tell whether all parameters, moments and running statistics are numbers."""
-        trained = ("params", "m", "v", *OF_UNITS)
-        return all(bool(np.isfinite(self._buffers[name]).all()) for name in trained)
-
-    def culprit(self, samples: TrainingSamples, rows: np.ndarray) -> str:
-        """Name the first layer whose numbers are not finite on some samples; "loss" if none is."""
-        name = culprit(self.config, dict(self.named_parameters()), samples.arrays, rows)
-        if name != "loss":
-            return name
-        odd = (tensor for tensor, view in self._state().items() if not np.isfinite(view).all())
-        parts = next(odd, name).removeprefix("optimizer.").removeprefix("m.").removeprefix("v.")
-        return ".".join(parts.split(".")[:2])
-
-    def _state(self) -> dict[str, np.ndarray]:
-        """Views of all that training changes, by name."""
-        return self._views(self._scaling, self._target_scaling)
-
-    def _views(self, inputs: InputScaling, targets: TargetScaling) -> dict[str, np.ndarray]:
-        """Views of the model's state, with these scalings in the place of its own."""
-        buffers = {
-            **self._buffers, "center": inputs.center, "scale": inputs.scale,
-            "target_center": targets.center, "target_scale": targets.scale,
-        }  # fmt: skip
-        return state_views(self._layout, self._config, buffers)
-
-    # -- what the kernels are given ----------------------------------------------------------------
-
-    def _batch_size(self, value: Any) -> int:
-        return integer("batch_size", value, 1 + self.config.batch_norm)
-
-    def _features(self, name: str, X: Any, check_finite: bool = True) -> np.ndarray:
-        return feature_matrix(name, X, self.config.layer_sizes[0], self.scaling, check_finite)
-
-    def training_samples(
-        self, X: Any, y: Any, sample_weight: Any, check_finite: bool = True
-    ) -> TrainingSamples:
-        """Check the data and scale them; the model is left as it is."""
-        data = self._training_data(X, y, sample_weight, check_finite)
-        inputs, outputs = self._fitted(data)
-        return TrainingSamples(data.samples(inputs, outputs), inputs, outputs)
-
-    def _training_data(self, X: Any, y: Any, sample_weight: Any, check_finite: bool) -> Data:
-        x = self._features("X", X, check_finite)
-        n = x.shape[0]
-        labels, targets = wanted("y", y, n, self.config)
-        if n < 1 + self.config.batch_norm:
-            raise ValueError(f"X: expected more samples to train on, got shape {x.shape}")
-        weight = np.empty(0, self.dtype)
-        if sample_weight is not None:
-            weight = weights_array("sample_weight", sample_weight, n, self.dtype)
-        return Data(x, labels, targets, weight, check_finite)
-
-    def _fitted(self, data: Data) -> tuple[InputScaling, TargetScaling]:
-        """Return the scalings of inputs and targets, measured on data if they have seen none."""
-        weight, rows = None, None
-        if data.weight.size:
-            weight = data.weight if self.config.weighted else None
-            rows = None if data.weight.all() else np.flatnonzero(data.weight)  # others are none
-        inputs = self.scaling.fit(data.x, weight, rows)
-        return inputs, self.target_scaling.fit(data.targets, weight, rows)
-
-    def _labelled(self, X: Any, y: Any, x_name: str = "X", y_name: str = "y") -> Data:
-        """Check data to evaluate on: features, and labels or targets."""
-        x = self._features(x_name, X)
-        if x.shape[0] == 0:
-            raise ValueError(f"{x_name}: expected at least one sample, got none")
-        labels, targets = wanted(y_name, y, x.shape[0], self.config)
-        none = np.empty(0, self.dtype)
-        return Data(x, labels, targets, none, x_name=x_name, y_name=y_name)
-
-    def _evaluate(self, samples: kernels.Samples) -> tuple[float, float]:
-        logits = self._logits(samples)
-        return loss_and_score(logits, samples.labels, samples.targets, self.config)
-
-    @staticmethod
-    def _require_scaling(scaling: Scaling, argument: str) -> None:
-        if not scaling.is_fitted:
-            raise ValueError(f"{argument}={scaling.mode!r} has seen no data yet: train first")
-
-    def _logits(self, samples: kernels.Samples) -> np.ndarray:
-        x, outputs = samples.x, self.config.layer_sizes[-1]
-        logits = np.empty((x.shape[0], outputs), self.dtype)
-        network, recipe = self._network(), self._recipe(0, 1)
-        size = team_size(self.layout.gemm_flops(x.shape[0]) / 3, 1, 1)
-        size = max(1, min(size, x.shape[0] // INFERENCE_ROWS))
-        rows = min(INFERENCE_ROWS, max(x.shape[0], 1))
-        spaces = [self._workspaces.lend_to_prediction(rows) for _ in range(size)]
-        run_team(
-            kernels.infer_logits, size,
-            lambda member: (
-                network, recipe, spaces[member.rank], samples, INFERENCE_ROWS, member, logits
-            ),
-        )  # fmt: skip
-        self._workspaces.take_back_all(spaces)
-        return logits
-
-    def worse_than_mean(self, training: TrainingSamples, remedy: str) -> str | None:
-        """Say so where predictions of the samples are worse than the mean of their targets.
-
-        Losses of training do not tell: predictions go by the running statistics. None where the
-        model is as good as the mean to a tenth, as one that is fitted to noise, or its loss is one
-        of classes. No constant target is met exactly: an error of 1, or of a hundredth of it, is as
-        good as the mean.
-        """
-        config, samples = self.config, training.arrays
-        if config.loss != "squared_error":
-            return None
-        weight = samples.weight if samples.weight.size else np.ones(len(samples.x), self.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):
-            center, deviation = moments(samples.targets, weight, None)
-            of_mean = float(np.square(deviation).sum()) / 2
-            rounding = ROUNDINGS * np.finfo(self.dtype).eps
-            is_constant = deviation <= rounding * np.abs(center)
-            if config.target_normalization is not None:
-                center = np.abs(training.outputs.undo(center) * training.outputs.scale)
-            allowed = np.where(is_constant, np.maximum(1.0, 0.01 * np.abs(center)), deviation)
-            limit = 1.1 * float(np.square(allowed).sum()) / 2
-            loss = self._squared_error(samples, weight)
-        if loss <= limit:
-            return None
-        remedies = [
-            f"{name}='zscore', "
-            for name in ("target_normalization", "input_normalization")
-            if getattr(config, name) is None
-        ]
-        return (
-            f"the fit ends worse than the mean of its targets, with a training loss of {loss:.3g} "
-            f"where the mean has {of_mean:.3g}: {''.join(remedies)}{remedy} may help"
-        )
-
-    def _squared_error(self, samples: kernels.Samples, weight: np.ndarray) -> float:
-        """Loss of predictions of the training samples, of some at a time."""
-        total = 0.0
-        for start in range(0, len(samples.x), COMPARED_ROWS):
-            part = slice(start, start + COMPARED_ROWS)
-            errors = self._logits(samples._replace(x=samples.x[part])) - samples.targets[part]
-            total += float((np.square(errors, dtype=np.float64).sum(axis=1) * weight[part]).sum())
-        return total / 2 / float(weight.sum(dtype=np.float64))
-
-    def _network(self) -> kernels.Network:
-        return kernels.Network(self._table, **self._buffers)
-
-    def _recipe(
-        self, rows: int, members: int, has_weights: bool = False, learns: bool = True
-    ) -> kernels.Recipe:
-        config, number = self.config, self.dtype.type
-        weighted = config.weighted and has_weights
-        return kernels.Recipe(
-            eps=number(config.eps),
-            slope=number(config.slope),
-            curve=CURVES.index(config.curve),
-            momentum=config.momentum,
-            unbiased=config.unbiased,
-            weighted=weighted,
-            exact=config.gradient == "exact",
-            dropout=config.dropout,
-            seed=config.seed,
-            loss=LOSSES.index(config.loss),
-            smoothing=config.label_smoothing,
-            optimizer=OPTIMIZERS.index(config.optimizer),
-            beta1=config.betas[0],
-            beta2=config.betas[1],
-            optimizer_eps=config.optimizer_eps,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-            decay_vectors=config.decay_vectors,
-            max_norm=math.inf if config.max_norm is None else config.max_norm,
-            # weights that statistics need have to be there before the first product is used
-            keeps_rows=not weighted and self.layout.keeps_rows(rows, members),
-            learns=learns,
-        )
+        self._engine.restore(snapshot)

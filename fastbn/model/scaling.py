@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class Scaling:
     is_fitted: bool
     dtype: np.dtype  # of the model, and of what is scaled
 
+    ARGUMENT: ClassVar[str]  # of the model, which asks for it
+
     @classmethod
     def unfitted(cls: type[Self], mode: str | None, columns: int, dtype: np.dtype) -> Self:
         """Return the scaling before any data; without a mode there is nothing to fit.
@@ -63,9 +65,30 @@ class Scaling:
         wide = {name: state[name].astype(np.float64, copy=False) for name in ("center", "scale")}
         vars(self).update(before | state | wide)
 
+    def require_fitted(self) -> None:
+        """Refuse to predict with a scaling that has seen no data."""
+        if not self.is_fitted:
+            raise ValueError(f"{self.asked} has seen no data yet: train first")
+
+    @property
+    def asked(self) -> str:
+        """The argument of the model that asks for the scaling, as errors show it."""
+        return f"{self.ARGUMENT}={self.mode!r}"
+
     def adopt(self: Self, name: str, other: Self) -> Self:
-        """Return the scaling that training goes by from now on; a fitted one is left as it is."""
-        return self if self.is_fitted else self.taking(name, other)
+        """Return the scaling that training goes by from now on, which samples come with.
+
+        A fitted one stays, and refuses samples that were scaled by other numbers.
+        """
+        if not self.is_fitted:
+            return self.taking(name, other)
+        for part in ("center", "scale"):
+            if not np.array_equal(getattr(other, part), getattr(self, part)):
+                raise ValueError(
+                    f"{name}.{part}: expected that of the model, got another: samples have to be "
+                    "made by the model as it is scaled now"
+                )
+        return self
 
     def taking(self: Self, name: str, other: Self) -> Self:
         """Return this scaling with copies of another's numbers; refuse one of another kind."""
@@ -83,11 +106,10 @@ class Scaling:
         center, scale = self.center.copy()[:], self.scale.copy()[:]
         return dataclasses.replace(self, center=center, scale=scale, is_fitted=is_fitted)
 
-    def scaled(self, name: str, argument: str, x: np.ndarray, check_finite: bool) -> np.ndarray:
+    def scaled(self, name: str, x: np.ndarray, check_finite: bool) -> np.ndarray:
         """Return x (N, C) scaled in float64 and then rounded once, to the model's dtype.
 
-        ValueError with the first row that the dtype does not hold then; `argument` is what asks for
-        the scaling.
+        ValueError with the first row that the dtype does not hold then.
         """
         result = np.empty(x.shape, self.dtype)
         size = rows_at_once(x)
@@ -98,7 +120,7 @@ class Scaling:
                 np.multiply(block, self.scale, out=block)
                 result[part] = block
         if check_finite:
-            expected = f"numbers that {self.dtype} holds when they are scaled ({argument})"
+            expected = f"numbers that {self.dtype} holds when they are scaled ({self.asked})"
             refuse_nonfinite(name, result, self.dtype, expected)
         return result
 
@@ -112,6 +134,8 @@ class InputScaling(Scaling):
     the digits of a feature far from zero. So are all data where the dtype does not hold exactly
     what was measured in float64.
     """
+
+    ARGUMENT = "input_normalization"
 
     def is_wide(self, x: np.ndarray) -> bool:
         """Tell whether x is of a dtype that is scaled in float64."""
@@ -135,9 +159,8 @@ class InputScaling(Scaling):
         measured = None if self.is_wide(x) else self.in_dtype()
         if measured is not None:
             return x, *measured
-        argument = f"input_normalization={self.mode!r}"
         identity = np.zeros(x.shape[1], self.dtype), np.ones(x.shape[1], self.dtype)
-        return self.scaled(name, argument, x, check_finite), *identity
+        return self.scaled(name, x, check_finite), *identity
 
     def fit(
         self, x: np.ndarray, weight: np.ndarray | None = None, rows: np.ndarray | None = None
@@ -222,6 +245,8 @@ def _check_range(span: np.ndarray) -> None:
 class TargetScaling(Scaling):
     """The normalization of the targets to z-scores, and the way back."""
 
+    ARGUMENT = "target_normalization"
+
     def fit(
         self, targets: np.ndarray, weight: np.ndarray | None = None, rows: np.ndarray | None = None
     ) -> TargetScaling:
@@ -243,13 +268,13 @@ class TargetScaling(Scaling):
         return TargetScaling(self.mode, center, inverses(center, span, n), True, self.dtype)
 
     def apply(self, name: str, targets: np.ndarray) -> np.ndarray:
-        """Return what the network is to say for these targets."""
+        """Return the targets that the network learns."""
         if self.mode is None:
             return targets
-        return self.scaled(name, f"target_normalization={self.mode!r}", targets, True)
+        return self.scaled(name, targets, True)
 
     def undo(self, outputs: np.ndarray) -> np.ndarray:
-        """Return in the targets' units what the network says: float64."""
+        """Return the network's outputs in the targets' units: float64."""
         return outputs / self.scale + self.center
 
     def predictions(self, outputs: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:

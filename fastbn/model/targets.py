@@ -1,4 +1,4 @@
-"""What a network is to say: the targets of each loss, decisions from logits, and their score."""
+"""The targets of each loss, decisions from logits, and their score."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from fastbn.model.config import ModelConfig
 from fastbn.model.measures import refuse_nonfinite
 
 
-def wanted(name: str, y: Any, n_samples: int, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (samples,) and targets (samples, outputs) of a loss: one of the two is empty.
+def targets_for_loss(
+    name: str, y: Any, n_samples: int, config: ModelConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels (samples,) and targets (samples, outputs) of a loss: one of the two is empty.
 
-    Neither is memory of the caller's, who might change it, or take it away, while kernels read it.
-    Targets that are to be normalized are as they came: their normalization copies them.
+    Both are copies, since a caller might change or free y while kernels read it. Only targets that
+    are to be normalized are the caller's: their normalization copies them.
     """
     outputs, dtype = config.layer_sizes[-1], np.dtype(config.dtype)
     if config.predicts_one_class:

@@ -14,6 +14,7 @@ import numpy as np
 from fastbn.checks import integer
 from fastbn.kernels import network as kernels
 from fastbn.model import BatchNormMLP
+from fastbn.model.inputs import training_samples
 from fastbn.parallel.cores import allowed_cores
 from fastbn.parallel.team_size import team_size
 from fastbn.profiling._roofline import Ceilings, Probes, now
@@ -230,7 +231,7 @@ class _Runner:
         y = rng.integers(0, config.layer_sizes[-1], n)
         if not config.predicts_one_class:
             y = rng.integers(0, 2, (n, config.layer_sizes[-1]))
-        self._samples = model.training_samples(x, y, None)
+        self._samples = training_samples(model, x, y)
         self._order = rng.permutation(n)
 
     def seconds(self, logs: list[Any], steps: int) -> float:
@@ -239,7 +240,7 @@ class _Runner:
         bounds = np.arange(steps + 1) * self._rows
         lrs = np.full(steps, self._model.config.lr)
         start = time.perf_counter()
-        self._model._run_steps(self._samples, order, bounds, lrs, logs)
+        self._model._engine.run_steps(self._samples, order, bounds, lrs, logs)
         return time.perf_counter() - start
 
 

@@ -11,6 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastbn.fit.loop import History, minibatch_bounds
 from fastbn.model import BatchNormMLP
+from fastbn.model.inputs import training_samples
+from fastbn.model.worse_than_mean import worse_than_mean
 from fastbn.sklearn._callbacks import Hooks
 from fastbn.sklearn._rates import Rate, rate_of
 
@@ -24,7 +26,7 @@ class Run:
     ) -> None:  # fmt: skip
         self.estimator, self.model, self.facts, self.held = estimator, model, facts, held
         self.max_iter, self._incremental = max_iter, incremental
-        model._warns_of_mean = False  # `finish` warns, in the estimator's words
+        model._engine.warns_of_mean = False  # `finish` warns, in the estimator's words
         self._worse_than_mean: str | None = None
         earlier: Any = {} if is_first else vars(estimator)
         self.losses: list[float] = list(earlier.get("loss_curve_", []))
@@ -76,8 +78,9 @@ class Run:
             )
         is_over = self.stop_reason not in ("diverged", "interrupted")
         if is_over and not self._incremental and self.model.config.loss == "squared_error":
-            self._worse_than_mean = self.model.worse_than_mean(
-                self.model.training_samples(X, targets, weight),
+            self._worse_than_mean = worse_than_mean(
+                self.model._engine,
+                training_samples(self.model, X, targets, weight),
                 "a larger max_iter or another learning_rate_init",
             )
 

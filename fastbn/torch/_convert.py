@@ -97,7 +97,7 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
     """
     if not isinstance(model, BatchNormMLP):
         raise TypeError(f"model: expected a BatchNormMLP, got {type(model).__name__}")
-    config, state = model.config, {name: view.copy() for name, view in model._state().items()}
+    config, state = model.config, model.snapshot()
     dtype = torch.float32 if config.dtype == "float32" else torch.float64
     layers: list[nn.Module] = []
     if config.input_normalization is not None:

@@ -226,7 +226,7 @@ def is_what_it_says(model: BatchNormMLP, data: bytes) -> bool:
     """Compare a model with its file, read here byte by byte."""
     header, rest = parted(data)
     said = json.loads(header.pop("__metadata__")["fastbn"])
-    for name, view in model._state().items():
+    for name, view in model._engine.state().items():
         dtype = {"F32": np.float32, "F64": np.float64}[header[name]["dtype"]]
         numbers = np.frombuffer(rest[slice(*header[name]["data_offsets"])], dtype)
         if view.dtype != dtype or not np.array_equal(view, numbers.reshape(header[name]["shape"])):
@@ -236,7 +236,7 @@ def is_what_it_says(model: BatchNormMLP, data: bytes) -> bool:
         all(config[name] == value for name, value in said["config"].items())
         and (model.steps, model.epochs) == (said["steps"], said["epochs"])
         and model.metadata == said["metadata"]
-        and model.is_finite()
+        and model._engine.is_finite()
     )
 
 
@@ -249,7 +249,7 @@ def resume(path: pathlib.Path, what: str) -> None:
     except ValueError:  # of another fit, or as a ModelFileError
         assert pickle.dumps(model) == before, f"{what}: a refused checkpoint changed the model"
     else:
-        assert model.is_finite(), f"{what}: went on to numbers that are none"
+        assert model._engine.is_finite(), f"{what}: went on to numbers that are none"
 
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:

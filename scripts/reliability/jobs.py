@@ -78,7 +78,7 @@ def data_of(job: Job, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndar
 def model_of(job: Job) -> BatchNormMLP:
     """Return the model before its training, which may be too short to learn anything."""
     model = BatchNormMLP(job["sizes"], **job["model"])
-    model._warns_of_mean = False
+    model._engine.warns_of_mean = False
     return model
 
 

@@ -37,18 +37,18 @@ def run(job: Job, result: pathlib.Path, began: Any, **checkpoint: Any) -> None:
     """Train, and write the digest and how many steps were taken in this process."""
     taken: list[int] = []
     model = model_of(job)
-    run_steps = model.run_steps
+    run_steps = model._engine.run_steps
 
     def counted(*arguments: Any) -> Any:
         taken.append(arguments[2].size - 1)
         return run_steps(*arguments)
 
-    model.run_steps = counted  # type: ignore[method-assign]
+    model._engine.run_steps = counted  # type: ignore[method-assign]
     began.set()
     history = fit(job, model, **checkpoint)
     if history.stop_reason == "interrupted":
         raise SystemExit(INTERRUPTED)
-    del model.run_steps
+    del model._engine.run_steps
     digest = digest_of(model, data_of(job)[0], history)
     result.write_text(f"{digest} {model.steps} {sum(taken)}")
 

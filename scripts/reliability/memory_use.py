@@ -21,6 +21,7 @@ import numpy as np
 from trial import Trial
 
 import fastbn
+from fastbn.model.inputs import training_samples
 
 with contextlib.suppress(ImportError):
     from fastbn.fit import rollback
@@ -101,12 +102,12 @@ def growth(rng: np.random.Generator, folder: pathlib.Path) -> str:
     model = fastbn.BatchNormMLP((8, 16, 3), input_normalization="zscore")
     x, y = rng.standard_normal((64, 8)).astype(np.float32), rng.integers(0, 3, 64)
     model.train_step(x, y)
-    samples = model.training_samples(x, y, None)
+    samples = training_samples(model, x, y)
     order, bounds, lrs = np.arange(64), np.array([0, 32, 64]), np.full(2, 1e-3)
     fit = {"epochs": 10, "batch_size": 32, "progress": False, "validation_data": (x, y)}
     calls = [
         (lambda: model.train_step(x, y), STEPS),
-        (lambda: model.run_steps(samples, order, bounds, lrs), STEPS // 2),
+        (lambda: model._engine.run_steps(samples, order, bounds, lrs), STEPS // 2),
         (lambda: model.partial_fit(x, y, batch_size=32), STEPS // 2),
         (lambda: model.predict_proba(x), STEPS),
         (lambda: model.fit(x, y, **fit), STEPS // 20),

@@ -133,7 +133,7 @@ def by_parts(job: Job, folder: pathlib.Path) -> dict[str, str]:
         fit(plain, model, epochs=1)
         model.save(folder / "model")
         model = BatchNormMLP.load(folder / "model")
-        model._warns_of_mean = False  # as that of `model_of`
+        model._engine.warns_of_mean = False  # as that of `model_of`
     digests["saved and loaded"] = digest_of(model, x)
 
     model = model_of(job)

@@ -170,7 +170,7 @@ def test_scripts_train_as_fastbn_does(peer, images, tmp_path):
         "test_accuracy": pytest.approx(model.evaluate(data.X_test, data.y_test)[1]),
     }
     arrays = load_arrays(peer, out)
-    ours = model._state()
+    ours = model._engine.state()
     assert len(arrays) == 10
     for name, array in arrays.items():
         assert np.abs(array - ours[name]).max() < APART * np.abs(ours[name]).max(), name

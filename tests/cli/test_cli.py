@@ -17,6 +17,7 @@ from fastbn.cli import _recipes
 from fastbn.fit import progress
 from fastbn.jit import listeners
 from fastbn.model import BatchNormMLP
+from fastbn.model.engine import Engine
 
 
 @pytest.fixture(autouse=True)
@@ -167,22 +168,22 @@ def test_without_matplotlib_one_line_says_so(insects, monkeypatch):
 # -- processes -------------------------------------------------------------------------------------
 
 AFTER_STEPS = """
-from fastbn.model import BatchNormMLP
-run_steps = BatchNormMLP.run_steps
+from fastbn.model.engine import Engine
+run_steps = Engine.run_steps
 def interrupted(self, *args):
     done = run_steps(self, *args)
     signal.raise_signal(signal.SIGINT)
     return done
-BatchNormMLP.run_steps = interrupted
+Engine.run_steps = interrupted
 """
 BEFORE_STEPS = """
-from fastbn.model import BatchNormMLP
-begin = BatchNormMLP.begin
+from fastbn.model.engine import Engine
+begin = Engine.begin
 def interrupted(self, *args):
-    BatchNormMLP.begin = begin
+    Engine.begin = begin
     signal.raise_signal(signal.SIGINT)
     return begin(self, *args)
-BatchNormMLP.begin = interrupted
+Engine.begin = interrupted
 """
 WHILE_LOADING = """
 from fastbn import datasets
@@ -227,8 +228,8 @@ def test_compiling_is_announced_once(insects, monkeypatch, option, lines):
         return call
 
     monkeypatch.setattr(progress, "_announced", False)
-    for name in ("run_steps", "evaluate"):
-        monkeypatch.setattr(BatchNormMLP, name, compiling(getattr(BatchNormMLP, name)))
+    for owner, name in ((Engine, "run_steps"), (BatchNormMLP, "evaluate")):
+        monkeypatch.setattr(owner, name, compiling(getattr(owner, name)))
     result = run(*arguments)
     assert result.stderr.count("compiling kernels") == lines
     assert result.stdout.count("compiling included") == lines

@@ -15,6 +15,7 @@ import pytest
 
 import fastbn
 from fastbn import ModelFileError
+from fastbn.model.saving import to_bytes
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def model():
 
 
 def assert_same(one, other):
-    assert one.to_bytes() == other.to_bytes()
+    assert to_bytes(one) == to_bytes(other)
 
 
 class Stream:
@@ -60,13 +61,13 @@ class Raw(io.RawIOBase):
 def test_memory(model):
     file = io.BytesIO()
     model.save(file)
-    assert file.getvalue() == model.to_bytes()
+    assert file.getvalue() == to_bytes(model)
     file.seek(0)
     assert_same(fastbn.BatchNormMLP.load(file), model)
 
 
 def test_reading_begins_where_the_file_is(model):
-    file = io.BytesIO(b"before" + model.to_bytes())
+    file = io.BytesIO(b"before" + to_bytes(model))
     file.seek(6)
     assert_same(fastbn.BatchNormMLP.load(file), model)
 
@@ -75,7 +76,7 @@ def test_reading_begins_where_the_file_is(model):
 def test_open_files(model, tmp_path, buffering):
     with open(tmp_path / "m", "wb", buffering=buffering) as file:
         model.save(file)
-    assert (tmp_path / "m").read_bytes() == model.to_bytes()
+    assert (tmp_path / "m").read_bytes() == to_bytes(model)
     with open(tmp_path / "m", "rb", buffering=buffering) as file:
         assert_same(fastbn.BatchNormMLP.load(file), model)
 
@@ -109,10 +110,10 @@ def test_a_socket(model):
 
 
 def test_reads_and_writes_that_are_short(model):
-    assert_same(fastbn.BatchNormMLP.load(Stream(model.to_bytes())), model)
+    assert_same(fastbn.BatchNormMLP.load(Stream(to_bytes(model))), model)
     file = Raw(1000)
     model.save(file)
-    assert file.data == model.to_bytes()
+    assert file.data == to_bytes(model)
 
 
 @pytest.mark.parametrize("kind", [int, np.int64, np.uint16, np.array])
@@ -123,7 +124,7 @@ def test_a_write_that_counts_in_integers_of_another_kind(model, kind):
 
     file = Some()
     model.save(file)
-    assert file.getvalue() == model.to_bytes()
+    assert file.getvalue() == to_bytes(model)
 
 
 def test_a_write_that_returns_nothing(model):
@@ -133,7 +134,7 @@ def test_a_write_that_returns_nothing(model):
 
     file = File()
     model.save(file)
-    assert file.data == model.to_bytes()
+    assert file.data == to_bytes(model)
     with pytest.raises(BlockingIOError, match="^path: "):
         model.save(Raw(None))
     with pytest.raises(OSError, match=r"^path: write\(\) took 0 of"):
@@ -143,12 +144,12 @@ def test_a_write_that_returns_nothing(model):
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 100, 1000, -1])
 def test_streams_that_end_early(model, size):
     with pytest.raises(ModelFileError, match="^<BytesIO>: .*ends after"):
-        fastbn.BatchNormMLP.load(io.BytesIO(model.to_bytes()[:size]))
+        fastbn.BatchNormMLP.load(io.BytesIO(to_bytes(model)[:size]))
 
 
 def test_streams_that_go_on(model):
     with pytest.raises(ModelFileError, match="goes on after"):
-        fastbn.BatchNormMLP.load(io.BytesIO(model.to_bytes() + b"\0"))
+        fastbn.BatchNormMLP.load(io.BytesIO(to_bytes(model) + b"\0"))
 
 
 def test_a_stream_that_never_ends(model):
@@ -156,13 +157,13 @@ def test_a_stream_that_never_ends(model):
         def read(self, size):
             return super().read(size) or bytes(size)
 
-    for start in (b"", model.to_bytes()[:-100], model.to_bytes()):
+    for start in (b"", to_bytes(model)[:-100], to_bytes(model)):
         with pytest.raises(ModelFileError):
             fastbn.BatchNormMLP.load(Endless(start, 1 << 20))
 
 
 def test_what_is_no_binary_file(model, tmp_path):
-    data = model.to_bytes()
+    data = to_bytes(model)
     text = tempfile.NamedTemporaryFile("r+", dir=tmp_path)  # noqa: SIM115
     with text, open(tmp_path / "t", "w") as plain:
         for file in (io.StringIO("text"), text, sys_like(text), plain):
@@ -192,7 +193,7 @@ def sys_like(file):
 
 
 def test_files_that_are_closed_or_open_the_other_way(model, tmp_path):
-    (tmp_path / "m").write_bytes(model.to_bytes())
+    (tmp_path / "m").write_bytes(to_bytes(model))
     with open(tmp_path / "m", "rb") as file:
         with pytest.raises(OSError, match="^path: expected a writable file"):
             model.save(file)
@@ -218,22 +219,22 @@ def test_all_is_checked_before_the_first_byte(tmp_path):
     with pytest.raises(ValueError, match="not written: optimizer.m"):
         model.save(file)
     with pytest.raises(ValueError, match="not written: optimizer.m"):
-        model.to_bytes()
+        to_bytes(model)
     assert file.getvalue() == b""
 
 
 def test_models_of_many_layers_come_through_streams():
     """Their headers are longer than many blocks."""
     model = fastbn.BatchNormMLP((4, *[64] * 400, 3))
-    assert_same(fastbn.BatchNormMLP.load(Stream(model.to_bytes(), 1 << 20)), model)
-    data = model.to_bytes()
+    assert_same(fastbn.BatchNormMLP.load(Stream(to_bytes(model), 1 << 20)), model)
+    data = to_bytes(model)
     end = 8 + int.from_bytes(data[:8], "little")
     with pytest.raises(ModelFileError, match="it ends after"):
         fastbn.BatchNormMLP.load(io.BytesIO(data[:end]))
 
 
 def test_a_stream_takes_no_second_copy():
-    data = fastbn.BatchNormMLP((1000, 1000, 10)).to_bytes()
+    data = to_bytes(fastbn.BatchNormMLP((1000, 1000, 10)))
     tracemalloc.start()
     fastbn.BatchNormMLP.load(io.BytesIO(data))
     _, peak = tracemalloc.get_traced_memory()

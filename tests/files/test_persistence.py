@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 import fastbn
 from fastbn import ModelFileError
 from fastbn.files import model_file, tensor_file
+from fastbn.model.saving import to_bytes
 
 SIZES = (6, 9, 4)
 
@@ -353,7 +354,7 @@ def test_the_header_that_is_written_is_one_that_is_read(tmp_path, monkeypatch):
     """Writer and reader have one bound."""
     path = tmp_path / "m"
     model = fastbn.BatchNormMLP((4, 3))
-    data = model.to_bytes()
+    data = to_bytes(model)
     cost = tensor_file.header_cost(data[8 : 8 + int.from_bytes(data[:8], "little")])
     monkeypatch.setattr(tensor_file, "MAX_HEADER", cost)
     model.save(path)

@@ -12,6 +12,7 @@ from cases import JIT_DISABLED
 import fastbn
 from fastbn.fit import loop, rollback
 from fastbn.fit.rollback import LastGood
+from fastbn.model.inputs import training_samples
 from fastbn.model.measures import ROWS
 
 SIZES = (4, 6, 5, 3)
@@ -39,10 +40,10 @@ def fit(model, x, y, **options):
 
 def take(model, x, y, steps):
     """Take some of the steps of a fit without shuffling, counted from 0."""
-    samples = model.training_samples(x, y, None)
+    samples = training_samples(model, x, y, None)
     for step in steps:
         start = step % STEPS * BATCH
-        model.run_steps(
+        model._engine.run_steps(
             samples, np.arange(start, start + BATCH), np.array([0, BATCH]),
             np.array([model.config.lr]),
         )  # fmt: skip
@@ -89,10 +90,10 @@ def test_an_explosion_ends_the_fit_with_the_parameters_before(rng, options, weig
     assert error.step >= 1
     assert error.layer.startswith("layers.") or error.layer == "loss"
     assert error.history.epochs == (error.step - 1) // STEPS
-    samples = other.training_samples(x, y, weight)
+    samples = training_samples(other, x, y, weight)
     for step in range(error.step - 1):
         rows = np.arange(N)[step % STEPS * BATCH :][:BATCH]
-        losses, _ = other.run_steps(
+        losses, _ = other._engine.run_steps(
             samples, rows, np.array([0, BATCH]), np.array([other.config.lr])
         )
         assert np.isfinite(losses).all()
@@ -113,7 +114,7 @@ def test_stop_ends_the_fit_and_says_so(rng, options):
     assert history.stop_reason == "diverged"
     assert len(calls) == max(history.steps, default=0) // STEPS < 200
     assert np.isfinite(history.loss).all()
-    assert model.is_finite()
+    assert model._engine.is_finite()
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
@@ -198,7 +199,7 @@ def test_moments_beyond_the_dtype_are_found_at_the_end_of_the_epoch(rng, skips):
             fit(model, x, targets, epochs=1)
         assert (caught.value.step, caught.value.layer) == (3, "layers.0")
     assert same(model, other)
-    assert model.is_finite()
+    assert model._engine.is_finite()
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
@@ -236,8 +237,8 @@ def test_skip_gives_up_after_ten_on_end(rng):
         fit(model, x, y, on_divergence="skip")
     assert caught.value.step == 6 + loop.MOST_SKIPPED
     assert caught.value.history.skipped == list(range(6, 6 + loop.MOST_SKIPPED))
-    samples = other.training_samples(x, y, None)
-    other.run_steps(samples, np.arange(len(x)), np.arange(6) * BATCH, np.full(5, 1e-3))
+    samples = training_samples(other, x, y, None)
+    other._engine.run_steps(samples, np.arange(len(x)), np.arange(6) * BATCH, np.full(5, 1e-3))
     assert same(model, other)
 
 
@@ -309,10 +310,10 @@ def test_snapshots_are_few(rng, monkeypatch):
     now = iter(1e-3 * np.arange(1e6))
     monkeypatch.setattr(rollback.time, "perf_counter", lambda: float(next(now)))
     model, taken = make(), []
-    samples = model.training_samples(*make_data(rng), None)
-    snapshot = model.snapshot
-    monkeypatch.setattr(model, "snapshot", lambda: taken.append(1) or snapshot())
-    good = LastGood(model, samples, lambda epoch: np.arange(N))
+    samples = training_samples(model, *make_data(rng), None)
+    snapshot = model._engine.snapshot
+    monkeypatch.setattr(model._engine, "snapshot", lambda: taken.append(1) or snapshot())
+    good = LastGood(model._engine, samples, lambda epoch: np.arange(N))
     bounds, lrs = np.arange(STEPS + 1) * BATCH, np.full(STEPS, 1e-3)
     for call in range(500):
         good.take(call * STEPS, call, bounds, lrs)
@@ -395,7 +396,7 @@ def test_numbers_that_no_loss_tells_of_do_not_go_into_a_checkpoint(rng, tmp_path
     x[17] = 3e19
     model = make(lr=0.01)
     fit(model, x, y, epochs=3, on_divergence="skip", checkpoint=tmp_path / "c", checkpoint_every=2)
-    assert model.is_finite()
+    assert model._engine.is_finite()
     loaded = fastbn.BatchNormMLP.load(tmp_path / "c")
     assert np.array_equal(loaded.params, model.params)
 
@@ -523,10 +524,10 @@ def test_callbacks_that_change_nothing_cost_no_snapshots(rng, monkeypatch):
     for changes in (False, True):
         quiet.changes_model = changes
         model, taken = make(), []
-        snapshot = model.snapshot
+        engine, snapshot = model._engine, model._engine.snapshot
         monkeypatch.setattr(rollback, "SELDOM", 1e9)
         monkeypatch.setattr(
-            model, "snapshot", lambda taken=taken, snapshot=snapshot: taken.append(1) or snapshot()
+            engine, "snapshot", lambda taken=taken, snapshot=snapshot: taken.append(1) or snapshot()
         )
         fit(model, x, y, epochs=50, callbacks=[quiet])
         counts.append(len(taken))
@@ -585,7 +586,7 @@ def test_the_check_takes_little_memory(rng):
     model, y = make(), np.zeros(len(x), np.int64)
     tracemalloc.start()
     try:
-        model.training_samples(x, y, None)
+        training_samples(model, x, y, None)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -629,9 +630,9 @@ def test_no_snapshot_is_taken_of_moments_beyond_the_dtype(rng, monkeypatch):
 @pytest.mark.parametrize("name", ["params", "m", "v", "running_mean", "running_var"])
 def test_every_number_is_looked_at(name):
     model = make()
-    assert model.is_finite()
+    assert model._engine.is_finite()
     getattr(model, name)[-1] = np.inf
-    assert not model.is_finite()
+    assert not model._engine.is_finite()
 
 
 @pytest.mark.parametrize("how", ["skip", "stop"])

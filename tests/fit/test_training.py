@@ -81,10 +81,10 @@ def test_loss_and_accuracy_are_means_over_samples(data):
 
 def test_shuffling_draws_a_new_order_for_every_epoch():
     model = fastbn.BatchNormMLP(SIZES)
-    orders = [model.order_of(epoch, 50, True) for epoch in range(3)]
+    orders = [model._engine.order_of(epoch, 50, True) for epoch in range(3)]
     assert all(np.array_equal(np.sort(order), np.arange(50)) for order in orders)
     assert not np.array_equal(orders[0], orders[1])
-    assert np.array_equal(model.order_of(7, 5, False), np.arange(5))
+    assert np.array_equal(model._engine.order_of(7, 5, False), np.arange(5))
 
 
 def test_until_accuracy(data):

@@ -112,7 +112,7 @@ def held_by_another_thread(model):
         has_it.set()
         done.wait()
 
-    thread = threading.Thread(target=model._alone, args=(hold,))
+    thread = threading.Thread(target=model._engine.alone, args=(hold,))
     thread.start()
     has_it.wait()
 

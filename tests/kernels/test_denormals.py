@@ -9,6 +9,7 @@ from cases import JIT_DISABLED
 import fastbn
 from fastbn.jit.compiler import njit
 from fastbn.jit.intrinsics import IS_X86, flush_denormals, restore_denormals
+from fastbn.model.inputs import training_samples
 
 pytestmark = [
     pytest.mark.skipif(JIT_DISABLED, reason="Python has no say in the processor's modes"),
@@ -42,9 +43,9 @@ def make_data(rng):
 
 
 def run_steps(model, x, y, steps):
-    samples = model.training_samples(x, y, None)
+    samples = training_samples(model, x, y, None)
     order, bounds = np.tile(np.arange(N), steps), np.arange(steps + 1) * N
-    model.run_steps(samples, order, bounds, np.full(steps, model.config.lr))
+    model._engine.run_steps(samples, order, bounds, np.full(steps, model.config.lr))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

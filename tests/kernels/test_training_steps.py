@@ -8,6 +8,7 @@ from cases import JIT_DISABLED, assert_close, note_error
 
 import fastbn
 from fastbn import reference as ref
+from fastbn.model.inputs import training_samples
 from fastbn.parallel import team_size
 from fastbn.reference import mlp
 
@@ -143,14 +144,14 @@ def test_float64(rng, variant, weighted):
     weight = rng.uniform(0, 2, 100) if weighted else None
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", seed=3, **({"lr": 0.01} | variant))
     oracle = Oracle(model)
-    samples = model.training_samples(x, labels, weight)
+    samples = training_samples(model, x, labels, weight)
     x_scaled = scaled(x, variant.get("input_normalization"))
     # minibatches of several sizes, in no particular order
     order = rng.permutation(100)
     bounds = np.array([0, 37, 68, 70, 100])
     for first in range(0, STEPS, 4):
         steps = min(4, STEPS - first)
-        losses, _ = model.run_steps(
+        losses, _ = model._engine.run_steps(
             samples, order, bounds[: steps + 1], np.full(steps, model.config.lr)
         )
         for s in range(steps):
@@ -202,8 +203,8 @@ def test_hits_are_those_of_the_training_forward_pass(rng):
     model = fastbn.BatchNormMLP(SIZES, dtype="float64")
     params = {name: view.copy() for name, view in model.named_parameters()}
     logits, _ = mlp.forward(params, x, slope=0.01)
-    samples = model.training_samples(x, labels, None)
-    _, correct = model.run_steps(samples, np.arange(60), np.array([0, 60]), np.array([0.1]))
+    samples = training_samples(model, x, labels, None)
+    _, correct = model._engine.run_steps(samples, np.arange(60), np.array([0, 60]), np.array([0.1]))
     assert correct[0] == (logits.argmax(axis=0) == labels).sum()
 
 
@@ -214,12 +215,12 @@ def test_the_next_loss_is_told_and_nothing_is_changed(rng, monkeypatch, variant,
     x, labels = make_data(rng, 60, variant.get("loss"))
     model = fastbn.BatchNormMLP(SIZES, **({"lr": 0.01} | variant))
     model.train_step(x, labels)
-    samples = model.training_samples(x, labels, rng.uniform(0.5, 2, 60))
+    samples = training_samples(model, x, labels, rng.uniform(0.5, 2, 60))
     rows, before = rng.permutation(60)[:23], model.snapshot()
-    loss = model.next_loss(samples, rows)
+    loss = model._engine.next_loss(samples, rows)
     after = model.snapshot()
     assert all(np.array_equal(after[name], before[name]) for name in before)
-    losses, _ = model.run_steps(samples, rows, np.array([0, 23]), np.array([1e-3]))
+    losses, _ = model._engine.run_steps(samples, rows, np.array([0, 23]), np.array([1e-3]))
     assert loss == losses[0]
 
 
@@ -255,15 +256,15 @@ def test_a_step_does_not_follow_numbers_out_of_the_data(rng, loss):
     x, y = make_data(rng, 20, loss)
     order, bounds, lrs = np.arange(20), np.array([0, 20]), np.array([0.1])
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", loss=loss)
-    samples = model.training_samples(x, y, np.ones(20))
+    samples = training_samples(model, x, y, np.ones(20))
     if loss == "softmax_cross_entropy":
         samples.arrays.labels[3] = 2**40
-        assert np.isnan(model.next_loss(samples, order))
+        assert np.isnan(model._engine.next_loss(samples, order))
         samples.arrays.labels[3] = 0
     order[[0, 19]] = -(2**40), 2**40  # taken for the first row and the last
     twin = fastbn.BatchNormMLP(SIZES, dtype="float64", loss=loss)
-    losses, _ = model._run_steps(samples, order, bounds, lrs)  # `run_steps` refuses them
-    expected, _ = twin.run_steps(samples, np.arange(20), bounds, lrs)
+    losses, _ = model._engine.run_steps(samples, order, bounds, lrs)
+    expected, _ = twin._engine.run_steps(samples, np.arange(20), bounds, lrs)
     assert losses[0] == expected[0]
     assert np.array_equal(model.params, twin.params)
 
@@ -273,8 +274,8 @@ def test_hits_of_several_outputs_are_samples_of_which_all_are_right(rng):
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", loss="sigmoid_cross_entropy")
     params = {name: view.copy() for name, view in model.named_parameters()}
     logits, _ = mlp.forward(params, x, slope=0.01)
-    samples = model.training_samples(x, targets, None)
-    _, correct = model.run_steps(samples, np.arange(60), np.array([0, 60]), np.array([0.1]))
+    samples = training_samples(model, x, targets, None)
+    _, correct = model._engine.run_steps(samples, np.arange(60), np.array([0, 60]), np.array([0.1]))
     assert correct[0] == (targets == (logits > 0).T).all(axis=1).sum() > 0
 
 
@@ -284,8 +285,8 @@ def test_a_minibatch_without_weight_moves_nothing_but_the_statistics(rng, weight
     model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", lr=0.1, weighted=weighted)
     before = model.params.copy()
     weight = np.r_[np.zeros(10), np.ones(10)]
-    samples = model.training_samples(x, labels, weight)
-    losses, _ = model.run_steps(samples, np.arange(20), np.array([0, 10]), np.array([0.1]))
+    samples = training_samples(model, x, labels, weight)
+    losses, _ = model._engine.run_steps(samples, np.arange(20), np.array([0, 10]), np.array([0.1]))
     assert losses[0] == 0
     assert np.array_equal(model.params, before)
     assert model.running_mean.any() != weighted  # nothing has a share in weighted ones

@@ -22,6 +22,8 @@ from safetensors.numpy import load_file, save_file
 import fastbn
 from fastbn.files import tensor_file
 from fastbn.fit import loop
+from fastbn.model import saving
+from fastbn.model.saving import to_bytes
 
 SIZES = (6, 9, 4)
 
@@ -54,7 +56,7 @@ def facts(model, history):
     """All that has to be the same in the end."""
     measured = dataclasses.asdict(history)
     del measured["seconds"]
-    state = {name: tensor.copy() for name, tensor in model._state().items()}
+    state = model.snapshot()
     return {"measured": measured, "counts": (model.steps, model.epochs), "state": state}
 
 
@@ -135,13 +137,13 @@ def test_it_does_not_begin_anew(data, tmp_path):
 )
 def test_when_checkpoints_are_written(data, tmp_path, monkeypatch, every, expected):
     written = []
-    write = fastbn.BatchNormMLP.write
+    write = saving.write
 
-    def note(self, path, fit, tensors):
-        written.append((self.steps, fit["is_over"]))
-        write(self, path, fit, tensors)
+    def note(model, path, fit, tensors):
+        written.append((model.steps, fit["is_over"]))
+        write(model, path, fit, tensors)
 
-    monkeypatch.setattr(fastbn.BatchNormMLP, "write", note)
+    monkeypatch.setattr(saving, "write", note)
     fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", epochs=3, checkpoint_every=every)
     assert written == [*((steps, False) for steps in expected), (36, True)]
 
@@ -731,7 +733,7 @@ def test_ctrl_c_before_a_minibatch_without_a_loss(tmp_path, how):
     (model, data), (whole, _) = marginal("sgd", False), marginal("sgd", False)
     expected = outcome(whole, data, tmp_path / "whole", 1e12, **options)[0]
     said, model = outcome(model, data, path, 1e12, schedule=press, **options)
-    assert model.is_finite()
+    assert model._engine.is_finite()
     if said[1] == "interrupted":
         model, _ = marginal("sgd", False)
         said, model = outcome(model, data, path, 1e12, **options)
@@ -759,7 +761,7 @@ def test_ctrl_c_finds_moments_that_are_infinite(tmp_path, how):
     assert said == {
         "stop": ([], "diverged"), "raise": (2, "layers.0"), "skip": ([2], "interrupted")
     }[how]  # fmt: skip
-    assert model.is_finite()
+    assert model._engine.is_finite()
     if how != "raise":
         assert np.isfinite(fastbn.BatchNormMLP.load(tmp_path / "c").evaluate(x, y)).all()
 
@@ -786,10 +788,10 @@ def test_a_checkpoint_waits_for_a_minibatch_that_has_a_loss(data, tmp_path):
 def test_notes_have_to_fit_the_checkpoint(data, tmp_path, monkeypatch):
     """Its header is longer than that of the model alone."""
     model = fastbn.BatchNormMLP((6, 4000, 4))
-    written = model.to_bytes()
+    written = to_bytes(model)
     cost = tensor_file.header_cost(written[8 : 8 + int.from_bytes(written[:8], "little")])
     monkeypatch.setattr(tensor_file, "MAX_HEADER", cost)
-    model.to_bytes()
+    to_bytes(model)
     much = "^metadata: expected a header of JSON that takes some [0-9,]+ bytes in memory at most"
     with pytest.raises(ValueError, match=much):
         fit(model, data, tmp_path / "c", early_stopping=fastbn.EarlyStopping(3, "loss"))

@@ -16,6 +16,7 @@ import pytest
 from cases import JIT_DISABLED, held_by_another_thread
 
 import fastbn
+from fastbn.model.guard import OneThread
 
 SIZES = (6, 9, 4)
 
@@ -336,7 +337,7 @@ def test_of_two_threads_that_come_at_once_one_is_refused(data):
 
         def profile(frame, event, arg, other=other, came=came):
             nonlocal left
-            if frame.f_code.co_name == "_alone":
+            if frame.f_code is OneThread.run.__code__:
                 left -= 1
                 if left == 0:
                     other.start()

@@ -15,6 +15,7 @@ from cases import JIT_DISABLED
 
 import fastbn
 from fastbn.model import workspaces
+from fastbn.model.inputs import training_samples
 
 SIZES = (6, 9, 4)
 BUFFERS = ("params", "grads", "m", "v", "running_mean", "running_var")
@@ -218,83 +219,24 @@ print("same")
     assert (done.returncode, done.stdout.strip()) == (0, "same"), done.stderr
 
 
-ORDER = np.arange(120)
-MINIBATCHES_REFUSED = [
-    ({"order": ORDER + 1}, ValueError, "order: expected integers from 0 to 119, got 1 to 120"),
-    ({"order": ORDER - 1}, ValueError, "order: expected integers from 0 to 119, got -1 to 118"),
-    ({"order": ORDER * 1.0}, TypeError, "order: expected a vector of integers, got shape"),
-    ({"order": ORDER[:, None]}, TypeError, r"order: expected a vector of integers.* \(120, 1\)"),
-    ({"order": ORDER[:50]}, ValueError, "bounds: expected places in order, from 0 to 50, got 0 to"),
-    ({"bounds": [0, 60, 121]}, ValueError, "bounds: expected places in order, from 0 to 120"),
-    ({"bounds": [-60, 60]}, ValueError, "bounds: expected places in order"),
-    ({"bounds": [60, 0, 120]}, ValueError, "bounds: expected two or more ascending"),
-    ({"bounds": [0]}, ValueError, "bounds: expected two or more ascending"),
-    ({"bounds": [0.0, 120.0]}, TypeError, "bounds: expected a vector of integers"),
-    ({"lrs": [0.1]}, ValueError, r"lrs: expected shape \(2,\), got \(1,\)"),
-    ({"samples": None}, TypeError, "samples: expected what `training_samples` returned"),
-]
-
-
-@pytest.mark.parametrize(("changes", "error", "message"), MINIBATCHES_REFUSED)
-def test_minibatches_refused(data, model, changes, error, message):
-    arguments = {
-        "samples": model.training_samples(*data, None),
-        "order": ORDER,
-        "bounds": [0, 60, 120],
-        "lrs": [0.1, 0.1],
-    }
-    before = pickle.dumps(model)
-    with pytest.raises(error, match=message):
-        model.run_steps(**(arguments | changes))
-    assert pickle.dumps(model) == before
-    losses, _ = model.run_steps(**arguments)
-    assert losses.shape == (2,)
-
-
-def test_samples_of_another_model_are_refused(data, model):
-    x, y = data
-    own = model.training_samples(x, y, None)
-    other = own._replace(arrays=own.arrays._replace(labels=own.arrays.labels + 1))
-    with pytest.raises(ValueError, match=r"samples\.arrays\.labels: expected integers from 0"):
-        model.run_steps(other, ORDER, [0, 120], [0.1])
-    other = fastbn.BatchNormMLP((5, 9, 4)).training_samples(x[:, :5], y, None)
-    with pytest.raises(ValueError, match=r"samples\.arrays\.x: expected shape \(120, 6\), got"):
-        model.run_steps(other, ORDER, [0, 120], [0.1])
-    other = fastbn.BatchNormMLP(SIZES, dtype="float64").training_samples(x, y, None)
-    with pytest.raises(TypeError, match=r"samples\.arrays\.x: expected dtype float32 or uint8"):
-        model.run_steps(other, ORDER, [0, 120], [0.1])
-
-
-def test_samples_of_another_dtype_are_refused(data, model):
-    own = model.training_samples(*data, np.ones(120))
-    for name, dtype in [
-        ("labels", ">i8"), ("labels", np.int32), ("targets", np.float64), ("weight", ">f4"),
-        ("center", np.float64), ("scale", ">f4"),
-    ]:  # fmt: skip
-        array = getattr(own.arrays, name).astype(dtype)
-        other = own._replace(arrays=own.arrays._replace(**{name: array}))
-        with pytest.raises(TypeError, match=rf"^samples\.arrays\.{name}: expected dtype .*, got "):
-            model.run_steps(other, ORDER, [0, 120], [0.1])
-    model.run_steps(own, ORDER, [0, 120], [0.1])
-
-
 def test_samples_that_were_scaled_otherwise_are_refused(data, rng):
     x, y = data[0], rng.standard_normal(120)
+    step = np.arange(120), np.array([0, 120]), np.array([0.1])
     options = {"input_normalization": "zscore", "target_normalization": "zscore"}
     model = fastbn.BatchNormMLP((6, 9, 1), loss="squared_error", **options)
-    early, shifted = model.training_samples(x, y, None), model.training_samples(x, y + 1, None)
+    early, shifted = training_samples(model, x, y, None), training_samples(model, x, y + 1, None)
     model.partial_fit(2 * x, y)
     with pytest.raises(
         ValueError, match=r"^samples\.inputs\.center: expected that of the model, got"
     ):
-        model.run_steps(early, ORDER, [0, 120], [0.1])
+        model._engine.run_steps(early, *step)
     model = fastbn.BatchNormMLP((6, 9, 1), loss="squared_error", **options)
-    model.run_steps(early, ORDER, [0, 120], [0.1])
-    model.run_steps(early, ORDER, [0, 120], [0.1])
+    model._engine.run_steps(early, *step)
+    model._engine.run_steps(early, *step)
     with pytest.raises(
         ValueError, match=r"^samples\.outputs\.center: expected that of the model, got"
     ):
-        model.run_steps(shifted, ORDER, [0, 120], [0.1])
+        model._engine.run_steps(shifted, *step)
     assert model.steps == 2
 
 
@@ -397,7 +339,7 @@ def test_a_call_finds_the_scratch_memory_of_the_last_one(data, model, monkeypatc
 
 
 def test_what_predictions_at_once_have_used_is_given_back(model):
-    kept = model._workspaces
+    kept = model._engine.workspaces
     spaces = [kept.lend_to_prediction(512) for _ in range(32)]
     assert len({id(work.z) for work in spaces}) == 32
     for work in spaces:
@@ -416,12 +358,12 @@ def test_predictions_in_many_threads_leave_little(model, data):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(model._workspaces._of_predictions) <= workspaces.KEPT
+    assert len(model._engine.workspaces._of_predictions) <= workspaces.KEPT
 
 
 def test_scratch_memory_of_a_large_minibatch_is_given_back(model, data):
     model.partial_fit(np.tile(data[0], (50, 1)), np.tile(data[1], 50))
-    kept = model._workspaces
+    kept = model._engine.workspaces
     assert rows_of(kept._of_training) == [6000]
     for _ in range(workspaces.UNNEEDED_CALLS - 1):
         model.predict(data[0])

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import fastbn
+from fastbn.model.inputs import training_samples
 from fastbn.model.measures import moments
 
 MODES = ("zscore", "minmax")
@@ -82,7 +83,7 @@ def test_every_way_to_train_sees_scaled_dates(rng, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_the_samples_are_rounded_once(rng, mode):
     x, y = julian_dates(rng)
-    samples = make(mode).training_samples(x, y, None).arrays
+    samples = training_samples(make(mode), x, y, None).arrays
     assert samples.x.dtype == np.float32
     assert (samples.center == 0).all()
     assert (samples.scale == 1).all()
@@ -99,7 +100,7 @@ def test_weights_count_in_what_is_measured(rng, mode, weighted):
     x[weight == 0, 0] = 0.0
     seen = weight > 0
     model = make(mode, weighted=weighted)
-    samples = model.training_samples(x, y, weight).arrays
+    samples = training_samples(model, x, y, weight).arrays
     expected = scaled(x[seen], mode, weight[seen] if weighted else None)
     np.testing.assert_allclose(samples.x[seen], expected, rtol=2e-7, atol=1e-6)
 
@@ -113,9 +114,9 @@ def test_a_scaling_of_float32_data_takes_float64_data(rng, mode):
     center, scale = model.scaling.center, model.scaling.scale
     assert np.array_equal(center, center.astype(np.float32)), "what the kernels scale by"
     expected = ((x - center) * scale).astype(np.float32)
-    samples = model.training_samples(x, y, None).arrays
+    samples = training_samples(model, x, y, None).arrays
     assert np.array_equal(samples.x, expected)
-    narrow = model.training_samples(x.astype(np.float32), y, None).arrays
+    narrow = training_samples(model, x.astype(np.float32), y, None).arrays
     assert narrow.x.dtype == np.float32
     assert np.array_equal(narrow.center, center)
     assert np.array_equal(narrow.scale, scale)
@@ -141,10 +142,10 @@ def test_numbers_of_other_dtypes_are_measured_exactly():
     x = np.array([[1.7e18, 7, 1], [1.7e18 + 2048, 7, 0], [1.7e18 + 4096, 7, 1]])
     y = np.array([0, 1, 0])
     for dtype in (np.int64, np.longdouble):
-        scaling = make("minmax", (3, 2)).training_samples(x.astype(dtype), y, None).inputs
+        scaling = training_samples(make("minmax", (3, 2)), x.astype(dtype), y, None).inputs
         assert scaling.center.tolist() == [1.7e18, 7, 0]
         assert scaling.scale.tolist() == [1 / 4096, 1, 1]
-        scaling = make("zscore", (3, 2)).training_samples(x.astype(dtype), y, None).inputs
+        scaling = training_samples(make("zscore", (3, 2)), x.astype(dtype), y, None).inputs
         np.testing.assert_allclose(scaling.center, [1.7e18 + 2048, 7, 2 / 3], rtol=1e-15)
         deviations = [np.sqrt(2 / 3) * 2048, 1, np.sqrt(2) / 3]
         np.testing.assert_allclose(scaling.scale, 1 / np.array(deviations), rtol=1e-14)
@@ -154,7 +155,7 @@ def test_numbers_of_other_dtypes_are_measured_exactly():
 @pytest.mark.parametrize("mode", MODES)
 def test_constant_columns_are_zero(rng, mode, value):
     x = np.c_[np.full(300, value), rng.normal(size=300)]
-    samples = make(mode).training_samples(x, np.arange(300) % 2, None)
+    samples = training_samples(make(mode), x, np.arange(300) % 2, None)
     assert (samples.arrays.x[:, 0] == 0).all()
     assert samples.inputs.scale[0] == 1
     assert samples.inputs.center[0] == value
@@ -174,7 +175,9 @@ def test_what_scaling_brings_into_range_is_taken(rng, tmp_path, mode, factor):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     import torch
 
-    module, _ = model.to_torch()
+    from fastbn.torch import to_torch
+
+    module, _ = to_torch(model)
     said = module(torch.from_numpy(z * factor)).detach().numpy()
     np.testing.assert_allclose(said, model.predict_logits(z * factor), atol=1e-5)
 
@@ -220,9 +223,9 @@ def test_the_row_is_named(rng, dtype, bad):
     model.train_step(x[:100], y[:100])
     with pytest.raises(ValueError, match=message):
         model.predict(x)
-    model.training_samples(x, y, None, check_finite=False)
+    training_samples(model, x, y, None, check_finite=False)
     with pytest.raises(ValueError, match="X: .*to scale, got .* in feature 1"):
-        make("zscore").training_samples(x, y, None, check_finite=False)
+        training_samples(make("zscore"), x, y, None, check_finite=False)
 
 
 def test_data_of_the_models_dtype_and_bytes_keep_their_bits(rng, monkeypatch):
@@ -231,13 +234,13 @@ def test_data_of_the_models_dtype_and_bytes_keep_their_bits(rng, monkeypatch):
     for dtype in ("float32", "float64"):
         for x in (rng.normal(5, 2, (300, 2)).astype(dtype), rng.integers(0, 9, (300, 2), np.uint8)):
             for mode in MODES:
-                samples = make(mode, dtype=dtype).training_samples(x, y, None)
+                samples = training_samples(make(mode, dtype=dtype), x, y, None)
                 assert samples.arrays.x is x
                 assert samples.arrays.center.dtype == dtype
                 assert np.array_equal(samples.arrays.center, samples.inputs.center)
                 assert np.array_equal(samples.arrays.scale, samples.inputs.scale)
     # in a float64 model all others are converted, as they have been
-    samples = make("zscore", dtype="float64").training_samples(np.c_[y, y], y, None).arrays
+    samples = training_samples(make("zscore", dtype="float64"), np.c_[y, y], y, None).arrays
     assert np.array_equal(samples.x, np.c_[y, y])
 
 
@@ -324,8 +327,8 @@ def test_a_fit_to_dates_goes_on_with_the_same_bits(rng, tmp_path, warm, convert)
         fit(start(), x, y, callbacks=[kill], **options)
     fresh = make("zscore", weighted=True)
     history = fit(fresh, convert(x), y, resume=True, **options)
-    for name, tensor in whole._state().items():
-        assert np.array_equal(tensor, fresh._state()[name]), name
+    for name, tensor in whole._engine.state().items():
+        assert np.array_equal(tensor, fresh._engine.state()[name]), name
     for name in ("loss", "val_loss", "val_accuracy"):
         assert getattr(history, name) == getattr(expected, name)
     with pytest.raises(ValueError, match="resume: expected data as in"):
@@ -408,7 +411,7 @@ def test_columns_that_are_constant_up_to_rounding(rng, mode, dtype, weighted):
     x[:, 2] = (shares / shares.sum(axis=1, keepdims=True)).sum(axis=1)
     assert (np.ptp(x[:, 1:], axis=0) > 0).all()
     model = make(mode, (3, 8, 2), dtype=dtype, weighted=weighted)
-    scaling = model.training_samples(x, y, rng.uniform(1, 2, 400)).inputs
+    scaling = training_samples(model, x, y, rng.uniform(1, 2, 400)).inputs
     assert scaling.scale[1:].tolist() == [1, 1]
     assert scaling.scale[0] != 1
     fit(model, x, y, epochs=1)
@@ -420,7 +423,7 @@ def test_columns_that_are_constant_up_to_rounding(rng, mode, dtype, weighted):
 def test_columns_of_few_digits_are_not_constant(rng, mode):
     x, y = DAY + 1e-6 * rng.normal(size=(5000, 1)), rng.integers(0, 2, 5000)
     for dtype in ("float32", "float64"):
-        scaling = make(mode, (1, 2), dtype=dtype).training_samples(x, y, None).inputs
+        scaling = training_samples(make(mode, (1, 2), dtype=dtype), x, y, None).inputs
         assert scaling.scale[0] == pytest.approx(1 / (x.std() if mode == "zscore" else np.ptp(x)))
 
 
@@ -431,9 +434,9 @@ def test_models_of_float64_scale_what_float64_holds(rng, factor, weighted):
     z[:, 2] = 5.0
     weight = np.ones(300) if weighted else None
     plain, model = (make("zscore", (3, 8, 2), dtype="float64", weighted=True) for _ in range(2))
-    expected = plain.training_samples(z, y, weight).inputs
+    expected = training_samples(plain, z, y, weight).inputs
     x = z * [factor, 1, 1]
-    scaling = model.training_samples(x, y, weight).inputs
+    scaling = training_samples(model, x, y, weight).inputs
     np.testing.assert_allclose(scaling.center, expected.center * [factor, 1, 1], rtol=1e-12)
     np.testing.assert_allclose(scaling.scale * [factor, 1, 1], expected.scale, rtol=1e-12)
     assert np.array_equal(scaling.scale[1:], expected.scale[1:])
@@ -455,8 +458,8 @@ def test_rows_without_weight_do_not_count(rng, mode, weighted, dtype):
             mode, (2, 8, 1), weighted=weighted, dtype=own, loss="squared_error",
             target_normalization="zscore",
         )  # fmt: skip
-        samples = model.training_samples(x, y, weight)
-        seen = model.training_samples(x[weight > 0], y[weight > 0], None)
+        samples = training_samples(model, x, y, weight)
+        seen = training_samples(model, x[weight > 0], y[weight > 0], None)
         np.testing.assert_allclose(samples.inputs.center, seen.inputs.center, rtol=1e-5)
         np.testing.assert_allclose(samples.inputs.scale, seen.inputs.scale, rtol=1e-5)
         np.testing.assert_allclose(samples.outputs.center, seen.outputs.center, rtol=1e-5)

@@ -11,6 +11,7 @@ import pytest
 
 import fastbn
 from fastbn.files.model_file import open_model
+from fastbn.model.inputs import training_samples
 
 SQUARED = "squared_error"
 
@@ -82,12 +83,12 @@ def test_it_trains_as_on_normalized_targets(rng):
 def test_targets_are_normalized_in_float64(rng):
     x, _ = make_data(rng)
     y = 2_459_000.5 + rng.uniform(0, 0.1, 400)
-    targets = make().training_samples(x, y, None).arrays.targets
+    targets = training_samples(make(), x, y, None).arrays.targets
     assert targets.dtype == np.float32
     np.testing.assert_allclose(targets[:, 0], normalized(y), atol=1e-6)
-    wide = make(dtype="float64").training_samples(x, y.astype(np.longdouble), None).arrays.targets
+    wide = training_samples(make(dtype="float64"), x, y.astype(np.longdouble), None).arrays.targets
     np.testing.assert_allclose(wide[:, 0], normalized(y), atol=1e-7)
-    whole = make().training_samples(x, np.arange(400), None).arrays.targets
+    whole = training_samples(make(), x, np.arange(400), None).arrays.targets
     np.testing.assert_allclose(whole[:, 0], normalized(np.arange(400)), rtol=1e-6)
 
 
@@ -95,7 +96,7 @@ def test_targets_are_normalized_in_float64(rng):
 def test_weights_count_where_they_count_in_statistics(rng, weighted):
     x, y = make_data(rng)
     weight = rng.integers(0, 3, 400).astype(float)
-    targets = make(weighted=weighted).training_samples(x, y, weight).arrays.targets
+    targets = training_samples(make(weighted=weighted), x, y, weight).arrays.targets
     seen = weight > 0
     expected = normalized(y[seen], weight[seen] if weighted else None)
     np.testing.assert_allclose(targets[seen], expected, atol=1e-6)
@@ -105,7 +106,7 @@ def test_targets_that_are_constant_up_to_rounding(rng):
     x, y = make_data(rng)
     y = np.where(y > 200_000, 0.3, 0.1 * 3)
     for dtype in ("float32", "float64"):
-        samples = make(dtype=dtype).training_samples(x, y, None)
+        samples = training_samples(make(dtype=dtype), x, y, None)
         assert samples.outputs.scale.tolist() == [1.0]
         assert np.abs(samples.arrays.targets).max() < 1e-15
 
@@ -145,7 +146,7 @@ def test_an_unfitted_normalization_stays_unfitted(rng, tmp_path):
 def test_constant_targets(rng, value):
     x, _ = make_data(rng)
     model = make()
-    samples = model.training_samples(x, np.full(400, value), None)
+    samples = training_samples(model, x, np.full(400, value), None)
     assert (samples.arrays.targets == 0).all()
     assert samples.outputs.scale.tolist() == [1.0]
     fit(model, x, np.full(400, value), epochs=100)
@@ -192,8 +193,8 @@ def test_a_fit_goes_on_with_the_same_bits(rng, tmp_path, warm):
         fit(start(), x, y, callbacks=[kill], **options)
     fresh = make(2)
     history = fit(fresh, x, y.astype(">f8"), resume=True, **options)
-    for name, tensor in whole._state().items():
-        assert np.array_equal(tensor, fresh._state()[name]), name
+    for name, tensor in whole._engine.state().items():
+        assert np.array_equal(tensor, fresh._engine.state()[name]), name
     assert (history.loss, history.val_r2) == (expected.loss, expected.val_r2)
     with pytest.raises(ValueError, match="resume: expected data as in"):
         fit(make(2), x, y + 1e-6, resume=True, **options)

@@ -9,6 +9,7 @@ import pytest
 
 import fastbn
 from fastbn.model.config import LATER_FIELDS, ModelConfig
+from fastbn.model.inputs import training_samples
 
 SIGMOID, SQUARED = "sigmoid_cross_entropy", "squared_error"
 
@@ -162,11 +163,11 @@ def test_targets_and_weights_are_copied(rng, dtype, loss):
     read_only.flags.writeable = False
     for given in (y, np.asfortranarray(y), read_only, memoryview(y)):
         model = fastbn.BatchNormMLP((4, 8, 2), loss=loss, dtype=dtype)
-        samples = model.training_samples(x, given, weight).arrays
+        samples = training_samples(model, x, given, weight).arrays
         assert not np.may_share_memory(samples.targets, np.asarray(given))
         assert not np.may_share_memory(samples.weight, weight)
     one = fastbn.BatchNormMLP((4, 8, 1), loss=loss, dtype=dtype)
-    assert not np.may_share_memory(one.training_samples(x, column, None).arrays.targets, column)
+    assert not np.may_share_memory(training_samples(one, x, column, None).arrays.targets, column)
     other, expected = (
         fastbn.BatchNormMLP((4, 8, 2), loss=loss, dtype=dtype, lr=0.02) for _ in range(2)
     )

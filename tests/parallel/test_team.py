@@ -15,8 +15,9 @@ import pytest
 from cases import JIT_DISABLED
 
 import fastbn
-import fastbn.model.model as model_module
+import fastbn.model.engine as model_module
 from fastbn.jit.compiler import njit
+from fastbn.model.inputs import training_samples
 from fastbn.parallel import team
 from fastbn.parallel.threads import run_team
 
@@ -51,14 +52,14 @@ def test_the_same_bits_for_any_number_of_threads_and_any_chunks(
     for threads, chunks in [(1, 1), (2, 1), (3, 4), (4, 1), (8, 2), (1, 4)]:
         monkeypatch.setenv("FASTBN_NUM_THREADS", str(threads))
         model = fastbn.BatchNormMLP(sizes, **options)
-        samples = model.training_samples(x, y, weight)
+        samples = training_samples(model, x, y, weight)
         losses = []
         for order in np.split(np.tile(np.arange(n)[::-1], 4), chunks):
             bounds = np.arange(0, order.size + 1, batch)
             steps = bounds.size - 1
-            losses.append(model.run_steps(samples, order, bounds, np.full(steps, 0.01))[0])
+            losses.append(model._engine.run_steps(samples, order, bounds, np.full(steps, 0.01))[0])
         logits = model.predict_logits(np.tile(x, (5, 1)))
-        state = {**model._state(), "losses": np.concatenate(losses), "logits": logits}
+        state = {**model._engine.state(), "losses": np.concatenate(losses), "logits": logits}
         results.append({name: value.copy() for name, value in state.items()})
     assert np.isfinite(results[0]["losses"]).all()
     for other in results[1:]:
@@ -322,7 +323,7 @@ def test_an_exception_while_threads_are_started(timeouts, monkeypatch, place):
 
 
 def state_of(model):
-    return {name: view.copy() for name, view in model._state().items()}
+    return model.snapshot()
 
 
 def assert_same_state(model, other):
@@ -344,7 +345,7 @@ def test_an_exception_of_a_handler_ends_the_training(rng, monkeypatch, timeouts,
     x, y = rng.standard_normal((40_000, 6)), rng.integers(0, 3, 40_000)
     model, other = (fastbn.BatchNormMLP(NET[0], **NET[1]) for _ in range(2))
     fastbn.BatchNormMLP(NET[0], **NET[1]).train_step(x, y)  # compiles
-    counter = model._counter
+    counter = model._engine.counter
 
     def interrupt():
         while counter[0] == 0:
@@ -359,11 +360,11 @@ def test_an_exception_of_a_handler_ends_the_training(rng, monkeypatch, timeouts,
     thread.join()
     steps, epochs = model.steps, -(-model.steps // 5000)
     assert steps == 5000 or way == "fit"
-    samples = other.training_samples(x, y, None)
+    samples = training_samples(other, x, y, None)
     for epoch in range(epochs):
-        order = other.order_of(epoch, len(x), way == "fit")
+        order = other._engine.order_of(epoch, len(x), way == "fit")
         bounds = np.arange(0, 8 * min(steps - 5000 * epoch, 5000) + 1, 8)
-        other.run_steps(samples, order, bounds, np.full(bounds.size - 1, 1e-3))
+        other._engine.run_steps(samples, order, bounds, np.full(bounds.size - 1, 1e-3))
     assert_same_state(model, other)
     assert model.train_step(x, y) == other.train_step(x, y)
     assert_same_state(model, other)

@@ -111,4 +111,4 @@ def test_minibatches_of_about_one_size_share_their_trials(rng):
     model = fastbn.BatchNormMLP((3, 4, 2))
     for rows in (65, 100, 127, 128):
         model.train_step(rng.standard_normal((rows, 3)), np.arange(rows) % 2)
-    assert len(model._teams) == 2
+    assert len(model._engine._teams) == 2

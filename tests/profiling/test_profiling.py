@@ -14,6 +14,7 @@ from cases import JIT_DISABLED
 from fastbn import BatchNormMLP
 from fastbn.jit.intrinsics import mark
 from fastbn.kernels import network as kernels
+from fastbn.model.inputs import training_samples
 from fastbn.profiling import _profile, _report, profile_training
 from fastbn.profiling._work import NAMES, step_work
 
@@ -140,9 +141,9 @@ def test_logs_change_no_bit_and_none_is_no_instruction():
     results = []
     for logs in ([None], [np.zeros((4000, 2), np.int64)], [np.zeros((1, 2), np.int64)]):
         model = BatchNormMLP((20, 48, 3))
-        samples = model.training_samples(x, np.arange(90) % 3, None)
+        samples = training_samples(model, x, np.arange(90) % 3, None)
         bounds = np.array([0, 30, 60, 90])
-        model._run_steps(samples, np.arange(90), bounds, np.full(3, 0.01), logs)
+        model._engine.run_steps(samples, np.arange(90), bounds, np.full(3, 0.01), logs)
         results.append(model.params.copy())
         if logs[0] is not None:
             assert logs[0][0, 0] > 60, "marks are counted, with room or without"

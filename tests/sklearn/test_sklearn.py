@@ -21,7 +21,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import fastbn
+from fastbn.model.engine import Engine
 from fastbn.sklearn import BatchNormMLPClassifier, BatchNormMLPRegressor
 from fastbn.sklearn._rates import rate_of
 
@@ -270,9 +270,9 @@ def test_learning_rates_of_sgd(iris, capsys):
 def rates_of_partial_fits(monkeypatch, calls, X, y, **options):
     """Learning rates of the first step of each `partial_fit`, ours and scikit-learn's."""
     ours, theirs = BatchNormMLPClassifier(**options), MLPClassifier(**options)
-    found, expected, real = [], [], fastbn.BatchNormMLP.run_steps
+    found, expected, real = [], [], Engine.run_steps
     monkeypatch.setattr(
-        fastbn.BatchNormMLP, "run_steps",
+        Engine, "run_steps",
         lambda self, samples, order, bounds, lrs: found.append(lrs[0])
         or real(self, samples, order, bounds, lrs),
     )  # fmt: skip

@@ -37,7 +37,7 @@ def make(rng, options, dtype="float64"):
 @pytest.mark.parametrize("options", VARIANTS)
 def test_predictions_are_equal(rng, options, dtype):
     model, x, _ = make(rng, options, dtype)
-    module, _ = model.to_torch()
+    module, _ = to_torch(model)
     expected = module(torch.from_numpy(x)).detach().numpy()
     tolerance = 1e-5 if dtype == "float32" else 1e-12
     np.testing.assert_allclose(model.predict_logits(x), expected, rtol=tolerance, atol=tolerance)
@@ -52,7 +52,7 @@ def test_predictions_are_equal(rng, options, dtype):
 def test_training_goes_on_at_the_same_point(rng, options):
     """The same steps by both, with the optimizer's state carried over, and back again."""
     model, x, y = make(rng, options)
-    module, optimizer = model.to_torch()
+    module, optimizer = to_torch(model)
     module.train()
     for _ in range(4):
         loss = model.train_step(x, y)
@@ -61,7 +61,7 @@ def test_training_goes_on_at_the_same_point(rng, options):
         theirs.backward()
         optimizer.step()
         assert loss == pytest.approx(float(theirs.detach()), rel=1e-9)
-    back = BatchNormMLP.from_torch(module, optimizer)
+    back = from_torch(module, optimizer)
     assert back.steps == model.steps
     np.testing.assert_allclose(back.predict_logits(x), model.predict_logits(x), atol=1e-9)
     for _ in range(3):
@@ -120,7 +120,7 @@ def test_an_accelerated_network_is_read_as_it_was(rng):
     from fastbn.torch import accelerate
 
     model, x, _ = make(rng, {})
-    module, optimizer = model.to_torch()
+    module, optimizer = to_torch(model)
     accelerate(module, verbose=False)
     back = from_torch(module, optimizer)
     np.testing.assert_allclose(back.predict_logits(x), model.predict_logits(x), atol=1e-9)

@@ -225,7 +225,7 @@ CALLS = {
         None,
     ),
     "from_torch": (
-        BatchNormMLP.from_torch,
+        fastbn.torch.from_torch,
         network,
         {
             "module": ANYTHING_ELSE | NETWORKS,

@@ -1,0 +1,277 @@
+"""The engine of a model: its memory, and the compiled calls that train it and predict with it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fastbn.checks import kernel_input
+from fastbn.kernels import network as kernels
+from fastbn.model.buffers import aligned_zeros, assign_all
+from fastbn.model.config import CURVES, LOSSES, OPTIMIZERS, ModelConfig
+from fastbn.model.guard import OneThread
+from fastbn.model.inputs import TrainingSamples
+from fastbn.model.layout import Layout
+from fastbn.model.nonfinite_layer import culprit
+from fastbn.model.scaling import InputScaling, TargetScaling
+from fastbn.model.state import check_room, check_snapshot, state_views
+from fastbn.model.targets import loss_and_score
+from fastbn.model.workspaces import INFERENCE_ROWS, Workspaces
+from fastbn.parallel.team_size import TrainingTeam, team_size
+from fastbn.parallel.threads import run_team
+
+T = TypeVar("T")
+
+# Buffers of as many numbers as `params` has, and of one number for each unit.
+FLAT, OF_UNITS = ("params", "grads", "m", "v"), ("running_mean", "running_var")
+
+
+class Engine:
+    """What `BatchNormMLP` trains and predicts with, and what `fastbn.fit.loop.train` trains.
+
+    What it is given has been checked: settings by the model, data by `fastbn.model.inputs`.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Allocate everything; parameters are zero."""
+        self.config = config
+        self.dtype = np.dtype(config.dtype)
+        self.layout = Layout.of(config)
+        self.buffers = {name: aligned_zeros(self.layout.size, self.dtype) for name in FLAT}
+        for name in OF_UNITS:
+            self.buffers[name] = aligned_zeros(self.layout.units, self.dtype)
+        self.buffers["running_var"][...] = 1.0
+        self.scaling = InputScaling.unfitted(
+            config.input_normalization, config.layer_sizes[0], self.dtype
+        )
+        self.target_scaling = TargetScaling.unfitted(
+            config.target_normalization, config.layer_sizes[-1], self.dtype
+        )
+        self.counter = np.zeros(1, np.int64)  # of steps: the kernel counts
+        self.epochs = 0
+        self.warns_of_mean = True  # once (worse_than_mean.py)
+        self.workspaces = Workspaces(self.layout, self.dtype)
+        self._network = kernels.Network(kernel_input(self.layout.table), **self.buffers)
+        self._one_thread = OneThread()
+        self._teams: dict[int, TrainingTeam] = {}  # by bits of the minibatch's rows
+
+    def initialize(self) -> None:
+        """Draw the weights; gamma becomes 1."""
+        generator = np.random.default_rng(self.config.seed)
+        gain = 2.0 / (1.0 + self.config.slope**2)
+        for name, view in self.named_views("params"):
+            if name.endswith("weight"):
+                deviation = np.sqrt(gain / view.shape[1])
+                view[...] = generator.standard_normal(view.shape) * deviation
+            elif name.endswith("gamma"):
+                view[...] = 1.0
+
+    # -- state -------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps done."""
+        return int(self.counter[0])
+
+    def named_views(self, buffer: str) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the name and the view of every tensor of a flat buffer."""
+        return self.layout.named_views(self.buffers[buffer])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Views of all that training changes, by name."""
+        return self._views(self.scaling, self.target_scaling)
+
+    def _views(self, inputs: InputScaling, targets: TargetScaling) -> dict[str, np.ndarray]:
+        """Views of the state, with these scalings in the place of the engine's own."""
+        buffers = {
+            **self.buffers, "center": inputs.center, "scale": inputs.scale,
+            "target_center": targets.center, "target_scale": targets.scale,
+        }  # fmt: skip
+        return state_views(self.layout, self.config, buffers)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return a copy of the state that `restore` takes."""
+        return {
+            "steps": self.steps,
+            "input_is_fitted": self.scaling.is_fitted,
+            "target_is_fitted": self.target_scaling.is_fitted,
+            **{name: view.copy() for name, view in self.state().items()},
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Go back to a snapshot; TypeError or ValueError where it is of another model."""
+        if isinstance(snapshot, dict):  # of a version without target normalizations
+            snapshot = {"target_is_fitted": True} | snapshot
+        check_snapshot(snapshot, self.state(), self.config)
+        self.alone(lambda: self._restore(snapshot))
+
+    def _restore(self, snapshot: dict[str, Any]) -> None:
+        inputs = self.scaling.copied(snapshot["input_is_fitted"])
+        targets = self.target_scaling.copied(snapshot["target_is_fitted"])
+        views = self._views(inputs, targets)
+        values = {name: np.asarray(snapshot[name], view.dtype) for name, view in views.items()}
+        assign_all(
+            [(self.buffers[name], ..., 0) for name in ("params", "m", "v")]  # the gaps, too
+            + [(view, ..., values[name]) for name, view in views.items()]
+            + [(self.counter, 0, snapshot["steps"])]
+            + self._with_scalings(inputs, targets)
+        )
+
+    def begin(self, samples: TrainingSamples) -> None:
+        """Take over the scalings that samples to train on come with; refuse others than its own."""
+        if samples.inputs is self.scaling and samples.outputs is self.target_scaling:
+            return
+        inputs = self.scaling.adopt("samples.inputs", samples.inputs)
+        targets = self.target_scaling.adopt("samples.outputs", samples.outputs)
+        assign_all(self._with_scalings(inputs, targets))
+
+    def _with_scalings(
+        self, inputs: InputScaling, targets: TargetScaling
+    ) -> list[tuple[Any, Any, Any]]:
+        """Return what `assign_all` is to do, so that the engine has these scalings."""
+        return [(vars(self), "scaling", inputs), (vars(self), "target_scaling", targets)]
+
+    def is_finite(self) -> bool:
+        """Tell whether all parameters, moments and running statistics are numbers."""
+        trained = ("params", "m", "v", *OF_UNITS)
+        return all(bool(np.isfinite(self.buffers[name]).all()) for name in trained)
+
+    def culprit(self, samples: TrainingSamples, rows: np.ndarray) -> str:
+        """Name the first layer whose numbers are not finite on some samples; "loss" if none is."""
+        name = culprit(self.config, dict(self.named_views("params")), samples.arrays, rows)
+        if name != "loss":
+            return name
+        odd = (tensor for tensor, view in self.state().items() if not np.isfinite(view).all())
+        parts = next(odd, name).removeprefix("optimizer.").removeprefix("m.").removeprefix("v.")
+        return ".".join(parts.split(".")[:2])
+
+    # -- compiled calls ----------------------------------------------------------------------------
+
+    def alone(self, work: Callable[[], T]) -> T:
+        """Call `work` while no other thread may train the model; callbacks of a fit may."""
+        return self._one_thread.run(work)
+
+    def order_of(self, epoch: int, n_samples: int, shuffle: bool) -> np.ndarray:
+        """Return the order of the samples in an epoch; it depends on seed and epoch alone."""
+        generator = np.random.default_rng([self.config.seed, epoch])
+        return generator.permutation(n_samples) if shuffle else np.arange(n_samples)
+
+    def run_steps(
+        self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
+        logs: Sequence[np.ndarray | None] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each.
+
+        `logs` has an array for each thread to note when it does what (`fastbn.profiling`), or None,
+        and decides how many threads there are.
+        """
+        return self.alone(
+            lambda: self._call_kernel(samples, order, bounds, lrs, logs, self._network, True)
+        )
+
+    def next_loss(self, samples: TrainingSamples, rows: np.ndarray) -> float:
+        """Loss on these rows, without updating."""
+        network = self._network._replace(
+            running_mean=self.buffers["running_mean"].copy(),
+            running_var=self.buffers["running_var"].copy(),
+        )
+        bounds = np.array([0, rows.size])
+        losses, _ = self.alone(
+            lambda: self._call_kernel(samples, rows, bounds, np.zeros(1), None, network, False)
+        )
+        return float(losses[0])
+
+    def _call_kernel(
+        self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
+        logs: Sequence[np.ndarray | None] | None, network: kernels.Network, learns: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Run the kernel; a network that does not learn only takes running statistics.
+
+        A handler of a signal may raise after any line: the state of the model is the kernel's work
+        alone, the count of its steps included.
+        """
+        check_room("steps", self.steps, lrs.size * learns)
+        losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
+        rows = int(np.diff(bounds).max())
+        team = self._team_for(rows)
+        size = team.size(lrs.size) if logs is None else len(logs)
+        work = self.workspaces.lend_to_training(rows, size)
+        self.begin(samples)
+        recipe = self._recipe(rows, size, samples.arrays.weight.size > 0, learns)
+        start = time.perf_counter()
+        run_team(
+            kernels.train_steps, size,
+            lambda member: (
+                network, recipe, work, samples.arrays, order, bounds, lrs, self.counter,
+                member if logs is None else member._replace(log=logs[member.rank]),
+                losses, correct,
+            ),
+        )  # fmt: skip
+        if logs is None and learns:
+            team.learn(size, lrs.size, time.perf_counter() - start)
+        self.workspaces.take_back(work)
+        return losses, correct
+
+    def _team_for(self, rows: int) -> TrainingTeam:
+        """Return the team of minibatches of about so many rows: up to the next power of two."""
+        size = rows.bit_length()
+        if size not in self._teams:
+            layout = self.layout
+            self._teams[size] = TrainingTeam(layout.gemm_flops(rows), layout.barriers(rows))
+        return self._teams[size]
+
+    def logits(self, samples: kernels.Samples) -> np.ndarray:
+        """Outputs before softmax or sigmoid, (samples, outputs), with the running statistics."""
+        n = len(samples.x)
+        logits = np.empty((n, self.config.layer_sizes[-1]), self.dtype)
+        recipe = self._recipe(0, 1)
+        size = team_size(self.layout.gemm_flops(n) / 3, 1, 1)
+        size = max(1, min(size, n // INFERENCE_ROWS))
+        rows = min(INFERENCE_ROWS, max(n, 1))
+        spaces = [self.workspaces.lend_to_prediction(rows) for _ in range(size)]
+        run_team(
+            kernels.infer_logits, size,
+            lambda member: (
+                self._network, recipe, spaces[member.rank], samples, INFERENCE_ROWS, member, logits
+            ),
+        )  # fmt: skip
+        self.workspaces.take_back_all(spaces)
+        return logits
+
+    def evaluate(self, samples: kernels.Samples) -> tuple[float, float]:
+        """Return loss and score on some samples, with the running statistics."""
+        return loss_and_score(self.logits(samples), samples.labels, samples.targets, self.config)
+
+    def _recipe(
+        self, rows: int, members: int, has_weights: bool = False, learns: bool = True
+    ) -> kernels.Recipe:
+        config, number = self.config, self.dtype.type
+        weighted = config.weighted and has_weights
+        return kernels.Recipe(
+            eps=number(config.eps),
+            slope=number(config.slope),
+            curve=CURVES.index(config.curve),
+            momentum=config.momentum,
+            unbiased=config.unbiased,
+            weighted=weighted,
+            exact=config.gradient == "exact",
+            dropout=config.dropout,
+            seed=config.seed,
+            loss=LOSSES.index(config.loss),
+            smoothing=config.label_smoothing,
+            optimizer=OPTIMIZERS.index(config.optimizer),
+            beta1=config.betas[0],
+            beta2=config.betas[1],
+            optimizer_eps=config.optimizer_eps,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+            decay_vectors=config.decay_vectors,
+            max_norm=math.inf if config.max_norm is None else config.max_norm,
+            # weights that statistics need have to be there before the first product is used
+            keeps_rows=not weighted and self.layout.keeps_rows(rows, members),
+            learns=learns,
+        )

@@ -1,0 +1,56 @@
+"""The warning about a fit to numbers that ends worse than the mean of its targets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastbn.kernels.network import Samples
+from fastbn.model.engine import Engine
+from fastbn.model.inputs import TrainingSamples
+from fastbn.model.measures import ROUNDINGS, moments
+from fastbn.model.memory import COMPARED_ROWS
+
+
+def worse_than_mean(engine: Engine, training: TrainingSamples, remedy: str) -> str | None:
+    """Say so where predictions of the samples are worse than the mean of their targets.
+
+    Losses of training do not tell: predictions go by the running statistics. None where the model
+    is as good as the mean to a tenth, as one that is fitted to noise, or its loss is one of
+    classes. No constant target is met exactly: an error of 1, or of a hundredth of it, is as good
+    as the mean.
+    """
+    config, samples = engine.config, training.arrays
+    if config.loss != "squared_error":
+        return None
+    weight = samples.weight if samples.weight.size else np.ones(len(samples.x), engine.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        center, deviation = moments(samples.targets, weight, None)
+        of_mean = float(np.square(deviation).sum()) / 2
+        rounding = ROUNDINGS * np.finfo(engine.dtype).eps
+        is_constant = deviation <= rounding * np.abs(center)
+        if config.target_normalization is not None:
+            center = np.abs(training.outputs.undo(center) * training.outputs.scale)
+        allowed = np.where(is_constant, np.maximum(1.0, 0.01 * np.abs(center)), deviation)
+        limit = 1.1 * float(np.square(allowed).sum()) / 2
+        loss = _squared_error(engine, samples, weight)
+    if loss <= limit:
+        return None
+    remedies = [
+        f"{name}='zscore', "
+        for name in ("target_normalization", "input_normalization")
+        if getattr(config, name) is None
+    ]
+    return (
+        f"the fit ends worse than the mean of its targets, with a training loss of {loss:.3g} "
+        f"where the mean has {of_mean:.3g}: {''.join(remedies)}{remedy} may help"
+    )
+
+
+def _squared_error(engine: Engine, samples: Samples, weight: np.ndarray) -> float:
+    """Loss of the predictions of training samples, COMPARED_ROWS at a time."""
+    total = 0.0
+    for start in range(0, len(samples.x), COMPARED_ROWS):
+        part = slice(start, start + COMPARED_ROWS)
+        errors = engine.logits(samples._replace(x=samples.x[part])) - samples.targets[part]
+        total += float((np.square(errors, dtype=np.float64).sum(axis=1) * weight[part]).sum())
+    return total / 2 / float(weight.sum(dtype=np.float64))
