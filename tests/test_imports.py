@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import pathlib
 import subprocess
@@ -37,9 +38,19 @@ def rank_of(module):
     return next((RANK[name] for name in known if name in RANK), EDGE)
 
 
+# Functions that are given the name of a module and do not import it.
+NO_LOADERS = {"find_spec", "missing_extra"}
+
+
 def imports_of(path):
-    """Names of fastbn that a file imports anywhere, deferred imports included."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Names of fastbn that a file imports anywhere, deferred imports and strings included."""
+    tree = ast.parse(path.read_text())
+    texts = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: relative import"
             if node.module == "fastbn":
@@ -52,10 +63,97 @@ def imports_of(path):
             for alias in node.names:
                 if alias.name.startswith("fastbn."):
                     yield alias.name.removeprefix("fastbn.")
+        elif isinstance(node, ast.Call):
+            yield from imports_of_call(path, node, texts)
+
+
+def imports_of_call(path, call, texts):
+    """Modules of fastbn that a call is given by name; `texts` are the strings of its file.
+
+    A name that is put together, as in f"fastbn.bench.{module}", may end with any of those.
+    """
+    function = ast.unparse(call.func).rpartition(".")[2]
+    if function in NO_LOADERS:
+        return
+    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+    if function in ("import_module", "__import__"):
+        name = given[0]
+        start = name.values[0] if isinstance(name, ast.JoinedStr) else name
+        assert isinstance(start, ast.Constant), f"{path.name}: imports a name that nobody sees"
+        assert not start.value.startswith("."), f"{path.name}: relative import"
+    for name in given:
+        found = [name.value] if isinstance(name, ast.Constant) else []
+        if isinstance(name, ast.JoinedStr) and isinstance(name.values[0], ast.Constant):
+            found = [name.values[0].value + text for text in texts]
+        for module in found:
+            is_ours = isinstance(module, str) and module.startswith("fastbn.")
+            if is_ours and module.removeprefix("fastbn.") in MODULES:
+                yield module.removeprefix("fastbn.")
 
 
 def module_of(path):
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+MODULES = {
+    module_of(path).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path != PACKAGE / "__init__.py"
+}
+
+
+def module_with(name):
+    """Return the module that a name of fastbn is, or is in: a public name has its home."""
+    parts = name.split(".")
+    for size in range(len(parts), 0, -1):
+        if ".".join(parts[:size]) in MODULES:
+            return ".".join(parts[:size])
+    home = getattr(getattr(fastbn, parts[0]), "__module__", "fastbn")
+    return home.removeprefix("fastbn.") if home.startswith("fastbn.") else None
+
+
+def imports_by_module():
+    """Return for each module those that it imports, itself left out.
+
+    fastbn/__init__.py is no module of these: it knows all public names, and looks them up when they
+    are asked for. A name that is imported from it counts as imported from where it is.
+    """
+    return {
+        module: {module_with(name) for name in imports_of(path)} - {module, None}
+        for module, path in MODULES.items()
+    }
+
+
+def test_no_imports_go_in_a_circle():
+    graph = imports_by_module()
+    assert sum(map(len, graph.values())) > 200
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError says which
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'importlib.import_module("fastbn.torch")',
+        'import_module(name="fastbn.torch")',
+        'NAMES = {"a": "torch"}\nimport_module(f"fastbn.{NAMES[name]}")',
+        '__import__("fastbn.torch")',
+        'later = Lazy("fastbn.torch")',
+        "def f():\n    import fastbn.torch",
+        "def f():\n    from fastbn import torch",
+    ],
+)
+def test_imports_by_strings_are_seen(tmp_path, code):
+    path = tmp_path / "module.py"
+    path.write_text(code)
+    assert list(imports_of(path)) == ["torch"]
+
+
+@pytest.mark.parametrize("code", ["import_module(name)", 'import_module(".a", "fastbn")'])
+def test_imports_that_cannot_be_seen_are_refused(tmp_path, code):
+    path = tmp_path / "module.py"
+    path.write_text(code)
+    with pytest.raises(AssertionError, match="module.py: "):
+        list(imports_of(path))
 
 
 def test_imports_point_inwards():
