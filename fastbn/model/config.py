@@ -123,13 +123,13 @@ class ModelConfig:
 
     @property
     def slope(self) -> float:
-        """LeakyReLU's slope in the hidden layers: 0 is ReLU, 1 none, or none but the curve."""
+        """LeakyReLU's slope in the hidden layers: 0 for ReLU, 1 for identity, tanh and logistic."""
         slopes = {"relu": 0.0, "leaky_relu": self.negative_slope}
         return slopes.get(self.activation, 1.0)
 
     @property
-    def curve(self) -> str | None:
-        """The activation of the hidden layers where it is a curve: "tanh" or "logistic"."""
+    def saturating_activation(self) -> str | None:
+        """The activation of the hidden layers where it is "tanh" or "logistic"."""
         return self.activation if self.activation in CURVES else None
 
     @property

@@ -254,7 +254,7 @@ class Engine:
         return kernels.Recipe(
             eps=number(config.eps),
             slope=number(config.slope),
-            curve=CURVES.index(config.curve),
+            curve=CURVES.index(config.saturating_activation),
             momentum=config.momentum,
             unbiased=config.unbiased,
             weighted=weighted,

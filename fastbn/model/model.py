@@ -35,7 +35,7 @@ class BatchNormMLP:
     layer_sizes : sequence of int
         Inputs, hidden layers, classes or outputs.
     activation : "leaky_relu", "relu", "identity", "tanh" or "logistic"
-        Of the hidden layers.
+        Activation of the hidden layers.
     negative_slope : float
         Of LeakyReLU.
     batch_norm : bool
@@ -53,7 +53,7 @@ class BatchNormMLP:
         statistics change from one minibatch to the next, the running ones fit none of them, and
         predictions may be useless. Leave it False for such weights.
     gradient : "exact" or "detached"
-        "detached" takes mean and variance as constants in the backward pass.
+        "detached" treats mean and variance as constants in the backward pass.
     input_normalization : None, "zscore" or "minmax"
         Fitted on the first training data that the model sees, without rows of weight 0, and stored
         with it. Data of another dtype than the model's, but bytes, are scaled in float64 before

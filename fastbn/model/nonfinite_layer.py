@@ -45,7 +45,7 @@ def culprit(
                 z += parameters[f"{name}.bias"]
                 a = np.where(z > 0, z, slope * z)
             if index < len(sizes) - 1:
-                a = CURVES[config.curve](a)
+                a = CURVES[config.saturating_activation](a)
             if not all(np.isfinite(numbers).all() for numbers in (z, var, a)):
                 return name
     return "loss"

@@ -68,8 +68,8 @@ class Oracle:
                 for i, n in enumerate(SIZES[1:-1])
             ]
         logits, caches = mlp.forward(
-            self.params, x, slope=config.slope, curve=config.curve, eps=config.eps, masks=masks,
-            sample_weight=weight if config.weighted else None,
+            self.params, x, slope=config.slope, curve=config.saturating_activation, eps=config.eps,
+            masks=masks, sample_weight=weight if config.weighted else None,
         )  # fmt: skip
         if config.loss == "squared_error":
             loss, dlogits = ref.squared_error(logits, labels.T, "CN", weight)
@@ -235,7 +235,7 @@ def test_inference_is_the_oracles(rng, variant):
         model.snapshot(),
         scaled(x, variant.get("input_normalization")),
         slope=model.config.slope,
-        curve=model.config.curve,
+        curve=model.config.saturating_activation,
     )
     assert_close(model.predict_logits(x), a.T, tolerance=1e-12)
     if model.config.loss == "squared_error":

@@ -449,3 +449,15 @@ def test_a_forked_process_trains_what_another_thread_was_training(data):
     release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     model.train_step(*data)
+
+
+def test_the_model_has_its_documented_names_alone():
+    names = {name for name in vars(fastbn.BatchNormMLP) if not name.startswith("_")}
+    assert names == {
+        "fit", "partial_fit", "train_step", "fit_bytes", "snapshot", "restore", "save", "load",
+        "predict", "predict_proba", "predict_logits", "evaluate",
+        "named_parameters", "named_gradients",
+        "config", "layout", "dtype", "steps", "epochs", "scaling", "target_scaling",
+        "params", "grads", "m", "v", "running_mean", "running_var",
+    }  # fmt: skip
+    assert set(vars(fastbn.BatchNormMLP(SIZES))) == {"_engine", "metadata"}
