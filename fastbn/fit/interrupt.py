@@ -36,7 +36,8 @@ class Signals:
         self._fit = sys._getframe(1)
         if hears_signals():
             for number, usual in self._usual.items():
-                if signal.getsignal(number) is usual:
+                handler = signal.getsignal(number)
+                if handler is usual or _is_left_behind(handler):
                     signal.signal(number, self._handle)
                     self._replaced.append(number)
         return self
@@ -65,6 +66,12 @@ class Signals:
         elif self.stop_requested:
             raise KeyboardInterrupt
         self.stop_requested = True
+
+
+def _is_left_behind(handler: Any) -> bool:
+    """Tell whether a handler is that of a fit which is over."""
+    of = getattr(handler, "__self__", None)
+    return isinstance(of, Signals) and not of._is_in_the_fit()
 
 
 @contextlib.contextmanager

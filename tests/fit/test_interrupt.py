@@ -45,6 +45,26 @@ def test_a_handler_that_a_fit_has_left_behind_steps_aside():
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_fit_takes_over_from_a_handler_that_another_has_left_behind():
+    def fit():
+        Signals(terminate=True).__enter__()
+
+    fit()
+    with Signals(terminate=True) as signals:
+        press()
+        assert signals.stop_requested
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_fit_within_a_fit_leaves_its_signals_to_it():
+    with Signals(terminate=False) as outer:
+        with Signals(terminate=False) as inner:
+            press()
+        assert outer.stop_requested
+        assert not inner.stop_requested
+
+
 def test_ctrl_c_that_interrupts_a_fit_at_once():
     with pytest.raises(KeyboardInterrupt), interrupting_fits(), Signals(terminate=True):
         press()
