@@ -110,7 +110,8 @@ FITTED = """
     expected, _, _ = reference.batch_norm(x, np.ones(5), np.zeros(5))
     print(np.abs(y - expected).max())
     net = fastbn.BatchNormMLP((5, 8, 3), lr=0.02, seed=1)
-    history = net.fit(x, 1 * (x[:, 0] > 0) + (x[:, 1] > 0), epochs=20, batch_size=20, progress=False)
+    labels = 1 * (x[:, 0] > 0) + (x[:, 1] > 0)
+    history = net.fit(x, labels, epochs=20, batch_size=20, progress=False)
     print(history.loss[-1] / history.loss[0])
     expected = reference_mlp.infer(
         dict(net.named_parameters()), net.snapshot(), x, slope=net.config.slope
