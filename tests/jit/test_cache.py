@@ -178,9 +178,9 @@ def test_a_change_elsewhere_leaves_the_kernels(tmp_path):
     install(tmp_path)
     kernels, probes = stamps(tmp_path)
     edit(tmp_path, "profiling/_roofline.py", "+= row_sum(source)", "+= row_sum(source) + 5")
-    edit(tmp_path, "model/model.py", "import", "import  ")
+    edit(tmp_path, "model/model.py", "from __future__", "from  __future__")
     for name in ("choice", "cores", "dispatch", "team_size", "threads"):  # no code of kernels
-        edit(tmp_path, f"parallel/{name}.py", "import", "import  ")
+        edit(tmp_path, f"parallel/{name}.py", "from __future__", "from  __future__")
     changed = stamps(tmp_path)
     assert changed[0] == kernels
     assert changed[1] != probes, "it has a kernel of its own"
