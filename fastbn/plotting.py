@@ -74,15 +74,9 @@ def plot_history(
             raise ValueError(
                 f"path: expected an ending out of {sorted(known)}, got {path.name!r:.200}"
             )
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import PercentFormatter, StrMethodFormatter
-    except ImportError:
-        raise missing_extra("plotting", "matplotlib", "plot") from None
+    figure = new_figure(9.6, 3.8)
+    from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
-    figure = Figure(figsize=(9.6, 3.8), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
     figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
     loss, score = figure.subplots(1, 2)
     losses = [*history.loss, *history.val_loss]
@@ -106,11 +100,38 @@ def plot_history(
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str], **options: Any) -> None:
+def new_figure(width: float, height: float, dpi: int = 150) -> Figure:
+    """Return an empty figure of so many inches, without pyplot.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise missing_extra("plotting", "matplotlib", "plot") from None
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def style_axes(axes: Axes, **grid: Any) -> None:
+    """Draw a pale grid behind the data, and pale axes without ticks."""
+    axes.grid(color=PALE, **grid)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(PALE)
+    axes.tick_params(colors=INK, length=0, which="both")
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Save a figure in the format that the path's ending tells: the whole file, or nothing."""
     kind = pathlib.Path(path).suffix.removeprefix(".") or None
     with atomic_write(writable_file(path), "wb") as file:
-        figure.savefig(file, format=kind, **options)
+        figure.savefig(file, format=kind)
 
 
 def picture_formats() -> set[str]:
@@ -121,11 +142,7 @@ def picture_formats() -> set[str]:
     MissingExtraError
         matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-    except ImportError:
-        raise missing_extra("plotting", "matplotlib", "plot") from None
-    return set(FigureCanvasAgg.get_supported_filetypes())
+    return set(new_figure(1.0, 1.0).canvas.get_supported_filetypes())
 
 
 def _draw(axes: Axes, training: list[float], validation: list[float], number: str) -> None:
@@ -147,11 +164,7 @@ def _draw(axes: Axes, training: list[float], validation: list[float], number: st
                 ends.append((values[-1], f"{name}\n{number.format(values[-1])}", colour))
     axes.set_xlabel("epoch", color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    axes.grid(color=PALE, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(PALE)
-    axes.tick_params(colors=INK, length=0, which="both")
+    style_axes(axes, linewidth=0.7)
     margin = max(0.03 * len(training), 0.3)
     axes.set_xlim(max(1 - margin, 0.5), len(training) + margin)
     _label_ends(axes, ends)

@@ -9,7 +9,7 @@ import statistics
 
 import numpy as np
 
-from fastbn.plotting import INK, PALE, save_figure
+from fastbn.plotting import INK, new_figure, save_figure, style_axes
 
 # Okabe & Ito's palette.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -67,14 +67,9 @@ class Result:
 
     def plot(self, path):
         """Draw the panels: the median of the seeds, and their range. Needs matplotlib."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         columns = min(len(self.panels), 3)
         lines = -(-len(self.panels) // columns)
-        size = (4.6 * columns, 3.6 * lines + 0.5)
-        figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
-        FigureCanvasAgg(figure)
+        figure = new_figure(4.6 * columns, 3.6 * lines + 0.5, dpi=130)
         figure.suptitle(
             f"{self.question}\n{self.setting}", color=INK, fontsize=10, x=0.01, ha="left"
         )
@@ -110,11 +105,8 @@ def draw(axes, panel):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title(panel.title, loc="left", color=INK, fontsize=10)
     axes.set_xlabel(panel.x_label, color=INK, fontsize=9)
-    axes.grid(color=PALE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(PALE)
-    axes.tick_params(colors=INK, length=0, which="both", labelsize=8)
+    style_axes(axes, linewidth=0.6)
+    axes.tick_params(which="both", labelsize=8)
 
 
 def spread(values, number="{:g}"):

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from fastbn.bench._peers import ALONE, PACKAGES
 from fastbn.bench._row import Row
 from fastbn.doctor import installed_version, report
-from fastbn.errors import missing_extra
 from fastbn.parallel.cores import allowed_cores, available_threads
-from fastbn.plotting import INK, PALE, save_figure
+from fastbn.plotting import INK, PALE, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,18 +139,13 @@ def summary(rows: Sequence[Row]) -> list[str]:
 
 def plot(rows: Sequence[Row], path: str | os.PathLike[str], title: str) -> Figure:
     """Draw each peer's time as a multiple of fastbn's, on a logarithmic axis."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, NullFormatter
-    except ImportError:
-        raise missing_extra("a plot", "matplotlib", "plot") from None
     compared = [row for row in rows if row.best_peer_ratio is not None]
     if not compared:
         raise ValueError("plot: expected rows with peers to compare with, got none")
     sides = [s for s in dict.fromkeys(s for row in compared for s in row.sides) if s != "fastbn"]
-    figure = Figure(figsize=(9.0, 1.6 + 0.24 * len(compared)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9.0, 1.6 + 0.24 * len(compared))
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axes = figure.subplots()
     places = range(len(compared))
     # Okabe & Ito's palette, and a marker each: colours alone do not tell
@@ -174,5 +168,5 @@ def plot(rows: Sequence[Row], path: str | os.PathLike[str], title: str) -> Figur
     axes.set_xlabel(f"{what} as a multiple of fastbn's (right of 1: fastbn is faster)")
     figure.suptitle(textwrap.fill(title, 120), fontsize=8)
     figure.legend(loc="outside lower center", ncols=len(sides), frameon=False)
-    save_figure(figure, path, dpi=150)
+    save_figure(figure, path)
     return figure

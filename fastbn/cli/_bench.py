@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastbn.cli._output import (
-    check_picture_ending,
-    check_writable,
+    Json,
+    check_choice,
+    check_figure_files,
     compile_notice,
     complain,
     print_table,
+    write_json,
 )
 from fastbn.errors import missing_extra
 
@@ -46,9 +47,7 @@ def bench(
     random: Annotated[
         int, typer.Option(help="Measure so many nets of random shapes, too.", min=0, metavar="N")
     ] = 0,
-    as_json: Annotated[
-        pathlib.Path | None, typer.Option("--json", help="Write all figures there.", metavar="FILE")
-    ] = None,
+    as_json: Json = None,
     plot: Annotated[
         pathlib.Path | None,
         typer.Option(help="Draw the ratios there (.png, .svg, .pdf).", metavar="FILE"),
@@ -61,15 +60,9 @@ def bench(
     some minutes; close other programs. End-to-end training needs FASTBN_DATA, a folder with
     Fashion-MNIST.
     """
-    if suite is not None and suite not in SUITES:
-        raise typer.BadParameter(
-            f"expected one of {', '.join(SUITES)}, got {suite!r:.200}", param_hint="'--suite'"
-        )
-    for path, option in ((as_json, "--json"), (plot, "--plot")):
-        if path is not None:
-            check_writable(path, option)
-    if plot is not None:
-        check_picture_ending(plot)
+    if suite is not None:
+        check_choice(suite, SUITES, "--suite")
+    check_figure_files({"--json": as_json, "--plot": plot})
     _limit_cores(threads)
     try:
         import threadpoolctl  # noqa: F401
@@ -98,10 +91,7 @@ def bench(
         raise typer.Exit(1)
     _print(rows, _report.machine_line(facts))
     if as_json is not None:
-        from fastbn.files.atomic import atomic_write
-
-        with atomic_write(as_json, "w") as file:
-            json.dump({"machine": facts, "rows": [row.to_dict() for row in rows]}, file, indent=1)
+        write_json(as_json, {"machine": facts, "rows": [row.to_dict() for row in rows]})
     if plot is not None:
         _report.plot(rows, plot, _report.machine_line(facts))
     if interrupted:

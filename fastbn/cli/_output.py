@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -15,7 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fastbn.files.atomic import unusable_name
+from fastbn.files.atomic import atomic_write, unusable_name
+
+Json = Annotated[
+    pathlib.Path | None, typer.Option("--json", help="Write all figures there.", metavar="FILE")
+]
 
 
 def complain(message: str) -> None:
@@ -109,6 +115,31 @@ def check_writable(path: pathlib.Path, option: str, *, inputs: Iterable[str] = (
         raise typer.BadParameter(
             f"cannot write in the folder {folder} ({error.strerror})", param_hint=hint
         ) from None
+
+
+def check_choice(value: str, choices: Collection[str], option: str) -> None:
+    """Refuse a value that is none of these."""
+    if value not in choices:
+        raise typer.BadParameter(
+            f"expected one of {', '.join(choices)}, got {value!r:.200}", param_hint=f"'{option}'"
+        )
+
+
+def check_figure_files(
+    files: Mapping[str, pathlib.Path | None], *, inputs: Iterable[str] = ()
+) -> None:
+    """Refuse, before any work is done, what could not be written, by its option."""
+    for option, path in files.items():
+        if path is not None:
+            check_writable(path, option, inputs=inputs)
+    if (plot := files.get("--plot")) is not None:
+        check_picture_ending(plot)
+
+
+def write_json(path: pathlib.Path, values: Any) -> None:
+    """Write a JSON file, as a whole."""
+    with atomic_write(path, "w") as file:
+        json.dump(values, file, indent=1)
 
 
 def check_picture_ending(path: pathlib.Path) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fastbn.cli._output import (
-    check_picture_ending,
-    check_writable,
+    Json,
+    check_figure_files,
     compile_notice,
     complain,
     print_table,
+    write_json,
 )
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ def profile(
     steps: Annotated[
         int | None, typer.Option(help="Steps of one call (default: some 0.15 s of them).")
     ] = None,
-    as_json: Annotated[
-        pathlib.Path | None, typer.Option("--json", help="Write all figures there.", metavar="FILE")
-    ] = None,
+    as_json: Json = None,
     plot: Annotated[
         pathlib.Path | None,
         typer.Option(help="Draw the roofline there (.png, .svg, .pdf).", metavar="FILE"),
@@ -54,14 +52,9 @@ def profile(
     operations and bytes take within them as a part of the time it took; "above it" is the rest, the
     most that better code could save. A model file is read and left as it is; the data are random.
     """
-    for path, option in ((as_json, "--json"), (plot, "--plot"), (trace, "--trace")):
-        if path is not None:
-            check_writable(path, option, inputs=[net])
-    if plot is not None:
-        check_picture_ending(plot)
+    check_figure_files({"--json": as_json, "--plot": plot, "--trace": trace}, inputs=[net])
     model = _model(net)
 
-    from fastbn.files.atomic import atomic_write
     from fastbn.profiling import _report, profile_training
 
     with compile_notice():
@@ -71,8 +64,7 @@ def profile(
     typer.echo()
     print_table(_report.COLUMNS, _report.rows(measured), left=2)
     if as_json is not None:
-        with atomic_write(as_json, "w") as file:
-            json.dump(measured.to_dict(), file, indent=1)
+        write_json(as_json, measured.to_dict())
     if plot is not None:
         _report.plot(measured, plot)
     if trace is not None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastbn.cli._output import compile_notice, complain
+from fastbn.cli._output import check_choice, compile_notice, complain
 
 DTYPES = {"float32": ["float32"], "float64": ["float64"], "both": ["float32", "float64"]}
 
@@ -22,10 +22,7 @@ def warmup(
     What is compiled stays on disk, for this processor, this Python and these versions. A second
     call takes a second or two.
     """
-    if dtype not in DTYPES:
-        raise typer.BadParameter(
-            f"expected one of {', '.join(DTYPES)}, got {dtype!r:.200}", param_hint="'--dtype'"
-        )
+    check_choice(dtype, DTYPES, "--dtype")
     from fastbn.fit.interrupt import interrupting_fits
     from fastbn.jit.compiler import cache_folder
     from fastbn.kernels.network import train_steps

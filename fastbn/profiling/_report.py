@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastbn.errors import missing_extra
 from fastbn.files.atomic import atomic_write
-from fastbn.plotting import INK, PALE, save_figure
+from fastbn.plotting import INK, new_figure, save_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -172,14 +171,7 @@ def plot(profile: Profile, path: str | os.PathLike[str] | None = None) -> Figure
 
     Its ending selects the format of the file: .png, .svg, .pdf and what else matplotlib writes.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise missing_extra("plotting", "matplotlib", "plot") from None
-
-    figure = Figure(figsize=(9.6, 5.4), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9.6, 5.4)
     axes = figure.subplots()
     drawn = [part for part in profile.parts if part.flops > 0 and part.bytes > 0]
     intensities = [part.flops / part.bytes for part in drawn]
@@ -211,11 +203,7 @@ def plot(profile: Profile, path: str | os.PathLike[str] | None = None) -> Figure
     axes.set(xscale="log", yscale="log")
     axes.set_xlabel("operations per byte that must move", color=INK)
     axes.set_ylabel("GFLOP/s", color=INK)
-    axes.grid(color=PALE, linewidth=0.5, alpha=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(PALE)
-    axes.tick_params(colors=INK, length=0, which="both")
+    style_axes(axes, linewidth=0.5, alpha=0.6)
     axes.set_title(
         f"{profile.name}, {_threads(profile.threads)}: {_microseconds(profile.seconds)} a step; "
         "areas are shares of its time",
