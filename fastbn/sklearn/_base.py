@@ -1,4 +1,4 @@
-"""What classifier and regressor share: parameters, the fit, and what is known of it afterwards."""
+"""What classifier and regressor share: parameters, the fit, and fitted attributes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ AUTO_BATCH = 200  # samples, as in scikit-learn
 # Dtypes of X that are kept for the model, which scales before it rounds; all else becomes float64.
 X_DTYPES = [np.float64, np.float32, np.uint8]
 
-# What scikit-learn notes of X before the rest is known to be right.
-OF_THE_DATA = ("n_features_in_", "feature_names_in_")
+# Attributes that scikit-learn sets from X before the other arguments are checked.
+DATA_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
 
-# What a model cannot change any more.
+# Settings that a fitted model cannot change.
 BUILT_IN = (
     "layer_sizes", "dtype", "batch_norm", "batch_norm_output", "loss", "input_normalization",
 )  # fmt: skip
@@ -55,7 +55,7 @@ def invalid_parameters() -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming(*names: str) -> Iterator[None]:
-    """Name the arguments in errors of scikit-learn's that do not; of overflow they tell alone."""
+    """Name the arguments in scikit-learn's errors that do not; overflow is left to these."""
     try:
         with np.errstate(over="ignore"):
             yield
@@ -67,7 +67,7 @@ def naming(*names: str) -> Iterator[None]:
 
 
 class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
-    """Base of the estimators; scikit-learn keeps the parameters in __init__ as they come."""
+    """Base of the estimators. As scikit-learn asks, __init__ keeps the parameters as given."""
 
     # -- fit ---------------------------------------------------------------------------------------
 
@@ -105,11 +105,11 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
     def _train(
         self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False, **options: Any
     ) -> Any:
-        known = {name: vars(self)[name] for name in OF_THE_DATA if name in vars(self)}
+        known = {name: vars(self)[name] for name in DATA_ATTRIBUTES if name in vars(self)}
         try:
             return self._train_new(X, y, sample_weight, incremental, options)
         except BaseException:
-            for name in OF_THE_DATA:  # what is fitted is as it was, and fits to this
+            for name in DATA_ATTRIBUTES:  # what is fitted is as it was, and fits to this
                 if name in vars(self):
                     delattr(self, name)
                 if name in known:
@@ -304,7 +304,7 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
     # -- prediction --------------------------------------------------------------------------------
 
     def _logits(self, X: Any) -> tuple[np.ndarray, np.dtype]:
-        """Return what the network gives, in float64, and the dtype that predictions are to have.
+        """Return the network's outputs in float64, and the dtype of the predictions.
 
         That is X's, as in scikit-learn: float32 of float32, and float64 of all else.
         """
@@ -389,7 +389,7 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
     def _as_column(self, y: np.ndarray) -> np.ndarray:
         """Return y (samples, 1) as (samples,), with a warning."""
 
-    def _learns_in_parts(self) -> bool:
+    def _has_partial_fit(self) -> bool:
         if self.solver == "lbfgs":
             raise AttributeError(
                 "partial_fit is only available for stochastic optimizers. "

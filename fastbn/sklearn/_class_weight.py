@@ -13,7 +13,7 @@ from fastbn.sklearn._base import naming
 
 
 def check_class_weight(class_weight: Any) -> None:
-    """Refuse what are weights of no classes."""
+    """Raise an error where the argument is not class weights."""
     several = isinstance(class_weight, list | tuple)
     for one in class_weight if several else [class_weight]:
         is_balanced = isinstance(one, str) and one == "balanced"

@@ -112,7 +112,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
 
     # -- fit ---------------------------------------------------------------------------------------
 
-    @available_if(lambda self: self._learns_in_parts())
+    @available_if(lambda self: self._has_partial_fit())
     @with_callbacks
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
@@ -234,8 +234,8 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
     def _validation_score(
         self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any
     ) -> float:
-        said = self._decided(model.predict_logits(X), facts)
-        return float(accuracy_score(y, said, sample_weight=weight))
+        predicted = self._decided(model.predict_logits(X), facts)
+        return float(accuracy_score(y, predicted, sample_weight=weight))
 
     # -- prediction --------------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         for name, value in given.items():
             setattr(self, name, value)
 
-    @available_if(lambda self: self._learns_in_parts())
+    @available_if(lambda self: self._has_partial_fit())
     @with_callbacks
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> BatchNormMLPRegressor:
         """Train one pass over the data, in minibatches.
@@ -208,10 +208,10 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     def _validation_score(
         self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any
     ) -> float:
-        said = self._squeezed(model.target_scaling.undo(model.predict_logits(X)))
-        if not np.isfinite(said).all():
+        predicted = self._squeezed(model.target_scaling.undo(model.predict_logits(X)))
+        if not np.isfinite(predicted).all():
             return np.nan  # it diverges
-        return float(r2_score(y, said, sample_weight=weight))
+        return float(r2_score(y, predicted, sample_weight=weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,4 +1,4 @@
-"""One fit of an estimator: when it stops, and what is known of it afterwards."""
+"""One fit of an estimator: when it stops, and the attributes that it sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastbn.sklearn._rates import Rate, rate_of
 
 
 class Run:
-    """One fit: the loss of its epochs, when to stop, and the attributes that come of it."""
+    """One fit: the loss of its epochs, when to stop, and the fitted attributes."""
 
     def __init__(
         self, estimator: Any, model: BatchNormMLP, facts: dict[str, Any], held: Any,

@@ -20,14 +20,14 @@ FASTER: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm2d: BatchNorm2d,
 }
 
-# Batch norms that become one of those in their first call, as they say in `cls_to_become`.
+# Batch norms that become one of those in their first call (`cls_to_become`).
 LAZY = (nn.LazyBatchNorm1d, nn.LazyBatchNorm2d)
 
 # What `accelerate` leaves in a module.
 MARKS = (ORIGINAL, "least", "cls_to_become")
 
-# Numbers of an input from which a batch norm alone is faster than PyTorch's: below, the call itself
-# takes most of the time.
+# Below this many numbers in the input, PyTorch's batch norm is faster than ours alone: the call
+# itself takes most of the time.
 LEAST = 128 * 128
 
 # A linear layer, a batch norm and an activation that follow each other, or one module alone.
@@ -35,10 +35,10 @@ Run = tuple[nn.Linear | None, nn.Module, nn.Module | None]
 
 
 class FastSequential(nn.Sequential):
-    """A `Sequential` that computes what stands beside a batch norm together with it.
+    """A `Sequential` that computes a batch norm together with the modules before and after it.
 
-    What that is, is looked up in each call: its modules stay what they are and may be called alone,
-    sliced, replaced and hooked.
+    Which ones these are is looked up in each call: modules may be called alone, sliced, replaced
+    and hooked.
     """
 
     _fastbn_original: type[nn.Module] = nn.Sequential
@@ -70,7 +70,7 @@ class FastSequential(nn.Sequential):
 def runs(modules: Iterable[Any]) -> Iterator[Run]:
     """Yield the runs of a Sequential's modules, in order.
 
-    A hook of a module, or a `forward` of its own, would see other numbers: it stays apart.
+    A module with hooks, or with a `forward` of its own, would see other numbers: it is not joined.
     """
     row = list(modules)
     place = 0

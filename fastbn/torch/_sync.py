@@ -229,7 +229,7 @@ def _follow(
     running_mean: torch.Tensor | None, running_var: torch.Tensor | None, mean: torch.Tensor,
     var: torch.Tensor, count: Any, momentum: float,
 ) -> None:  # fmt: skip
-    """Let running statistics follow those of a batch."""
+    """Update running statistics from those of a batch."""
     if running_mean is not None and running_var is not None:
         running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)

@@ -1,4 +1,4 @@
-"""Whether PyTorch, in place of computing, watches which operations are called."""
+"""Whether PyTorch records the operations of a call instead of computing them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-# What holds numbers and nothing else. Subclasses may do anything with an operation.
+# Plain tensors. A subclass may do anything with an operation.
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 # Where an accelerated module keeps the class that it had.
@@ -15,7 +15,7 @@ ORIGINAL = "_fastbn_original"
 
 
 def is_traced(x: Any = None) -> bool:
-    """Tell whether a call has to be made of PyTorch's own operations.
+    """Tell whether a call must use PyTorch's own operations.
 
     Then nothing may depend on sizes or addresses, and every operation has to go by PyTorch's
     dispatcher. Each of these asks for it: `torch.compile` and `torch.export`, `torch.jit.trace`,
@@ -48,7 +48,7 @@ def as_leaf(module: torch.nn.Module, x: Any) -> Any:
 
 
 def refusal(who: str, module: torch.nn.Module) -> RuntimeError:
-    """Return the error for who knows PyTorch's modules by their exact classes."""
+    """Return the error for a tool that looks for PyTorch's exact classes."""
     name = type(module).__name__
     advice = "call fastbn.torch.restore(model) first"
     if not hasattr(module, ORIGINAL):
