@@ -125,6 +125,7 @@ TESTED = """
 """
 
 
+@pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_a_numba_that_has_changed_gives_right_results(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
@@ -149,6 +150,7 @@ def test_a_numba_that_has_changed_gives_right_results(tmp_path):
     assert "1 passed" in done.stdout
 
 
+@pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_the_cache_of_a_numba_that_has_changed_is_its_own(tmp_path):
     """Numba fails on an index of ours, and kernels compiled in its way are not for us."""

@@ -417,6 +417,7 @@ print(all(np.array_equal(logits[0], others) for others in logits))
     return done.stdout.strip()
 
 
+@pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
 def test_bits_do_not_depend_on_what_was_compiled_when(tmp_path):
     """One kernel from disk beside one compiled now: they may share a function of either."""
