@@ -16,7 +16,7 @@ from fastbn import functional
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
 from fastbn.kernels.tensors import adam_tensors
 from fastbn.model import BatchNormMLP
-from fastbn.options import Layout
+from fastbn.options import InputNormalization, Layout
 from fastbn.parallel import dispatch
 from fastbn.parallel.openmp import NO_POOL
 from fastbn.parallel.team import barrier
@@ -52,9 +52,12 @@ def _data(dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
 
 def _train_and_predict(dtype: np.dtype) -> None:
     x, labels = _data(dtype)
-    for scaling, data in (("zscore", x), ("minmax", x), ("minmax", x.astype(np.uint8))):
+    inputs: list[tuple[InputNormalization, np.ndarray]] = [
+        ("zscore", x), ("minmax", x), ("minmax", x.astype(np.uint8))
+    ]  # fmt: skip
+    for scaling, data in inputs:
         model = BatchNormMLP(
-            (FEATURES, FEATURES, CLASSES), dtype=dtype.name, input_normalization=scaling
+            (FEATURES, FEATURES, CLASSES), dtype=dtype, input_normalization=scaling
         )
         model.fit(data, labels, epochs=1, batch_size=SAMPLES, sample_weight=np.ones(SAMPLES))
         model.evaluate(data, labels)

@@ -62,6 +62,12 @@ fastbn.squared_error([[1.0]], [[2.0]], layout="N")
 BatchNormMLPRegressor(solver="adma")
 BatchNormMLPRegressor(input_normalization="z-score")
 BatchNormMLPRegressor(epochs=3)
+fastbn.BatchNormMLP((3, 2), activation="gelu")
+fastbn.BatchNormMLP((3, 2), optimizer="Adam")
+fastbn.BatchNormMLP((3, 2), loss="mse")
+fastbn.BatchNormMLP((3, 2), dtype="float16")
+fastbn.BatchNormMLP((3, 2)).fit([], [], epochs=1, batch_size=2, schedule="linear")
+fastbn.BatchNormMLP((3, 2)).fit([], [], epochs=1, batch_size=2, on_divergence="ignore")
 """
 
 # fastbn is checked here as where it is installed: its own errors are not the script's

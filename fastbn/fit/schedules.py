@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
 from fastbn.checks import choice, number
+from fastbn.options import ScheduleName
 
-Schedule = str | Callable[[int], float] | None
+Schedule = ScheduleName | Callable[[int], float] | None
 
-SCHEDULES = ("cosine", "one-cycle", "step", "exponential")
+SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 
 # "one-cycle": rise from lr / RISE_FROM during this part of the fit, fall to the start / FALL_TO
 RISE, RISE_FROM, FALL_TO = 0.3, 25.0, 1e4

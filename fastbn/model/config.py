@@ -5,17 +5,26 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Set
-from typing import Any
+from typing import Any, get_args
 
 from fastbn.checks import choice, flag, integer, number, pair
+from fastbn.options import (
+    Activation,
+    DTypeName,
+    Gradient,
+    InputNormalization,
+    Loss,
+    Optimizer,
+    TargetNormalization,
+)
 
-LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error")
-OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
-ACTIVATIONS = ("leaky_relu", "relu", "identity", "tanh", "logistic")
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 CURVES = (None, "tanh", "logistic")  # in the order of their codes (kernels/saturating.py)
-INPUT_NORMALIZATIONS = (None, "zscore", "minmax")
-TARGET_NORMALIZATIONS = (None, "zscore")
-DTYPES = ("float32", "float64")
+INPUT_NORMALIZATIONS = (None, *get_args(InputNormalization))
+TARGET_NORMALIZATIONS = (None, *get_args(TargetNormalization))
+DTYPES: tuple[DTypeName, ...] = get_args(DTypeName)
 MAX_SEED = 2**32 - 1
 MAX_LAYERS = 2**16
 MAX_LAYER = 2**24  # units of one layer: two such layers have 1 PB of weights
@@ -43,7 +52,7 @@ class ModelConfig:
     """The arguments of `BatchNormMLP`, checked and in plain Python types."""
 
     layer_sizes: tuple[int, ...]
-    activation: str
+    activation: Activation
     negative_slope: float
     batch_norm: bool
     batch_norm_output: bool
@@ -51,11 +60,11 @@ class ModelConfig:
     momentum: float
     unbiased: bool
     weighted: bool
-    gradient: str
-    input_normalization: str | None
-    loss: str
+    gradient: Gradient
+    input_normalization: InputNormalization | None
+    loss: Loss
     label_smoothing: float
-    optimizer: str
+    optimizer: Optimizer
     lr: float
     betas: tuple[float, float]
     optimizer_eps: float
@@ -64,9 +73,9 @@ class ModelConfig:
     decay_vectors: bool
     max_norm: float | None
     dropout: float
-    dtype: str
+    dtype: DTypeName
     seed: int
-    target_normalization: str | None = None  # a pickled configuration of before has none
+    target_normalization: TargetNormalization | None = None  # older pickles have none
 
     def __post_init__(self) -> None:
         first, second = pair("betas", self.betas)
@@ -80,7 +89,7 @@ class ModelConfig:
             "momentum": number("momentum", self.momentum, 0.0, 1.0),
             "unbiased": flag("unbiased", self.unbiased),
             "weighted": flag("weighted", self.weighted),
-            "gradient": choice("gradient", self.gradient, ("exact", "detached")),
+            "gradient": choice("gradient", self.gradient, get_args(Gradient)),
             "input_normalization": choice(
                 "input_normalization", self.input_normalization, INPUT_NORMALIZATIONS
             ),

@@ -24,6 +24,16 @@ from fastbn.model.memory import peak_bytes
 from fastbn.model.scaling import InputScaling, TargetScaling
 from fastbn.model.state import MAX_COUNT
 from fastbn.model.targets import decisions, to_probabilities
+from fastbn.options import (
+    Activation,
+    DType,
+    Gradient,
+    InputNormalization,
+    Loss,
+    OnDivergence,
+    Optimizer,
+    TargetNormalization,
+)
 from fastbn.parallel.cores import available_threads
 
 
@@ -109,7 +119,7 @@ class BatchNormMLP:
         self,
         layer_sizes: Iterable[int] = (784, 32, 10),
         *,
-        activation: str = "leaky_relu",
+        activation: Activation = "leaky_relu",
         negative_slope: float = 0.01,
         batch_norm: bool = True,
         batch_norm_output: bool = True,
@@ -117,12 +127,12 @@ class BatchNormMLP:
         momentum: float = 0.1,
         unbiased: bool = True,
         weighted: bool = False,
-        gradient: str = "exact",
-        input_normalization: str | None = None,
-        target_normalization: str | None = None,
-        loss: str = "softmax_cross_entropy",
+        gradient: Gradient = "exact",
+        input_normalization: InputNormalization | None = None,
+        target_normalization: TargetNormalization | None = None,
+        loss: Loss = "softmax_cross_entropy",
         label_smoothing: float = 0.0,
-        optimizer: str = "adam",
+        optimizer: Optimizer = "adam",
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         optimizer_eps: float = 1e-8,
@@ -131,7 +141,7 @@ class BatchNormMLP:
         decay_vectors: bool = True,
         max_norm: float | None = None,
         dropout: float = 0.0,
-        dtype: Any = "float32",
+        dtype: DType = "float32",
         seed: int = 0,
     ) -> None:
         arguments = {k: v for k, v in locals().items() if k != "self"}
@@ -253,7 +263,7 @@ class BatchNormMLP:
         callbacks: Iterable[Callback] = (),
         progress: bool | str = "auto",
         check_finite: bool = True,
-        on_divergence: str = "raise",
+        on_divergence: OnDivergence = "raise",
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         resume: bool = False,
