@@ -25,7 +25,7 @@ from trial import Trial
 
 import fastbn
 from fastbn import BatchNormMLP
-from fastbn.jit import compiler
+from fastbn.parallel import dispatch
 
 Way = Callable[[Job, pathlib.Path], str]
 
@@ -166,7 +166,7 @@ def function_digests(rng: np.random.Generator, threads: int | None) -> dict[str,
     serial, most = 1 << 62 if threads == 1 else 0, numba.get_num_threads()
     numba.set_num_threads(min(threads or most, most))
     try:
-        with mock.patch.object(compiler, "PARALLEL_ELEMENTS", serial):
+        with mock.patch.object(dispatch, "PARALLEL_ELEMENTS", serial):
             y, mean, rstd = fastbn.batch_norm(x, activation="relu", **at)
             param, m, v = np.ones((3, x.size), x.dtype)
             fastbn.adam_step(param, dy.ravel(), m, v, step=2, max_norm=1.0)
