@@ -14,29 +14,40 @@ class ModelFileError(ValueError):
 
 
 class DivergenceError(ArithmeticError):
-    """The loss of a fit is no longer finite.
+    """A training step is refused: the loss, a variance or the gradient is not finite in it.
 
-    The model is as it was before the step that made it so.
+    The model is as it was before that step. The update of the step before may be to blame: one that
+    is finite, but far too large, is not undone.
 
     Attributes
     ----------
     step : int
-        Number of that step in the fit, from 1: the loss is not finite in it, or after its update.
+        Number of the step in the fit, from 1; of `partial_fit`, `train_step` and `run_steps` in the
+        call.
     layer : str
-        The first layer whose numbers were not, such as "layers.0"; or "loss".
+        The first layer with non-finite values, such as "layers.0"; "inputs" or "loss" if they are
+        there. For a gradient that is too large, the first layer that has one.
     history : History
         Of the epochs before.
+    is_refused : bool
+        False if no step was refused: after the last step of the fit, `step`, a number of the model
+        is not finite.
     """
 
-    def __init__(self, step: int, layer: str, history: Any) -> None:
-        super().__init__(step, layer, history)
-        self.step, self.layer, self.history = step, layer, history
+    def __init__(self, step: int, layer: str, history: Any, is_refused: bool = True) -> None:
+        super().__init__(step, layer, history, is_refused)
+        self.step, self.layer, self.history, self.is_refused = step, layer, history, is_refused
 
     def __str__(self) -> str:
+        if not self.is_refused:
+            return (
+                f"after step {self.step}, the last one, the model has non-finite values, first in "
+                f"{self.layer}; a smaller lr or a max_norm may help"
+            )
         return (
-            f"in step {self.step}, or after it, the loss is not finite: the numbers of "
-            f"{self.layer} are the first that are not. The model is as it was before that step; "
-            "a smaller lr or a max_norm may help"
+            f"in step {self.step} the loss is not finite, or a variance or the gradient: the first "
+            f"non-finite values are in {self.layer}. The model is as it was before that step; if "
+            "the update before is to blame, a smaller lr or a max_norm may help"
         )
 
 

@@ -139,8 +139,8 @@ OPTIONS = [
            "Stop after so many epochs without a better test loss, and go back to the best one; the "
            "test accuracy flatters then, as it has chosen the epoch", metavar="PATIENCE"),
     choice(TRAINING, "--on-divergence", ("raise", "stop", "skip"),
-           "When the loss is no longer finite: end with an error, stop at the last good "
-           "parameters, or skip the minibatch"),
+           "When a loss or gradient is not finite: end with an error, stop at the parameters "
+           "before that step, or skip the minibatch"),
     switch(TRAINING, "--validation/--no-validation", "Test after every epoch, for the picture",
            default=True),
     option(OUTPUT, pathlib.Path, "--checkpoint",

@@ -80,10 +80,10 @@ def train(ctx: typer.Context, **options: Any) -> None:
             dataset, model, history = _trained(job, checkpoint, resume is not None, bar)
         except DivergenceError as error:
             complain(
-                f"in step {error.step}, or after it, the loss is not finite, and the numbers of "
-                f"{error.layer} are the first that are not: nothing is saved; a smaller --lr or a "
-                "--max-norm may help, and with --on-divergence stop the last good parameters are "
-                "saved"
+                f"in step {error.step} the loss, a variance or the gradient is not finite; the "
+                f"first non-finite values are in {error.layer}: nothing is saved; a smaller --lr "
+                "or a --max-norm may help, and with --on-divergence stop the parameters before "
+                "that step are saved"
             )
             raise typer.Exit(1) from None
         if not history.epochs:
@@ -282,5 +282,5 @@ def _why(history: History, settings: dict[str, Any]) -> str:
         "until_accuracy": f"training accuracy is above {settings['until_accuracy']}",
         "early_stopping": f"no better for {settings['early_stopping']} epochs; back at the best",
         "interrupted": "by Ctrl-C",
-        "diverged": "the loss was no longer finite; back at the last parameters whose loss was",
+        "diverged": "a loss or gradient was not finite; the model is as it was before that step",
     }.get(history.stop_reason, history.stop_reason)

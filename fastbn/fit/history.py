@@ -19,10 +19,10 @@ class History:
     that of the epoch's last step, `steps` the minibatches so far and `seconds` the time since the
     start of the fit. For the squared error there is `val_r2`, and no accuracy; with
     `target_normalization` losses are those of normalized targets. `skipped` has the
-    numbers of the minibatches, from 1, that were left out since no number came of them.
+    numbers of the steps, from 1, that were refused and skipped.
 
     `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback",
-    "diverged" (the loss is no longer finite) or "interrupted".
+    "diverged" (a step was refused) or "interrupted".
     """
 
     loss: list[float] = dataclasses.field(default_factory=list)
@@ -91,17 +91,6 @@ class FitState:
     is_over: bool = False
 
     def note(self, losses: np.ndarray, correct: np.ndarray) -> None:
-        """Add steps of the present epoch."""
+        """Add steps of the present epoch; the loss of a skipped one is NaN."""
         self.losses = np.concatenate([self.losses, losses])
         self.correct = np.concatenate([self.correct, correct])
-
-    def cut(self, steps: int) -> None:
-        """Keep so many steps of the present epoch."""
-        self.losses, self.correct = self.losses[:steps], self.correct[:steps]
-
-    def skip(self, step: int) -> None:
-        """Let a step have no loss: the next one of the epoch, or one that was taken back."""
-        if step == self.losses.size:
-            self.note(np.array([math.nan]), np.array([0]))
-        elif step >= 0:
-            self.losses[step], self.correct[step] = math.nan, 0

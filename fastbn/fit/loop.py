@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import numbers
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
 
-from fastbn.checks import choice, integer
 from fastbn.errors import DivergenceError
 from fastbn.fit.history import EarlyStopping, FitState, History
 from fastbn.fit.interrupt import Signals
+from fastbn.fit.plan import Plan, early_stopping_rule, minibatch_bounds
 from fastbn.fit.progress import progress_bar
-from fastbn.fit.rollback import LastGood
-from fastbn.fit.schedules import Schedule, schedule_function
+from fastbn.fit.schedules import schedule_function
 
-__all__ = ["Callback", "EarlyStopping", "History", "Plan", "Trainee", "minibatch_bounds", "train"]
+__all__ = [
+    "Callback", "EarlyStopping", "History", "Plan", "Trainee", "early_stopping_rule",
+    "minibatch_bounds", "train",
+]  # fmt: skip
 
 # Seconds between two looks at Ctrl-C and the progress bar.
 CHUNK_SECONDS = 0.05
 
-# With on_divergence="skip", so many steps on end whose loss is not finite are the end all the same.
+# With on_divergence="skip", one more refused step in a row ends the fit.
 MOST_SKIPPED = 10
 
 
 class Trainee(Protocol):
     """What `train` needs of a model."""
 
-    def run_steps(
-        self, samples: Any, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Train on the minibatches; return each one's loss and number of hits."""
-
     epochs: int
+
+    def take_steps(
+        self, samples: Any, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
+        most_refused: int, refused: int,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Train on the minibatches; return each one's loss and number of hits.
+
+        A refused step has the loss NaN. Where it is one more in a row than `most_refused`, with
+        `refused` of them before this call, it is the last one.
+        """
 
     def order_of(self, epoch: int, n_samples: int, shuffle: bool) -> np.ndarray:
         """Return the order of the samples in an epoch, counted from 0 over all fits."""
@@ -48,16 +53,13 @@ class Trainee(Protocol):
         """Go back to a snapshot."""
 
     def begin(self, samples: Any) -> None:
-        """Take over what comes with the samples, before a fit or its first snapshot."""
+        """Take over the scalings that come with the samples, before a checkpoint is written."""
 
     def is_finite(self) -> bool:
-        """Tell whether all of the state are numbers."""
+        """Tell whether all numbers of the state are finite."""
 
-    def next_loss(self, samples: Any, rows: np.ndarray) -> float:
-        """Return the loss of the next step if it were on some rows; nothing is changed."""
-
-    def culprit(self, samples: Any, rows: np.ndarray) -> str:
-        """Name the first layer whose numbers are not finite on a minibatch."""
+    def nonfinite_layer(self, samples: Any, rows: np.ndarray) -> str:
+        """Name the first layer with non-finite values in a step on a minibatch that is refused."""
 
 
 class Checkpoint(Protocol):
@@ -73,57 +75,6 @@ class Checkpoint(Protocol):
 
 
 Callback = Callable[[Any, History], "bool | None"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a fit is asked for; `score` is that of validation, "accuracy" or "r2"."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    schedule: Schedule
-    shuffle: bool
-    early_stopping: EarlyStopping | None
-    until_accuracy: float | None
-    on_divergence: str
-    score: str
-
-    def __post_init__(self) -> None:
-        choice("on_divergence", self.on_divergence, ("raise", "stop", "skip"))
-
-
-def early_stopping_rule(rule: Any, validated: bool, score: str) -> EarlyStopping | None:
-    """Return the rule that an argument stands for; an integer is the patience."""
-    if isinstance(rule, numbers.Integral) and not isinstance(rule, bool):
-        patience = integer("early_stopping", rule, 1)
-        rule = EarlyStopping(patience=patience, monitor="val_loss" if validated else "loss")
-    if rule is not None and not isinstance(rule, EarlyStopping):
-        raise TypeError(
-            f"early_stopping: expected None, an integer or EarlyStopping, got {rule!r:.200}"
-        )
-    if rule is not None and rule.monitor.startswith("val_") and not validated:
-        raise ValueError(
-            f"early_stopping: expected validation_data to monitor {rule.monitor!r}, got none"
-        )
-    if rule is not None and rule.monitor.removeprefix("val_") not in ("loss", score):
-        raise ValueError(
-            f"early_stopping: expected to monitor the loss or {score}, got {rule.monitor!r}"
-        )
-    return rule
-
-
-def minibatch_bounds(n_samples: int, batch_size: int) -> np.ndarray:
-    """Return where minibatches begin and end: (steps + 1,) int64.
-
-    The last one may be smaller; one of a single sample is merged into the one before, since batch
-    norm has nothing to normalize in it.
-    """
-    n_samples, batch_size = integer("n_samples", n_samples, 1), integer("batch_size", batch_size, 1)
-    bounds = np.append(np.arange(0, n_samples, batch_size, dtype=np.int64), n_samples)
-    if batch_size > 1 and bounds.size > 2 and bounds[-1] - bounds[-2] == 1:
-        bounds = np.delete(bounds, -2)
-    return bounds
 
 
 def train(
@@ -164,9 +115,10 @@ class _Fit:
         self.steps = self.rows.size
         self.lr_of = schedule_function(plan.schedule, plan.lr, plan.epochs * self.steps)
         self.callbacks = _callables(callbacks)
-        self.lr_of(0)  # a schedule that cannot say is refused before anything is changed
+        self.most_refused = MOST_SKIPPED if plan.on_divergence == "skip" else 0
+        self.lr_of(0)  # validate the schedule before changing anything
         self.every = (checkpoint and checkpoint.every) or self.steps  # between two checkpoints
-        self.is_due = False  # a checkpoint
+        self.order = np.zeros(0, np.int64)  # of the samples in the present epoch
         self.chunk = _Chunk()
         self.state = FitState()
         self.start = 0.0
@@ -181,8 +133,6 @@ class _Fit:
                 self.state = self.checkpoint.apply()
             self.model.begin(self.samples)
             state, history = self.state, self.state.history
-            step = history.epochs * self.steps + state.losses.size
-            self.good = LastGood(self.model, self.samples, self._order_of, step)
             self.start = time.perf_counter() - state.seconds
             reason = history.stop_reason if state.is_over else None
             while reason is None:
@@ -201,40 +151,30 @@ class _Fit:
             self.model.restore(state.best_state)
         if history.stop_reason == "interrupted":
             return  # the checkpoint is of where the fit can go on
-        if not (goes_back or self.good.is_sane()):
-            try:
-                self._leave_out(*self.good.recover(None))
-            except DivergenceError:
-                if self.plan.on_divergence != "stop":
-                    raise
+        if not (is_diverged or self.model.is_finite()):  # and no step comes that is refused
+            history.stop_reason = "diverged"
+            if self.plan.on_divergence != "stop":
+                raise self._error(history.steps[-1], is_refused=False)
         state.is_over, state.has_begun, state.best_state = True, False, None
         self._save()
-
-    def _order_of(self, epoch: int) -> np.ndarray:
-        return self.model.order_of(epoch, self.n_samples, self.plan.shuffle)
 
     def _epoch(self) -> str | None:
         """Train an epoch, or what is left of it; return why the fit ends with it, if it does."""
         state, before = self.state, self.state.history.epochs * self.steps
-        epoch = self.model.epochs
+        self.order = self.model.order_of(self.model.epochs, self.n_samples, self.plan.shuffle)
         self.model.epochs += 1
         state.has_begun = True
-        while state.losses.size < self.steps and not (
-            self.signals.stop_requested and self._leads_on()
-        ):
+        while state.losses.size < self.steps and not self.signals.stop_requested:
             done = state.losses.size
-            at_most = self.every - (before + done) % self.every
-            if self.is_due or self.signals.stop_requested:
-                at_most = 1
+            to_save = self.every - (before + done) % self.every
             self.chunk.begin()
             try:
-                self._take(epoch, min(done + min(self.chunk.steps, at_most), self.steps))
+                self._take(min(done + min(self.chunk.steps, to_save), self.steps))
             except DivergenceError:
                 if self.plan.on_divergence != "stop":
                     raise
                 if state.losses.size:
-                    self._end_epoch(epoch)
-                    self._note_best()
+                    self._end_epoch()
                 return "diverged"
             self.chunk.end(state.losses.size - done)
             done = state.losses.size
@@ -247,62 +187,46 @@ class _Fit:
         if done < self.steps:  # a signal: a fit that goes on ends the epoch itself
             self._save()
             if done and not self.signals.terminated:
-                self._end_epoch(epoch)
+                self._end_epoch()
                 self._stop_reason()
             return "interrupted"
-        self._end_epoch(epoch)
+        self._end_epoch()
         reason = self._stop_reason()
         if reason is not None:
             return reason
-        if self.signals.stop_requested and self._leads_on():
+        if self.signals.stop_requested:
             self._save()
             return "interrupted"
         self._save_if_due(before + done)
         return None
 
-    def _leads_on(self) -> bool:
-        """Tell whether the fit can go on from here without knowing what came before."""
-        done, epoch = self.state.losses.size, self.model.epochs - self.state.has_begun
-        return self.good.leads_on(epoch, self.bounds[done : done + 2])
+    def _take(self, last: int) -> None:
+        """Take steps of the epoch, up to step `last`; the loss of a skipped one is NaN."""
+        state, history, first = self.state, self.state.history, self.state.losses.size
+        start = history.epochs * self.steps + first
+        lrs = np.array([self.lr_of(start + place) for place in range(last - first)])
+        losses, correct = self.model.take_steps(
+            self.samples, self.order, self.bounds[first : last + 1], lrs,
+            self.most_refused, refused_in_a_row(history.skipped, start),
+        )  # fmt: skip
+        history.skipped.extend((start + 1 + np.flatnonzero(np.isnan(losses))).tolist())
+        number = start + losses.size
+        if refused_in_a_row(history.skipped, number) <= self.most_refused:
+            state.note(losses, correct)
+            return
+        state.note(losses[:-1], correct[:-1])
+        history.skipped.pop()
+        history.stop_reason = "diverged"
+        raise self._error(number)
 
-    def _take(self, epoch: int, last: int) -> None:
-        """Take steps of the epoch, up to step `last`; one that is left out has no loss."""
-        state, first = self.state, self.state.losses.size
-        before = state.history.epochs * self.steps
-        start, lrs = first, np.array([self.lr_of(before + step) for step in range(first, last)])
-        while first < last:
-            bounds = self.bounds[first : last + 1]
-            losses, correct = self.good.take(before + first, epoch, bounds, lrs[first - start :])
-            good = np.isfinite(losses)
-            looks = (
-                self.plan.on_divergence == "skip"
-                or last == self.steps
-                or self.signals.stop_requested
-            )
-            if good.all() and (not looks or self.model.is_finite()):
-                state.note(losses, correct)
-                return
-            step, layer = self.good.recover(
-                None if good.all() else before + first + int(good.argmin())
-            )
-            kept = max(step - before - first, 0)
-            state.note(losses[:kept], correct[:kept])
-            self._leave_out(step, layer)
-            first = state.losses.size
+    def _error(self, number: int, *, is_refused: bool = True) -> DivergenceError:
+        """Return the error of a step, by its number in the fit from 1."""
+        place = (number - 1) % self.steps
+        rows = self.order[self.bounds[place] : self.bounds[place + 1]]
+        layer = self.model.nonfinite_layer(self.samples, rows)
+        return DivergenceError(number, layer, self.state.history, is_refused)
 
-    def _leave_out(self, step: int, layer: str) -> None:
-        """Skip a step, which the model is before now, or end the fit there."""
-        state, history = self.state, self.state.history
-        place, number = step - history.epochs * self.steps, step + 1
-        too_many = _run_length({*history.skipped, number}, number) > MOST_SKIPPED
-        if self.plan.on_divergence != "skip" or too_many:
-            state.cut(max(place, 0))
-            history.stop_reason = "diverged"
-            raise DivergenceError(number, layer, history)
-        history.skipped.append(number)
-        state.skip(place)
-
-    def _end_epoch(self, epoch: int) -> None:
+    def _end_epoch(self) -> None:
         """Note what the epoch came to, or the part of it that was trained."""
         state, history, done = self.state, self.state.history, self.state.losses.size
         losses, correct = state.losses, state.correct
@@ -311,7 +235,7 @@ class _Fit:
         rows = self.rows[:done] * taken
         shares = rows
         if self.weight is not None:
-            seen = self.weight[self.good.order(epoch)[: self.bounds[done]]]
+            seen = self.weight[self.order[: self.bounds[done]]]
             shares = np.add.reduceat(seen, self.bounds[:done]) * taken
         total = (losses * shares).sum(where=taken)  # a BLAS sums by its threads
         history.loss.append(float(total / max(shares.sum(), 1e-300)) if taken.any() else math.nan)
@@ -331,8 +255,6 @@ class _Fit:
         """Why training ends after this epoch; None if it goes on. Every callback is called."""
         history, plan = self.state.history, self.plan
         results = [callback(self.owner, history) for callback in self.callbacks]
-        if any(getattr(callback, "changes_model", True) for callback in self.callbacks):
-            self.good.note(changed=True)
         stops = [isinstance(result, bool | np.bool_) and bool(result) for result in results]
         if plan.until_accuracy is not None and history.accuracy[-1] > plan.until_accuracy:
             return "until_accuracy"
@@ -352,7 +274,7 @@ class _Fit:
         value = value if rule.monitor.endswith("loss") else -value
         losses = [value, *state.history.val_loss[-1:]]  # a score may be one of no numbers
         improves = all(map(math.isfinite, losses)) and not state.best - rule.min_delta <= value
-        if improves and self.good.is_sane():
+        if improves and self.model.is_finite():
             state.best, state.since = value, 0
             if rule.restore_best:
                 state.best_state = None  # before there is another
@@ -361,27 +283,23 @@ class _Fit:
             state.since += 1
 
     def _save_if_due(self, step: int) -> None:
-        """Write a checkpoint after so many steps, or as soon as the fit can go on from one."""
-        self.is_due |= self.checkpoint is not None and step % self.every == 0
-        if self.is_due and self._leads_on():
+        """Write a checkpoint after so many steps."""
+        if step % self.every == 0:
             self._save()
 
     def _save(self) -> None:
-        """Write a checkpoint."""
-        self.is_due = False
-        if self.checkpoint is not None:
+        """Write a checkpoint; the last one stays where a number of the model is not finite."""
+        if self.checkpoint is not None and self.model.is_finite():
             self.state.seconds = time.perf_counter() - self.start
             self.checkpoint.write(self.state)
 
 
-def _run_length(numbers: set[int], number: int) -> int:
-    """Return how many numbers on end there are, with `number` among them."""
-    first = last = number
-    while first - 1 in numbers:
-        first -= 1
-    while last + 1 in numbers:
-        last += 1
-    return last - first + 1
+def refused_in_a_row(skipped: list[int], step: int) -> int:
+    """Return how many steps were skipped one after the other, the last of them step `step`."""
+    count = 0
+    while count < len(skipped) and skipped[-1 - count] == step - count:
+        count += 1
+    return count
 
 
 def _callables(callbacks: Iterable[Callback]) -> list[Callback]:

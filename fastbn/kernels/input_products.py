@@ -17,6 +17,7 @@ from fastbn.kernels.network_arrays import (
     whole,
 )
 from fastbn.kernels.preprocessing import gather_panels, gather_rows
+from fastbn.kernels.reductions import all_below
 from fastbn.parallel.team import share
 
 
@@ -75,10 +76,25 @@ def multiply_data(network, work, samples, order, kept, member):
         mark(member.log, PRODUCT)
 
 
+@njit
+def block_is_below(array, first, last, j_first, j_last, limit):
+    """Tell whether rows first to last of some columns are below a limit."""
+    columns = array.shape[1]
+    if j_last - j_first == columns:  # one row of numbers
+        return all_below(view(array, first * columns, ((last - first) * columns,)), limit)
+    below = True
+    for i in range(first, last):
+        below &= all_below(array[i, j_first:j_last], limit)
+    return below
+
+
 @njit_inlined
-def multiply_by_data(network, work, samples, order, kept, member):
-    """Gradient of the first layer's weight: dz times the minibatch, gathered once more."""
-    layer = network.layers[0]
+def multiply_by_data(network, recipe, work, samples, order, member):
+    """Gradient of the first layer's weight: dz times the minibatch, gathered once more.
+
+    Return whether this member's part of it is below the limit.
+    """
+    layer, kept = network.layers[0], recipe.keeps_rows
     rows, inputs = order.size, layer[N_IN]
     width = panel_width(work.z)
     dz = strided(view(work.dz, 0, (layer[N_OUT], rows)))
@@ -98,3 +114,10 @@ def multiply_by_data(network, work, samples, order, kept, member):
             start = (p * width - j_first) * part
             multiply_panel(dz, k, part, panels, start, dweight, i, stop, p * width, add)
         mark(member.log, WEIGHT_GRADIENT)
+    fits = True
+    together = max(last - first, 1) if groups == 1 else 1  # panels, if rows are not cut
+    for task in range(first, last, together):
+        p, i, stop = task_place(task, groups, layer[N_OUT], kept, member)
+        j, j_stop = p * width, min((p + together) * width, inputs)
+        fits &= block_is_below(dweight, i, stop, j, j_stop, recipe.limit)
+    return fits

@@ -67,8 +67,9 @@ class Recipe(NamedTuple):
     weight_decay: float
     decay_vectors: bool  # gamma, beta and biases, as well as weights
     max_norm: float
+    limit: np.floating  # a step is refused if an entry of its gradient reaches this magnitude
+    most_refused: int  # steps refused in a row that are skipped; one more ends the call
     keeps_rows: bool  # whether a member's features of the first layer are its own all along
-    learns: bool  # or else a step only tells its loss
 
 
 class Workspace(NamedTuple):
@@ -94,6 +95,7 @@ class Workspace(NamedTuple):
     rstd: np.ndarray  # (units,)
     partial: np.ndarray  # (parts,) float64: losses of PART_ROWS samples each
     hits: np.ndarray  # (parts,) int64: their correctly classified ones
+    overflows: np.ndarray  # (members,) int64: whether a member's gradients reach the limit
 
 
 class Samples(NamedTuple):

@@ -38,12 +38,12 @@ def row_sum(row):
 
 
 @njit
-def is_finite(row):
-    """Tell whether all numbers of a row are finite."""
-    finite = True
+def all_below(row, limit):
+    """Tell whether all magnitudes of a row are below a limit; a NaN is not."""
+    below = True
     for i in range(row.size):
-        finite &= abs(row[i]) < np.inf
-    return finite
+        below &= abs(row[i]) < limit
+    return below
 
 
 @njit

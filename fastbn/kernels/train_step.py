@@ -18,22 +18,19 @@ from fastbn.kernels.activations import (
     dropout,
     dropout_key,
 )
-from fastbn.kernels.batchnorm_cn import (
-    batch_norm_backward_cn,
-    batch_norm_forward_cn,
-    update_running_statistics,
-)
+from fastbn.kernels.batchnorm_cn import batch_norm_backward_cn, batch_norm_forward_cn
 from fastbn.kernels.batchnorm_weighted import (
     weighted_batch_norm_backward_cn,
     weighted_batch_norm_forward_cn,
 )
 from fastbn.kernels.gemm import multiply, pack_columns, pack_rows, panel_width
-from fastbn.kernels.input_products import multiply_by_data, multiply_data
+from fastbn.kernels.input_products import block_is_below, multiply_by_data, multiply_data
 from fastbn.kernels.minibatch_loss import gather_weights, loss_gradient
 from fastbn.kernels.network_arrays import (
     BACKWARD,
     BEGIN,
     BETA,
+    CLIP,
     DROPOUT,
     FORWARD,
     GAMMA,
@@ -58,7 +55,8 @@ from fastbn.kernels.network_arrays import (
     units,
     whole,
 )
-from fastbn.kernels.reductions import is_finite, row_sum
+from fastbn.kernels.optimizers import clip_factor
+from fastbn.kernels.reductions import all_below
 from fastbn.kernels.saturating import NONE, curve_backward, curve_forward
 from fastbn.kernels.update import update
 from fastbn.parallel.team import barrier, share
@@ -107,7 +105,7 @@ def forward(network, recipe, work, samples, order, step, member):
 
 @njit_inlined
 def activate(network, recipe, work, index, z, first, last, a):
-    """Features first to last of a layer: statistics, normalization, activation."""
+    """Features first to last of a layer: statistics of the batch, normalization, activation."""
     layer = network.layers[index]
     beta = tensor(network.params, layer, BETA)
     slope = layer_slope(network, recipe, index)
@@ -122,17 +120,10 @@ def activate(network, recipe, work, index, z, first, last, a):
         weighted_batch_norm_forward_cn(
             z, weight, gamma, beta, recipe.eps, slope, first, last, a, mean, var, rstd
         )
-        if not row_sum(weight) > 0:  # nothing has been measured
-            return
     else:
         batch_norm_forward_cn(
             as_batch(z), gamma, beta, recipe.eps, slope, first, last, as_batch(a), mean, var, rstd
         )
-    update_running_statistics(
-        mean[first:last], var[first:last], rows, recipe.momentum, recipe.unbiased,
-        features(network.running_mean, layer)[first:last],
-        features(network.running_var, layer)[first:last],
-    )  # fmt: skip
 
 
 @njit_inlined
@@ -150,8 +141,12 @@ def differentiate_curve(network, recipe, work, index, z, first, last, da):
 
 @njit_inlined
 def backward(network, recipe, work, samples, order, step, member):
-    """All gradients, from the gradient of the last layer's output in work.da."""
-    rows = order.size
+    """All gradients, from the gradient of the last layer's output in work.da.
+
+    Return whether all of them are below the limit: each member looks at those that it makes, while
+    they are in cache, and says so before the last barrier.
+    """
+    rows, fits = order.size, True
     for index in range(network.layers.shape[0] - 1, -1, -1):
         layer, place = network.layers[index], KINDS * index
         first, last = share_rows(layer[N_OUT], member)
@@ -187,6 +182,9 @@ def backward(network, recipe, work, samples, order, step, member):
             )  # fmt: skip
         else:
             bias_activation_backward_cn(da, z, beta, slope, first, last, dz, dbeta)
+        fits &= all_below(dbeta[first:last], recipe.limit)
+        if layer[NORMALIZED]:
+            fits &= all_below(tensor(network.grads, layer, GAMMA)[first:last], recipe.limit)
         mark(member.log, BACKWARD + place)
         if index > 0:
             previous = network.layers[index - 1]
@@ -195,13 +193,18 @@ def backward(network, recipe, work, samples, order, step, member):
             panels = work.at_panels[previous[PADDED_UNIT] * rows :]
             dweight = matrix(network.grads, layer)
             multiply(strided(dz), panels, rows, dweight, first, last)
+            fits &= block_is_below(dweight, first, last, 0, layer[N_IN], recipe.limit)
             mark(member.log, WEIGHT_GRADIENT + place)
         if index > 0 or not recipe.keeps_rows:
             barrier(member)
             mark(member.log, WAIT + place)
-    multiply_by_data(network, work, samples, order, recipe.keeps_rows, member)
+    fits &= multiply_by_data(network, recipe, work, samples, order, member)
+    work.overflows[member.rank] = not fits
     barrier(member)
     mark(member.log, WAIT)
+    for rank in range(member.size):
+        fits &= work.overflows[rank] == 0
+    return fits
 
 
 @njit_strict
@@ -214,33 +217,42 @@ def train_steps(
     bounds,  # (S + 1,) minibatch s is order[bounds[s] : bounds[s + 1]]
     lrs,  # (S,) learning rate of each step
     steps,  # (1,) int64: optimizer steps done, before this call and, as it goes on, in it
+    refused,  # (1,) int64: steps refused in a row, counted in the same way
     member,  # of the team that runs this call
-    losses,  # out (S,) mean loss of each minibatch
-    correct,  # out (S,) its correctly classified samples
+    losses,  # out (S,) mean loss of each minibatch, NaN if its step is refused
+    correct,  # out (S,) its correctly classified samples; of minibatches not reached it stays
 ):
-    """Train S steps: forward, loss, backward, update.
+    """Train S steps, each of them forward, loss, backward and update.
 
-    A step has no loss, but a NaN, where the loss or a variance is no number of the network's dtype.
+    A step is refused where a variance, the loss or the norm of the gradient is not finite, or an
+    entry of the gradient reaches the limit. All members read the same numbers and decide the same
+    before any of them updates: parameters, moments, running statistics and the number of steps are
+    those before the step. The call ends there, or, if no more than `most_refused` steps in a row
+    have been refused, goes on with the next minibatch.
     """
     mode = flush_denormals()
     number = work.var.dtype.type
-    first_step = steps[0]  # nobody counts before all have passed the first barrier
+    step, in_a_row = steps[0], refused[0]  # nobody counts before all have passed the first barrier
     for s in range(lrs.size):
         batch = order[bounds[s] : bounds[s + 1]]
-        step = first_step + s + 1
         mark(member.log, BEGIN)
-        forward(network, recipe, work, samples, batch, step, member)
+        forward(network, recipe, work, samples, batch, step + 1, member)
         loss, hits = loss_gradient(network, recipe, work, samples, batch, member)
-        if member.rank == 0:
-            is_number = is_finite(work.var) and number(loss) < math.inf
-            losses[s] = loss if is_number else math.nan
-            correct[s] = hits
-        if recipe.learns:
-            backward(network, recipe, work, samples, batch, step, member)
-            update(network, recipe, lrs[s], step, member)
-            if member.rank == 0:
-                steps[0] = step
+        is_good, clip = all_below(work.var, number(math.inf)) and number(loss) < math.inf, 1.0
+        if is_good:
+            is_good = backward(network, recipe, work, samples, batch, step + 1, member)
+            clip = clip_factor(network.grads, recipe.max_norm)
+            mark(member.log, CLIP)
+        if is_good and clip > 0.0:
+            step, in_a_row = step + 1, 0
+            update(network, recipe, work, clip, lrs[s], step, batch.size, member)
         else:
-            barrier(member)
+            loss, hits, in_a_row = math.nan, 0, in_a_row + 1
+            barrier(member)  # others may still be reading what the next step overwrites
+        if member.rank == 0:
+            losses[s], correct[s] = loss, hits
+            steps[0], refused[0] = step, in_a_row
+        if in_a_row > recipe.most_refused:
+            break
     mark(member.log, BEGIN)
     restore_denormals(mode)

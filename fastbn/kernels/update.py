@@ -1,13 +1,13 @@
-"""The optimizer's step over all parameters of a network."""
+"""What an accepted step changes: parameters, moments and running statistics."""
 
 from __future__ import annotations
 
 from fastbn.jit.compiler import njit_inlined, njit_strict
 from fastbn.jit.intrinsics import mark
+from fastbn.kernels.batchnorm_cn import update_running_statistics
 from fastbn.kernels.network_arrays import (
     ADAMW,
     BETA,
-    CLIP,
     GAMMA,
     KINDS,
     N_IN,
@@ -18,21 +18,22 @@ from fastbn.kernels.network_arrays import (
     UPDATE,
     WAIT,
     WEIGHT,
+    features,
     share_rows,
 )
-from fastbn.kernels.optimizers import adam, clip_factor, rmsprop, sgd
+from fastbn.kernels.optimizers import adam, rmsprop, sgd
+from fastbn.kernels.reductions import row_sum
 from fastbn.parallel.team import barrier
 
 
 @njit_inlined
-def update(network, recipe, lr, step, member):
-    """One step of the optimizer over all parameters; `step` counts from 1.
+def update(network, recipe, work, clip, lr, step, rows, member):
+    """One step of the optimizer over all parameters, and running statistics; `step` is from 1.
 
     A member updates what belongs to its features, and goes on to the next step if it keeps those of
     the first layer, too: other weights are not looked at by others before another barrier.
     """
-    clip = clip_factor(network.grads, recipe.max_norm)
-    mark(member.log, CLIP)
+    is_measured = not recipe.weighted or row_sum(work.weight[:rows]) > 0
     for index in range(network.layers.shape[0]):
         layer = network.layers[index]
         first, last = share_rows(layer[N_OUT], member)
@@ -45,6 +46,13 @@ def update(network, recipe, lr, step, member):
                     network, recipe, clip, lr, decay, step,
                     start + first * size, start + last * size,
                 )  # fmt: skip
+        if layer[NORMALIZED] and is_measured:
+            update_running_statistics(
+                features(work.mean, layer)[first:last], features(work.var, layer)[first:last],
+                rows, recipe.momentum, recipe.unbiased,
+                features(network.running_mean, layer)[first:last],
+                features(network.running_var, layer)[first:last],
+            )  # fmt: skip
         mark(member.log, UPDATE + KINDS * index)
     if not recipe.keeps_rows:
         barrier(member)

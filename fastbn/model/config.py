@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Set
 from typing import Any, get_args
+
+import numpy as np
 
 from fastbn.checks import choice, flag, integer, number, pair
 from fastbn.options import (
@@ -140,6 +143,15 @@ class ModelConfig:
     def saturating_activation(self) -> str | None:
         """The activation of the hidden layers where it is "tanh" or "logistic"."""
         return self.activation if self.activation in CURVES else None
+
+    @property
+    def gradient_limit(self) -> float:
+        """Magnitude that no entry of a step's gradient may reach: its square is beyond the dtype.
+
+        Infinity where `max_norm` scales larger ones down.
+        """
+        limit = math.sqrt(np.finfo(self.dtype).max)
+        return limit if self.max_norm is None or self.max_norm >= limit else math.inf
 
     @property
     def predicts_one_class(self) -> bool:

@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fastbn.checks import kernel_input
+from fastbn.errors import DivergenceError
+from fastbn.fit.history import History
 from fastbn.kernels import network as kernels
 from fastbn.model.buffers import aligned_zeros, assign_all
 from fastbn.model.config import CURVES, LOSSES, OPTIMIZERS, ModelConfig
 from fastbn.model.guard import OneThread
 from fastbn.model.inputs import TrainingSamples
 from fastbn.model.layout import Layout
-from fastbn.model.nonfinite_layer import culprit
+from fastbn.model.nonfinite_layer import nonfinite_layer
 from fastbn.model.scaling import InputScaling, TargetScaling
 from fastbn.model.state import check_room, check_snapshot, state_views
 from fastbn.model.targets import loss_and_score
@@ -140,14 +142,10 @@ class Engine:
         trained = ("params", "m", "v", *OF_UNITS)
         return all(bool(np.isfinite(self.buffers[name]).all()) for name in trained)
 
-    def culprit(self, samples: TrainingSamples, rows: np.ndarray) -> str:
-        """Name the first layer whose numbers are not finite on some samples; "loss" if none is."""
-        name = culprit(self.config, dict(self.named_views("params")), samples.arrays, rows)
-        if name != "loss":
-            return name
-        odd = (tensor for tensor, view in self.state().items() if not np.isfinite(view).all())
-        parts = next(odd, name).removeprefix("optimizer.").removeprefix("m.").removeprefix("v.")
-        return ".".join(parts.split(".")[:2])
+    def nonfinite_layer(self, samples: TrainingSamples, rows: np.ndarray) -> str:
+        """Name the first layer with non-finite values in a step on some rows that is refused."""
+        parameters, gradients = dict(self.named_views("params")), dict(self.named_views("grads"))
+        return nonfinite_layer(self.config, parameters, gradients, samples.arrays, rows)
 
     # -- compiled calls ----------------------------------------------------------------------------
 
@@ -164,57 +162,61 @@ class Engine:
         self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
         logs: Sequence[np.ndarray | None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Take steps, as `take_steps` does; DivergenceError where one is refused."""
+        losses, correct = self.take_steps(samples, order, bounds, lrs, logs=logs)
+        if np.isnan(losses).any():
+            last = losses.size
+            layer = self.nonfinite_layer(samples, order[bounds[last - 1] : bounds[last]])
+            raise DivergenceError(last, layer, History())
+        return losses, correct
+
+    def take_steps(
+        self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
+        most_refused: int = 0, refused: int = 0, logs: Sequence[np.ndarray | None] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each.
 
-        `logs` has an array for each thread to note when it does what (`fastbn.profiling`), or None,
-        and decides how many threads there are.
+        A refused step has the loss NaN. Where it is one more in a row than `most_refused`, with
+        `refused` of them before this call, it is the last one, and later minibatches are not
+        trained on. `logs` has an array for each thread to note when it does what
+        (`fastbn.profiling`), or None, and decides how many threads there are.
         """
         return self.alone(
-            lambda: self._call_kernel(samples, order, bounds, lrs, logs, self._network, True)
+            lambda: self._call_kernel(samples, order, bounds, lrs, most_refused, refused, logs)
         )
-
-    def next_loss(self, samples: TrainingSamples, rows: np.ndarray) -> float:
-        """Loss on these rows, without updating."""
-        network = self._network._replace(
-            running_mean=self.buffers["running_mean"].copy(),
-            running_var=self.buffers["running_var"].copy(),
-        )
-        bounds = np.array([0, rows.size])
-        losses, _ = self.alone(
-            lambda: self._call_kernel(samples, rows, bounds, np.zeros(1), None, network, False)
-        )
-        return float(losses[0])
 
     def _call_kernel(
         self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
-        logs: Sequence[np.ndarray | None] | None, network: kernels.Network, learns: bool,
+        most_refused: int, refused: int, logs: Sequence[np.ndarray | None] | None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Run the kernel; a network that does not learn only takes running statistics.
+        """Run the kernel.
 
         A handler of a signal may raise after any line: the state of the model is the kernel's work
         alone, the count of its steps included.
         """
-        check_room("steps", self.steps, lrs.size * learns)
+        check_room("steps", self.steps, lrs.size)
         losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
         rows = int(np.diff(bounds).max())
         team = self._team_for(rows)
         size = team.size(lrs.size) if logs is None else len(logs)
         work = self.workspaces.lend_to_training(rows, size)
         self.begin(samples)
-        recipe = self._recipe(rows, size, samples.arrays.weight.size > 0, learns)
+        recipe = self._recipe(rows, size, samples.arrays.weight.size > 0, most_refused)
+        in_a_row = np.array([refused])
         start = time.perf_counter()
         run_team(
             kernels.train_steps, size,
             lambda member: (
-                network, recipe, work, samples.arrays, order, bounds, lrs, self.counter,
-                member if logs is None else member._replace(log=logs[member.rank]),
+                self._network, recipe, work, samples.arrays, order, bounds, lrs, self.counter,
+                in_a_row, member if logs is None else member._replace(log=logs[member.rank]),
                 losses, correct,
             ),
         )  # fmt: skip
-        if logs is None and learns:
+        reached = int(np.count_nonzero(correct >= 0))
+        if logs is None and reached == lrs.size:
             team.learn(size, lrs.size, time.perf_counter() - start)
         self.workspaces.take_back(work)
-        return losses, correct
+        return losses[:reached], correct[:reached]
 
     def _team_for(self, rows: int) -> TrainingTeam:
         """Return the team of minibatches of about so many rows: up to the next power of two."""
@@ -247,7 +249,7 @@ class Engine:
         return loss_and_score(self.logits(samples), samples.labels, samples.targets, self.config)
 
     def _recipe(
-        self, rows: int, members: int, has_weights: bool = False, learns: bool = True
+        self, rows: int, members: int, has_weights: bool = False, most_refused: int = 0
     ) -> kernels.Recipe:
         config, number = self.config, self.dtype.type
         weighted = config.weighted and has_weights
@@ -271,7 +273,8 @@ class Engine:
             weight_decay=config.weight_decay,
             decay_vectors=config.decay_vectors,
             max_norm=math.inf if config.max_norm is None else config.max_norm,
+            limit=number(config.gradient_limit),
+            most_refused=most_refused,
             # weights that statistics need have to be there before the first product is used
             keeps_rows=not weighted and self.layout.keeps_rows(rows, members),
-            learns=learns,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import pathlib
@@ -60,14 +61,16 @@ def peak_bytes(
     target = INDEX if config.predicts_one_class else item * outputs
     copies += target * (n_samples + validated)
     copies += item * n_samples * weighted
-    # as an epoch begins: its order and that of the one before; two snapshots of the last good
-    # parameters for a moment, and early stopping's
+    # as an epoch begins: its order and that of the one before; early stopping's snapshot
     snapshot, order = 3 * item * layout.size + statistics, INDEX * n_samples
-    begin = 2 * order + (2 + stops) * snapshot
+    begin = 2 * order + stops * snapshot
     # at its end: weights in its order, the logits of validation and what its score is made of
     wide = 4 * item if config.loss == "sigmoid_cross_entropy" else item + 3 * 8
     score = 2 * item * outputs + INDEX + item if config.predicts_one_class else wide * outputs
-    end = order + item * n_samples * weighted + (1 + stops) * snapshot + score * validated
+    end = order + item * n_samples * weighted + stops * snapshot + score * validated
     # after it: predictions of training samples beside their targets, and weights of all
     last = (item + FLOAT64) * (outputs * compared + n_samples * (compared > 0))
-    return model + work + copies + max(begin, end, last)
+    # before it: the weights of the largest layer as they are drawn, when the model is built
+    pairs = itertools.pairwise(config.layer_sizes)
+    drawn = FLOAT64 * max(n_in * n_out for n_in, n_out in pairs)
+    return model + max(drawn, work + copies + max(begin, end, last))

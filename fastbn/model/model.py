@@ -299,9 +299,11 @@ class BatchNormMLP:
         check_finite : bool
             Look for NaN and infinities in X before training.
         on_divergence : "raise", "stop" or "skip"
-            When the loss of a minibatch is not finite, or a variance in it, the model goes back to
-            before the step that made it so, and the fit ends: with an error, or with a history that
-            says "diverged". "skip" leaves that step out instead, ten of them on end at most.
+            A step whose loss, a variance or gradient is not finite is refused: parameters, moments,
+            running statistics and the number of steps are those before it. The fit then ends with
+            an error, or with a history that says "diverged"; "skip" goes on with the next
+            minibatch, and gives up with an error after ten refused steps in a row. An update that
+            is finite, but ruins the parameters, is not undone: the next step is refused.
         checkpoint : path, optional
             A file to write the model and the state of the fit to, which `load` takes, too. In
             Python's main thread Ctrl-C and SIGTERM are noticed after some 50 ms of steps, and write
@@ -325,7 +327,8 @@ class BatchNormMLP:
         TypeError, ValueError
             An argument is not as described above. Nothing has been changed then.
         DivergenceError
-            The loss is no longer finite; it names the step and the layer.
+            A step is refused, or the model is not finite after the last one; it names the step and
+            the layer.
         ModelFileError
             The checkpoint to go on with is damaged.
 
@@ -377,8 +380,8 @@ class BatchNormMLP:
         Returns
         -------
         int
-            Bytes. A fit shorter than some fifty copies of the parameters takes one copy less. A
-            checkpoint takes up to two more while it is written.
+            Bytes. A checkpoint takes up to two copies of the parameters and moments more while it
+            is written.
 
         Raises
         ------
@@ -405,6 +408,9 @@ class BatchNormMLP:
 
         Of data that comes batch by batch, larger than memory: ``for X, y in batches:
         model.partial_fit(X, y)``. Input normalization is fitted on the first of them.
+
+        DivergenceError where a step is refused, as in `fit`: the model is as it was before that
+        step, with those of the minibatches before it.
         """
         samples = training_samples(self._engine, X, y, sample_weight)
         n = len(samples.arrays.x)
@@ -415,7 +421,10 @@ class BatchNormMLP:
         return self
 
     def train_step(self, X: Any, y: Any, *, sample_weight: Any = None) -> float:
-        """Take one optimizer step on the minibatch (X, y) and return its loss before the step."""
+        """Take one optimizer step on the minibatch (X, y) and return its loss before the step.
+
+        DivergenceError where it is refused, as in `fit`: the model is as it was.
+        """
         samples = training_samples(self._engine, X, y, sample_weight)
         n, lrs = len(samples.arrays.x), np.array([self.config.lr])
         losses, _ = self._engine.run_steps(samples, np.arange(n), np.array([0, n]), lrs)

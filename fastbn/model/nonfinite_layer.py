@@ -1,4 +1,4 @@
-"""Which layer the numbers of a network cease to be finite in, after a loss that is not."""
+"""Find the first layer with non-finite values, for the error of a step that is refused."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ CURVES: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def culprit(
-    config: ModelConfig, parameters: dict[str, np.ndarray], samples: Samples, rows: np.ndarray
-) -> str:
-    """Return "layers.<number>" for the first layer whose numbers are not finite, or "loss".
+def nonfinite_layer(
+    config: ModelConfig, parameters: dict[str, np.ndarray], gradients: dict[str, np.ndarray],
+    samples: Samples, rows: np.ndarray,
+) -> str:  # fmt: skip
+    """Return "inputs" or "layers.<number>" for the first values that are not finite, or "loss".
 
-    "inputs" where they are not to begin with. A forward pass in training, without dropout.
+    A forward pass in training, without dropout, and after it the gradients of the refused step.
     """
     dtype = np.dtype(config.dtype)
     with np.errstate(all="ignore"):
@@ -48,4 +49,8 @@ def culprit(
                 a = CURVES[config.saturating_activation](a)
             if not all(np.isfinite(numbers).all() for numbers in (z, var, a)):
                 return name
+        for name, gradient in gradients.items():
+            norm = np.sqrt(np.square(gradient, dtype=np.float64).sum())
+            if not (np.isfinite(norm) and (np.abs(gradient) < config.gradient_limit).all()):
+                return name.rpartition(".")[0]
     return "loss"

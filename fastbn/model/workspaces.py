@@ -56,7 +56,7 @@ def allocate_workspace(
     parts = -(-rows // kernels.PART_ROWS)
     return kernels.Workspace(
         labels=np.zeros(rows, np.int64), partial=np.zeros(parts), hits=np.zeros(parts, np.int64),
-        **arrays,
+        overflows=np.zeros(members, np.int64), **arrays,
     )  # fmt: skip
 
 

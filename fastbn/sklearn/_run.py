@@ -107,8 +107,6 @@ class Run:
         self.converged = stop
         return self._hooks.end_epoch(self.epochs, stop) or stop
 
-    _after_epoch.changes_model = False  # type: ignore[attr-defined]
-
     def _look_at_loss(self) -> bool:
         loss, improved = self.losses[-1], self.losses[-1] <= self.best_loss - self.estimator.tol
         self.best_loss = min(self.best_loss, loss)

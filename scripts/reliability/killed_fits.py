@@ -15,7 +15,7 @@ import numpy as np
 from jobs import Job, data_of, digest_of, draw_job, fit, model_of
 from trial import Trial
 
-from fastbn import BatchNormMLP
+from fastbn import BatchNormMLP, DivergenceError
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, *[signal.SIGKILL] * 6]
 INTERRUPTED = 3  # exit code of a training that Ctrl-C has ended
@@ -37,18 +37,21 @@ def run(job: Job, result: pathlib.Path, began: Any, **checkpoint: Any) -> None:
     """Train, and write the digest and how many steps were taken in this process."""
     taken: list[int] = []
     model = model_of(job)
-    run_steps = model._engine.run_steps
+    take_steps = model._engine.take_steps
 
     def counted(*arguments: Any) -> Any:
         taken.append(arguments[2].size - 1)
-        return run_steps(*arguments)
+        return take_steps(*arguments)
 
-    model._engine.run_steps = counted  # type: ignore[method-assign]
+    model._engine.take_steps = counted  # type: ignore[method-assign]
     began.set()
-    history = fit(job, model, **checkpoint)
+    try:
+        history = fit(job, model, **checkpoint)
+    except DivergenceError as error:  # too many steps are refused after one that explodes
+        history = error.history
     if history.stop_reason == "interrupted":
         raise SystemExit(INTERRUPTED)
-    del model._engine.run_steps
+    del model._engine.take_steps
     digest = digest_of(model, data_of(job)[0], history)
     result.write_text(f"{digest} {model.steps} {sum(taken)}")
 

@@ -23,11 +23,6 @@ from trial import Trial
 import fastbn
 from fastbn.model.inputs import training_samples
 
-with contextlib.suppress(ImportError):
-    from fastbn.fit import rollback
-
-    rollback.SELDOM = 0.0  # a snapshot whenever one may be taken: by the clock, few are
-
 Options = dict[str, Any]
 
 STEPS = 10_000

@@ -169,12 +169,12 @@ def test_without_matplotlib_one_line_says_so(insects, monkeypatch):
 
 AFTER_STEPS = """
 from fastbn.model.engine import Engine
-run_steps = Engine.run_steps
+take_steps = Engine.take_steps
 def interrupted(self, *args):
-    done = run_steps(self, *args)
+    done = take_steps(self, *args)
     signal.raise_signal(signal.SIGINT)
     return done
-Engine.run_steps = interrupted
+Engine.take_steps = interrupted
 """
 BEFORE_STEPS = """
 from fastbn.model.engine import Engine
@@ -228,7 +228,7 @@ def test_compiling_is_announced_once(insects, monkeypatch, option, lines):
         return call
 
     monkeypatch.setattr(progress, "_announced", False)
-    for owner, name in ((Engine, "run_steps"), (BatchNormMLP, "evaluate")):
+    for owner, name in ((Engine, "take_steps"), (BatchNormMLP, "evaluate")):
         monkeypatch.setattr(owner, name, compiling(getattr(owner, name)))
     result = run(*arguments)
     assert result.stderr.count("compiling kernels") == lines

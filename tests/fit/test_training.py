@@ -297,7 +297,6 @@ def test_a_loss_that_is_no_number_ends_the_fit(data):
     assert history.stop_reason == "diverged"
     assert np.isfinite(history.loss).all()
     assert history.epochs < 50
-    assert np.isfinite(model.predict_logits(data[0])).all()
 
 
 def test_a_numpy_truth_of_a_callback_stops(data):

@@ -47,9 +47,8 @@ FILES = {
     "training": ["kernels/test_training_steps.py"],
 }
 
-# Left out: parallel kernels, which give the bits of serial ones (test_same_bits.py), and a function
-# of models whose kernels others call.
-SELECTION = "not parallel and not next_loss"
+# Left out: parallel kernels, which give the bits of serial ones (test_same_bits.py).
+SELECTION = "not parallel"
 
 V3 = [
     "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cx16", "sahf", "avx", "avx2", "bmi", "bmi2",

@@ -472,14 +472,14 @@ def test_crafted_checkpoints_are_refused(data, tmp_path, name):
 
 def test_a_signal_between_two_looks_is_not_missed(data, tmp_path, monkeypatch):
     """It comes after the last callback of an epoch whose checkpoint is not due."""
-    note, pressed = loop.LastGood.note, []
+    note_best, pressed = loop._Fit._note_best, []
 
-    def press(good, *, changed=False):
-        if changed and not pressed:
+    def press(self):
+        if not pressed:
             pressed.append(os.kill(os.getpid(), signal.SIGINT))
-        note(good, changed=changed)
+        note_best(self)
 
-    monkeypatch.setattr(loop.LastGood, "note", press)
+    monkeypatch.setattr(loop._Fit, "_note_best", press)
     path = tmp_path / "c"
     model = fastbn.BatchNormMLP(SIZES)
     history = fit(model, data, path, checkpoint_every=1000, callbacks=[lambda *_: None])
@@ -518,7 +518,7 @@ def test_notes_that_are_too_long_are_refused_at_once(data, tmp_path):
 @pytest.mark.parametrize("bad", [3, 11, 12, 23])
 @pytest.mark.parametrize("every", [1, None])
 def test_a_kill_right_after_a_step_that_explodes(data, tmp_path, how, bad, every):
-    """Its parameters are finite, and no loss has been computed of them: they are not written."""
+    """Its parameters are finite and go into a checkpoint; the step after it is refused."""
 
     def train(path, killed_at=None):
         def schedule(step):
@@ -541,7 +541,7 @@ def test_a_kill_right_after_a_step_that_explodes(data, tmp_path, how, bad, every
         train(tmp_path / "parts", killed_at=bad)
     found = train(tmp_path / "parts")
     assert_same(found, expected)
-    assert found["counts"][0] == (71 if how == "skip" else bad)
+    assert found["counts"][0] == bad + 1
 
 
 def test_notes_of_a_checkpoint_come_back(data, tmp_path):
@@ -603,17 +603,18 @@ def test_steps_that_were_skipped_before_a_kill_are_not_forgotten(data, tmp_path)
         def schedule(step):
             if killed_at is not None and step >= killed_at:
                 raise Killed
-            return 1e30 if step in (3, 28) else 0.02
+            return 0.02
 
         model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
         history = fit(
             model, data, path, schedule=schedule, on_divergence="skip", resume=True,
-            checkpoint_every=5,
+            checkpoint_every=5, shuffle=False,
         )  # fmt: skip
         return facts(model, history)
 
+    data[0][24:32] *= np.float32(1e38)
     expected = train(tmp_path / "whole")
-    assert expected["measured"]["skipped"] == [4, 29]
+    assert expected["measured"]["skipped"] == [4 + 12 * epoch for epoch in range(6)]
     for step in (20, 33, 50):
         with pytest.raises(Killed):
             train(tmp_path / "parts", step)
@@ -719,6 +720,55 @@ def test_a_checkpoint_changes_nothing_of_who_is_to_blame(tmp_path, how, optimize
     assert len(said) > 1
 
 
+@pytest.mark.parametrize("kills", [[11], [14], [9, 12, 17]])
+@pytest.mark.parametrize("every", [1, 5])
+def test_steps_refused_in_a_row_are_counted_across_a_kill(data, tmp_path, kills, every):
+    """Minibatches 9 to 18 are skipped, or with one more the fit ends, killed among them or not."""
+
+    def train(path, last, killed_at=None):
+        x = data[0].copy()
+        x[8 * 8 : 8 * last] = 1e38
+        model = fastbn.BatchNormMLP(SIZES, seed=7)
+        try:
+            history = fit(
+                model, (x, data[1]), path, killed_at, epochs=1, batch_size=8, shuffle=False,
+                on_divergence="skip", checkpoint_every=every, resume=True,
+            )  # fmt: skip
+        except fastbn.DivergenceError as error:
+            history = error.history
+        return facts(model, history)
+
+    data = np.tile(data[0], (2, 1)), np.tile(data[1], 2)
+    for last, reason in ((18, "epochs"), (19, "diverged")):
+        path = tmp_path / str(last)
+        expected = train(tmp_path / f"whole-{last}", last)
+        assert expected["measured"]["stop_reason"] == reason
+        assert expected["measured"]["skipped"] == list(range(9, 19))
+        for step in kills:
+            with pytest.raises(Killed):
+                train(path, last, step)
+        assert_same(train(path, last), expected)
+
+
+@pytest.mark.parametrize("how", ["skip", "stop", "raise"])
+def test_a_model_that_is_not_finite_is_no_checkpoint(data, tmp_path, how):
+    """An update makes parameters infinite; the last checkpoint is of the step before."""
+    model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
+    huge, path = np.finfo(np.float64).max, tmp_path / "c"
+    options = {
+        "schedule": lambda step: huge if step == 20 else 0.01, "on_divergence": how,
+        "checkpoint_every": 1,
+    }  # fmt: skip
+    if how == "stop":
+        assert fit(model, data, path, **options).stop_reason == "diverged"
+    else:
+        with pytest.raises(fastbn.DivergenceError) as caught:
+            fit(model, data, path, **options)
+        assert caught.value.step == (22 if how == "raise" else 32)
+    assert model.steps == 21
+    assert fastbn.BatchNormMLP.load(path).steps == 20
+
+
 @pytest.mark.parametrize("how", ["skip", "stop", "raise"])
 def test_ctrl_c_before_a_minibatch_without_a_loss(tmp_path, how):
     pressed = []
@@ -742,8 +792,7 @@ def test_ctrl_c_before_a_minibatch_without_a_loss(tmp_path, how):
 
 
 @pytest.mark.parametrize("how", ["stop", "raise", "skip"])
-def test_ctrl_c_finds_moments_that_are_infinite(tmp_path, how):
-    """They are not looked for before the end of an epoch otherwise, but by "skip"."""
+def test_ctrl_c_after_a_gradient_that_is_too_large(tmp_path, how):
     rng = np.random.default_rng(0)
     x, y = rng.uniform(-1, 1, (800, 6)).astype(np.float32), np.eye(4)[np.arange(800) % 4]
     x[8:16] *= 1e3
@@ -766,8 +815,8 @@ def test_ctrl_c_finds_moments_that_are_infinite(tmp_path, how):
         assert np.isfinite(fastbn.BatchNormMLP.load(tmp_path / "c").evaluate(x, y)).all()
 
 
-def test_a_checkpoint_waits_for_a_minibatch_that_has_a_loss(data, tmp_path):
-    """The first minibatch of an epoch never has one."""
+def test_a_checkpoint_before_a_step_that_is_refused(data, tmp_path):
+    """It is the first one of each epoch."""
     x, y = data[0].astype(np.float32), data[1]
     x[:8] = 1e38
     path = tmp_path / "c"

@@ -10,7 +10,6 @@ import pytest
 from cases import JIT_DISABLED
 
 import fastbn
-from fastbn.fit import rollback
 
 
 def peak_of(call):
@@ -24,8 +23,7 @@ def peak_of(call):
 
 @pytest.mark.skipif(JIT_DISABLED, reason="Python loops allocate")
 @pytest.mark.parametrize("x_dtype", ["float32", "int16"])
-def test_fit_bytes(rng, monkeypatch, x_dtype):
-    monkeypatch.setattr(rollback, "SELDOM", 0.0)  # a snapshot whenever one may be taken
+def test_fit_bytes(rng, x_dtype):
     sizes, n, batch = (100, 512, 512, 4), 4000, 500
     x, y = rng.integers(0, 9, (n, 100)).astype(x_dtype), rng.integers(0, 4, n).astype(np.int32)
 
@@ -59,9 +57,7 @@ def test_data_in_fortrans_order_are_copied_once(rng, x_dtype):
 
 
 @pytest.mark.skipif(JIT_DISABLED, reason="Python loops allocate")
-def test_orders_of_epochs_are_not_kept(rng, monkeypatch):
-    """Steps between two snapshots are of many epochs here, and may have to be taken again."""
-    monkeypatch.setattr(rollback, "SELDOM", 1e9)
+def test_orders_of_epochs_are_not_kept(rng):
     x, y = rng.uniform(0, 9, (100_000, 2)).astype(np.float32), np.arange(100_000) % 2
     model = fastbn.BatchNormMLP((2, 2))
 
@@ -139,7 +135,6 @@ TERMS = {
 @pytest.mark.parametrize("name", TERMS)
 def test_every_term_of_the_formula(rng, monkeypatch, name):
     sizes, n, batch, validated, threads, options = TERMS[name]
-    monkeypatch.setattr(rollback, "SELDOM", 0.0)
     monkeypatch.setenv("FASTBN_NUM_THREADS", str(threads))
     rows = max(n, validated)
     x = rng.integers(0, 9, (rows, sizes[0])).astype(options.get("x_dtype", "float32"))

@@ -270,11 +270,11 @@ def test_learning_rates_of_sgd(iris, capsys):
 def rates_of_partial_fits(monkeypatch, calls, X, y, **options):
     """Learning rates of the first step of each `partial_fit`, ours and scikit-learn's."""
     ours, theirs = BatchNormMLPClassifier(**options), MLPClassifier(**options)
-    found, expected, real = [], [], Engine.run_steps
+    found, expected, real = [], [], Engine.take_steps
     monkeypatch.setattr(
-        Engine, "run_steps",
-        lambda self, samples, order, bounds, lrs: found.append(lrs[0])
-        or real(self, samples, order, bounds, lrs),
+        Engine, "take_steps",
+        lambda self, samples, order, bounds, lrs, *refused, **logs: found.append(lrs[0])
+        or real(self, samples, order, bounds, lrs, *refused, **logs),
     )  # fmt: skip
     for _ in range(calls):
         if theirs.__dict__.get("_optimizer") is None:
