@@ -15,7 +15,6 @@ FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 SHOWN = 200  # characters of a value in an error
 LARGEST_COUNT = 2**53  # up to here float64 tells each integer from the next
 SLOPES = {None: 1.0, "identity": 1.0, "relu": 0.0, "leaky_relu": None}
-ACTIVATIONS = tuple(SLOPES)
 
 
 def shown(value: Any) -> str:
@@ -284,7 +283,7 @@ def slope_of(activation: Any, negative_slope: Any, dtype: np.dtype) -> np.floati
 
 
 def _slope(activation: Any, negative_slope: Any, dtype: np.dtype) -> np.floating:
-    slope = SLOPES[choice("activation", activation, ACTIVATIONS)]
+    slope = SLOPES[choice("activation", activation, tuple(SLOPES))]
     limit = float(np.finfo(dtype).max)
     negative_slope = number("negative_slope", negative_slope, -limit, limit)
     return dtype.type(negative_slope if slope is None else slope)

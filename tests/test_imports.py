@@ -173,8 +173,8 @@ def test_imports_point_inwards():
 
 
 def test_the_oracle_imports_nothing_of_fastbn():
-    assert list(imports_of(PACKAGE / "reference" / "__init__.py")) == []
-    assert {rank_of(name) for name in imports_of(PACKAGE / "reference" / "mlp.py")} == {0}
+    for path in (PACKAGE / "reference").glob("*.py"):
+        assert {name.split(".")[0] for name in imports_of(path)} <= {"reference"}, path.name
 
 
 def test_kernels_import_only_each_other_and_the_compiler():

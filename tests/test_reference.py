@@ -101,18 +101,18 @@ def test_cross_entropy_of_equal_logits_is_the_log_of_the_classes():
 
 
 @pytest.mark.parametrize("name", ["tanh", "logistic"])
-def test_curves(rng, name):
+def test_saturating_activations(rng, name):
     y = np.r_[-30, -1, 0, 1e-9, 3 * rng.standard_normal(20), 30]
     expected = np.tanh(y) if name == "tanh" else 1 / (1 + np.exp(-y))
-    np.testing.assert_allclose(ref.curve(y, name), expected, rtol=1e-14)
-    numeric = (ref.curve(y + H, name) - ref.curve(y - H, name)) / (2 * H)
-    assert_gradient(ref.curve_gradient(y, name), numeric)
+    np.testing.assert_allclose(ref.saturating(y, name), expected, rtol=1e-14)
+    numeric = (ref.saturating(y + H, name) - ref.saturating(y - H, name)) / (2 * H)
+    assert_gradient(ref.saturating_gradient(y, name), numeric)
 
 
-@pytest.mark.parametrize("curve", [None, "tanh", "logistic"])
+@pytest.mark.parametrize("saturating", [None, "tanh", "logistic"])
 @pytest.mark.parametrize("normalized_output", [True, False])
 @pytest.mark.parametrize("dropped", [True, False])
-def test_gradients_of_a_whole_network(rng, dropped, normalized_output, curve):
+def test_gradients_of_a_whole_network(rng, dropped, normalized_output, saturating):
     sizes = (4, 6, 5, 3)
     params = {}
     for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
@@ -125,10 +125,10 @@ def test_gradients_of_a_whole_network(rng, dropped, normalized_output, curve):
     options = {"masks": masks if dropped else None}
 
     def loss():
-        logits, _ = mlp.forward(params, x, slope=0.1, curve=curve, **options)
+        logits, _ = mlp.forward(params, x, slope=0.1, saturating=saturating, **options)
         return ref.softmax_cross_entropy(logits, labels, "CN")[0]
 
-    logits, caches = mlp.forward(params, x, slope=0.1, curve=curve, **options)
+    logits, caches = mlp.forward(params, x, slope=0.1, saturating=saturating, **options)
     _, dlogits = ref.softmax_cross_entropy(logits, labels, "CN")
     grads = mlp.backward(params, caches, dlogits, **options)
     assert set(grads) == set(params)

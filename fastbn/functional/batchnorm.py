@@ -27,6 +27,7 @@ from fastbn.functional._layout import (
 )
 from fastbn.kernels import batchnorm_cn as cn
 from fastbn.kernels import batchnorm_nc as nc
+from fastbn.kernels import statistics_cn, statistics_nc
 from fastbn.kernels.reductions import SMALL
 from fastbn.options import FusedActivation, Gradient, Layout
 from fastbn.parallel.dispatch import dispatch
@@ -52,10 +53,10 @@ def _moments_nc(x: np.ndarray, least: float = 0.0) -> _Arrays3:
     variance is below `least`.
     """
     features = x.shape[1]
-    partials = np.empty((3, nc.count_chunks(x), features), x.dtype)
-    dispatch(nc.moments_nc, nc.moments_nc_parallel, x.size, x, *partials)
+    partials = np.empty((3, statistics_nc.count_chunks(x), features), x.dtype)
+    dispatch(statistics_nc.moments_nc, statistics_nc.moments_nc_parallel, x.size, x, *partials)
     shift, delta, var = np.empty(features, x.dtype), np.empty(features), np.empty(features)
-    nc.combine_moments_nc(*partials, x.shape[0], shift, delta, var)
+    statistics_nc.combine_moments_nc(*partials, x.shape[0], shift, delta, var)
     if x.dtype == np.float32 and not ((var >= least) & (var < np.inf)).all():
         with np.errstate(over="ignore"):
             mean, none, var = _moments_nc(x.astype(np.float64))
@@ -98,8 +99,9 @@ def batch_statistics(x: Any, *, layout: Layout = "NC") -> tuple[np.ndarray, np.n
     mean, var, work = np.empty((3, n_features(x, layout)), x.dtype)
     rows = as_feature_rows(x, layout)
     dispatch(
-        cn.statistics_cn, cn.statistics_cn_parallel, x.size, rows, 0, mean.size, mean, var, work
-    )
+        statistics_cn.statistics_cn, statistics_cn.statistics_cn_parallel, x.size,
+        rows, 0, mean.size, mean, var, work,
+    )  # fmt: skip
     return mean, var
 
 
@@ -350,12 +352,9 @@ def batch_norm_inference(
     if x.size == 0:
         return delivered(y, out)
     if is_sample_major(x, layout):
-        scale, offset, rstd = np.empty((3, features), x.dtype)
-        zero, var = np.zeros(features), running_var.astype(np.float64)
-        nc.derive_affine_nc(gamma, beta, zero, var, eps, scale, offset, rstd)
         dispatch(
-            nc.affine_activation_nc, nc.affine_activation_nc_parallel, x.size,
-            x, running_mean, scale, offset, slope, y,
+            nc.batch_norm_inference_nc, nc.batch_norm_inference_nc_parallel, x.size,
+            x, running_mean, running_var, gamma, beta, eps, slope, y,
         )  # fmt: skip
     else:
         dispatch(

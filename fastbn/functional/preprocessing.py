@@ -9,8 +9,8 @@ import numpy as np
 from fastbn.checks import choice, float_array, float_vector, kernel_input, number, pair
 from fastbn.functional._layout import LAYOUTS, delivered, output_for
 from fastbn.functional.batchnorm import nonnegative_vector
-from fastbn.kernels import batchnorm_nc as nc
 from fastbn.kernels import preprocessing as kernels
+from fastbn.kernels import statistics_nc
 from fastbn.options import Layout
 
 # Chunks of rows that are converted at once.
@@ -53,13 +53,13 @@ def fit_standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def fit_standard_of(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Return `fit_standard` of bytes (N, C), converted to `dtype` a few chunks at a time."""
     n, features = rows.shape
-    partials = np.empty((3, nc.count_chunks(rows), features), dtype)
+    partials = np.empty((3, statistics_nc.count_chunks(rows), features), dtype)
     for first in range(0, partials.shape[1], CHUNKS):
-        size = nc.rows_per_chunk(features)
+        size = statistics_nc.rows_per_chunk(features)
         block = rows[first * size : (first + CHUNKS) * size].astype(dtype)
-        nc.moments_nc(block, *partials[:, first : first + CHUNKS])
+        statistics_nc.moments_nc(block, *partials[:, first : first + CHUNKS])
     mean, delta, var = np.empty(features, dtype), np.empty(features), np.empty(features)
-    nc.combine_moments_nc(*partials, n, mean, delta, var)
+    statistics_nc.combine_moments_nc(*partials, n, mean, delta, var)
     minimum = rows.min(axis=0)
     constant = minimum == rows.max(axis=0)
     mean[constant], var[constant] = minimum[constant], 0.0

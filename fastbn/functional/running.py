@@ -18,7 +18,7 @@ from fastbn.checks import (
     overlaps_itself,
 )
 from fastbn.functional.batchnorm import nonnegative_vector
-from fastbn.kernels import batchnorm_cn as kernels
+from fastbn.kernels import running as kernels
 
 
 def update_running_statistics(

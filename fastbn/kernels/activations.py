@@ -8,8 +8,8 @@ No kernel stores a mask: the backward pass computes the sign of y again.
 
 Arrays are feature-major: a row of (C, N) holds one feature of all samples.
 
-What is computed number by number is compiled without fast-math, here as in all kernels: a number
-has the same bits in a vector as in what the loop leaves over, wherever the loop is cut.
+Loops over elements are compiled without fast-math, here as in all kernels: the vectorized part of a
+loop and its remainder round alike, so the bits do not depend on where a loop is cut.
 """
 
 from __future__ import annotations
@@ -23,14 +23,21 @@ from fastbn.kernels.streams import PIECE, whole_pieces
 
 
 @njit_inlined
-def affine_activation(x, shift, scale, offset, slope, y):
-    """y = act((x - shift) * scale + offset) for one row; y is overwritten.
+def affine_leaky_relu(x, shift, scale, offset, slope):
+    """y = act((x - shift) * scale + offset) of one number.
 
-    It is compiled as its callers are, which have to be without fast-math.
+    It is compiled as its callers are, which must not use fast-math.
     """
+    t = multiply_add(x - shift, scale, offset)
+    y = t if t > 0 else slope * t
+    return y
+
+
+@njit_inlined
+def affine_activation(x, shift, scale, offset, slope, y):
+    """The same of one row, to y."""
     for i in range(x.size):
-        t = multiply_add(x[i] - shift, scale, offset)
-        y[i] = t if t > 0 else slope * t
+        y[i] = affine_leaky_relu(x[i], shift, scale, offset, slope)
 
 
 @njit_strict

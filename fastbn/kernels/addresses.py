@@ -1,9 +1,9 @@
-"""Batch norm on memory that is given by its address, in one call: for another library's tensors.
+"""Batch norm of another library's tensors: memory is given by its address (docs/batchnorm.md).
 
-A call from Python costs about as much for each array as batch norm for a hundred numbers. So a
-whole forward or backward pass takes integers: addresses, and the shape (B, C, L), or (N, C, 1)
-sample-major. It runs on the other library's own threads (`fastbn.parallel.openmp`), each with its
-share of the chunks or features: the bits are those of one thread.
+In a call from Python each array costs about as much as batch norm of a hundred numbers. So a whole
+forward or backward pass takes integers: addresses, and the shape (B, C, L), or (N, C, 1) if x is
+sample-major. The other library's own threads run it (`fastbn.parallel.openmp`). Each has its share
+of the chunks or features, so the bits are those of one thread.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ import numpy as np
 from fastbn.jit.compiler import njit, njit_allocating, njit_inlined
 from fastbn.jit.intrinsics import at_address, view
 from fastbn.kernels.batchnorm_cn import (
-    batch_norm_backward_cn,
-    batch_norm_forward_cn,
+    backward_features,
     batch_norm_inference_cn,
-    statistics_cn,
-    update_running_statistics,
+    forward_features,
 )
+from fastbn.kernels.batchnorm_formulas import Norm
 from fastbn.kernels.batchnorm_nc import (
     chunk_affine_activation_nc,
     chunk_gradient_input_nc,
     chunk_gradient_sums_nc,
-    chunk_moments_nc,
     combine_gradient_sums_nc,
-    combine_moments_nc,
-    count_chunks,
     derive_affine_nc,
     prepare_affine_nc,
 )
+from fastbn.kernels.running import update_running_statistics
+from fastbn.kernels.statistics_cn import statistics_cn
+from fastbn.kernels.statistics_nc import chunk_moments_nc, combine_moments_nc, count_chunks
 from fastbn.parallel.openmp import on_pool
 
 
@@ -80,10 +79,10 @@ def statistics_share(rank, size, x, mean, var, work):
 
 
 @njit
-def forward_share(rank, size, x, gamma, beta, eps, slope, y, mean, var, rstd):
-    """`batch_norm_forward_cn` of some features."""
-    first, last = share_of(gamma.size, rank, size)
-    batch_norm_forward_cn(x, gamma, beta, eps, slope, first, last, y, mean, var, rstd)
+def forward_share(rank, size, x, norm, eps, slope, y, var):
+    """`forward_features` of some features."""
+    first, last = share_of(var.size, rank, size)
+    forward_features(x, norm, eps, slope, first, last, y, var)
 
 
 @njit
@@ -94,30 +93,26 @@ def inference_share(rank, size, x, mean, var, gamma, beta, eps, slope, y):
 
 
 @njit
-def gradient_sums_share(rank, size, dy, x, gamma, beta, mean, rstd, slope, partials):
+def gradient_sums_share(rank, size, dy, x, norm, slope, partials):
     """`chunk_gradient_sums_nc` of some chunks."""
     first, last = share_of(partials.shape[1], rank, size)
     for k in range(first, last):
-        chunk_gradient_sums_nc(
-            dy, x, gamma, beta, mean, rstd, slope, k, partials[0, k], partials[1, k]
-        )
+        chunk_gradient_sums_nc(dy, x, norm, slope, k, partials[0, k], partials[1, k])
 
 
 @njit
-def gradient_input_share(rank, size, dy, x, gamma, beta, mean, rstd, slope, means, dx):
+def gradient_input_share(rank, size, dy, x, norm, slope, coefficients, dx):
     """`chunk_gradient_input_nc` of some chunks."""
     first, last = share_of(count_chunks(x), rank, size)
     for k in range(first, last):
-        chunk_gradient_input_nc(dy, x, gamma, beta, mean, rstd, slope, k, means[0], means[1], dx)
+        chunk_gradient_input_nc(dy, x, norm, slope, k, coefficients, dx)
 
 
 @njit
-def backward_share(rank, size, dy, x, gamma, beta, mean, rstd, slope, exact, dx, dgamma, dbeta):
-    """`batch_norm_backward_cn` of some features."""
-    first, last = share_of(gamma.size, rank, size)
-    batch_norm_backward_cn(
-        dy, x, gamma, beta, mean, rstd, slope, exact, first, last, dx, dgamma, dbeta
-    )
+def backward_share(rank, size, dy, x, norm, slope, exact, dx, dgamma, dbeta):
+    """`backward_features` of some features."""
+    first, last = share_of(dgamma.size, rank, size)
+    backward_features(dy, x, norm, slope, exact, first, last, dx, dgamma, dbeta)
 
 
 # -- a pass ----------------------------------------------------------------------------------------
@@ -177,17 +172,17 @@ def train_at(
 ):
     """y = act(gamma * xhat + beta), and the running statistics, as PyTorch keeps them.
 
-    False, and all as it was, where squares overflow.
+    Returns False, and changes nothing, where squares overflow.
     """
     slope = stats.dtype.type(slope)
-    gamma_c, beta_c = at_address(stats, gamma, c), at_address(stats, beta, c)
-    mean, rstd, var = stats[0], stats[1], np.empty(c, stats.dtype)
+    norm = Norm(stats[0], stats[1], at_address(stats, gamma, c), at_address(stats, beta, c))
+    var = np.empty(c, stats.dtype)
     if sample_major:
         rows, result = matrix_at(stats, x, b, c), matrix_at(stats, y, b, c)
         partials = np.empty((3, count_chunks(rows), c), stats.dtype)
         affine, wide = np.empty((3, c), stats.dtype), np.empty(c)
         on_pool(pool, threads, moments_share, (rows, partials))
-        if not prepare_affine_nc(partials, b, gamma_c, beta_c, eps, affine, mean, wide, rstd):
+        if not prepare_affine_nc(partials, b, norm, eps, affine, wide):
             return False
         arguments = rows, affine[0], affine[1], affine[2], slope, result
         on_pool(pool, threads, affine_share, arguments)
@@ -195,16 +190,13 @@ def train_at(
             var[j] = wide[j]
     else:
         planes, results = batch_at(stats, x, b, c, length), batch_at(stats, y, b, c, length)
-        on_pool(
-            pool, threads, forward_share,
-            (planes, gamma_c, beta_c, eps, slope, results, mean, var, rstd),
-        )  # fmt: skip
+        on_pool(pool, threads, forward_share, (planes, norm, eps, slope, results, var))
     if running_mean != 0:
         count = at_address(pool, steps, 1)
         count[0] += 1
         share = 1.0 / count[0] if math.isnan(momentum) else momentum
         update_running_statistics(
-            mean, var, b * length, share, True,
+            norm.mean, var, b * length, share, True,
             at_address(stats, running_mean, c), at_address(stats, running_var, c),
         )  # fmt: skip
     return True
@@ -234,10 +226,8 @@ def infer_at(
     mean, var = at_address(like, running_mean, c), at_address(like, running_var, c)
     if sample_major:
         rows, result = matrix_at(like, x, b, c), matrix_at(like, y, b, c)
-        affine, zero, wide = np.empty((3, c), like.dtype), np.zeros(c), np.empty(c)
-        for j in range(c):
-            wide[j] = var[j]
-        derive_affine_nc(gamma_c, beta_c, zero, wide, eps, affine[0], affine[1], affine[2])
+        affine, zeros = np.empty((3, c), like.dtype), np.zeros(c)
+        derive_affine_nc(gamma_c, beta_c, zeros, var, eps, affine[0], affine[1], affine[2])
         arguments = rows, mean, affine[0], affine[1], slope, result
         on_pool(pool, threads, affine_share, arguments)
     else:
@@ -262,37 +252,27 @@ def differentiate_at(
     gamma,
     beta,
     slope,
-    exact,  # bool; False takes mean and var as constants
+    exact,  # bool; False treats mean and var as constants
     dx,  # out, as x
     dgamma,  # out (C,)
     dbeta,  # out (C,)
 ):
     """Gradients of x, gamma and beta."""
     slope = stats.dtype.type(slope)
-    gamma_c, beta_c = at_address(stats, gamma, c), at_address(stats, beta, c)
+    norm = Norm(stats[0], stats[1], at_address(stats, gamma, c), at_address(stats, beta, c))
     dgamma_c, dbeta_c = at_address(stats, dgamma, c), at_address(stats, dbeta, c)
-    mean, rstd = stats[0], stats[1]
     if sample_major:
         rows, drows = matrix_at(stats, x, b, c), matrix_at(stats, dy, b, c)
         partials = np.empty((2, count_chunks(rows), c), stats.dtype)
-        work, means = np.empty((2, c)), np.empty((2, c), stats.dtype)
-        on_pool(
-            pool, threads, gradient_sums_share,
-            (drows, rows, gamma_c, beta_c, mean, rstd, slope, partials),
-        )  # fmt: skip
-        combine_gradient_sums_nc(
-            partials[0], partials[1], b, exact, work, means[0], means[1], dgamma_c, dbeta_c
-        )
-        on_pool(
-            pool, threads, gradient_input_share,
-            (drows, rows, gamma_c, beta_c, mean, rstd, slope, means, matrix_at(stats, dx, b, c)),
-        )  # fmt: skip
+        work, coefficients = np.empty((2, c)), np.empty((2, c), stats.dtype)
+        on_pool(pool, threads, gradient_sums_share, (drows, rows, norm, slope, partials))
+        combine_gradient_sums_nc(partials, b, exact, work, coefficients, dgamma_c, dbeta_c)
+        arguments = drows, rows, norm, slope, coefficients, matrix_at(stats, dx, b, c)
+        on_pool(pool, threads, gradient_input_share, arguments)
     else:
         planes, dplanes = batch_at(stats, x, b, c, length), batch_at(stats, dy, b, c, length)
+        results = batch_at(stats, dx, b, c, length)
         on_pool(
             pool, threads, backward_share,
-            (
-                dplanes, planes, gamma_c, beta_c, mean, rstd, slope, exact,
-                batch_at(stats, dx, b, c, length), dgamma_c, dbeta_c,
-            ),
+            (dplanes, planes, norm, slope, exact, results, dgamma_c, dbeta_c),
         )  # fmt: skip

@@ -1,20 +1,28 @@
-"""Sample-major batch norm of few features, block by block.
+"""Blocks of features, for sample-major batch norm of few features (docs/batchnorm.md).
 
-A loop along short rows spends its time on beginning rows, and on loading the features' parameters
-and sums anew for each. So a block of features walks down the rows of a chunk with all of those in
-registers: memory of the stack whose size the compiler knows. Wide matrices are left to loops along
-rows, whose parts lie too far apart in memory for such a walk.
+A loop along short rows spends its time on the beginnings of rows, and on loading the parameters and
+sums of the features for each row. So a block of features goes down the rows of a chunk with all of
+these in registers: memory of the stack whose size the compiler knows. Wide matrices are left to
+loops along rows, since the parts of a block would lie too far apart in memory.
 
-Every function does the blocks that a matrix has, and returns the first feature that is left.
+Functions named `..._blocks` are for all features of a matrix that `has_blocks`.
 """
 
 from __future__ import annotations
 
 from fastbn.jit.compiler import njit, njit_inlined, njit_strict
 from fastbn.jit.intrinsics import multiply_add, scratch_like, view
+from fastbn.kernels.activations import affine_leaky_relu
+from fastbn.kernels.batchnorm_formulas import (
+    Norm,
+    activation_gradient,
+    gradient_input,
+    normalized,
+    of_feature,
+)
 
-# Features of a block; the last may be slim.
-WIDE, SLIM = 64, 32
+# Features of a block. The last block of a matrix may be a slim one.
+WIDE_BLOCK, SLIM_BLOCK = 64, 32
 
 # Bytes of a row up to which blocks are faster than rows (`fastbn bench --suite kernels`).
 NARROW_BYTES = 1024
@@ -22,8 +30,25 @@ NARROW_BYTES = 1024
 
 @njit
 def has_blocks(x):
-    """Tell whether x (N, C) is worked on by blocks: its rows are short, and whole blocks."""
-    return x.shape[1] % SLIM == 0 and x.shape[1] * x.itemsize <= NARROW_BYTES
+    """Tell whether x (N, C) is computed by blocks: its rows are short, and whole blocks."""
+    return x.shape[1] % SLIM_BLOCK == 0 and x.shape[1] * x.itemsize <= NARROW_BYTES
+
+
+@njit_inlined
+def norm_in_registers(norm, j, width):
+    """Copy the numbers of features j to j + width to registers.
+
+    In one loop: the compiler replaces a loop that copies a single vector by a call of memcpy, after
+    which the copy stays in memory.
+    """
+    mean, rstd = scratch_like(norm.mean, width), scratch_like(norm.mean, width)
+    gamma, beta = scratch_like(norm.mean, width), scratch_like(norm.mean, width)
+    for k in range(width):
+        mean[k] = norm.mean[j + k]
+        rstd[k] = norm.rstd[j + k]
+        gamma[k] = norm.gamma[j + k]
+        beta[k] = norm.beta[j + k]
+    return Norm(mean, rstd, gamma, beta)
 
 
 @njit_inlined
@@ -64,11 +89,11 @@ def moments_blocks(
     square,  # out (C,): the sum of d * d
 ):
     """Moments around a shift."""
-    whole = x.shape[1] // WIDE * WIDE
-    for j in range(0, whole, WIDE):
-        moments_block(WIDE, x, first, last, j, shift, total, square)
+    whole = x.shape[1] // WIDE_BLOCK * WIDE_BLOCK
+    for j in range(0, whole, WIDE_BLOCK):
+        moments_block(WIDE_BLOCK, x, first, last, j, shift, total, square)
     if whole < x.shape[1]:
-        moments_block(SLIM, x, first, last, whole, shift, total, square)
+        moments_block(SLIM_BLOCK, x, first, last, whole, shift, total, square)
 
 
 @njit_inlined
@@ -82,8 +107,7 @@ def affine_block(width, x, first, last, j, shift, scale, offset, slope, y):
     for i in range(first, last):
         a, out = view(x[i], j, (width,)), view(y[i], j, (width,))
         for k in range(width):
-            t = multiply_add(a[k] - m[k], s[k], o[k])
-            out[k] = t if t > 0 else slope * t
+            out[k] = affine_leaky_relu(a[k], m[k], s[k], o[k], slope)
 
 
 @njit_strict
@@ -98,33 +122,28 @@ def affine_blocks(
     y,  # out (N, C)
 ):
     """y = act((x - shift) * scale + offset)."""
-    whole = x.shape[1] // WIDE * WIDE
-    for j in range(0, whole, WIDE):
-        affine_block(WIDE, x, first, last, j, shift, scale, offset, slope, y)
+    whole = x.shape[1] // WIDE_BLOCK * WIDE_BLOCK
+    for j in range(0, whole, WIDE_BLOCK):
+        affine_block(WIDE_BLOCK, x, first, last, j, shift, scale, offset, slope, y)
     if whole < x.shape[1]:
-        affine_block(SLIM, x, first, last, whole, shift, scale, offset, slope, y)
+        affine_block(SLIM_BLOCK, x, first, last, whole, shift, scale, offset, slope, y)
 
 
 @njit_inlined
-def sums_block(width, dy, x, first, last, j, gamma, beta, mean, rstd, slope, total, total_x):
+def sums_block(width, dy, x, first, last, j, norm, slope, total, total_x):
     """Sums of g and of g * xhat, for features j to j + width."""
-    g, b = scratch_like(x, width), scratch_like(x, width)
-    m, r = scratch_like(x, width), scratch_like(x, width)
+    own = norm_in_registers(norm, j, width)
     t, tx = scratch_like(x, width), scratch_like(x, width)
     for k in range(width):
-        g[k] = gamma[j + k]
-        b[k] = beta[j + k]
-        m[k] = mean[j + k]
-        r[k] = rstd[j + k]
         t[k] = 0
         tx[k] = 0
     for i in range(first, last):
         a, da = view(x[i], j, (width,)), view(dy[i], j, (width,))
         for k in range(width):
-            xhat = (a[k] - m[k]) * r[k]
-            g_k = da[k] if multiply_add(xhat, g[k], b[k]) > 0 else slope * da[k]
-            t[k] += g_k
-            tx[k] = multiply_add(g_k, xhat, tx[k])
+            xhat = normalized(a[k], of_feature(own, k))
+            g = activation_gradient(da[k], xhat, of_feature(own, k), slope)
+            t[k] += g
+            tx[k] = multiply_add(g, xhat, tx[k])
     for k in range(width):
         total[j + k] = t[k]
         total_x[j + k] = tx[k]
@@ -136,44 +155,34 @@ def sums_blocks(
     x,  # (N, C)
     first,  # rows first to last
     last,
-    gamma,  # (C,)
-    beta,  # (C,)
-    mean,  # (C,)
-    rstd,  # (C,)
+    norm,  # mean, rstd, gamma, beta
     slope,
     total,  # out (C,): the sum of g
     total_x,  # out (C,): the sum of g * xhat
 ):
     """Sums for dbeta and dgamma."""
-    whole = x.shape[1] // WIDE * WIDE
-    for j in range(0, whole, WIDE):
-        sums_block(WIDE, dy, x, first, last, j, gamma, beta, mean, rstd, slope, total, total_x)
+    whole = x.shape[1] // WIDE_BLOCK * WIDE_BLOCK
+    for j in range(0, whole, WIDE_BLOCK):
+        sums_block(WIDE_BLOCK, dy, x, first, last, j, norm, slope, total, total_x)
     if whole < x.shape[1]:
-        sums_block(SLIM, dy, x, first, last, whole, gamma, beta, mean, rstd, slope, total, total_x)
+        sums_block(SLIM_BLOCK, dy, x, first, last, whole, norm, slope, total, total_x)
 
 
 @njit_inlined
-def input_block(
-    width, dy, x, first, last, j, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx
-):  # fmt: skip
-    """dx = gamma * rstd * (g - mean_g - xhat * mean_gx), for features j to j + width."""
-    g, b = scratch_like(x, width), scratch_like(x, width)
-    m, r = scratch_like(x, width), scratch_like(x, width)
+def input_block(width, dy, x, first, last, j, norm, slope, coefficients, dx):
+    """dx of features j to j + width."""
+    own, one = norm_in_registers(norm, j, width), x.dtype.type(1)
     constant, linear = scratch_like(x, width), scratch_like(x, width)
     for k in range(width):
-        g[k] = gamma[j + k]
-        b[k] = beta[j + k]
-        m[k] = mean[j + k]
-        r[k] = rstd[j + k]
-        constant[k] = mean_g[j + k]
-        linear[k] = mean_gx[j + k]
+        constant[k] = coefficients[0, j + k]
+        linear[k] = coefficients[1, j + k]
     for i in range(first, last):
         a, da = view(x[i], j, (width,)), view(dy[i], j, (width,))
         out = view(dx[i], j, (width,))
         for k in range(width):
-            xhat = (a[k] - m[k]) * r[k]
-            g_k = da[k] if multiply_add(xhat, g[k], b[k]) > 0 else slope * da[k]
-            out[k] = g[k] * r[k] * (g_k - multiply_add(xhat, linear[k], constant[k]))
+            out[k] = gradient_input(
+                da[k], a[k], of_feature(own, k), slope, one, constant[k], linear[k]
+            )
 
 
 @njit_strict
@@ -182,22 +191,14 @@ def input_blocks(
     x,  # (N, C)
     first,  # rows first to last
     last,
-    gamma,  # (C,)
-    beta,  # (C,)
-    mean,  # (C,)
-    rstd,  # (C,)
+    norm,  # mean, rstd, gamma, beta
     slope,
-    mean_g,  # (C,)
-    mean_gx,  # (C,)
+    coefficients,  # (2, C): constant and linear of `gradient_input`
     dx,  # out (N, C)
 ):
-    """dx = gamma * rstd * (g - mean_g - xhat * mean_gx)."""
-    whole = x.shape[1] // WIDE * WIDE
-    for j in range(0, whole, WIDE):
-        input_block(
-            WIDE, dy, x, first, last, j, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx
-        )
+    """dx of some rows."""
+    whole = x.shape[1] // WIDE_BLOCK * WIDE_BLOCK
+    for j in range(0, whole, WIDE_BLOCK):
+        input_block(WIDE_BLOCK, dy, x, first, last, j, norm, slope, coefficients, dx)
     if whole < x.shape[1]:
-        input_block(
-            SLIM, dy, x, first, last, whole, gamma, beta, mean, rstd, slope, mean_g, mean_gx, dx
-        )
+        input_block(SLIM_BLOCK, dy, x, first, last, whole, norm, slope, coefficients, dx)

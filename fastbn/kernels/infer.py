@@ -23,7 +23,7 @@ from fastbn.kernels.network_arrays import (
     units,
     whole,
 )
-from fastbn.kernels.saturating import NONE, curve_forward
+from fastbn.kernels.saturating import NONE, saturating_forward
 from fastbn.parallel.team import alone_in, share
 
 
@@ -69,8 +69,8 @@ def infer_logits(
             else:
                 bias_activation_forward_cn(z, beta, slope, 0, layer[N_OUT], a)
             if index < layers.shape[0] - 1:
-                if recipe.curve != NONE:
-                    curve_forward(recipe.curve, view(a, 0, (a.size,)))
+                if recipe.saturating != NONE:
+                    saturating_forward(recipe.saturating, view(a, 0, (a.size,)))
                 pack_rows(a, work.a_panels[layer[UNIT] * padded :], 0, layer[N_OUT])
         result = view(work.a, 0, (layers[-1][N_OUT], count))
         for i in range(count):

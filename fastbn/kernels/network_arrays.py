@@ -50,7 +50,7 @@ class Recipe(NamedTuple):
 
     eps: np.floating
     slope: np.floating
-    curve: int  # of the hidden layers, behind LeakyReLU with slope 1
+    saturating: int  # activation of the hidden layers, after slope 1; NONE for LeakyReLU
     momentum: float
     unbiased: bool  # running variances
     weighted: bool  # statistics of the batch

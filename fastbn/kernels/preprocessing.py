@@ -12,9 +12,9 @@ import numpy as np
 
 from fastbn.jit.compiler import njit, njit_allocating, njit_inlined, njit_strict
 from fastbn.jit.intrinsics import multiply_add, prefetch
-from fastbn.kernels.batchnorm_nc import combine_moments_nc, count_chunks, moments_nc
 from fastbn.kernels.gemm import panel_width
 from fastbn.kernels.reductions import SMALL
+from fastbn.kernels.statistics_nc import combine_moments_nc, count_chunks, moments_nc
 
 
 @njit

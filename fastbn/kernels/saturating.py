@@ -1,11 +1,11 @@
-"""Activations that are curves, tanh and the logistic function, after batch norm as after a bias.
+"""The saturating activations, tanh and the logistic function, after batch norm or a bias.
 
     a = tanh(y)             da/dy = 1 - a^2
     a = 1 / (1 + e^-y)      da/dy = a (1 - a)
 
-With e = e^-2|y| or e^-|y| they are (1 - e) / (1 + e) and 1 / (1 + e) for positive y, and the
-derivatives 4 e / (1 + e)^2 and e / (1 + e)^2, which keep their digits where the curves are flat.
-They are a pass of their own, in place: LeakyReLU with slope 1, which is no activation, goes before.
+For positive y they are computed as (1 - e) / (1 + e) with e = e^-2y, and 1 / (1 + e) with e = e^-y.
+The derivatives are 4 e / (1 + e)^2 and e / (1 + e)^2, which keep their digits where the functions
+are flat. Both are a pass of their own, in place, after batch norm without an activation (slope 1).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from fastbn.jit.compiler import njit_inlined, njit_strict
 from fastbn.jit.intrinsics import exp_of_nonpositive
 
-# Codes of the curves; NONE is LeakyReLU, by its slope.
+# Codes; NONE stands for LeakyReLU, which batch norm applies itself.
 NONE, TANH, LOGISTIC = range(3)
 
 
@@ -36,14 +36,14 @@ def tanh_near_zero(y):
 
 
 @njit_strict
-def curve_forward(
-    curve,  # TANH or LOGISTIC
+def saturating_forward(
+    activation,  # TANH or LOGISTIC
     a,  # (K,) flat: y in, act(y) out
 ):
     """a = act(a)."""
     number = a.dtype.type
     one, two, quarter, zero = number(1), number(2), number(0.25), number(0)
-    if curve == TANH:
+    if activation == TANH:
         for i in range(a.size):
             y = a[i]
             e = exp_of_nonpositive(-two * abs(y))
@@ -58,8 +58,8 @@ def curve_forward(
 
 
 @njit_strict
-def curve_backward(
-    curve,  # TANH or LOGISTIC
+def saturating_backward(
+    activation,  # TANH or LOGISTIC
     z,  # (N,) one feature
     shift,
     scale,
@@ -69,7 +69,7 @@ def curve_backward(
     """da = da * act'((z - shift) * scale + offset)."""
     number = z.dtype.type
     one = number(1)
-    factor = number(-2) if curve == TANH else number(-1)
+    factor = number(-2) if activation == TANH else number(-1)
     square = factor * factor
     for i in range(z.size):
         e = exp_of_nonpositive(factor * abs((z[i] - shift) * scale + offset))

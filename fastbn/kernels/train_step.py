@@ -18,7 +18,8 @@ from fastbn.kernels.activations import (
     dropout,
     dropout_key,
 )
-from fastbn.kernels.batchnorm_cn import batch_norm_backward_cn, batch_norm_forward_cn
+from fastbn.kernels.batchnorm_cn import backward_features, forward_features
+from fastbn.kernels.batchnorm_formulas import Norm
 from fastbn.kernels.batchnorm_weighted import (
     weighted_batch_norm_backward_cn,
     weighted_batch_norm_forward_cn,
@@ -57,7 +58,7 @@ from fastbn.kernels.network_arrays import (
 )
 from fastbn.kernels.optimizers import clip_factor
 from fastbn.kernels.reductions import all_below
-from fastbn.kernels.saturating import NONE, curve_backward, curve_forward
+from fastbn.kernels.saturating import NONE, saturating_backward, saturating_forward
 from fastbn.kernels.update import update
 from fastbn.parallel.team import barrier, share
 
@@ -89,8 +90,8 @@ def forward(network, recipe, work, samples, order, step, member):
         mark(member.log, FORWARD + place)
         if index < network.layers.shape[0] - 1:
             values = view(a, first * rows, ((last - first) * rows,))
-            if recipe.curve != NONE:
-                curve_forward(recipe.curve, values)
+            if recipe.saturating != NONE:
+                saturating_forward(recipe.saturating, values)
                 mark(member.log, FORWARD + place)
             if recipe.dropout > 0:
                 key = dropout_key(recipe.seed, step, index)
@@ -104,6 +105,17 @@ def forward(network, recipe, work, samples, order, step, member):
 
 
 @njit_inlined
+def norm_of(network, work, layer):
+    """A layer's statistics of the batch, gamma and beta."""
+    return Norm(
+        features(work.mean, layer),
+        features(work.rstd, layer),
+        tensor(network.params, layer, GAMMA),
+        tensor(network.params, layer, BETA),
+    )
+
+
+@njit_inlined
 def activate(network, recipe, work, index, z, first, last, a):
     """Features first to last of a layer: statistics of the batch, normalization, activation."""
     layer = network.layers[index]
@@ -112,23 +124,17 @@ def activate(network, recipe, work, index, z, first, last, a):
     if not layer[NORMALIZED]:
         bias_activation_forward_cn(z, beta, slope, first, last, a)
         return
-    gamma, rows = tensor(network.params, layer, GAMMA), z.shape[1]
-    mean, var = features(work.mean, layer), features(work.var, layer)
-    rstd = features(work.rstd, layer)
+    norm, var, rows = norm_of(network, work, layer), features(work.var, layer), z.shape[1]
     if recipe.weighted:
         weight = work.weight[:rows]
-        weighted_batch_norm_forward_cn(
-            z, weight, gamma, beta, recipe.eps, slope, first, last, a, mean, var, rstd
-        )
+        weighted_batch_norm_forward_cn(z, weight, norm, recipe.eps, slope, first, last, a, var)
     else:
-        batch_norm_forward_cn(
-            as_batch(z), gamma, beta, recipe.eps, slope, first, last, as_batch(a), mean, var, rstd
-        )
+        forward_features(as_batch(z), norm, recipe.eps, slope, first, last, as_batch(a), var)
 
 
 @njit_inlined
-def differentiate_curve(network, recipe, work, index, z, first, last, da):
-    """Gradient before the curve, of features first to last, from that behind it."""
+def differentiate_saturating(network, recipe, work, index, z, first, last, da):
+    """da before the saturating activation, from da after it, of features first to last."""
     layer = network.layers[index]
     beta, number = tensor(network.params, layer, BETA), z.dtype.type
     for c in range(first, last):
@@ -136,7 +142,7 @@ def differentiate_curve(network, recipe, work, index, z, first, last, da):
         if layer[NORMALIZED]:
             shift = features(work.mean, layer)[c]
             scale = tensor(network.params, layer, GAMMA)[c] * features(work.rstd, layer)[c]
-        curve_backward(recipe.curve, z[c], shift, scale, beta[c], da[c])
+        saturating_backward(recipe.saturating, z[c], shift, scale, beta[c], da[c])
 
 
 @njit_inlined
@@ -164,20 +170,18 @@ def backward(network, recipe, work, samples, order, step, member):
                 values = view(da, first * rows, ((last - first) * rows,))
                 dropout(values, first * rows, recipe.dropout, key)
                 mark(member.log, DROPOUT + place)
-            if recipe.curve != NONE:
-                differentiate_curve(network, recipe, work, index, z, first, last, da)
+            if recipe.saturating != NONE:
+                differentiate_saturating(network, recipe, work, index, z, first, last, da)
         beta, dbeta = tensor(network.params, layer, BETA), tensor(network.grads, layer, BETA)
         slope = layer_slope(network, recipe, index)
         if layer[NORMALIZED] and recipe.weighted:
             weighted_batch_norm_backward_cn(
-                da, z, work.weight[:rows], tensor(network.params, layer, GAMMA), beta,
-                features(work.mean, layer), features(work.rstd, layer), slope, recipe.exact,
+                da, z, work.weight[:rows], norm_of(network, work, layer), slope, recipe.exact,
                 first, last, dz, tensor(network.grads, layer, GAMMA), dbeta,
             )  # fmt: skip
         elif layer[NORMALIZED]:
-            batch_norm_backward_cn(
-                as_batch(da), as_batch(z), tensor(network.params, layer, GAMMA), beta,
-                features(work.mean, layer), features(work.rstd, layer), slope, recipe.exact,
+            backward_features(
+                as_batch(da), as_batch(z), norm_of(network, work, layer), slope, recipe.exact,
                 first, last, as_batch(dz), tensor(network.grads, layer, GAMMA), dbeta,
             )  # fmt: skip
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastbn.jit.compiler import njit_inlined, njit_strict
 from fastbn.jit.intrinsics import mark
-from fastbn.kernels.batchnorm_cn import update_running_statistics
 from fastbn.kernels.network_arrays import (
     ADAMW,
     BETA,
@@ -23,6 +22,7 @@ from fastbn.kernels.network_arrays import (
 )
 from fastbn.kernels.optimizers import adam, rmsprop, sgd
 from fastbn.kernels.reductions import row_sum
+from fastbn.kernels.running import update_running_statistics
 from fastbn.parallel.team import barrier
 
 

@@ -256,7 +256,7 @@ class Engine:
         return kernels.Recipe(
             eps=number(config.eps),
             slope=number(config.slope),
-            curve=CURVES.index(config.saturating_activation),
+            saturating=CURVES.index(config.saturating_activation),
             momentum=config.momentum,
             unbiased=config.unbiased,
             weighted=weighted,

@@ -11,7 +11,7 @@ from fastbn.functional.batchnorm import batch_norm
 from fastbn.kernels.network import Samples
 from fastbn.model.config import ModelConfig
 
-CURVES: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
+SATURATING: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
     None: lambda a: a,
     "tanh": np.tanh,
     "logistic": lambda a: 1.0 / (1.0 + np.exp(-a)),
@@ -46,7 +46,7 @@ def nonfinite_layer(
                 z += parameters[f"{name}.bias"]
                 a = np.where(z > 0, z, slope * z)
             if index < len(sizes) - 1:
-                a = CURVES[config.saturating_activation](a)
+                a = SATURATING[config.saturating_activation](a)
             if not all(np.isfinite(numbers).all() for numbers in (z, var, a)):
                 return name
         for name, gradient in gradients.items():

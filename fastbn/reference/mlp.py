@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastbn import reference as ref
-from fastbn.reference import Gradient
-
-Array = np.ndarray
+from fastbn.reference._arrays import Array, Gradient
 
 
 def forward(
@@ -23,7 +21,7 @@ def forward(
     x: Any,
     *,
     slope: float,
-    curve: str | None = None,
+    saturating: str | None = None,
     eps: float = 1e-5,
     masks: list[Array] | None = None,
     sample_weight: Any = None,
@@ -31,9 +29,9 @@ def forward(
     """Return logits (classes, N) for samples x (N, features), and what `backward` needs by layer.
 
     `params` maps "layers.0.weight" (out, in), "layers.0.gamma" and "layers.0.beta", or
-    "layers.0.bias" for a layer without batch norm. `curve` is None, "tanh" or "logistic"; with one,
-    `slope` is 1. `masks` are those of dropout, one per hidden layer. `sample_weight` (N,) counts in
-    the statistics of the batch.
+    "layers.0.bias" for a layer without batch norm. `saturating` is None, "tanh" or "logistic"; with
+    one, `slope` is 1. `masks` are those of dropout, one per hidden layer. `sample_weight` (N,)
+    counts in the statistics of the batch.
     """
     a = np.asarray(x, np.float64).T
     caches = []
@@ -51,9 +49,9 @@ def forward(
             a, mean, rstd = ref.batch_norm(z, gamma, beta, eps, layer_slope, "CN", sample_weight)
             var = ref.batch_statistics(z, "CN", sample_weight)[1]
             cache |= {"mean": mean, "var": var, "rstd": rstd, "sample_weight": sample_weight}
-        if curve is not None and index < n_layers - 1:
-            cache |= {"curve": curve, "y": a}
-            a = ref.curve(a, curve)
+        if saturating is not None and index < n_layers - 1:
+            cache |= {"saturating": saturating, "y": a}
+            a = ref.saturating(a, saturating)
         if masks is not None and index < n_layers - 1:
             a = a * masks[index]
         caches.append(cache)
@@ -75,8 +73,8 @@ def backward(
         cache, name = caches[index], f"layers.{index}"
         if masks is not None and index < len(caches) - 1:
             da = da * masks[index]
-        if "curve" in cache:
-            da = da * ref.curve_gradient(cache["y"], cache["curve"])
+        if "saturating" in cache:
+            da = da * ref.saturating_gradient(cache["y"], cache["saturating"])
         gamma = params.get(f"{name}.gamma")
         if gamma is None:
             dz, grads[f"{name}.bias"] = ref.bias_activation_backward(
@@ -98,7 +96,7 @@ def infer(
     x: Any,
     *,
     slope: float,
-    curve: str | None = None,
+    saturating: str | None = None,
     eps: float = 1e-5,
 ) -> Array:
     """Return logits (classes, N) for samples x (N, features) with the running statistics.
@@ -118,6 +116,6 @@ def infer(
             )  # fmt: skip
         else:
             a = ref.bias_activation(z, params[f"{name}.bias"], layer_slope)
-        if curve is not None and index < n_layers - 1:
-            a = ref.curve(a, curve)
+        if saturating is not None and index < n_layers - 1:
+            a = ref.saturating(a, saturating)
     return a

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from fastbn.functional.batchnorm import normalize_nc
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
-from fastbn.kernels.batchnorm_cn import update_running_statistics
+from fastbn.kernels.running import update_running_statistics
 from fastbn.parallel.dispatch import is_forked
 from fastbn.parallel.openmp import NO_POOL, find_pool
 from fastbn.torch._memory import address_of, empty_like

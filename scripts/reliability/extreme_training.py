@@ -67,8 +67,8 @@ class Step:
         """Loss, gradients and running statistics of the oracle."""
         config, weight = self.model.config, self.weight
         logits, caches = mlp.forward(
-            params, x, slope=config.slope, curve=config.saturating_activation, eps=config.eps,
-            masks=masks, sample_weight=weight,
+            params, x, slope=config.slope, saturating=config.saturating_activation,
+            eps=config.eps, masks=masks, sample_weight=weight,
         )  # fmt: skip
         loss, dlogits = ref.softmax_cross_entropy(logits, self.labels, "CN", weight)
         grads = mlp.backward(params, caches, dlogits, masks=masks)

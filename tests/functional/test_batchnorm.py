@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 import fastbn
 from fastbn import reference as ref
+from fastbn.kernels.batchnorm_formulas import Norm
 from fastbn.kernels.batchnorm_weighted import (
     weighted_batch_norm_backward_cn,
     weighted_batch_norm_forward_cn,
@@ -333,17 +334,16 @@ def test_weighted_statistics_of_tiny_and_huge_features(rng, scale):
     weight /= weight.sum()
     ones, zeros, y = np.ones(3, np.float32), np.zeros(3, np.float32), np.empty_like(x)
     mean, var, rstd = np.empty((3, 3), np.float32)
+    norm = Norm(mean, rstd, ones, zeros)
     with np.errstate(over="ignore"):  # the variance itself is beyond float32
-        weighted_batch_norm_forward_cn(
-            x, weight, ones, zeros, 0.0, np.float32(1), 0, 3, y, mean, var, rstd
-        )
+        weighted_batch_norm_forward_cn(x, weight, norm, 0.0, np.float32(1), 0, 3, y, var)
     expected, _, expected_rstd = ref.batch_norm(x, ones, zeros, 0.0, layout="CN", weight=weight)
     assert_close(y, expected)
     assert_close(rstd / expected_rstd, np.ones(3), tolerance=2e-6)
     dx, dgamma, dbeta = np.empty_like(x), np.empty(3, np.float32), np.empty(3, np.float32)
     dy = rng.standard_normal((3, 40)).astype(np.float32)
     weighted_batch_norm_backward_cn(
-        dy, x, weight, ones, zeros, mean, rstd, np.float32(1), True, 0, 3, dx, dgamma, dbeta
+        dy, x, weight, norm, np.float32(1), True, 0, 3, dx, dgamma, dbeta
     )
     back = ref.batch_norm_backward(dy, x, ones, zeros, mean, rstd, layout="CN", weight=weight)
     assert_close(dx * np.float64(scale), back[0] * scale, tolerance=4e-6)

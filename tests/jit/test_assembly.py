@@ -20,9 +20,13 @@ from fastbn.kernels import (
     optimizers,
     preprocessing,
     reductions,
+    running,
     saturating,
+    statistics_cn,
+    statistics_nc,
     tensors,
 )
+from fastbn.kernels.batchnorm_formulas import Norm
 
 pytestmark = [
     pytest.mark.compiles,
@@ -65,7 +69,9 @@ def arrays(dtype):
     labels, weight = np.zeros(64, i8), np.ones(64, dtype)
     f64 = np.ones(8)
     flat = [np.ones(2000, dtype) for _ in range(4)]
-    bn, nc, bw = batchnorm_cn, batchnorm_nc, batchnorm_weighted
+    bn, nc, blocks, bw = batchnorm_cn, batchnorm_nc, batchnorm_nc_blocks, batchnorm_weighted
+    norm, norms = Norm(s, s, s, s), Norm(vec, vec, vec, vec)
+    both = np.ones((2, 8), dtype)
     fma, select = {"multiply", "add"}, {"multiply", "compare"}
     key = np.uint64(5)
     return [
@@ -90,20 +96,30 @@ def arrays(dtype):
             fma | select | {"stream"},
         ),
         (activations.dropout, (row, 0, 0.5, key), {"multiply"}),
-        (saturating.curve_forward, (saturating.TANH, row), {"multiply", "divide", "compare"}),
-        (saturating.curve_forward, (saturating.LOGISTIC, row), {"multiply", "divide"}),
-        (saturating.curve_backward, (saturating.TANH, row, s, s, s, row.copy()), fma | {"divide"}),
-        (bn.block_gradient_sums, (row, row.copy(), s, s, s, s, s), fma | select),
-        (bn.row_gradient_input, (row, row.copy(), *[s] * 7, row.copy()), fma | select),
+        (saturating.saturating_forward, (saturating.TANH, row), {"multiply", "divide", "compare"}),
+        (saturating.saturating_forward, (saturating.LOGISTIC, row), {"multiply", "divide"}),
+        (
+            saturating.saturating_backward,
+            (saturating.TANH, row, s, s, s, row.copy()),
+            fma | {"divide"},
+        ),
+        (bn.block_gradient_sums, (row, row.copy(), norm, s), fma | select),
+        (bn.row_gradient_input, (row, row.copy(), norm, s, s, s, row.copy()), fma | select),
         (
             bn.stream_gradient_input,
-            (row, row.copy(), *[s] * 7, row.copy()),
+            (row, row.copy(), norm, s, s, s, row.copy()),
             fma | select | {"stream"},
         ),
-        (bn.statistics_cn, (batch, 0, 8, vec, vec.copy(), vec.copy()), fma),
+        (statistics_cn.statistics_cn, (batch, 0, 8, vec, vec.copy(), vec.copy()), fma),
+        (bn.forward_features, (batch, norms, s, s, 0, 8, batch.copy(), vec.copy()), fma | select),
         (
             bn.batch_norm_forward_cn,
             (batch, vec, vec, s, s, 0, 8, batch.copy(), vec.copy(), vec.copy(), vec.copy()),
+            fma | select,
+        ),
+        (
+            bn.backward_features,
+            (batch, batch, norms, s, True, 0, 8, batch.copy(), vec, vec),
             fma | select,
         ),
         (
@@ -112,11 +128,15 @@ def arrays(dtype):
             fma | select,
         ),
         (bn.batch_norm_inference_cn, (batch, *[vec] * 4, s, s, 0, 8, batch.copy()), fma | select),
-        (bn.fold, (x, *[np.ones(64, dtype)] * 4, s, x.copy(), np.ones(64, dtype)), {"multiply"}),
-        (nc.chunk_moments_nc, (x, 0, vec, vec.copy(), vec.copy()), fma),
-        (nc.add_rows, (x, 0, 64, vec), {"add"}),
-        (nc.add_moments, (x, 0, 64, vec, vec.copy(), vec.copy()), fma),
-        (nc.combine_moments_nc, (x[:1], x[1:2], x[2:3], 64, vec, f64, f64.copy()), fma),
+        (
+            running.fold,
+            (x, *[np.ones(64, dtype)] * 4, s, x.copy(), np.ones(64, dtype)),
+            {"multiply"},
+        ),
+        (statistics_nc.chunk_moments_nc, (x, 0, vec, vec.copy(), vec.copy()), fma),
+        (statistics_nc.add_rows, (x, 0, 64, vec), {"add"}),
+        (statistics_nc.add_moments, (x, 0, 64, vec, vec.copy(), vec.copy()), fma),
+        (statistics_nc.combine_moments_nc, (x[:1], x[1:2], x[2:3], 64, vec, f64, f64.copy()), fma),
         (nc.derive_affine_nc, (vec, vec, f64, f64, s, vec, vec, vec), {"root", "multiply"}),
         (nc.row_affine_activation, (row, *flat[:3], s, row.copy()), fma | select),
         (nc.put_affine_activation, (x, 0, vec, vec, vec, s, row[:500].copy()), fma | select),
@@ -127,40 +147,44 @@ def arrays(dtype):
         ),
         (
             nc.stream_row_gradient_input,
-            (row, row.copy(), *flat, s, row.copy(), row.copy(), row.copy()),
+            (row, row.copy(), Norm(*flat), s, np.ones((2, 2000), dtype), row.copy()),
             fma | select | {"stream"},
         ),
-        (batchnorm_nc_blocks.moments_blocks, (narrow, 0, 64, near, near.copy(), near.copy()), fma),
+        (blocks.moments_blocks, (narrow, 0, 64, near, near.copy(), near.copy()), fma),
         (
-            batchnorm_nc_blocks.affine_blocks,
+            blocks.affine_blocks,
             (narrow, 0, 64, *[near] * 3, s, narrow.copy()),
             fma | select,
         ),
         (
-            batchnorm_nc_blocks.sums_blocks,
-            (narrow, narrow, 0, 64, *[near] * 4, s, near.copy(), near.copy()),
+            blocks.sums_blocks,
+            (narrow, narrow, 0, 64, Norm(*[near] * 4), s, near.copy(), near.copy()),
             fma | select,
         ),
         (
-            batchnorm_nc_blocks.input_blocks,
-            (narrow, narrow, 0, 64, *[near] * 4, s, near, near, narrow.copy()),
+            blocks.input_blocks,
+            (narrow, narrow, 0, 64, Norm(*[near] * 4), s, np.ones((2, 96), dtype), narrow.copy()),
             fma | select,
         ),
-        (nc.row_gradient_input, (row, row, *flat, s, row, row, row.copy()), fma | select),
+        (
+            nc.row_gradient_input,
+            (row, row, Norm(*flat), s, np.ones((2, 2000), dtype), row.copy()),
+            fma | select,
+        ),
         (nc.chunk_affine_activation_nc, (x, 0, vec, vec, vec, s, x.copy()), fma | select),
         (
             nc.chunk_gradient_sums_nc,
-            (x, x, vec, vec, vec, vec, s, 0, vec.copy(), vec.copy()),
+            (x, x, norms, s, 0, vec.copy(), vec.copy()),
             fma | select,
         ),
         (
             nc.combine_gradient_sums_nc,
-            (x[:1], x[1:2], 64, True, np.ones((2, 8)), vec, vec, vec, vec),
+            (np.ones((2, 1, 8), dtype), 64, True, np.ones((2, 8)), both, vec, vec),
             {"add"},
         ),
         (
             nc.chunk_gradient_input_nc,
-            (x, x, vec, vec, vec, vec, s, 0, vec, vec, x.copy()),
+            (x, x, norms, s, 0, both, x.copy()),
             fma | select,
         ),
         (
@@ -178,12 +202,12 @@ def arrays(dtype):
         (bw.weighted_row_moments_wide, (row, row.copy(), np.float64(s)), fma),
         (
             bw.weighted_batch_norm_forward_cn,
-            (x, vec, *[np.ones(64, dtype)] * 2, s, s, 0, 64, x.copy(), *np.ones((3, 64), dtype)),
+            (x, vec, Norm(*np.ones((4, 64), dtype)), s, s, 0, 64, x.copy(), np.ones(64, dtype)),
             fma | select,
         ),
         (
             bw.weighted_row_gradient_input,
-            (row, row.copy(), row.copy(), *[s] * 7, row.copy()),
+            (row, row.copy(), row.copy(), norm, s, s, s, row.copy()),
             fma | select,
         ),
         (
@@ -192,7 +216,7 @@ def arrays(dtype):
                 x,
                 x.copy(),
                 vec,
-                *[np.ones(64, dtype)] * 4,
+                Norm(*np.ones((4, 64), dtype)),
                 s,
                 True,
                 0,
@@ -287,7 +311,10 @@ def test_the_reading_can_fail():
 
 
 # Calls that a vectorized loop may hold.
-VECTORIZING = ("range", "prange", "min", "max", "float", "multiply_add", "exp_of_nonpositive")
+VECTORIZING = (
+    "range", "prange", "min", "max", "float", "multiply_add", "exp_of_nonpositive",
+    "affine_leaky_relu", "of_feature", "normalized", "activation_gradient", "gradient_input",
+)  # fmt: skip
 
 
 def test_every_kernel_with_a_loop_is_read():
@@ -306,12 +333,14 @@ def test_every_kernel_with_a_loop_is_read():
         "prepare_affine_nc",  # adds a vector
         "prefetch_row",  # computes nothing
         *["moments_block", "affine_block", "sums_block", "input_block"],  # parts of `..._blocks`
+        "norm_in_registers",  # copies
         "pack_rows",  # copies
         "pack_columns",  # the loops of what is left over by transpose_tile
     }
     for module in (
         activations, batchnorm_cn, batchnorm_nc, batchnorm_nc_blocks, batchnorm_weighted, gemm,
-        losses, optimizers, preprocessing, reductions, tensors,
+        losses, optimizers, preprocessing, reductions, running, saturating, statistics_cn,
+        statistics_nc, tensors,
     ):  # fmt: skip
         tree = ast.parse(pathlib.Path(module.__file__).read_text())
         for function in tree.body:

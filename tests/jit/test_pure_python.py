@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 FILES = [
     "kernels/test_addresses.py",
     "functional/test_batchnorm.py",
+    "kernels/test_batchnorm_docs.py",
     "kernels/test_saturating.py",
     "kernels/test_gemm.py",
     "functional/test_losses.py",

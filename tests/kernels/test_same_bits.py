@@ -21,11 +21,14 @@ from fastbn.kernels import (
     losses,
     optimizers,
     preprocessing,
+    running,
     saturating,
+    statistics_nc,
     streams,
     tensors,
 )
 from fastbn.kernels.addresses import differentiate_at, infer_at, train_at
+from fastbn.kernels.batchnorm_formulas import Norm
 from fastbn.parallel import dispatch
 from fastbn.parallel.openmp import NO_POOL
 
@@ -175,13 +178,14 @@ def test_past_the_caches_or_not_sample_major(rng, dtype):
     slope = dtype(0.1)
     y, dx = placed(np.zeros_like(x), 3), placed(np.zeros_like(x), 3)
     batchnorm_nc.affine_activation_nc(x, *vectors[:3], slope, y)
-    batchnorm_nc.chunk_gradient_input_nc(dy, x, *vectors[:4], slope, 0, *vectors[4:], dx)
-    rows = int(batchnorm_nc.rows_per_chunk(2100))
+    norm = Norm(*vectors[:4])
+    batchnorm_nc.chunk_gradient_input_nc(dy, x, norm, slope, 0, vectors[4:], dx)
+    rows = int(statistics_nc.rows_per_chunk(2100))
     few = np.zeros((2, rows, 2100), dtype)
     assert few[0].nbytes < streams.STREAM_BYTES <= x.nbytes
     batchnorm_nc.affine_activation_nc(x[:rows], *vectors[:3], slope, few[0])
-    arguments = dy[:rows], x[:rows], *vectors[:4]
-    batchnorm_nc.chunk_gradient_input_nc(*arguments, slope, 0, *vectors[4:], few[1])
+    arguments = dy[:rows], x[:rows], norm, slope, 0, vectors[4:]
+    batchnorm_nc.chunk_gradient_input_nc(*arguments, few[1])
     assert same(few, [y[:rows], dx[:rows]])
 
 
@@ -202,7 +206,7 @@ def elementwise(dtype):
     """
     s, one, t = dtype(0.3), dtype(1), dtype(-0.7)
     steps = [0.9, 1e-3, 0.8, 0.9, 1e-6, 0.2, 0.1, 0.01]
-    vector = np.full(1, s)
+    vector, norm = np.full(1, s), Norm(s, t, one, s)
 
     def adam(p, g, m, v):
         optimizers.adam(p, g, m, v, *steps, True, 0, p.size)
@@ -225,20 +229,21 @@ def elementwise(dtype):
         "bias, backward": (3, lambda first, *a: gradient(*a)),
         "inference": (2, lambda first, *a: inference(*a)),
         "dropout": (1, lambda first, x: activations.dropout(x, first, 0.4, np.uint64(9))),
-        "tanh": (1, lambda first, a: saturating.curve_forward(saturating.TANH, a)),
-        "logistic": (1, lambda first, a: saturating.curve_forward(saturating.LOGISTIC, a)),
+        "tanh": (1, lambda first, a: saturating.saturating_forward(saturating.TANH, a)),
+        "logistic": (1, lambda first, a: saturating.saturating_forward(saturating.LOGISTIC, a)),
         "tanh, backward": (
-            2, lambda first, z, da: saturating.curve_backward(saturating.TANH, z, s, t, one, da)),
+            2, lambda first, z, da: saturating.saturating_backward(
+                saturating.TANH, z, s, t, one, da)),
         "sigmoid": (1, lambda first, z: losses.sigmoid(z)),
         "weighted": (4, lambda first, *a: batchnorm_weighted.weighted_row_gradient_input(
-            *a[:3], s, t, one, s, t, one, s, a[3])),
+            *a[:3], norm, t, one, s, a[3])),
         "stream": (2, lambda first, x, y: activations.stream_affine_activation(
             x, s, t, one, s, y)),
         "stream, backward": (3, lambda first, dy, x, dx: batchnorm_cn.stream_gradient_input(
-            dy, x, s, t, one, s, t, one, s, dx)),
+            dy, x, norm, t, one, s, dx)),
         "scaling": (4, lambda first, x, c, f, y: preprocessing.scale_rows(
             x[None], c, f, s, y[None])),
-        "running": (4, lambda first, mean, var, a, b: batchnorm_cn.update_running_statistics(
+        "running": (4, lambda first, mean, var, a, b: running.update_running_statistics(
             mean, var, 30, 0.1, True, a, b)),
         "adam": (4, lambda first, *a: adam(*a)),
         "amsgrad": (5, lambda first, *a: amsgrad(*a)),

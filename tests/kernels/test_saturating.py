@@ -7,9 +7,9 @@ import pytest
 from cases import DTYPES
 
 from fastbn import reference as ref
-from fastbn.kernels.saturating import LOGISTIC, TANH, curve_backward, curve_forward
+from fastbn.kernels.saturating import LOGISTIC, TANH, saturating_backward, saturating_forward
 
-CURVES = [(TANH, "tanh"), (LOGISTIC, "logistic")]
+ACTIVATIONS = [(TANH, "tanh"), (LOGISTIC, "logistic")]
 
 
 def points(rng, dtype):
@@ -21,12 +21,12 @@ def points(rng, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("curve", "name"), CURVES)
-def test_forward_is_right_to_the_last_digits(rng, curve, name, dtype):
+@pytest.mark.parametrize(("activation", "name"), ACTIVATIONS)
+def test_forward_is_right_to_the_last_digits(rng, activation, name, dtype):
     y = points(rng, dtype)
     a = y.copy()
-    curve_forward(curve, a)
-    expected = ref.curve(y, name)
+    saturating_forward(activation, a)
+    expected = ref.saturating(y, name)
     # below the normal numbers there is zero
     bound = 4 * np.finfo(dtype).eps * np.abs(expected) + np.finfo(dtype).tiny
     assert (np.abs(a - expected) <= bound).all()
@@ -34,13 +34,13 @@ def test_forward_is_right_to_the_last_digits(rng, curve, name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("curve", "name"), CURVES)
-def test_backward_is_right_where_the_curve_is_flat(rng, curve, name, dtype):
+@pytest.mark.parametrize(("activation", "name"), ACTIVATIONS)
+def test_backward_is_right_where_it_is_flat(rng, activation, name, dtype):
     z = points(rng, dtype)
     shift, scale, offset = dtype(0.5), dtype(-2.0), dtype(0.25)
     da = rng.standard_normal(z.size).astype(dtype)
     dy = da.copy()
-    curve_backward(curve, z, shift, scale, offset, dy)
+    saturating_backward(activation, z, shift, scale, offset, dy)
     y = ((z - shift) * scale + offset).astype(np.float64)
     if name == "tanh":
         gradient = 1 / np.cosh(np.minimum(np.abs(y), 700)) ** 2  # without the cancellation
@@ -48,23 +48,23 @@ def test_backward_is_right_where_the_curve_is_flat(rng, curve, name, dtype):
         e = np.exp(-np.abs(y))
         gradient = e / (1 + e) ** 2
     near = np.abs(y) < 3
-    np.testing.assert_allclose(gradient[near], ref.curve_gradient(y, name)[near], rtol=1e-12)
+    np.testing.assert_allclose(gradient[near], ref.saturating_gradient(y, name)[near], rtol=1e-12)
     # e^y has the error of y: a relative error of eps * |y|
     bound = (8 + 4 * np.abs(y)) * np.finfo(dtype).eps * gradient + np.finfo(dtype).tiny
     assert (np.abs(dy - da * gradient) <= bound * np.maximum(np.abs(da), 1)).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("curve", "name"), CURVES)
-def test_edges(curve, name, dtype):
+@pytest.mark.parametrize(("activation", "name"), ACTIVATIONS)
+def test_edges(activation, name, dtype):
     y = np.array([np.inf, -np.inf, np.nan, 1e30, -1e30], dtype)
     a = y.copy()
-    curve_forward(curve, a)
+    saturating_forward(activation, a)
     low = -1.0 if name == "tanh" else 0.0
     assert np.array_equal(a, np.array([1, low, np.nan, 1, low], dtype), equal_nan=True)
     dy = np.ones(5, dtype)
-    curve_backward(curve, y, dtype(0), dtype(1), dtype(0), dy)
+    saturating_backward(activation, y, dtype(0), dtype(1), dtype(0), dy)
     assert np.array_equal(dy, np.array([0, 0, np.nan, 0, 0], dtype), equal_nan=True)
     empty = np.empty(0, dtype)
-    curve_forward(curve, empty)
-    curve_backward(curve, empty, dtype(0), dtype(1), dtype(0), empty)
+    saturating_forward(activation, empty)
+    saturating_backward(activation, empty, dtype(0), dtype(1), dtype(0), empty)

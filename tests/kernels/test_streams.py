@@ -35,7 +35,7 @@ if JIT_DISABLED:
 def test_large_results(rng, monkeypatch, shape, layout, in_place):
     if JIT_DISABLED:
         monkeypatch.setattr(streams, "STREAM_BYTES", 0)
-        monkeypatch.setattr(batchnorm_nc, "WIDE", streams.PIECE)
+        monkeypatch.setattr(batchnorm_nc, "STREAMED_FEATURES", streams.PIECE)
     shape = shape if layout == "NC" else shape[::-1]
     x = rng.standard_normal(shape).astype(np.float32)
     dy = rng.standard_normal(shape).astype(np.float32)

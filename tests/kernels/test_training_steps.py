@@ -67,7 +67,8 @@ class Oracle:
                 for i, n in enumerate(SIZES[1:-1])
             ]
         logits, caches = mlp.forward(
-            self.params, x, slope=config.slope, curve=config.saturating_activation, eps=config.eps,
+            self.params, x, slope=config.slope, saturating=config.saturating_activation,
+            eps=config.eps,
             masks=masks, sample_weight=weight if config.weighted else None,
         )  # fmt: skip
         if config.loss == "squared_error":
@@ -218,7 +219,7 @@ def test_inference_is_the_oracles(rng, variant):
         model.snapshot(),
         scaled(x, variant.get("input_normalization")),
         slope=model.config.slope,
-        curve=model.config.saturating_activation,
+        saturating=model.config.saturating_activation,
     )
     assert_close(model.predict_logits(x), a.T, tolerance=1e-12)
     if model.config.loss == "squared_error":
@@ -294,6 +295,7 @@ def test_a_weight_of_two_is_the_sample_twice(rng, scaling):
 @pytest.mark.skipif(JIT_DISABLED, reason="sums as they are compiled")
 def test_weighted_statistics_of_a_large_mean(rng):
     """As without weights: float32 data of mean 1e4 and deviation 1e-2 keeps its digits."""
+    from fastbn.kernels.batchnorm_formulas import Norm
     from fastbn.kernels.batchnorm_weighted import weighted_batch_norm_forward_cn
 
     x = (1e4 + 1e-2 * rng.standard_normal((3, 5000))).astype(np.float32)
@@ -302,9 +304,8 @@ def test_weighted_statistics_of_a_large_mean(rng):
     gamma, beta, mean, var, rstd = np.ones((5, 3), np.float32)
     y = np.empty_like(x)
     one = np.float32(1)
-    weighted_batch_norm_forward_cn(
-        x, weight, gamma, beta, np.float32(1e-5), one, 0, 3, y, mean, var, rstd
-    )
+    norm = Norm(mean, rstd, gamma, beta)
+    weighted_batch_norm_forward_cn(x, weight, norm, np.float32(1e-5), one, 0, 3, y, var)
     expected, expected_mean, _ = ref.batch_norm(x, gamma, beta, np.float32(1e-5), 1, "CN", weight)
     assert_close(y, expected, tolerance=2e-6)
     assert_close(mean, expected_mean, tolerance=1e-3)

@@ -1,0 +1,133 @@
+"""Mean and variance of features that are rows: x is (B, C, L), a feature is x[:, c, :].
+
+docs/batchnorm.md says how they are measured. A matrix (C, N) is the case B = 1, a batch of images
+(N, C, H, W) the case L = H * W. A feature's rows belong to one thread, so that nothing is reduced
+across threads.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import prange
+
+from fastbn.jit.compiler import njit, njit_parallel, njit_strict
+from fastbn.kernels.reductions import row_moments, row_moments_wide
+
+
+@njit
+def rows_per_group(x):
+    """Features that pass through a kernel's phases together.
+
+    Several, so that the processor starts the next feature's sum while the last one ends; few enough
+    for their rows to stay in the first-level cache from phase to phase.
+    """
+    return max(1, min(8, 8192 // (x.shape[0] * x.shape[2] * x.itemsize)))
+
+
+@njit_strict
+def near_mean(x, c):
+    """The mean of four samples of feature c, which is near its mean."""
+    row, quarter = x[0, c], x.shape[2] // 4
+    total = row[0] + row[quarter] + row[2 * quarter] + row[3 * quarter]
+    return total * x.dtype.type(0.25)
+
+
+@njit_strict
+def feature_sums(x, c, shift):
+    """Sum of d and of d * d over feature c, d = x - shift, as float64."""
+    total = 0.0
+    square = 0.0
+    for b in range(x.shape[0]):
+        row_total, row_square = row_moments(x[b, c], shift)
+        total += row_total
+        square += row_square
+    return total, square
+
+
+@njit_strict
+def feature_sums_wide(x, c, shift):
+    """The same, all in float64."""
+    total = 0.0
+    square = 0.0
+    for b in range(x.shape[0]):
+        row_total, row_square = row_moments_wide(x[b, c], shift)
+        total += row_total
+        square += row_square
+    return total, square
+
+
+@njit_strict
+def careful_moments(x, c, mean, least):
+    """Shift, mean - shift and variance of feature c, measured around its approximate mean.
+
+    Sums are taken in float64 where float32 overflows, or gives a variance below `least`.
+    """
+    inverse = 1.0 / (x.shape[0] * x.shape[2])
+    if not abs(mean) < math.inf:  # math.isfinite(x) asks for x - x, which fast-math takes for 0
+        total, _ = feature_sums_wide(x, c, x.dtype.type(0))
+        mean = total * inverse
+    shift = x.dtype.type(mean)
+    total, square = feature_sums(x, c, shift)
+    if not least <= square * inverse < math.inf:
+        total, square = feature_sums_wide(x, c, shift)
+    delta = total * inverse
+    return shift, delta, max(square * inverse - delta * delta, 0.0)
+
+
+@njit_strict
+def moments(
+    x,  # (B, C, L)
+    first,  # features first to last
+    last,
+    shift,  # out (C,): near the mean
+    delta,  # out (C,): mean - shift
+    var,  # out (C,), biased
+):
+    """Moments around a shift near the mean (Chan, Golub & LeVeque 1983, eq. 1.7).
+
+    One pass, around the mean of four samples. A feature where that lies more than a standard
+    deviation off the mean takes a second pass around the mean, rounded to the dtype of x.
+    """
+    inverse = 1.0 / (x.shape[0] * x.shape[2])
+    for c in range(first, last):
+        shift[c] = near_mean(x, c)
+    for c in range(first, last):
+        delta[c], var[c] = feature_sums(x, c, shift[c])
+    for c in range(first, last):
+        delta_c = delta[c] * inverse
+        square = delta_c * delta_c
+        var_c = var[c] * inverse - square
+        if not (square <= var_c and var_c < math.inf):  # a NaN comes here too
+            shift[c], delta_c, var_c = careful_moments(x, c, shift[c] + delta_c, 0.0)
+        delta[c] = delta_c
+        var[c] = var_c
+
+
+@njit_strict
+def statistics_cn(
+    x,  # (B, C, L)
+    start,  # features start to stop
+    stop,
+    mean,  # out (C,)
+    var,  # out (C,), biased
+    work,  # overwritten (C,)
+):
+    """mean and var of features start to stop."""
+    for first in range(start, stop, rows_per_group(x)):
+        last = min(first + rows_per_group(x), stop)
+        moments(x, first, last, mean, work, var)
+        for c in range(first, last):
+            mean[c] += work[c]
+
+
+# Features of a tile, the unit of work that parallel loops share out.
+TILE = 4
+
+
+@njit_parallel
+def statistics_cn_parallel(x, start, stop, mean, var, work):
+    """Run `statistics_cn` over tiles of features."""
+    for tile in prange((stop - start + TILE - 1) // TILE):
+        first = start + tile * TILE
+        statistics_cn(x, first, min(first + TILE, stop), mean, var, work)

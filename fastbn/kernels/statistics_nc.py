@@ -1,0 +1,148 @@
+"""Mean and variance of features that are columns: x is (N, C) (docs/batchnorm.md).
+
+A walk down one column would load a cache line for each number. Instead the rows are cut into
+chunks of a size that depends on C alone. Each chunk gives partial sums of all features, vectorized
+along the row, and the chunks are combined in float64 in their order. So the bits do not depend on
+how many threads share the chunks. No loop here needs fast-math to vectorize: a sum down the rows
+is one addition per feature and row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from fastbn.jit.compiler import njit, njit_strict, parallel_twin
+from fastbn.jit.intrinsics import multiply_add
+from fastbn.kernels.batchnorm_nc_blocks import has_blocks, moments_blocks
+
+# Elements of a chunk, about.
+CHUNK_ELEMENTS = 65536
+
+# The mean of this many first rows of a chunk is the shift of its moments.
+NEAR = 16
+
+
+@njit
+def rows_per_chunk(n_features):
+    """Rows of a chunk: small enough for a cache, many enough for partials to be cheap."""
+    return min(max(CHUNK_ELEMENTS // n_features, 16), 512)
+
+
+@njit
+def count_chunks(x):
+    """Chunks that x (N, C) is cut into."""
+    rows = rows_per_chunk(x.shape[1])
+    return (x.shape[0] + rows - 1) // rows
+
+
+@njit_strict
+def add_rows(x, first, last, total):
+    """total = the sum of rows first to last."""
+    for j in range(total.size):
+        total[j] = 0
+    for i in range(first, last):
+        row = x[i]
+        for j in range(row.size):
+            total[j] += row[j]
+
+
+@njit_strict
+def add_moments(x, first, last, shift, total, square):
+    """Sums of d = x - shift and of d * d over rows first to last, four rows at a time."""
+    if has_blocks(x):
+        return moments_blocks(x, first, last, shift, total, square)
+    for j in range(shift.size):
+        total[j] = 0
+        square[j] = 0
+    fours = first + (last - first) // 4 * 4
+    for i in range(first, fours, 4):
+        a, b, c, d = x[i], x[i + 1], x[i + 2], x[i + 3]
+        for j in range(shift.size):
+            a_j, b_j, c_j, d_j = a[j] - shift[j], b[j] - shift[j], c[j] - shift[j], d[j] - shift[j]
+            total[j] += (a_j + b_j) + (c_j + d_j)
+            ab, cd = multiply_add(a_j, a_j, b_j * b_j), multiply_add(c_j, c_j, d_j * d_j)
+            square[j] += ab + cd
+    for i in range(fours, last):
+        a = x[i]
+        for j in range(shift.size):
+            a_j = a[j] - shift[j]
+            total[j] += a_j
+            square[j] = multiply_add(a_j, a_j, square[j])
+
+
+@njit_strict
+def chunk_moments_nc(
+    x,  # (N, C)
+    chunk,
+    shift,  # out (C,): near the chunk's mean
+    total,  # out (C,): the sum of d = x - shift
+    square,  # out (C,): the sum of d * d
+):
+    """Moments of one chunk around a shift near its mean: the mean of its first rows.
+
+    If that lies more than a standard deviation off the mean of some feature, a second pass takes
+    the mean of the chunk.
+    """
+    rows = rows_per_chunk(x.shape[1])
+    first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
+    near = min(NEAR, last - first)
+    inverse_near, inverse = x.dtype.type(1.0 / near), x.dtype.type(1.0 / (last - first))
+    add_rows(x, first, first + near, shift)
+    for j in range(shift.size):
+        shift[j] *= inverse_near
+    add_moments(x, first, last, shift, total, square)
+    far = 0
+    for j in range(shift.size):
+        # at least half of the mean square has to be variance
+        far += 0 if 2 * total[j] * total[j] * inverse <= square[j] else 1
+    if far > 0:  # a NaN comes here too
+        for j in range(shift.size):
+            shift[j] += total[j] * inverse
+        add_moments(x, first, last, shift, total, square)
+
+
+@njit_strict
+def combine_moments_nc(
+    shifts,  # (K, C) of `chunk_moments_nc`
+    totals,  # (K, C)
+    squares,  # (K, C)
+    n,  # samples
+    shift,  # out (C,): the mean, rounded
+    delta,  # out (C,) float64: mean - shift
+    var,  # out (C,) float64: biased
+):
+    """mean and variance from those of the chunks (Chan, Golub & LeVeque 1983, eq. 2.1)."""
+    chunks, features = shifts.shape
+    rows = rows_per_chunk(features)
+    # phase 1: the mean
+    for j in range(features):
+        delta[j] = 0.0
+        var[j] = 0.0
+    for k in range(chunks):
+        count = min(rows, n - k * rows)
+        for j in range(features):
+            # the distance to the first chunk's shift is small where the data is close to its mean
+            delta[j] += (np.float64(shifts[k, j]) - np.float64(shifts[0, j])) * count + totals[k, j]
+    for j in range(features):
+        near, rest = np.float64(shifts[0, j]), delta[j] / n
+        shift[j] = near + rest
+        delta[j] = rest - (np.float64(shift[j]) - near)  # the rounding error of shift
+    # phase 2: squares around it
+    for k in range(chunks):
+        count = min(rows, n - k * rows)
+        for j in range(features):
+            distance = (np.float64(shifts[k, j]) - np.float64(shift[j])) - delta[j]
+            var[j] += squares[k, j] + distance * (2.0 * totals[k, j] + distance * count)
+    for j in range(features):
+        var[j] = max(var[j] / n, 0.0)
+
+
+@njit
+def moments_nc(x, shifts, totals, squares):
+    """Run `chunk_moments_nc` over all chunks."""
+    for k in prange(shifts.shape[0]):
+        chunk_moments_nc(x, k, shifts[k], totals[k], squares[k])
+
+
+moments_nc_parallel = parallel_twin(moments_nc)
