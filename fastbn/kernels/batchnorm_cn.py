@@ -19,7 +19,6 @@ from fastbn.jit.intrinsics import fence, scratch_like, stream_piece, view
 from fastbn.kernels.activations import affine_activation, stream_affine_activation
 from fastbn.kernels.batchnorm_formulas import (
     Norm,
-    activation_gradient,
     gradient_input,
     normalized,
     of_feature,
@@ -121,7 +120,7 @@ def block_gradient_sums(dy, x, norm, slope):
     total_x = x.dtype.type(0)
     for i in range(x.size):
         xhat = normalized(x[i], norm)
-        g = activation_gradient(dy[i], xhat, norm, slope)
+        g = dy[i] if xhat * norm.gamma + norm.beta > 0 else slope * dy[i]
         total += g
         total_x += g * xhat
     return total, total_x

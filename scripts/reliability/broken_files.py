@@ -17,10 +17,11 @@ from trial import Trial
 
 import fastbn
 from fastbn import BatchNormMLP, ModelFileError
+from fastbn.files.tensor_file import MAX_HEADER
 
 HANGS = 60.0  # seconds
 OUTCOMES = ("ModelFileError", "loaded as the bytes say")
-OBJECTS = 1 << 20  # bytes that Python's own objects may take, beside twice the file
+OBJECTS = 1 << 20  # bytes that Python's own objects may take, beside header and twice the file
 
 # What a number, a name or a list of a header may turn into.
 ODD: list[Any] = [
@@ -275,7 +276,7 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             faulthandler.cancel_dump_traceback_later()
-        most = 2 * len(data) + OBJECTS
+        most = 2 * len(data) + MAX_HEADER + OBJECTS
         assert peak <= most, f"{what}: {peak:,} bytes for a file of {len(data):,}"
         assert outcome in OUTCOMES, f"{what}: {outcome}"
         resume(path, what)

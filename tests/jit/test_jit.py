@@ -63,7 +63,7 @@ def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
 
 BODIES = """
     import numpy as np, fastbn
-    from fastbn.kernels.batchnorm_nc import moments_nc_parallel
+    from fastbn.kernels.statistics_nc import moments_nc_parallel
     from fastbn.parallel import dispatch
     dispatch.PARALLEL_ELEMENTS = 0
     fastbn.batch_statistics(np.ones((668, 96), np.float32))

@@ -37,7 +37,7 @@ def test_the_assembly_of_a_kernel(monkeypatch, capfd):
     assembly = load("assembly")
     assembly.main([])
     listed = capfd.readouterr().out.split()
-    assert {"optimizers.adam", "gemm.multiply", "batchnorm.moments"} <= set(listed)
+    assert {"optimizers.adam", "gemm.multiply", "statistics_cn.moments"} <= set(listed)
     state = np.ones((4, 50), np.float32)
     monkeypatch.setattr(assembly, "warm_up", lambda dtype: [fastbn.adam_step(*state, step=1)])
     for kernel in assembly.kernels().values():

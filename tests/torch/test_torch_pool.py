@@ -89,7 +89,7 @@ def test_as_many_threads_as_pytorch_has(monkeypatch):
 
 def test_a_forked_child_computes_alone(monkeypatch):
     """GNU OpenMP's threads do not live in a forked child."""
-    monkeypatch.setattr(_functions.compiler, "is_forked", lambda: True)
+    monkeypatch.setattr(_functions, "is_forked", lambda: True)
     assert threads_that_worked(monkeypatch, 1 << 16) == 1
 
 
