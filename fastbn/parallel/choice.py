@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-
-# Calls whose median says how long one takes; the first of them may compile.
+# Calls of which the fastest says how long one takes: the others may have compiled, or waited for a
+# core.
 CALLS = 3
 
 # Several threads have to be faster by this part of the time of one.
@@ -34,7 +33,7 @@ class Choice:
         tried = {several: len(times) for several, times in self._times.items()}
         if min(tried.values()) < CALLS:
             return tried[True] <= tried[False]
-        usual = {way: statistics.median(taken) for way, taken in self._times.items()}
+        usual = {way: min(taken) for way, taken in self._times.items()}
         several = _is_faster(usual)
         is_trial = TRIAL_SHARE * self._since > usual[not several] * work
         return several != is_trial
@@ -46,7 +45,7 @@ class Choice:
         del times[:-CALLS]
         if not self._times[not several]:
             return
-        usual = {way: statistics.median(taken) for way, taken in self._times.items()}
+        usual = {way: min(taken) for way, taken in self._times.items()}
         if several == _is_faster(usual):
             self._since += seconds
         elif several != _is_faster({**usual, several: seconds / work}):  # the trial has failed

@@ -59,11 +59,12 @@ def test_trials_that_gain_less_than_the_margin_cost_little():
     assert 1 < take(choice, little, 20_000).count(True) < 1.1 * TRIAL_SHARE * 20_000
 
 
-def test_one_slow_call_changes_nothing_and_two_do():
+@pytest.mark.parametrize("slow", range(1, CALLS))
+def test_a_few_slow_calls_change_nothing_and_more_in_a_row_do(slow):
     choice = Choice()
     take(choice, NEAR, 2 * CALLS)
-    assert take(choice, FAR, 1) + take(choice, NEAR, CALLS) == [True] * (1 + CALLS)
-    assert take(choice, FAR, 3) == [True, True, False]
+    assert take(choice, FAR, slow) + take(choice, NEAR, CALLS) == [True] * (slow + CALLS)
+    assert take(choice, FAR, CALLS + 1) == [True] * CALLS + [False]
 
 
 def test_a_way_that_is_fast_again_is_found():
