@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 from cases import JIT_DISABLED
+from own_process import run_python
 
 pytest.importorskip("threadpoolctl")
 
@@ -280,6 +281,13 @@ def test_a_timing_is_the_median_and_its_quartiles():
     timing = Timing.of([5.0, 1.0, 2.0, 3.0, 4.0])
     assert (timing.low, timing.median, timing.high) == (2.0, 3.0, 4.0)
     assert timing.spread == pytest.approx(1 / 3)
+
+
+def test_jax_stays_on_the_cpu_where_it_would_take_a_gpu():
+    pytest.importorskip("jax", reason="a peer that is not installed")
+    pytest.importorskip("optax", reason="a peer that is not installed")
+    code = "import jax, fastbn.bench._jax; print(jax.default_backend())"
+    assert run_python(code, JAX_PLATFORMS="cuda").split()[-1] == "cpu"
 
 
 # -- rows ------------------------------------------------------------------------------------------
