@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import fastbn
+from fastbn.jit import numba_probe
 
 PACKAGES = ("numba", "llvmlite", "numpy", "safetensors")
 
@@ -79,7 +80,7 @@ class Facts:
     numba_threads: int
     team_threads: int  # the most that a training takes
     jit_disabled: bool
-    numba_problem: str | None  # what this numba has not got of what fastbn uses of its insides
+    numba_problem: str | None  # which of numba's internals is missing
     cache: Cache
     extras: dict[str, dict[str, str | None]]
     environment: dict[str, str]
@@ -216,12 +217,7 @@ def warnings(facts: Facts) -> Iterator[str]:
     """Yield what is slow or broken here, and how to mend it."""
     cache, usable = facts.cache, facts.cpu.usable
     if facts.numba_problem is not None:
-        yield (
-            f"numba {facts.packages['numba']} has changed what fastbn uses of its insides "
-            f"({facts.numba_problem}): kernels take longer to compile, and the last bits of "
-            "results may differ from process to process. Install a numba that fastbn's "
-            "requirements allow."
-        )
+        yield numba_probe.advice(str(facts.packages["numba"]), facts.numba_problem)
     if facts.jit_disabled:  # and so nothing is compiled that could be kept
         yield (
             "NUMBA_DISABLE_JIT is set: kernels run as plain Python, hundreds of times slower. "

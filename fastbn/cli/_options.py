@@ -109,7 +109,7 @@ OPTIONS = [
            "--betas 0.9,0.99 --schedule none --epochs 150 --input-normalization minmax, and ten "
            "minibatches an epoch"),
     numbers(NETWORK, "--hidden", _units, "256,128", "Units of the hidden layers, or none"),
-    choice(NETWORK, "--activation", ACTIVATIONS, "Of the hidden layers"),
+    choice(NETWORK, "--activation", ACTIVATIONS, "Activation of the hidden layers"),
     option(NETWORK, float, "--negative-slope", "Of leaky_relu"),
     switch(NORMALIZED, "--batch-norm/--no-batch-norm", "A bias without it"),
     switch(NORMALIZED, "--batch-norm-output/--no-batch-norm-output", "The last layer too"),

@@ -272,7 +272,8 @@ class _Fit:
             return
         value = getattr(state.history, rule.monitor)[-1]
         value = value if rule.monitor.endswith("loss") else -value
-        losses = [value, *state.history.val_loss[-1:]]  # a score may be one of no numbers
+        # the score may be finite while the loss is NaN
+        losses = [value, *state.history.val_loss[-1:]]
         improves = all(map(math.isfinite, losses)) and not state.best - rule.min_delta <= value
         if improves and self.model.is_finite():
             state.best, state.since = value, 0

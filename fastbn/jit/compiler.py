@@ -3,7 +3,7 @@
 Nothing is compiled on import. A kernel is compiled for the dtypes it is first called with and the
 machine code is kept on disk, so that a later process loads it in milliseconds.
 
-Much of that uses numba's insides (`fastbn.jit.numba_internals`). With a numba that has changed
+Much of that uses numba's internals (`fastbn.jit.numba_internals`). With a numba that has changed
 them, `INTERNALS_PROBLEM` says what is missing, and kernels are plain ``numba.njit(cache=True)``.
 Results are right then, but their last bits may depend on which kernels a process has used before.
 Compiling takes longer and is not announced. Ctrl-C in the middle of it may leave a process that
@@ -28,18 +28,12 @@ FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))
 
-# What numba has not got any more of what fastbn uses; None where all is well.
+# Which of numba's internals is missing; None where all are there.
 INTERNALS_PROBLEM = None if DISABLED else numba_probe.problem()
 
 _internals: Any = None
 if INTERNALS_PROBLEM is not None:
-    logger.warning(
-        "numba %s has changed what fastbn uses of its insides (%s): kernels take longer to "
-        "compile, and the last bits of results may differ from process to process. Install a numba "
-        "that fastbn's requirements allow.",
-        numba.__version__,
-        INTERNALS_PROBLEM,
-    )
+    logger.warning(numba_probe.advice(numba.__version__, INTERNALS_PROBLEM))
 elif not DISABLED:
     from fastbn.jit import numba_internals
 

@@ -1,4 +1,4 @@
-"""Everything that fastbn does with numba's insides: the one module to look at for a new numba.
+"""Everything that fastbn does with numba's internals: the one module to look at for a new numba.
 
 `fastbn.jit.numba_probe` lists what is used here, and is asked before this module is imported.
 Without it (`fastbn.jit.compiler`) kernels take longer to compile and are right.
@@ -36,10 +36,10 @@ SHARED = (Linkage.linkonce_odr, Linkage.weak_odr)
 class _Library(JITCodeLibrary):
     """Machine code that keeps its copies of other kernels to itself.
 
-    A kernel has a copy of each that it calls, optimized together with it, which may round in
-    another way. As numba leaves them, the copies of all kernels have one name in a process, and
-    the first to be loaded serves all others: results depended on what was used before. The
-    same goes for the bodies of parallel loops.
+    A kernel has a copy of each kernel that it calls. The copy is optimized together with it, and
+    may round in another way. Numba gives all copies one name, and uses the first copy that a
+    process loads for all of them: results depended on what was used before. The same goes for the
+    bodies of parallel loops.
     """
 
     def _finalize_final_module(self) -> None:

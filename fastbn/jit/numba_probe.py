@@ -1,7 +1,7 @@
-"""What fastbn uses of numba's insides, and whether the numba that is installed has it.
+"""Which of numba's internals fastbn uses, and whether the installed numba has them.
 
-Numba may change its insides from one version to the next. `problem` looks for all that
-`fastbn.jit.numba_internals` uses, which takes a millisecond and compiles nothing. Where something
+Numba may change its internals from one version to the next. `problem` looks for all that
+`fastbn.jit.numba_internals` uses, which takes some milliseconds and compiles nothing. If something
 is missing, that module is not imported, and kernels are compiled in numba's ordinary way.
 """
 
@@ -64,8 +64,17 @@ SET = {
 
 
 def problem() -> str | None:
-    """Return what this numba has not got of what fastbn uses; None where it has it all."""
+    """Return what is missing or has other parameters; None where nothing is."""
     return next(_problems(), None)
+
+
+def advice(version: str, problem: str) -> str:
+    """Return what a problem of this version of numba leads to, and what to do."""
+    return (
+        f"numba {version} has changed internals that fastbn uses ({problem}): kernels take longer "
+        "to compile, and the last bits of results may differ from process to process. Install a "
+        "numba that fastbn's requirements allow."
+    )
 
 
 def _problems() -> Iterator[str]:

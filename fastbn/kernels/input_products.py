@@ -94,7 +94,7 @@ def multiply_by_data(network, recipe, work, samples, order, member):
 
     Return whether this member's part of it is below the limit.
     """
-    layer, kept = network.layers[0], recipe.keeps_rows
+    layer, kept = network.layers[0], recipe.gathers_whole_batch
     rows, inputs = order.size, layer[N_IN]
     width = panel_width(work.z)
     dz = strided(view(work.dz, 0, (layer[N_OUT], rows)))

@@ -69,7 +69,7 @@ class Recipe(NamedTuple):
     max_norm: float
     limit: np.floating  # a step is refused if an entry of its gradient reaches this magnitude
     most_refused: int  # steps refused in a row that are skipped; one more ends the call
-    keeps_rows: bool  # whether a member's features of the first layer are its own all along
+    gathers_whole_batch: bool  # each member of the team, and so keeps its first-layer features
 
 
 class Workspace(NamedTuple):

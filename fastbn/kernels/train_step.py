@@ -71,8 +71,8 @@ def forward(network, recipe, work, samples, order, step, member):
     padded = whole(rows, width) * width
     first, last = share(rows, member)
     gather_weights(samples, order, work, first, last)
-    multiply_data(network, work, samples, order, recipe.keeps_rows, member)
-    if not recipe.keeps_rows:
+    multiply_data(network, work, samples, order, recipe.gathers_whole_batch, member)
+    if not recipe.gathers_whole_batch:
         barrier(member)
         mark(member.log, WAIT)
     for index in range(network.layers.shape[0]):
@@ -199,7 +199,7 @@ def backward(network, recipe, work, samples, order, step, member):
             multiply(strided(dz), panels, rows, dweight, first, last)
             fits &= block_is_below(dweight, first, last, 0, layer[N_IN], recipe.limit)
             mark(member.log, WEIGHT_GRADIENT + place)
-        if index > 0 or not recipe.keeps_rows:
+        if index > 0 or not recipe.gathers_whole_batch:
             barrier(member)
             mark(member.log, WAIT + place)
     fits &= multiply_by_data(network, recipe, work, samples, order, member)

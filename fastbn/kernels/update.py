@@ -54,7 +54,7 @@ def update(network, recipe, work, clip, lr, step, rows, member):
                 features(network.running_var, layer)[first:last],
             )  # fmt: skip
         mark(member.log, UPDATE + KINDS * index)
-    if not recipe.keeps_rows:
+    if not recipe.gathers_whole_batch:
         barrier(member)
         mark(member.log, WAIT)
 

@@ -276,5 +276,5 @@ class Engine:
             limit=number(config.gradient_limit),
             most_refused=most_refused,
             # weights that statistics need have to be there before the first product is used
-            keeps_rows=not weighted and self.layout.keeps_rows(rows, members),
+            gathers_whole_batch=not weighted and self.layout.gathers_whole_batch(rows, members),
         )

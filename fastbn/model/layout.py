@@ -86,7 +86,7 @@ class Layout:
         """Number of input features."""
         return int(self.table[0, kernels.N_IN])
 
-    def keeps_rows(self, rows: int, members: int) -> bool:
+    def gathers_whole_batch(self, rows: int, members: int) -> bool:
         """Tell whether each member of a team keeps its features of the first layer to itself.
 
         It then gathers all of the minibatch, twice. That pays where a member has features enough to
@@ -100,7 +100,7 @@ class Layout:
 
     def barriers(self, rows: int) -> int:
         """Barriers of a training step of two threads (kernels/train_step.py)."""
-        return 2 * len(self.table) + (1 if self.keeps_rows(rows, 2) else 4)
+        return 2 * len(self.table) + (1 if self.gathers_whole_batch(rows, 2) else 4)
 
     def gemm_flops(self, rows: int) -> float:
         """Floating point operations of a step's matrix products; the first layer has no dX."""

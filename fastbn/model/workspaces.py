@@ -15,7 +15,7 @@ INFERENCE_ROWS = 512
 # Scratch memory of so many predictions at once is kept for the next ones, or of the last team.
 KEPT = 4
 
-# Training's is given back after so many calls on end that needed none, or little of it.
+# Training's is freed after this many consecutive calls that needed none, or little of it.
 UNNEEDED_CALLS = 100
 
 

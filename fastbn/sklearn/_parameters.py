@@ -10,7 +10,7 @@ ClassWeight = dict[Any, float] | list[Any] | Literal["balanced"] | None
 
 PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(100,)
     activation : "relu", "leaky_relu", "tanh", "logistic" or "identity", default="relu"
-        Of the hidden layers.
+        Activation of the hidden layers.
     solver : "adam", "adamw", "sgd", "rmsprop" or "lbfgs", default="adam"
         "lbfgs" takes all samples at once, and stands for "adam" here, with a warning.
     alpha : float, default=0.0001

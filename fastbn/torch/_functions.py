@@ -329,7 +329,7 @@ def _train_wide(
     if running_mean is not None and running_var is not None and count is not None:
         count += 1
         share = 1.0 / float(count) if math.isnan(momentum) else momentum
-        with np.errstate(over="ignore"):  # a variance may be no number of this dtype
+        with np.errstate(over="ignore"):  # var may overflow this dtype although y is finite
             var = wide.astype(mean.dtype, copy=False)
         update_running_statistics(
             mean, var, source.shape[0], share, True, running_mean.numpy(), running_var.numpy()

@@ -17,7 +17,7 @@ Generator = np.random.Generator
 TOLERANCE = {"float32": 2e-6, "float64": 5e-14}
 
 # A variance is a sum of numbers that are all positive: where there are but a few of them, each sum
-# is rounded in the same direction. 128 of them on end are an error of 128 / 2 * eps / 2 at most.
+# is rounded in the same direction. 128 of them in a row are an error of 128 / 2 * eps / 2 at most.
 VARIANCE = {"float32": 2e-6 + 32 * 2.0**-23, "float64": 5e-14}
 
 # Some of the smallest numbers above 0: results near them have few digits.
@@ -75,7 +75,7 @@ def draw_any(rng: Generator) -> tuple[Array, str]:
 
 
 def turned(x: Array, layout: str) -> Array:
-    """Return x (N, C) in a layout; of a result in that layout it is the way back."""
+    """Return x (N, C) in a layout; given a result in that layout, return it as (N, C)."""
     return x if layout == "NC" else np.ascontiguousarray(x.T)
 
 

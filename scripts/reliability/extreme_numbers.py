@@ -72,8 +72,8 @@ def batch_norm(rng: Generator) -> str:
     t_var = VARIANCE[x.dtype.name] / 2
     near("y", turned(y, layout), expected, (t + t_var) * largest + 4 * rounding)
     near("rstd", rstd, expected_rstd, (t + t_var + rounding) * expected_rstd)
-    # the way back is given mean and rstd as they are rounded; where rounding decides the sign of
-    # the activation's input, its slope is anybody's guess
+    # the backward pass is given rounded mean and rstd; where rounding decides the sign of the
+    # activation's input, either slope is right
     dy = rng.standard_normal((n, c)).astype(x.dtype)
     xhat = (x.astype(np.float64) - got_mean) * rstd
     at_zero = 1e-5 * (1 + np.abs(beta) + np.abs(xhat).max(axis=0))

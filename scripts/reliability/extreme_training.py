@@ -23,7 +23,7 @@ def training(rng: Generator) -> str:
     """
     dtype = "float32" if rng.random() < 0.8 else "float64"
     mode = [None, "zscore", "minmax"][rng.integers(3)]
-    # not a large mean: docs/design.md says what the way back through an unscaled one loses
+    # not a large mean: docs/design.md says what the backward pass loses if it is not scaled
     names = list(COLUMNS) if mode else ["usual", "1e-30", "denormal", "two values"]
     model = fastbn.BatchNormMLP(
         SIZES, input_normalization=mode, dtype=dtype, batch_norm=bool(rng.random() < 0.8),

@@ -25,8 +25,8 @@ SGD = [{}, {"momentum": 0.0}, {"nesterov": True, "weight_decay": 0.1}, {"max_nor
 RMSPROP = [{}, {"alpha": 0.5, "eps": 1e-3, "weight_decay": 0.1}, {"max_norm": 0.5}]
 
 
-def run_both(rng, shape, dtype, step, reference_step, n_states, steps=5):
-    """Take a few steps with kernel and oracle; return their arrays."""
+def check_steps(rng, shape, dtype, step, reference_step, n_states, steps=5):
+    """Take a few steps with kernel and oracle, and compare their arrays."""
     state = [rng.standard_normal(shape).astype(dtype)]
     state += [np.zeros(shape, dtype) for _ in range(n_states)]
     expected = [s.astype(np.float64) for s in state]
@@ -36,7 +36,8 @@ def run_both(rng, shape, dtype, step, reference_step, n_states, steps=5):
         assert step(number, state[0], grad, *state[1:]) is None
         assert np.array_equal(grad, kept), "the gradient was changed"
         expected = list(reference_step(number, expected[0], grad, *expected[1:]))
-    return state, expected
+    for actual, wanted in zip(state, expected, strict=True):
+        assert_close(actual, wanted)
 
 
 @pytest.mark.usefixtures("both_paths")
@@ -44,39 +45,33 @@ def run_both(rng, shape, dtype, step, reference_step, n_states, steps=5):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_adam(rng, shape, dtype, options):
-    state, expected = run_both(
+    check_steps(
         rng, shape, dtype,
         lambda t, p, g, m, v: fastbn.adam_step(p, g, m, v, step=t, **options),
         lambda t, p, g, m, v: ref.adam_step(p, g, m, v, step=t, **options), 2,
     )  # fmt: skip
-    for actual, wanted in zip(state, expected, strict=True):
-        assert_close(actual, wanted)
 
 
 @pytest.mark.parametrize("options", SGD)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sgd(rng, shape, dtype, options):
-    state, expected = run_both(
+    check_steps(
         rng, shape, dtype,
         lambda t, p, g, m: fastbn.sgd_step(p, g, m, **options),
         lambda t, p, g, m: ref.sgd_step(p, g, m, **options), 1,
     )  # fmt: skip
-    for actual, wanted in zip(state, expected, strict=True):
-        assert_close(actual, wanted)
 
 
 @pytest.mark.parametrize("options", RMSPROP)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rmsprop(rng, shape, dtype, options):
-    state, expected = run_both(
+    check_steps(
         rng, shape, dtype,
         lambda t, p, g, v: fastbn.rmsprop_step(p, g, v, **options),
         lambda t, p, g, v: ref.rmsprop_step(p, g, v, **options), 1,
     )  # fmt: skip
-    for actual, wanted in zip(state, expected, strict=True):
-        assert_close(actual, wanted)
 
 
 def test_strided_parameters_are_updated_in_place(rng):

@@ -239,18 +239,14 @@ NOT_FINITE = {
     "nan": changed(lambda a, i: with_one(a, math.nan, i), PLACE),
     "infinite": changed(with_one, st.sampled_from([math.inf, -math.inf]), PLACE),
 }
-WEIGHT = (
-    CUT
-    | NEGATIVE
-    | NOT_FINITE
-    | {
-        "zeros": changed(np.zeros_like),
-        "a column": VECTOR["a column"],
-        "a number": value(st.floats(0.1, 2)),
-        "booleans": NO_FLOATS["booleans"],
-        **{name: NO_NUMBERS[name] for name in ("strings", "objects", "ragged", "masked")},
-    }
+NO_WEIGHTS = (
+    CUT | NEGATIVE | NOT_FINITE | {"zeros": changed(np.zeros_like), "a column": VECTOR["a column"]}
 )
+WEIGHT = NO_WEIGHTS | {
+    "a number": value(st.floats(0.1, 2)),
+    "booleans": NO_FLOATS["booleans"],
+    **{name: NO_NUMBERS[name] for name in ("strings", "objects", "ragged", "masked")},
+}
 TARGETS = {
     "of another shape": changed(lambda a: a[:-1]),
     "one dimension": BATCH["one dimension"],

@@ -1,4 +1,4 @@
-"""What fastbn uses of numba's insides: the probe sees what is missing, and fastbn does without."""
+"""Numba's internals: the probe finds what is missing, and fastbn works without it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def imports_of_numba(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_one_module_uses_the_insides():
+def test_one_module_uses_the_internals():
     others = [path for path in SOURCES.rglob("*.py") if path.name != "numba_internals.py"]
     found = {
         (module_of(path), name)
@@ -116,7 +116,7 @@ FITTED = """
         dict(net.named_parameters()), net.snapshot(), x, slope=net.config.slope
     )
     print(np.abs(net.predict_logits(x) - expected.T).max())
-    print(sum("has changed what fastbn uses" in text for text in report().warnings))
+    print(sum("has changed internals that fastbn uses" in text for text in report().warnings))
 """
 
 TESTED = """

@@ -132,16 +132,6 @@ def test_quotas(tmp_path, files, expected):
 # -- limits ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def free(monkeypatch):
-    """No limits but those that a test sets; eight cores."""
-    for name in ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cores, "allowed_cores", lambda: 8)
-    monkeypatch.setattr(cores, "core_quota", lambda: None)
-    return monkeypatch
-
-
 @pytest.mark.parametrize(
     ("variable", "text", "expected"),
     [

@@ -81,7 +81,7 @@ def test_the_same_bits_for_any_number_of_threads_and_any_chunks(
 )
 def test_who_keeps_features_of_the_first_layer(sizes, rows, members, kept):
     layout = fastbn.BatchNormMLP(sizes).layout
-    assert layout.keeps_rows(rows, members) is kept
+    assert layout.gathers_whole_batch(rows, members) is kept
     if members == 2:
         assert layout.barriers(rows) == 2 * (len(sizes) - 1) + (1 if kept else 4)
 

@@ -9,20 +9,10 @@ import pytest
 from cases import JIT_DISABLED
 
 import fastbn
-from fastbn.parallel import cores, team_size
+from fastbn.parallel import team_size
 from fastbn.parallel.choice import CALLS
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="teams are of compiled code")
-
-
-@pytest.fixture
-def free(monkeypatch):
-    """No limits but those that a test sets; eight cores."""
-    for name in ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cores, "allowed_cores", lambda: 8)
-    monkeypatch.setattr(cores, "core_quota", lambda: None)
-    return monkeypatch
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,13 @@ from wrong import (
     CUT,
     FLAG,
     NAME,
-    NEGATIVE,
     NO_NUMBERS,
+    NO_WEIGHTS,
     NONE,
     NORM,
     NOT_FINITE,
     POSITIVE,
     SHARE,
-    VECTOR,
     changed,
     of,
     value,
@@ -70,17 +69,7 @@ CLASSES = TARGETS | {
     "complex": NO_NUMBERS["complex"],
 }
 NUMBERS = TARGETS | {"infinite": NOT_FINITE["infinite"], "words": changed(lambda y: ["a"] * len(y))}
-WEIGHTS = (
-    CUT
-    | NEGATIVE
-    | NOT_FINITE
-    | {
-        "zeros": changed(np.zeros_like),
-        "a column": VECTOR["a column"],
-        "words": WORDS,
-        "ragged": NO_NUMBERS["ragged"],
-    }
-)
+WEIGHTS = NO_WEIGHTS | {"words": WORDS, "ragged": NO_NUMBERS["ragged"]}
 PARAMETERS = {
     "hidden_layer_sizes": of("3", 0, -1, (3, 0), (3.0,), None, 1.5, (2**40,)),
     "activation": NAME | NONE,

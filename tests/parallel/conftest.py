@@ -1,0 +1,17 @@
+"""What the tests of threads share."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastbn.parallel import cores
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """No limits but those that a test sets; eight cores."""
+    for name in ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cores, "allowed_cores", lambda: 8)
+    monkeypatch.setattr(cores, "core_quota", lambda: None)
+    return monkeypatch
