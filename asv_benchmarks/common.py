@@ -29,17 +29,21 @@ MOVED = {
     "reference_mlp.": "reference.mlp.",
     "kernels.curves.curve_": "kernels.saturating.saturating_",
     "kernels.curves.": "kernels.saturating.",
+    "kernels.saturating.saturating_": "kernels.elementwise.elementwise_",
+    "kernels.saturating.": "kernels.elementwise.",
     "_openmp.": "parallel.openmp.",
 }
 
 
 def find(path: str) -> Any:
     """Return ``fastbn.<path>``; where this commit does not have it, the benchmark is skipped."""
-    later = next((new + path[len(old) :] for old, new in MOVED.items() if path.startswith(old)), "")
-    for known in filter(None, (path, later)):
+    known = path
+    while known:
         module, _, name = f"fastbn.{known}".rpartition(".")
         with contextlib.suppress(ImportError, AttributeError):
             return getattr(importlib.import_module(module), name)
+        later = (new + known[len(old) :] for old, new in MOVED.items() if known.startswith(old))
+        known = next(later, "")
     raise NotImplementedError(f"fastbn.{path} is not in this commit")
 
 

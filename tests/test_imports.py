@@ -177,10 +177,10 @@ def test_the_oracle_imports_nothing_of_fastbn():
         assert {name.split(".")[0] for name in imports_of(path)} <= {"reference"}, path.name
 
 
-def test_kernels_import_only_each_other_and_the_compiler():
+def test_kernels_import_only_each_other_the_compiler_and_options():
     for path in (PACKAGE / "kernels").glob("*.py"):
         folders = {name.split(".")[0] for name in imports_of(path)}
-        assert folders <= {"kernels", "jit", "parallel"}, path.name
+        assert folders <= {"kernels", "jit", "options", "parallel"}, path.name
 
 
 DECORATORS = {"njit", "njit_allocating", "njit_inlined", "njit_parallel", "njit_strict"}

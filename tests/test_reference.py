@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import get_args
 
 import numpy as np
 import pytest
 from cases import JIT_DISABLED
 
 from fastbn import reference as ref
+from fastbn.options import ElementwiseActivation, Optimizer
 from fastbn.reference import mlp
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="the oracle is not compiled: nothing changes")
@@ -100,19 +102,31 @@ def test_cross_entropy_of_equal_logits_is_the_log_of_the_classes():
     assert loss == pytest.approx(np.log(8))
 
 
+@pytest.mark.parametrize("name", get_args(ElementwiseActivation))
+def test_elementwise_activations(rng, name):
+    y = np.r_[-30, -1, 0, 1e-9, 3 * rng.standard_normal(20), 30]
+    numeric = (ref.elementwise(y + H, name) - ref.elementwise(y - H, name)) / (2 * H)
+    assert_gradient(ref.elementwise_gradient(y, name), numeric)
+
+
 @pytest.mark.parametrize("name", ["tanh", "logistic"])
 def test_saturating_activations(rng, name):
-    y = np.r_[-30, -1, 0, 1e-9, 3 * rng.standard_normal(20), 30]
+    y = np.r_[-300, -30, -1, 0, 1e-9, 3 * rng.standard_normal(20), 30, 300]
     expected = np.tanh(y) if name == "tanh" else 1 / (1 + np.exp(-y))
-    np.testing.assert_allclose(ref.saturating(y, name), expected, rtol=1e-14)
-    numeric = (ref.saturating(y + H, name) - ref.saturating(y - H, name)) / (2 * H)
-    assert_gradient(ref.saturating_gradient(y, name), numeric)
+    np.testing.assert_allclose(ref.elementwise(y, name), expected, rtol=1e-14)
+    scale = 1 if name == "tanh" else 0.5
+    gradient = scale**2 / np.cosh(scale * y) ** 2  # without the cancellation of 1 - a^2
+    np.testing.assert_allclose(ref.elementwise_gradient(y, name), gradient, rtol=1e-12)
+    ends = np.array([np.inf, -np.inf, np.nan, 1e30, -1e30])
+    low = -1.0 if name == "tanh" else 0.0
+    np.testing.assert_array_equal(ref.elementwise(ends, name), [1, low, np.nan, 1, low])
+    np.testing.assert_array_equal(ref.elementwise_gradient(ends, name), [0, 0, np.nan, 0, 0])
 
 
-@pytest.mark.parametrize("saturating", [None, "tanh", "logistic"])
+@pytest.mark.parametrize("elementwise", [None, *get_args(ElementwiseActivation)])
 @pytest.mark.parametrize("normalized_output", [True, False])
 @pytest.mark.parametrize("dropped", [True, False])
-def test_gradients_of_a_whole_network(rng, dropped, normalized_output, saturating):
+def test_gradients_of_a_whole_network(rng, dropped, normalized_output, elementwise):
     sizes = (4, 6, 5, 3)
     params = {}
     for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
@@ -125,10 +139,10 @@ def test_gradients_of_a_whole_network(rng, dropped, normalized_output, saturatin
     options = {"masks": masks if dropped else None}
 
     def loss():
-        logits, _ = mlp.forward(params, x, slope=0.1, saturating=saturating, **options)
+        logits, _ = mlp.forward(params, x, slope=0.1, elementwise=elementwise, **options)
         return ref.softmax_cross_entropy(logits, labels, "CN")[0]
 
-    logits, caches = mlp.forward(params, x, slope=0.1, saturating=saturating, **options)
+    logits, caches = mlp.forward(params, x, slope=0.1, elementwise=elementwise, **options)
     _, dlogits = ref.softmax_cross_entropy(logits, labels, "CN")
     grads = mlp.backward(params, caches, dlogits, **options)
     assert set(grads) == set(params)
@@ -136,21 +150,16 @@ def test_gradients_of_a_whole_network(rng, dropped, normalized_output, saturatin
         assert_gradient(gradient, numeric_gradient(loss, params[name]))
 
 
-def test_optimizers_descend_a_quadratic():
+@pytest.mark.parametrize("name", get_args(Optimizer))
+def test_optimizers_descend_a_quadratic(name):
     """All find the minimum of 0.5 * |p - target|^2."""
     target = np.array([1.0, -2.0, 3.0])
-    steps = {
-        "adam": lambda t, p, m, v: ref.adam_step(p, p - target, m, v, step=t, lr=0.1),
-        "sgd": lambda t, p, m, v: (*ref.sgd_step(p, p - target, m, lr=0.05), v),
-        "rmsprop": lambda t, p, m, v: np.insert(
-            ref.rmsprop_step(p, p - target, v, lr=0.01), 1, m, axis=0
-        ),
-    }
-    for name, step in steps.items():
-        p, m, v = np.zeros((3, 3))
-        for t in range(1, 801):
-            p, m, v = step(t, p, m, v)
-        np.testing.assert_allclose(p, target, atol=1e-2, err_msg=name)
+    rates = {"adam": 0.1, "adamw": 0.1, "sgd": 0.05, "rmsprop": 0.01}
+    p, m, v = np.zeros((3, 3))
+    for t in range(1, 801):
+        lr = rates.get(name, 0.01)
+        p, m, v = ref.optimizer_step(name, p, p - target, m, v, ref.Settings(step=t, lr=lr))
+    np.testing.assert_allclose(p, target, atol=1e-2)
 
 
 def test_dropout_masks_keep_the_mean_and_differ():

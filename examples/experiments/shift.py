@@ -25,7 +25,7 @@ class Watch:
         x = (self._x - model.scaling.center) * model.scaling.scale
         config = model.config
         _, caches = reference_mlp.forward(
-            params, x, slope=config.slope, saturating=config.saturating_activation, eps=config.eps
+            params, x, slope=config.slope, elementwise=config.elementwise_activation, eps=config.eps
         )
         inputs = [cache["a_prev"] for cache in caches[1:]]
         self.means.append([a.mean(axis=1) for a in inputs])

@@ -5,13 +5,20 @@ from __future__ import annotations
 import inspect
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from fastbn.cli import _recipes
-from fastbn.fit.schedules import SCHEDULES
-from fastbn.model.config import ACTIVATIONS, OPTIMIZERS
+from fastbn.options import (
+    Activation,
+    DTypeName,
+    Gradient,
+    InputNormalization,
+    OnDivergence,
+    Optimizer,
+    ScheduleName,
+)
 
 DATA, NETWORK, NORMALIZED, NORM, OPTIMIZER, TRAINING, OUTPUT = (
     "What to train on",
@@ -109,27 +116,28 @@ OPTIONS = [
            "--betas 0.9,0.99 --schedule none --epochs 150 --input-normalization minmax, and ten "
            "minibatches an epoch"),
     numbers(NETWORK, "--hidden", _units, "256,128", "Units of the hidden layers, or none"),
-    choice(NETWORK, "--activation", ACTIVATIONS, "Activation of the hidden layers"),
+    choice(NETWORK, "--activation", get_args(Activation), "Activation of the hidden layers"),
     option(NETWORK, float, "--negative-slope", "Of leaky_relu"),
     switch(NORMALIZED, "--batch-norm/--no-batch-norm", "A bias without it"),
     switch(NORMALIZED, "--batch-norm-output/--no-batch-norm-output", "The last layer too"),
     option(NORM, float, "--eps", "Added to the variance"),
     option(NORM, float, "--momentum", "Weight of a batch in the running statistics"),
-    choice(NORM, "--gradient", ("exact", "detached"),
+    choice(NORM, "--gradient", get_args(Gradient),
            "detached takes mean and variance as constants"),
-    choice(NETWORK, "--input-normalization", ("none", "zscore", "minmax"),
+    choice(NETWORK, "--input-normalization", ("none", *get_args(InputNormalization)),
            "Of each feature, as the training data are"),
     option(NETWORK, float, "--dropout", "Probability of dropping a hidden activation"),
-    choice(NETWORK, "--dtype", ("float32", "float64"), "Precision"),
+    choice(NETWORK, "--dtype", get_args(DTypeName), "Precision"),
     option(NETWORK, int, "--seed", "Of the weights, shuffling and dropout"),
-    choice(OPTIMIZER, "--optimizer", OPTIMIZERS, "Which one"),
+    choice(OPTIMIZER, "--optimizer", get_args(Optimizer), "Which one"),
     option(OPTIMIZER, float, "--lr", "Learning rate, or a schedule's highest"),
     numbers(OPTIMIZER, "--betas", float, "0.9,0.999",
             "Adam's; the first is SGD's momentum, the second RMSprop's smoothing"),
     option(OPTIMIZER, float, "--optimizer-eps", "Added to the root of the second moment"),
     option(OPTIMIZER, float, "--weight-decay", "Of the weights"),
     option(OPTIMIZER, float, "--max-norm", "Scale larger gradients down to this norm"),
-    choice(OPTIMIZER, "--schedule", ("none", *SCHEDULES), "Learning rate over the training"),
+    choice(OPTIMIZER, "--schedule", ("none", *get_args(ScheduleName)),
+           "Learning rate over the training"),
     option(TRAINING, int, "--epochs", "Passes over the data, at most"),
     option(TRAINING, int, "--batch-size", "Samples in a minibatch"),
     switch(TRAINING, "--shuffle/--no-shuffle", "Reorder the samples every epoch"),
@@ -138,7 +146,7 @@ OPTIONS = [
     option(TRAINING, int, "--early-stopping",
            "Stop after so many epochs without a better test loss, and go back to the best one; the "
            "test accuracy flatters then, as it has chosen the epoch", metavar="PATIENCE"),
-    choice(TRAINING, "--on-divergence", ("raise", "stop", "skip"),
+    choice(TRAINING, "--on-divergence", get_args(OnDivergence),
            "When a loss or gradient is not finite: end with an error, stop at the parameters "
            "before that step, or skip the minibatch"),
     switch(TRAINING, "--validation/--no-validation", "Test after every epoch, for the picture",

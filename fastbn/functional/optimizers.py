@@ -122,10 +122,12 @@ def adam_step(
     norm = _max_norm(max_norm)
 
     def kernel(grad: np.ndarray, param: np.ndarray, m: np.ndarray, v: np.ndarray) -> None:
+        settings = (
+            _clip(grad, norm), lr, beta1, beta2, eps, 1.0 - beta1**t, 1.0 - beta2**t, False, decay,
+        )  # fmt: skip
         dispatch(
-            kernels.adam, kernels.adam_parallel, param.size,
-            param, grad, m, v, _clip(grad, norm), lr, beta1, beta2, eps,
-            1.0 - beta1**t, 1.0 - beta2**t, decay, decoupled, 0, param.size,
+            kernels.adam_values, kernels.adam_parallel, param.size,
+            param, grad, m, v, settings, decoupled, 0, param.size,
         )  # fmt: skip
 
     _update_in_place(kernel, {"param": param, "m": m, "v": v}, grad)

@@ -23,7 +23,7 @@ from fastbn.jit import cache_files
 # are compiled. What only chooses how many threads run a kernel is none of them.
 SHARED = (
     "jit.compiler", "jit.intrinsics", "jit.intrinsics_python", "jit.numba_internals", "kernels",
-    "parallel.openmp", "parallel.team",
+    "options", "parallel.openmp", "parallel.team",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from fastbn.jit.compiler import njit_strict
 from fastbn.jit.intrinsics import flush_denormals, restore_denormals, strided, view
 from fastbn.kernels.activations import bias_activation_forward_cn
 from fastbn.kernels.batchnorm_cn import batch_norm_inference_cn
+from fastbn.kernels.elementwise import NONE, elementwise_forward
 from fastbn.kernels.gemm import multiply, pack_rows, panel_width
 from fastbn.kernels.input_products import multiply_data
 from fastbn.kernels.network_arrays import (
@@ -23,7 +24,6 @@ from fastbn.kernels.network_arrays import (
     units,
     whole,
 )
-from fastbn.kernels.saturating import NONE, saturating_forward
 from fastbn.parallel.team import alone_in, share
 
 
@@ -69,8 +69,8 @@ def infer_logits(
             else:
                 bias_activation_forward_cn(z, beta, slope, 0, layer[N_OUT], a)
             if index < layers.shape[0] - 1:
-                if recipe.saturating != NONE:
-                    saturating_forward(recipe.saturating, view(a, 0, (a.size,)))
+                if recipe.elementwise != NONE:
+                    elementwise_forward(recipe.elementwise, view(a, 0, (a.size,)))
                 pack_rows(a, work.a_panels[layer[UNIT] * padded :], 0, layer[N_OUT])
         result = view(work.a, 0, (layers[-1][N_OUT], count))
         for i in range(count):

@@ -11,9 +11,12 @@ from fastbn.kernels.losses import (
     softmax_cross_entropy_cn,
     squared_error_cn,
 )
-from fastbn.kernels.network_arrays import KINDS, LOSS, N_OUT, SIGMOID, SOFTMAX, WAIT, whole
+from fastbn.kernels.network_arrays import KINDS, LOSS, N_OUT, WAIT, whole
 from fastbn.kernels.preprocessing import row_at
+from fastbn.options import Loss, code
 from fastbn.parallel.team import barrier, share
+
+SOFTMAX, SIGMOID = code(Loss, "softmax_cross_entropy"), code(Loss, "sigmoid_cross_entropy")
 
 # Samples of the loss that one member takes at a time.
 PART_ROWS = 512

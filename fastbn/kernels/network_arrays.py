@@ -17,15 +17,6 @@ from fastbn.parallel.team import share
 # columns of the layer table
 N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
 
-
-# codes of the optimizers
-ADAM, ADAMW, SGD, RMSPROP = range(4)
-
-
-# codes of the losses
-SOFTMAX, SIGMOID, SQUARED_ERROR = range(3)
-
-
 # What a member has just done where it marks the time: kind + KINDS * layer.
 (
     BEGIN, GATHER, PRODUCT, FORWARD, DROPOUT, PACK, LOSS, INPUT_GRADIENT, BACKWARD, PACK_GRADIENT,
@@ -50,7 +41,7 @@ class Recipe(NamedTuple):
 
     eps: np.floating
     slope: np.floating
-    saturating: int  # activation of the hidden layers, after slope 1; NONE for LeakyReLU
+    elementwise: int  # activation of the hidden layers, after slope 1; NONE for a fused one
     momentum: float
     unbiased: bool  # running variances
     weighted: bool  # statistics of the batch
@@ -96,6 +87,23 @@ class Workspace(NamedTuple):
     partial: np.ndarray  # (parts,) float64: losses of PART_ROWS samples each
     hits: np.ndarray  # (parts,) int64: their correctly classified ones
     overflows: np.ndarray  # (members,) int64: whether a member's gradients reach the limit
+
+
+class Plan(NamedTuple):
+    """What the S steps of a call train on."""
+
+    order: np.ndarray  # (M,) row numbers, minibatch after minibatch
+    bounds: np.ndarray  # (S + 1,) minibatch s is order[bounds[s] : bounds[s + 1]]
+    lrs: np.ndarray  # (S,) learning rate of each step
+
+
+class Progress(NamedTuple):
+    """What a call counts and measures, from step to step."""
+
+    steps: np.ndarray  # (1,) int64: optimizer steps done, also before this call
+    refused: np.ndarray  # (1,) int64: steps refused in a row, counted in the same way
+    losses: np.ndarray  # (S,) mean loss of each minibatch, NaN if its step is refused
+    correct: np.ndarray  # (S,) its correctly classified samples; not written where it isn't reached
 
 
 class Samples(NamedTuple):

@@ -16,13 +16,34 @@ buffer may be cut anywhere, and start and stop name the part.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from numba import prange
 
 from fastbn.jit.compiler import njit_parallel, njit_strict
 from fastbn.kernels.reductions import row_moments_wide, row_square_sum
+from fastbn.options import Optimizer, code
+
+ADAMW, SGD, RMSPROP = code(Optimizer, "adamw"), code(Optimizer, "sgd"), code(Optimizer, "rmsprop")
+
+# Of each optimizer: operations on a parameter, and the moments that it keeps (fastbn.profiling).
+WORK = {"adam": (13, "mv"), "adamw": (13, "mv"), "sgd": (4, "m"), "rmsprop": (8, "v")}
 
 PART = 16384
+
+
+class Settings(NamedTuple):
+    """An optimizer's settings in one step, in float64."""
+
+    clip: float  # factor of the gradient
+    lr: float
+    beta1: float  # SGD's momentum
+    beta2: float  # RMSprop's smoothing
+    eps: float
+    bias1: float  # 1 - beta1^t
+    bias2: float  # 1 - beta2^t
+    nesterov: bool
+    weight_decay: float
 
 
 @njit_strict
@@ -40,6 +61,45 @@ def clip_factor(
     return 1.0 if factor > 1.0 else factor  # a NaN stays one
 
 
+@njit_strict
+def adam_values(
+    param,  # (K,) in and out
+    grad,  # (K,)
+    m,  # (K,) in and out
+    v,  # (K,) in and out
+    settings,  # Settings; from Python a plain tuple, which takes a microsecond less
+    decoupled,  # bool: AdamW
+    start,
+    stop,
+):
+    """One step of Adam or AdamW on values start to stop."""
+    number, s = param.dtype.type, Settings(*settings)
+    p, g, m, v = param[start:stop], grad[start:stop], m[start:stop], v[start:stop]
+    keep = number(1.0 - s.lr * s.weight_decay) if decoupled else number(1.0)
+    coupled = number(0.0) if decoupled else number(s.weight_decay)
+    clip, rate = number(s.clip), number(s.lr / s.bias1)
+    old1, new1 = number(s.beta1), number(1.0 - s.beta1)
+    old2, new2 = number(s.beta2), number(1.0 - s.beta2)
+    root_scale, eps = number(1.0 / math.sqrt(s.bias2)), number(s.eps)
+    for i in range(p.size):
+        g_i = g[i] * clip + coupled * p[i]
+        m_i = old1 * m[i] + new1 * g_i
+        v_i = old2 * v[i] + new2 * g_i * g_i
+        m[i] = m_i
+        v[i] = v_i
+        p[i] = p[i] * keep - rate * m_i / (math.sqrt(v_i) * root_scale + eps)
+
+
+@njit_parallel
+def adam_parallel(param, grad, m, v, settings, decoupled, start, stop):
+    """Run `adam_values` over parts of a fixed size."""
+    for part in prange((stop - start + PART - 1) // PART):
+        first = start + part * PART
+        last = min(first + PART, stop)
+        adam_values(param, grad, m, v, settings, decoupled, first, last)
+
+
+# Flat arguments, for loops of your own (examples/own_loop.py).
 @njit_strict
 def adam(
     param,  # (K,) in and out
@@ -59,21 +119,8 @@ def adam(
     stop,
 ):
     """One step of Adam or AdamW on values start to stop. The scalars are float64."""
-    number = param.dtype.type
-    p, g, m, v = param[start:stop], grad[start:stop], m[start:stop], v[start:stop]
-    keep = number(1.0 - lr * weight_decay) if decoupled else number(1.0)
-    coupled = number(0.0) if decoupled else number(weight_decay)
-    clip, rate = number(clip), number(lr / bias1)
-    old1, new1 = number(beta1), number(1.0 - beta1)
-    old2, new2 = number(beta2), number(1.0 - beta2)
-    root_scale, eps = number(1.0 / math.sqrt(bias2)), number(eps)
-    for i in range(p.size):
-        g_i = g[i] * clip + coupled * p[i]
-        m_i = old1 * m[i] + new1 * g_i
-        v_i = old2 * v[i] + new2 * g_i * g_i
-        m[i] = m_i
-        v[i] = v_i
-        p[i] = p[i] * keep - rate * m_i / (math.sqrt(v_i) * root_scale + eps)
+    settings = Settings(clip, lr, beta1, beta2, eps, bias1, bias2, False, weight_decay)
+    adam_values(param, grad, m, v, settings, decoupled, start, stop)
 
 
 @njit_strict
@@ -128,16 +175,13 @@ def rmsprop(
         p[i] -= lr * g_i / (math.sqrt(v_i) + eps)
 
 
-@njit_parallel
-def adam_parallel(
-    param, grad, m, v, clip, lr, beta1, beta2, eps, bias1, bias2, weight_decay, decoupled,
-    start, stop,
-):  # fmt: skip
-    """Run `adam` over parts of a fixed size."""
-    for part in prange((stop - start + PART - 1) // PART):
-        first = start + part * PART
-        last = min(first + PART, stop)
-        adam(
-            param, grad, m, v, clip, lr, beta1, beta2, eps, bias1, bias2, weight_decay, decoupled,
-            first, last,
-        )  # fmt: skip
+@njit_strict
+def optimizer_step(optimizer, param, grad, m, v, settings, start, stop):
+    """One step of the optimizer with this code on values start to stop."""
+    s = settings
+    if optimizer == SGD:
+        sgd(param, grad, m, s.clip, s.lr, s.beta1, s.nesterov, s.weight_decay, start, stop)
+    elif optimizer == RMSPROP:
+        rmsprop(param, grad, v, s.clip, s.lr, s.beta2, s.eps, s.weight_decay, start, stop)
+    else:
+        adam_values(param, grad, m, v, settings, optimizer == ADAMW, start, stop)

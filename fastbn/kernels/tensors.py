@@ -9,16 +9,27 @@ largest v so far takes the place of v in the denominator:
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from fastbn.jit.compiler import njit, njit_strict
 from fastbn.jit.intrinsics import at_address
-from fastbn.kernels.optimizers import PART, adam
+from fastbn.kernels.optimizers import PART, Settings, adam_values
 from fastbn.parallel.openmp import on_pool
 
 # columns of the table of addresses
 STEP, PARAM, GRAD, M, V, TOP = range(6)
+
+
+class Tensors(NamedTuple):
+    """The tensors of a step, and where they are."""
+
+    like: np.ndarray  # an array of the tensors' dtype
+    counter: np.ndarray  # an array of the dtype of the steps
+    addresses: np.ndarray  # (T, 5 or 6) int64: steps, param, grad, m, v and, with amsgrad, top
+    sizes: np.ndarray  # (T,) int64
+    parts: np.ndarray  # (T + 1,) int64: parts of PART values before each tensor
 
 
 @njit_strict
@@ -28,30 +39,23 @@ def amsgrad(
     m,  # (K,) in and out
     v,  # (K,) in and out
     top,  # (K,) in and out: the largest v
-    sign,  # -1 to go up
-    lr,
-    beta1,
-    beta2,
-    eps,
-    bias1,  # 1 - beta1^t
-    bias2,  # 1 - beta2^t
-    weight_decay,
+    settings,  # Settings, or a plain tuple
     decoupled,  # bool: AdamW
     start,
     stop,
 ):
-    """One step of Adam or AdamW with amsgrad on values start to stop. The scalars are float64."""
-    number = param.dtype.type
+    """One step of Adam or AdamW with amsgrad on values start to stop."""
+    number, s = param.dtype.type, Settings(*settings)
     p, g, t = param[start:stop], grad[start:stop], top[start:stop]
     m, v = m[start:stop], v[start:stop]
-    keep = number(1.0 - lr * weight_decay) if decoupled else number(1.0)
-    coupled = number(0.0) if decoupled else number(weight_decay)
-    sign, rate = number(sign), number(lr / bias1)
-    old1, new1 = number(beta1), number(1.0 - beta1)
-    old2, new2 = number(beta2), number(1.0 - beta2)
-    root_scale, eps = number(1.0 / math.sqrt(bias2)), number(eps)
+    keep = number(1.0 - s.lr * s.weight_decay) if decoupled else number(1.0)
+    coupled = number(0.0) if decoupled else number(s.weight_decay)
+    clip, rate = number(s.clip), number(s.lr / s.bias1)
+    old1, new1 = number(s.beta1), number(1.0 - s.beta1)
+    old2, new2 = number(s.beta2), number(1.0 - s.beta2)
+    root_scale, eps = number(1.0 / math.sqrt(s.bias2)), number(s.eps)
     for i in range(p.size):
-        g_i = g[i] * sign + coupled * p[i]
+        g_i = g[i] * clip + coupled * p[i]
         m_i = old1 * m[i] + new1 * g_i
         v_i = old2 * v[i] + new2 * g_i * g_i
         t_i = max(t[i], v_i)
@@ -75,35 +79,31 @@ def tensor_of(parts, part):
 
 
 @njit
-def adam_share(
-    rank, size, like, counter, addresses, sizes, parts, sign, lr, beta1, beta2, eps, weight_decay,
-    decoupled, with_top,
-):  # fmt: skip
+def adam_share(rank, size, tensors, settings, decoupled, with_top):
     """`adam_tensors`, on the parts that belong to one of `size` threads."""
+    like, addresses, parts, s = tensors.like, tensors.addresses, tensors.parts, settings
     for part in range(parts[-1] * rank // size, parts[-1] * (rank + 1) // size):
         tensor = tensor_of(parts, part)
         start = (part - parts[tensor]) * PART
-        n = min(PART, sizes[tensor] - start)
+        n = min(PART, tensors.sizes[tensor] - start)
         offset = start * like.itemsize
         p = at_address(like, addresses[tensor, PARAM] + offset, n)
         g = at_address(like, addresses[tensor, GRAD] + offset, n)
         m = at_address(like, addresses[tensor, M] + offset, n)
         v = at_address(like, addresses[tensor, V] + offset, n)
-        step = np.float64(at_address(counter, addresses[tensor, STEP], 1)[0])
-        bias1, bias2 = 1.0 - beta1**step, 1.0 - beta2**step
+        step = np.float64(at_address(tensors.counter, addresses[tensor, STEP], 1)[0])
+        own = Settings(
+            s.clip, s.lr, s.beta1, s.beta2, s.eps, 1.0 - s.beta1**step, 1.0 - s.beta2**step, False,
+            s.weight_decay,
+        )  # fmt: skip
         if with_top:
             top = at_address(like, addresses[tensor, TOP] + offset, n)
-            amsgrad(
-                p, g, m, v, top, sign, lr, beta1, beta2, eps, bias1, bias2, weight_decay,
-                decoupled, 0, n,
-            )  # fmt: skip
+            amsgrad(p, g, m, v, top, own, decoupled, 0, n)
         else:
-            adam(
-                p, g, m, v, sign, lr, beta1, beta2, eps, bias1, bias2, weight_decay, decoupled,
-                0, n,
-            )  # fmt: skip
+            adam_values(p, g, m, v, own, decoupled, 0, n)
 
 
+# Flat arguments: every step of PyTorch's calls it, and a named tuple takes a microsecond.
 @njit
 def adam_tensors(
     pool,  # of `fastbn.parallel.openmp.find_pool`
@@ -125,8 +125,6 @@ def adam_tensors(
     """One step on all tensors, in parts of a fixed size; each tensor's steps are counted."""
     for tensor in range(sizes.size):
         at_address(counter, addresses[tensor, STEP], 1)[0] += 1
-    arguments = (
-        like, counter, addresses, sizes, parts, sign, lr, beta1, beta2, eps, weight_decay,
-        decoupled, with_top,
-    )  # fmt: skip
-    on_pool(pool, threads, adam_share, arguments)
+    tensors = Tensors(like, counter, addresses, sizes, parts)
+    settings = Settings(sign, lr, beta1, beta2, eps, 0.0, 0.0, False, weight_decay)
+    on_pool(pool, threads, adam_share, (tensors, settings, decoupled, with_top))

@@ -24,6 +24,7 @@ from fastbn.kernels.batchnorm_weighted import (
     weighted_batch_norm_backward_cn,
     weighted_batch_norm_forward_cn,
 )
+from fastbn.kernels.elementwise import NONE, elementwise_backward, elementwise_forward
 from fastbn.kernels.gemm import multiply, pack_columns, pack_rows, panel_width
 from fastbn.kernels.input_products import block_is_below, multiply_by_data, multiply_data
 from fastbn.kernels.minibatch_loss import gather_weights, loss_gradient
@@ -58,7 +59,6 @@ from fastbn.kernels.network_arrays import (
 )
 from fastbn.kernels.optimizers import clip_factor
 from fastbn.kernels.reductions import all_below
-from fastbn.kernels.saturating import NONE, saturating_backward, saturating_forward
 from fastbn.kernels.update import update
 from fastbn.parallel.team import barrier, share
 
@@ -90,8 +90,8 @@ def forward(network, recipe, work, samples, order, step, member):
         mark(member.log, FORWARD + place)
         if index < network.layers.shape[0] - 1:
             values = view(a, first * rows, ((last - first) * rows,))
-            if recipe.saturating != NONE:
-                saturating_forward(recipe.saturating, values)
+            if recipe.elementwise != NONE:
+                elementwise_forward(recipe.elementwise, values)
                 mark(member.log, FORWARD + place)
             if recipe.dropout > 0:
                 key = dropout_key(recipe.seed, step, index)
@@ -133,8 +133,8 @@ def activate(network, recipe, work, index, z, first, last, a):
 
 
 @njit_inlined
-def differentiate_saturating(network, recipe, work, index, z, first, last, da):
-    """da before the saturating activation, from da after it, of features first to last."""
+def differentiate_elementwise(network, recipe, work, index, z, first, last, da):
+    """da before the elementwise activation, from da after it, of features first to last."""
     layer = network.layers[index]
     beta, number = tensor(network.params, layer, BETA), z.dtype.type
     for c in range(first, last):
@@ -142,7 +142,7 @@ def differentiate_saturating(network, recipe, work, index, z, first, last, da):
         if layer[NORMALIZED]:
             shift = features(work.mean, layer)[c]
             scale = tensor(network.params, layer, GAMMA)[c] * features(work.rstd, layer)[c]
-        saturating_backward(recipe.saturating, z[c], shift, scale, beta[c], da[c])
+        elementwise_backward(recipe.elementwise, z[c], shift, scale, beta[c], da[c])
 
 
 @njit_inlined
@@ -170,8 +170,8 @@ def backward(network, recipe, work, samples, order, step, member):
                 values = view(da, first * rows, ((last - first) * rows,))
                 dropout(values, first * rows, recipe.dropout, key)
                 mark(member.log, DROPOUT + place)
-            if recipe.saturating != NONE:
-                differentiate_saturating(network, recipe, work, index, z, first, last, da)
+            if recipe.elementwise != NONE:
+                differentiate_elementwise(network, recipe, work, index, z, first, last, da)
         beta, dbeta = tensor(network.params, layer, BETA), tensor(network.grads, layer, BETA)
         slope = layer_slope(network, recipe, index)
         if layer[NORMALIZED] and recipe.weighted:
@@ -217,14 +217,9 @@ def train_steps(
     recipe,
     work,
     samples,
-    order,  # (M,) row numbers, minibatch after minibatch
-    bounds,  # (S + 1,) minibatch s is order[bounds[s] : bounds[s + 1]]
-    lrs,  # (S,) learning rate of each step
-    steps,  # (1,) int64: optimizer steps done, before this call and, as it goes on, in it
-    refused,  # (1,) int64: steps refused in a row, counted in the same way
+    plan,
     member,  # of the team that runs this call
-    losses,  # out (S,) mean loss of each minibatch, NaN if its step is refused
-    correct,  # out (S,) its correctly classified samples; of minibatches not reached it stays
+    progress,  # in and out
 ):
     """Train S steps, each of them forward, loss, backward and update.
 
@@ -236,9 +231,10 @@ def train_steps(
     """
     mode = flush_denormals()
     number = work.var.dtype.type
-    step, in_a_row = steps[0], refused[0]  # nobody counts before all have passed the first barrier
-    for s in range(lrs.size):
-        batch = order[bounds[s] : bounds[s + 1]]
+    # nobody counts before all have passed the first barrier
+    step, in_a_row = progress.steps[0], progress.refused[0]
+    for s in range(plan.lrs.size):
+        batch = plan.order[plan.bounds[s] : plan.bounds[s + 1]]
         mark(member.log, BEGIN)
         forward(network, recipe, work, samples, batch, step + 1, member)
         loss, hits = loss_gradient(network, recipe, work, samples, batch, member)
@@ -249,13 +245,13 @@ def train_steps(
             mark(member.log, CLIP)
         if is_good and clip > 0.0:
             step, in_a_row = step + 1, 0
-            update(network, recipe, work, clip, lrs[s], step, batch.size, member)
+            update(network, recipe, work, clip, plan.lrs[s], step, batch.size, member)
         else:
             loss, hits, in_a_row = math.nan, 0, in_a_row + 1
             barrier(member)  # others may still be reading what the next step overwrites
         if member.rank == 0:
-            losses[s], correct[s] = loss, hits
-            steps[0], refused[0] = step, in_a_row
+            progress.losses[s], progress.correct[s] = loss, hits
+            progress.steps[0], progress.refused[0] = step, in_a_row
         if in_a_row > recipe.most_refused:
             break
     mark(member.log, BEGIN)

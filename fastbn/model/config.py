@@ -14,6 +14,7 @@ from fastbn.checks import choice, flag, integer, number, pair
 from fastbn.options import (
     Activation,
     DTypeName,
+    ElementwiseActivation,
     Gradient,
     InputNormalization,
     Loss,
@@ -21,13 +22,6 @@ from fastbn.options import (
     TargetNormalization,
 )
 
-LOSSES: tuple[Loss, ...] = get_args(Loss)
-OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
-ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
-CURVES = (None, "tanh", "logistic")  # in the order of their codes (kernels/saturating.py)
-INPUT_NORMALIZATIONS = (None, *get_args(InputNormalization))
-TARGET_NORMALIZATIONS = (None, *get_args(TargetNormalization))
-DTYPES: tuple[DTypeName, ...] = get_args(DTypeName)
 MAX_SEED = 2**32 - 1
 MAX_LAYERS = 2**16
 MAX_LAYER = 2**24  # units of one layer: two such layers have 1 PB of weights
@@ -84,7 +78,7 @@ class ModelConfig:
         first, second = pair("betas", self.betas)
         checked = {
             "layer_sizes": _layer_sizes(self.layer_sizes),
-            "activation": choice("activation", self.activation, ACTIVATIONS),
+            "activation": choice("activation", self.activation, get_args(Activation)),
             "negative_slope": number("negative_slope", self.negative_slope, 0.0, 1.0),
             "batch_norm": flag("batch_norm", self.batch_norm),
             "batch_norm_output": flag("batch_norm_output", self.batch_norm_output),
@@ -94,14 +88,18 @@ class ModelConfig:
             "weighted": flag("weighted", self.weighted),
             "gradient": choice("gradient", self.gradient, get_args(Gradient)),
             "input_normalization": choice(
-                "input_normalization", self.input_normalization, INPUT_NORMALIZATIONS
+                "input_normalization",
+                self.input_normalization,
+                (None, *get_args(InputNormalization)),
             ),
             "target_normalization": choice(
-                "target_normalization", self.target_normalization, TARGET_NORMALIZATIONS
+                "target_normalization",
+                self.target_normalization,
+                (None, *get_args(TargetNormalization)),
             ),
-            "loss": choice("loss", self.loss, LOSSES),
+            "loss": choice("loss", self.loss, get_args(Loss)),
             "label_smoothing": number("label_smoothing", self.label_smoothing, 0.0, 1.0),
-            "optimizer": choice("optimizer", self.optimizer, OPTIMIZERS),
+            "optimizer": choice("optimizer", self.optimizer, get_args(Optimizer)),
             "lr": number("lr", self.lr, 0.0),
             "betas": (
                 number("betas[0]", first, 0.0, 1.0, open_high=True),
@@ -115,7 +113,7 @@ class ModelConfig:
             if self.max_norm is None
             else number("max_norm", self.max_norm, 0.0, open_low=True),
             "dropout": number("dropout", self.dropout, 0.0, 1.0, open_high=True),
-            "dtype": choice("dtype", dtype_name(self.dtype), DTYPES),
+            "dtype": choice("dtype", dtype_name(self.dtype), get_args(DTypeName)),
             "seed": integer("seed", self.seed, 0, MAX_SEED),
         }
         for name, value in checked.items():
@@ -135,14 +133,14 @@ class ModelConfig:
 
     @property
     def slope(self) -> float:
-        """LeakyReLU's slope in the hidden layers: 0 for ReLU, 1 for identity, tanh and logistic."""
+        """LeakyReLU's slope in the hidden layers: 0 for ReLU, 1 for all others."""
         slopes = {"relu": 0.0, "leaky_relu": self.negative_slope}
         return slopes.get(self.activation, 1.0)
 
     @property
-    def saturating_activation(self) -> str | None:
-        """The activation of the hidden layers where it is "tanh" or "logistic"."""
-        return self.activation if self.activation in CURVES else None
+    def elementwise_activation(self) -> str | None:
+        """The activation of the hidden layers if it is not fused with batch norm."""
+        return self.activation if self.activation in get_args(ElementwiseActivation) else None
 
     @property
     def gradient_limit(self) -> float:

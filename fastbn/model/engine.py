@@ -14,7 +14,7 @@ from fastbn.errors import DivergenceError
 from fastbn.fit.history import History
 from fastbn.kernels import network as kernels
 from fastbn.model.buffers import aligned_zeros, assign_all
-from fastbn.model.config import CURVES, LOSSES, OPTIMIZERS, ModelConfig
+from fastbn.model.config import ModelConfig
 from fastbn.model.guard import OneThread
 from fastbn.model.inputs import TrainingSamples
 from fastbn.model.layout import Layout
@@ -23,6 +23,7 @@ from fastbn.model.scaling import InputScaling, TargetScaling
 from fastbn.model.state import check_room, check_snapshot, state_views
 from fastbn.model.targets import loss_and_score
 from fastbn.model.workspaces import INFERENCE_ROWS, Workspaces
+from fastbn.options import ElementwiseActivation, Loss, Optimizer, code
 from fastbn.parallel.team_size import TrainingTeam, team_size
 from fastbn.parallel.threads import run_team
 
@@ -143,9 +144,26 @@ class Engine:
         return all(bool(np.isfinite(self.buffers[name]).all()) for name in trained)
 
     def nonfinite_layer(self, samples: TrainingSamples, rows: np.ndarray) -> str:
-        """Name the first layer with non-finite values in a step on some rows that is refused."""
-        parameters, gradients = dict(self.named_views("params")), dict(self.named_views("grads"))
-        return nonfinite_layer(self.config, parameters, gradients, samples.arrays, rows)
+        """Name the first layer with non-finite values in a training step on these rows.
+
+        The step is taken once more by one thread, and refused whatever its gradient is.
+        """
+        network = self._network._replace(grads=np.zeros_like(self._network.grads))
+        recipe = self._recipe(rows.size, 1, samples.arrays.weight.size > 0)
+        recipe = recipe._replace(limit=self.dtype.type(0))
+        work = self.workspaces.lend_to_training(rows.size, 1)
+        plan = kernels.Plan(rows, np.array([0, rows.size]), np.zeros(1))
+        progress = kernels.Progress(
+            self.counter.copy(), np.zeros(1, np.int64), np.zeros(1), np.zeros(1, np.int64)
+        )
+        run_team(
+            kernels.train_steps, 1,
+            lambda member: (network, recipe, work, samples.arrays, plan, member, progress),
+        )  # fmt: skip
+        gradients = self.layout.named_views(network.grads)
+        layer = nonfinite_layer(self.config, samples.arrays, rows, work, network.layers, gradients)
+        self.workspaces.take_back(work)
+        return layer
 
     # -- compiled calls ----------------------------------------------------------------------------
 
@@ -195,28 +213,29 @@ class Engine:
         alone, the count of its steps included.
         """
         check_room("steps", self.steps, lrs.size)
-        losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
+        plan = kernels.Plan(order, bounds, lrs)
+        progress = kernels.Progress(
+            self.counter, np.array([refused]), np.zeros(lrs.size), np.full(lrs.size, -1)
+        )
         rows = int(np.diff(bounds).max())
         team = self._team_for(rows)
         size = team.size(lrs.size) if logs is None else len(logs)
         work = self.workspaces.lend_to_training(rows, size)
         self.begin(samples)
         recipe = self._recipe(rows, size, samples.arrays.weight.size > 0, most_refused)
-        in_a_row = np.array([refused])
         start = time.perf_counter()
         run_team(
             kernels.train_steps, size,
             lambda member: (
-                self._network, recipe, work, samples.arrays, order, bounds, lrs, self.counter,
-                in_a_row, member if logs is None else member._replace(log=logs[member.rank]),
-                losses, correct,
+                self._network, recipe, work, samples.arrays, plan,
+                member if logs is None else member._replace(log=logs[member.rank]), progress,
             ),
         )  # fmt: skip
-        reached = int(np.count_nonzero(correct >= 0))
+        reached = int(np.count_nonzero(progress.correct >= 0))
         if logs is None and reached == lrs.size:
             team.learn(size, lrs.size, time.perf_counter() - start)
         self.workspaces.take_back(work)
-        return losses[:reached], correct[:reached]
+        return progress.losses[:reached], progress.correct[:reached]
 
     def _team_for(self, rows: int) -> TrainingTeam:
         """Return the team of minibatches of about so many rows: up to the next power of two."""
@@ -256,16 +275,16 @@ class Engine:
         return kernels.Recipe(
             eps=number(config.eps),
             slope=number(config.slope),
-            saturating=CURVES.index(config.saturating_activation),
+            elementwise=code(ElementwiseActivation, config.elementwise_activation),
             momentum=config.momentum,
             unbiased=config.unbiased,
             weighted=weighted,
             exact=config.gradient == "exact",
             dropout=config.dropout,
             seed=config.seed,
-            loss=LOSSES.index(config.loss),
+            loss=code(Loss, config.loss),
             smoothing=config.label_smoothing,
-            optimizer=OPTIMIZERS.index(config.optimizer),
+            optimizer=code(Optimizer, config.optimizer),
             beta1=config.betas[0],
             beta2=config.betas[1],
             optimizer_eps=config.optimizer_eps,

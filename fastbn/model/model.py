@@ -33,10 +33,12 @@ from fastbn.options import (
     OnDivergence,
     Optimizer,
     TargetNormalization,
+    document,
 )
 from fastbn.parallel.cores import available_threads
 
 
+@document
 class BatchNormMLP:
     """Multilayer perceptron with batch normalization, trained by compiled kernels.
 
@@ -44,7 +46,7 @@ class BatchNormMLP:
     ----------
     layer_sizes : sequence of int
         Inputs, hidden layers, classes or outputs.
-    activation : "leaky_relu", "relu", "identity", "tanh" or "logistic"
+    activation : {activation}
         Activation of the hidden layers.
     negative_slope : float
         Of LeakyReLU.
@@ -73,12 +75,12 @@ class BatchNormMLP:
         output, and `predict` returns to their units. Fitted on the first training targets, in
         float64, without rows of weight 0, and stored with the model. Losses are those of the
         normalized targets.
-    loss : "softmax_cross_entropy", "sigmoid_cross_entropy" or "squared_error"
+    loss : {loss}
         Of one class in several, of several yes-or-no outputs, or of numbers. A sample's loss is the
         sum over its outputs, for numbers of half the squared errors.
     label_smoothing : float
         Of both cross-entropies: the part of a target that is spread evenly.
-    optimizer : "adam", "adamw", "sgd" or "rmsprop"
+    optimizer : {optimizer}
     lr : float
     betas : pair of float
         Of Adam; SGD's momentum is ``betas[0]`` and RMSprop's smoothing is ``betas[1]``.

@@ -2,54 +2,40 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import numpy as np
 
-from fastbn.functional.batchnorm import batch_norm
-from fastbn.kernels.network import Samples
+from fastbn.jit.intrinsics import PANEL_BYTES
+from fastbn.kernels import network as kernels
 from fastbn.model.config import ModelConfig
-
-SATURATING: dict[str | None, Callable[[np.ndarray], np.ndarray]] = {
-    None: lambda a: a,
-    "tanh": np.tanh,
-    "logistic": lambda a: 1.0 / (1.0 + np.exp(-a)),
-}
 
 
 def nonfinite_layer(
-    config: ModelConfig, parameters: dict[str, np.ndarray], gradients: dict[str, np.ndarray],
-    samples: Samples, rows: np.ndarray,
+    config: ModelConfig, samples: kernels.Samples, rows: np.ndarray, work: kernels.Workspace,
+    layers: np.ndarray, gradients: Iterable[tuple[str, np.ndarray]],
 ) -> str:  # fmt: skip
     """Return "inputs" or "layers.<number>" for the first values that are not finite, or "loss".
 
-    A forward pass in training, without dropout, and after it the gradients of the refused step.
+    `work` and `gradients` are what a step on these rows has left.
     """
-    dtype = np.dtype(config.dtype)
+    n, width = rows.size, PANEL_BYTES // work.z.itemsize
     with np.errstate(all="ignore"):
-        a = (samples.x[rows].astype(dtype) - samples.center) * samples.scale
-        if not np.isfinite(a).all():
+        x = (samples.x[rows].astype(work.z.dtype) - samples.center) * samples.scale
+        if not np.isfinite(x).all():
             return "inputs"
-        sizes = list(itertools.pairwise(config.layer_sizes))
-        for index in range(len(sizes)):
-            name, var = f"layers.{index}", dtype.type(0)
-            slope = 1.0 if index == len(sizes) - 1 else config.slope
-            z = a @ parameters[f"{name}.weight"].T
-            if config.normalized(index):
-                var = z.var(axis=0, dtype=np.float64).astype(dtype)
-                gamma, beta = parameters[f"{name}.gamma"], parameters[f"{name}.beta"]
-                a, _, _ = batch_norm(
-                    z, gamma, beta, eps=config.eps, activation="leaky_relu", negative_slope=slope
-                )
-            else:
-                z += parameters[f"{name}.bias"]
-                a = np.where(z > 0, z, slope * z)
-            if index < len(sizes) - 1:
-                a = SATURATING[config.saturating_activation](a)
+        for index, layer in enumerate(layers):
+            first, size = layer[kernels.UNIT], layer[kernels.N_OUT]
+            z, var = work.z[first * n : (first + size) * n], work.var[first : first + size]
+            if index == len(layers) - 1:
+                a = work.a[: size * n]
+            else:  # panels (panels, units, columns), the last one with columns to spare
+                padded = -(-n // width) * width
+                panels = work.a_panels[first * padded : (first + size) * padded]
+                a = panels.reshape(-1, size, width).swapaxes(0, 1).reshape(size, padded)[:, :n]
             if not all(np.isfinite(numbers).all() for numbers in (z, var, a)):
-                return name
-        for name, gradient in gradients.items():
+                return f"layers.{index}"
+        for name, gradient in gradients:
             norm = np.sqrt(np.square(gradient, dtype=np.float64).sum())
             if not (np.isfinite(norm) and (np.abs(gradient) < config.gradient_limit).all()):
                 return name.rpartition(".")[0]

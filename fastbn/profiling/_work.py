@@ -11,6 +11,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from fastbn.kernels import network as kernels
+from fastbn.kernels.optimizers import WORK
 
 if TYPE_CHECKING:
     from fastbn.model import BatchNormMLP
@@ -39,10 +40,6 @@ FORWARD_FLOPS = {True: 8, False: 3}
 BACKWARD_FLOPS = {True: 11, False: 3}
 LOSS_FLOPS = 26
 
-# Operations on a parameter, and arrays that are read and written.
-OPTIMIZER_FLOPS = {"adam": 13, "adamw": 13, "sgd": 4, "rmsprop": 8}
-OPTIMIZER_ARRAYS = {"adam": (4, 3), "adamw": (4, 3), "sgd": (3, 2), "rmsprop": (3, 2)}
-
 
 @dataclasses.dataclass(frozen=True)
 class Work:
@@ -58,7 +55,8 @@ def step_work(model: BatchNormMLP, rows: int) -> dict[tuple[int, int], Work]:
     numbers have the dtype of the model.
     """
     config, size = model.config, model.dtype.itemsize
-    reads, writes = OPTIMIZER_ARRAYS[config.optimizer]
+    optimizer_flops, moments = WORK[config.optimizer]
+    reads, writes = 2 + len(moments), 1 + len(moments)  # parameters, gradients and moments
     last = len(config.layer_sizes) - 2
     found: dict[tuple[int, int], Work] = {}
     for layer in range(last + 1):
@@ -73,8 +71,7 @@ def step_work(model: BatchNormMLP, rows: int) -> dict[tuple[int, int], Work]:
         found[kernels.WEIGHT_GRADIENT, layer] = Work(flops, z + a, weight)
         n_params = n_in * n_out + n_out * (1 + normalized)
         found[kernels.UPDATE, layer] = Work(
-            OPTIMIZER_FLOPS[config.optimizer] * n_params, reads * n_params * size,
-            writes * n_params * size,
+            optimizer_flops * n_params, reads * n_params * size, writes * n_params * size,
         )  # fmt: skip
         if layer == 0:
             gathered = Work(2.0 * rows * n_in, a, a)

@@ -10,10 +10,10 @@ from fastbn.reference.activations import (
     bias_activation,
     bias_activation_backward,
     dropout_mask,
+    elementwise,
+    elementwise_gradient,
     leaky_relu,
     leaky_relu_gradient,
-    saturating,
-    saturating_gradient,
     sigmoid,
 )
 from fastbn.reference.batchnorm import (
@@ -32,8 +32,10 @@ from fastbn.reference.losses import (
     squared_error,
 )
 from fastbn.reference.optimizers import (
+    Settings,
     adam_step,
     clip,
+    optimizer_step,
     rmsprop_step,
     sgd_step,
 )
@@ -45,6 +47,7 @@ from fastbn.reference.preprocessing import (
 )
 
 __all__ = [
+    "Settings",
     "adam_step",
     "batch_norm",
     "batch_norm_backward",
@@ -55,14 +58,15 @@ __all__ = [
     "clip",
     "count_correct",
     "dropout_mask",
+    "elementwise",
+    "elementwise_gradient",
     "fold_batch_norm",
     "leaky_relu",
     "leaky_relu_gradient",
     "min_max_fit",
     "min_max_scale",
+    "optimizer_step",
     "rmsprop_step",
-    "saturating",
-    "saturating_gradient",
     "sgd_step",
     "sigmoid",
     "sigmoid_cross_entropy",

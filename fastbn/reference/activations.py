@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,6 @@ def leaky_relu_gradient(y: Any, slope: float) -> Array:
     return np.where(f64(y) > 0, 1.0, slope)
 
 
-def saturating(y: Any, name: str) -> Array:
-    """Return tanh(y) for "tanh", or 1 / (1 + e^-y) for "logistic"."""
-    y = f64(y)
-    return np.tanh(y) if name == "tanh" else sigmoid(y)
-
-
-def saturating_gradient(y: Any, name: str) -> Array:
-    """Return the derivative of `saturating` at y: 1 - a^2 (tanh) or a (1 - a) (logistic)."""
-    a = saturating(y, name)
-    return 1 - a**2 if name == "tanh" else a * (1 - a)
-
-
 def bias_activation(z: Any, bias: Any, slope: float) -> Array:
     """Return act(z + bias) for feature-major z (C, N)."""
     return leaky_relu(f64(z) + f64(bias)[:, None], slope)
@@ -48,6 +37,29 @@ def sigmoid(logits: Any) -> Array:
     z = f64(logits)
     e = np.exp(-np.abs(z))
     return np.where(z > 0, 1.0, e) / (1 + e)
+
+
+def sigmoid_gradient(y: Any) -> Array:
+    """Return sigmoid(y) * (1 - sigmoid(y)), with all digits where it is small."""
+    e = np.exp(-np.abs(f64(y)))
+    return e / (1 + e) ** 2
+
+
+# Activations other than LeakyReLU, and their derivatives: tanh' = 1 - tanh^2 = 4 sigmoid'(2y).
+ELEMENTWISE: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "tanh": (np.tanh, lambda y: 4 * sigmoid_gradient(2 * y)),
+    "logistic": (sigmoid, sigmoid_gradient),
+}
+
+
+def elementwise(y: Any, name: str) -> Array:
+    """Return act(y) for an activation by its name."""
+    return ELEMENTWISE[name][0](f64(y))
+
+
+def elementwise_gradient(y: Any, name: str) -> Array:
+    """Return act'(y) for an activation by its name."""
+    return ELEMENTWISE[name][1](f64(y))
 
 
 def _mix32(h: int) -> int:

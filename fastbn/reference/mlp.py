@@ -21,7 +21,7 @@ def forward(
     x: Any,
     *,
     slope: float,
-    saturating: str | None = None,
+    elementwise: str | None = None,
     eps: float = 1e-5,
     masks: list[Array] | None = None,
     sample_weight: Any = None,
@@ -29,9 +29,9 @@ def forward(
     """Return logits (classes, N) for samples x (N, features), and what `backward` needs by layer.
 
     `params` maps "layers.0.weight" (out, in), "layers.0.gamma" and "layers.0.beta", or
-    "layers.0.bias" for a layer without batch norm. `saturating` is None, "tanh" or "logistic"; with
-    one, `slope` is 1. `masks` are those of dropout, one per hidden layer. `sample_weight` (N,)
-    counts in the statistics of the batch.
+    "layers.0.bias" for a layer without batch norm. `elementwise` is the activation of the hidden
+    layers, as in `reference.elementwise`, and `slope` then is 1. `masks` are those of dropout, one
+    per hidden layer. `sample_weight` (N,) counts in the statistics of the batch.
     """
     a = np.asarray(x, np.float64).T
     caches = []
@@ -49,9 +49,9 @@ def forward(
             a, mean, rstd = ref.batch_norm(z, gamma, beta, eps, layer_slope, "CN", sample_weight)
             var = ref.batch_statistics(z, "CN", sample_weight)[1]
             cache |= {"mean": mean, "var": var, "rstd": rstd, "sample_weight": sample_weight}
-        if saturating is not None and index < n_layers - 1:
-            cache |= {"saturating": saturating, "y": a}
-            a = ref.saturating(a, saturating)
+        if elementwise is not None and index < n_layers - 1:
+            cache |= {"elementwise": elementwise, "y": a}
+            a = ref.elementwise(a, elementwise)
         if masks is not None and index < n_layers - 1:
             a = a * masks[index]
         caches.append(cache)
@@ -73,8 +73,8 @@ def backward(
         cache, name = caches[index], f"layers.{index}"
         if masks is not None and index < len(caches) - 1:
             da = da * masks[index]
-        if "saturating" in cache:
-            da = da * ref.saturating_gradient(cache["y"], cache["saturating"])
+        if "elementwise" in cache:
+            da = da * ref.elementwise_gradient(cache["y"], cache["elementwise"])
         gamma = params.get(f"{name}.gamma")
         if gamma is None:
             dz, grads[f"{name}.bias"] = ref.bias_activation_backward(
@@ -96,7 +96,7 @@ def infer(
     x: Any,
     *,
     slope: float,
-    saturating: str | None = None,
+    elementwise: str | None = None,
     eps: float = 1e-5,
 ) -> Array:
     """Return logits (classes, N) for samples x (N, features) with the running statistics.
@@ -116,6 +116,6 @@ def infer(
             )  # fmt: skip
         else:
             a = ref.bias_activation(z, params[f"{name}.bias"], layer_slope)
-        if saturating is not None and index < n_layers - 1:
-            a = ref.saturating(a, saturating)
+        if elementwise is not None and index < n_layers - 1:
+            a = ref.elementwise(a, elementwise)
     return a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -17,30 +18,70 @@ def clip(grad: Any, max_norm: float | None) -> Array:
     return grad * np.minimum(1.0, max_norm / (np.sqrt((grad**2).sum()) + 1e-6))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of an optimizer; `step` counts from 1."""
+
+    step: int = 1
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+
+def _adam(param: Array, g: Array, m: Array, v: Array, s: Settings) -> tuple[Array, Array, Array]:
+    """Kingma & Ba 2015, algorithm 1."""
+    g = g + s.weight_decay * param
+    m = s.betas[0] * m + (1 - s.betas[0]) * g
+    v = s.betas[1] * v + (1 - s.betas[1]) * g**2
+    m_hat, v_hat = m / (1 - s.betas[0] ** s.step), v / (1 - s.betas[1] ** s.step)
+    return param - s.lr * m_hat / (np.sqrt(v_hat) + s.eps), m, v
+
+
+def _adamw(param: Array, g: Array, m: Array, v: Array, s: Settings) -> tuple[Array, Array, Array]:
+    """Loshchilov & Hutter 2019: the weight decay is decoupled."""
+    param = param * (1 - s.lr * s.weight_decay)
+    return _adam(param, g, m, v, dataclasses.replace(s, weight_decay=0.0))
+
+
+def _sgd(param: Array, g: Array, m: Array, v: Array, s: Settings) -> tuple[Array, Array, Array]:
+    """SGD with the momentum ``betas[0]``."""
+    g = g + s.weight_decay * param
+    m = s.betas[0] * m + g
+    return param - s.lr * (g + s.betas[0] * m if s.nesterov else m), m, v
+
+
+def _rmsprop(param: Array, g: Array, m: Array, v: Array, s: Settings) -> tuple[Array, Array, Array]:
+    """RMSprop with the smoothing ``betas[1]``."""
+    g = g + s.weight_decay * param
+    v = s.betas[1] * v + (1 - s.betas[1]) * g**2
+    return param - s.lr * g / (np.sqrt(v) + s.eps), m, v
+
+
+OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "sgd": _sgd, "rmsprop": _rmsprop}
+
+
+def optimizer_step(
+    name: str, param: Any, grad: Any, m: Any, v: Any, settings: Settings
+) -> tuple[Array, Array, Array]:
+    """Return param, m and v after a step of an optimizer by its name."""
+    return OPTIMIZERS[name](f64(param), f64(grad), f64(m), f64(v), settings)
+
+
 def adam_step(
     param: Any,
     grad: Any,
     m: Any,
     v: Any,
     *,
-    step: int,
-    lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
     decoupled: bool = False,
     max_norm: float | None = None,
+    **settings: Any,
 ) -> tuple[Array, Array, Array]:
-    """Return param, m, v (Kingma & Ba 2015, algorithm 1; decoupled: Loshchilov & Hutter 2019)."""
-    param, g = f64(param), clip(grad, max_norm)
-    if decoupled:
-        param = param * (1 - lr * weight_decay)
-    else:
-        g = g + weight_decay * param
-    m = betas[0] * f64(m) + (1 - betas[0]) * g
-    v = betas[1] * f64(v) + (1 - betas[1]) * g**2
-    m_hat, v_hat = m / (1 - betas[0] ** step), v / (1 - betas[1] ** step)
-    return param - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
+    """Return param, m and v after a step of Adam, or of AdamW with `decoupled`."""
+    name = "adamw" if decoupled else "adam"
+    return optimizer_step(name, param, clip(grad, max_norm), m, v, Settings(**settings))
 
 
 def sgd_step(
@@ -48,17 +89,13 @@ def sgd_step(
     grad: Any,
     m: Any,
     *,
-    lr: float = 1e-3,
     momentum: float = 0.9,
-    nesterov: bool = False,
-    weight_decay: float = 0.0,
     max_norm: float | None = None,
+    **settings: Any,
 ) -> tuple[Array, Array]:
     """Return param and velocity after a step."""
-    param = f64(param)
-    g = clip(grad, max_norm) + weight_decay * param
-    m = momentum * f64(m) + g
-    return param - lr * (g + momentum * m if nesterov else m), m
+    given = Settings(betas=(momentum, 0.0), **settings)
+    return optimizer_step("sgd", param, clip(grad, max_norm), m, 0.0, given)[:2]
 
 
 def rmsprop_step(
@@ -68,12 +105,9 @@ def rmsprop_step(
     *,
     lr: float = 1e-2,
     alpha: float = 0.99,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
     max_norm: float | None = None,
+    **settings: Any,
 ) -> tuple[Array, Array]:
     """Return param and mean squares after a step."""
-    param = f64(param)
-    g = clip(grad, max_norm) + weight_decay * param
-    v = alpha * f64(v) + (1 - alpha) * g**2
-    return param - lr * g / (np.sqrt(v) + eps), v
+    given = Settings(lr=lr, betas=(0.0, alpha), **settings)
+    return optimizer_step("rmsprop", param, clip(grad, max_norm), 0.0, v, given)[::2]

@@ -23,7 +23,8 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from fastbn.checks import choice, flag, integer, number
 from fastbn.functional import fold_batch_norm
 from fastbn.model import BatchNormMLP
-from fastbn.model.config import DTYPES, MAX_LAYER, dtype_name
+from fastbn.model.config import MAX_LAYER, dtype_name
+from fastbn.options import DTypeName
 from fastbn.parallel.cores import at_most
 from fastbn.sklearn._callbacks import CallbackSupportMixin, with_callbacks
 from fastbn.sklearn._parameters import LearningRate, Solver
@@ -240,7 +241,7 @@ class BaseBatchNormMLP(CallbackSupportMixin, BaseEstimator):
             integer("n_iter_no_change", self.n_iter_no_change, 1)
         number("batch_norm_eps", self.batch_norm_eps, 0.0)
         number("batch_norm_momentum", self.batch_norm_momentum, 0.0, 1.0)
-        choice("dtype", dtype_name(self.dtype), DTYPES)
+        choice("dtype", dtype_name(self.dtype), get_args(DTypeName))
         for name in ("batch_norm", "shuffle", "warm_start", "early_stopping", "nesterovs_momentum"):
             flag(name, getattr(self, name))
         if self.n_threads is not None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-Solver = Literal["adam", "adamw", "sgd", "rmsprop", "lbfgs"]
+from fastbn.options import Activation, Optimizer, listed
+
+Solver = Literal[Optimizer, "lbfgs"]
 LearningRate = Literal["constant", "invscaling", "adaptive"]
 ClassWeight = dict[Any, float] | list[Any] | Literal["balanced"] | None
 
-PARAMETERS = """hidden_layer_sizes : int or sequence of int, default=(100,)
-    activation : "relu", "leaky_relu", "tanh", "logistic" or "identity", default="relu"
+PARAMETERS = f"""hidden_layer_sizes : int or sequence of int, default=(100,)
+    activation : {listed(Activation)}, default="relu"
         Activation of the hidden layers.
-    solver : "adam", "adamw", "sgd", "rmsprop" or "lbfgs", default="adam"
+    solver : {listed(Solver)}, default="adam"
         "lbfgs" takes all samples at once, and stands for "adam" here, with a warning.
     alpha : float, default=0.0001
         Strength of the L2 penalty on the weights: ``alpha / 2 * |W|^2``, divided by the samples of

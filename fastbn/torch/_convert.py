@@ -24,8 +24,8 @@ OPTIMIZERS = {
 # What no option can make otherwise.
 OF_THE_MODULE = ("layer_sizes", "batch_norm", "batch_norm_output", "dtype", "target_normalization")
 
-# Activations without parameters, and what the model calls them.
-NAMED: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "logistic"}
+# Activations without parameters.
+NAMED: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid}
 
 
 class _Scaling(nn.Module):
@@ -98,6 +98,13 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
     if not isinstance(model, BatchNormMLP):
         raise TypeError(f"model: expected a BatchNormMLP, got {type(model).__name__}")
     config, state = model.config, model.snapshot()
+    for option, known in (
+        ("activation", ("identity", "leaky_relu", *NAMED)), ("optimizer", tuple(OPTIMIZERS)),
+    ):  # fmt: skip
+        if (value := getattr(config, option)) not in known:
+            raise ValueError(
+                f"model: expected an {option} that PyTorch has, one of {known}, got {value!r}"
+            )
     dtype = torch.float32 if config.dtype == "float32" else torch.float64
     layers: list[nn.Module] = []
     if config.input_normalization is not None:
@@ -137,10 +144,9 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
 
 
 def _activation(config: ModelConfig) -> nn.Module:
-    for kind, name in NAMED.items():
-        if config.activation == name:
-            return kind()
-    return nn.LeakyReLU(config.negative_slope)
+    if config.activation == "leaky_relu":
+        return nn.LeakyReLU(config.negative_slope)
+    return NAMED[config.activation]()
 
 
 def _optimizer(
@@ -315,7 +321,7 @@ def _read_layers(
 
 def _named(part: nn.Module) -> tuple[str, float] | None:
     """Name and slope of an activation, as the model has them; None for other modules."""
-    for kind, name in NAMED.items():
+    for name, kind in NAMED.items():
         if isinstance(part, kind):
             return name, 0.01
     return ("leaky_relu", part.negative_slope) if isinstance(part, nn.LeakyReLU) else None

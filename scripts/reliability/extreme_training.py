@@ -67,7 +67,7 @@ class Step:
         """Loss, gradients and running statistics of the oracle."""
         config, weight = self.model.config, self.weight
         logits, caches = mlp.forward(
-            params, x, slope=config.slope, saturating=config.saturating_activation,
+            params, x, slope=config.slope, elementwise=config.elementwise_activation,
             eps=config.eps, masks=masks, sample_weight=weight,
         )  # fmt: skip
         loss, dlogits = ref.softmax_cross_entropy(logits, self.labels, "CN", weight)

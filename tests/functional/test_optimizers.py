@@ -8,6 +8,7 @@ from cases import DTYPES, JIT_DISABLED, assert_close
 
 import fastbn
 from fastbn import reference as ref
+from fastbn.kernels.optimizers import adam
 
 SHAPES = [(1,), (7,), (3, 5), ()]
 if not JIT_DISABLED:
@@ -72,6 +73,21 @@ def test_rmsprop(rng, shape, dtype, options):
         lambda t, p, g, v: fastbn.rmsprop_step(p, g, v, **options),
         lambda t, p, g, v: ref.rmsprop_step(p, g, v, **options), 1,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_adam_with_flat_arguments_is_adam(rng, dtype):
+    """As loops of one's own call it."""
+    arrays = np.abs(rng.standard_normal((4, 50))).astype(dtype)
+    expected = arrays.copy()
+    adam(*arrays, 0.5, 0.01, 0.9, 0.99, 1e-6, 1 - 0.9**3, 1 - 0.99**3, 0.1, True, 10, 40)
+    param, grad, m, v = expected[:, 10:40]
+    fastbn.adam_step(
+        param, grad * dtype(0.5), m, v, step=3, lr=0.01, betas=(0.9, 0.99), eps=1e-6,
+        weight_decay=0.1, decoupled=True,
+    )  # fmt: skip
+    assert_close(arrays, expected)
+    assert np.array_equal(arrays[:, :10], expected[:, :10])
 
 
 def test_strided_parameters_are_updated_in_place(rng):

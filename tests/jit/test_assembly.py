@@ -15,13 +15,13 @@ from fastbn.kernels import (
     batchnorm_nc,
     batchnorm_nc_blocks,
     batchnorm_weighted,
+    elementwise,
     gemm,
     losses,
     optimizers,
     preprocessing,
     reductions,
     running,
-    saturating,
     statistics_cn,
     statistics_nc,
     tensors,
@@ -96,11 +96,14 @@ def arrays(dtype):
             fma | select | {"stream"},
         ),
         (activations.dropout, (row, 0, 0.5, key), {"multiply"}),
-        (saturating.saturating_forward, (saturating.TANH, row), {"multiply", "divide", "compare"}),
-        (saturating.saturating_forward, (saturating.LOGISTIC, row), {"multiply", "divide"}),
         (
-            saturating.saturating_backward,
-            (saturating.TANH, row, s, s, s, row.copy()),
+            elementwise.elementwise_forward,
+            (elementwise.TANH, row),
+            {"multiply", "divide", "compare"},
+        ),
+        (
+            elementwise.elementwise_backward,
+            (elementwise.TANH, row, s, s, s, row.copy()),
             fma | {"divide"},
         ),
         (bn.block_gradient_sums, (row, row.copy(), norm, s), fma | select),
@@ -239,8 +242,8 @@ def arrays(dtype):
         (losses.count_agreeing_cn, (x, x.copy(), 0, 8, x[:1].copy()), {"compare"}),
         (losses.sigmoid, (row,), {"multiply", "divide", "round"}),
         (
-            optimizers.adam,
-            (*flat, *[0.5] * 8, True, 0, 2000),
+            optimizers.adam_values,
+            (*flat, (*[0.5] * 7, False, 0.5), True, 0, 2000),
             {"multiply", "add", "divide", "root"},
         ),
         (optimizers.sgd, (*flat[:3], 0.5, 0.5, 0.5, False, 0.5, 0, 2000), fma),
@@ -251,7 +254,7 @@ def arrays(dtype):
         ),
         (
             tensors.amsgrad,
-            (*flat, row.copy(), *[0.5] * 8, True, 0, 2000),
+            (*flat, row.copy(), (*[0.5] * 7, False, 0.5), True, 0, 2000),
             {"multiply", "add", "divide", "root", "compare"},
         ),
         (optimizers.clip_factor, (row, 0.5), fma),
@@ -338,8 +341,8 @@ def test_every_kernel_with_a_loop_is_read():
         "pack_columns",  # the loops of what is left over by transpose_tile
     }
     for module in (
-        activations, batchnorm_cn, batchnorm_nc, batchnorm_nc_blocks, batchnorm_weighted, gemm,
-        losses, optimizers, preprocessing, reductions, running, saturating, statistics_cn,
+        activations, batchnorm_cn, batchnorm_nc, batchnorm_nc_blocks, batchnorm_weighted,
+        elementwise, gemm, losses, optimizers, preprocessing, reductions, running, statistics_cn,
         statistics_nc, tensors,
     ):  # fmt: skip
         tree = ast.parse(pathlib.Path(module.__file__).read_text())

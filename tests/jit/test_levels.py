@@ -41,7 +41,7 @@ FILES = {
         "functional/test_losses.py",
         "functional/test_optimizers.py",
         "functional/test_preprocessing.py",
-        "kernels/test_saturating.py",
+        "kernels/test_elementwise.py",
         "kernels/test_gemm.py",
     ],
     "training": ["kernels/test_training_steps.py"],

@@ -17,7 +17,7 @@ FILES = [
     "kernels/test_addresses.py",
     "functional/test_batchnorm.py",
     "kernels/test_batchnorm_docs.py",
-    "kernels/test_saturating.py",
+    "kernels/test_elementwise.py",
     "kernels/test_gemm.py",
     "functional/test_losses.py",
     "functional/test_optimizers.py",

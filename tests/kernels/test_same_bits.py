@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from typing import get_args
 
 import numba
 import numpy as np
@@ -18,19 +20,22 @@ from fastbn.kernels import (
     batchnorm_cn,
     batchnorm_nc,
     batchnorm_weighted,
+    elementwise,
     losses,
     optimizers,
     preprocessing,
     running,
-    saturating,
     statistics_nc,
     streams,
     tensors,
 )
 from fastbn.kernels.addresses import differentiate_at, infer_at, train_at
 from fastbn.kernels.batchnorm_formulas import Norm
+from fastbn.options import ElementwiseActivation, code
 from fastbn.parallel import dispatch
 from fastbn.parallel.openmp import NO_POOL
+
+ACTIVATIONS = get_args(ElementwiseActivation)
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="bits as they are compiled")
 
@@ -199,20 +204,27 @@ def _rows(function, *arguments):
     return lambda *arrays: function(*(array[None] for array in arrays), *arguments)
 
 
-def elementwise(dtype):
+def cuttable(dtype):
     """Kernels by name: how many arrays of K numbers they take, and a call on a part of them.
 
     A call is given the arrays' parts and the position of their first number.
     """
     s, one, t = dtype(0.3), dtype(1), dtype(-0.7)
-    steps = [0.9, 1e-3, 0.8, 0.9, 1e-6, 0.2, 0.1, 0.01]
+    steps = [0.9, 1e-3, 0.8, 0.9, 1e-6, 0.2, 0.1]
     vector, norm = np.full(1, s), Norm(s, t, one, s)
 
     def adam(p, g, m, v):
-        optimizers.adam(p, g, m, v, *steps, True, 0, p.size)
+        optimizers.adam(p, g, m, v, *steps, 0.01, True, 0, p.size)
 
     def amsgrad(p, g, m, v, top):
-        tensors.amsgrad(p, g, m, v, top, *steps, False, 0, p.size)
+        tensors.amsgrad(p, g, m, v, top, (*steps, False, 0.01), False, 0, p.size)
+
+    def activate(name, first, a):
+        elementwise.elementwise_forward(code(ElementwiseActivation, name), a)
+
+    def differentiate(name, first, z, da):
+        activation = code(ElementwiseActivation, name)
+        elementwise.elementwise_backward(activation, z, s, t, one, da)
 
     def inference(x, y):
         batchnorm_cn.batch_norm_inference_cn(
@@ -229,11 +241,9 @@ def elementwise(dtype):
         "bias, backward": (3, lambda first, *a: gradient(*a)),
         "inference": (2, lambda first, *a: inference(*a)),
         "dropout": (1, lambda first, x: activations.dropout(x, first, 0.4, np.uint64(9))),
-        "tanh": (1, lambda first, a: saturating.saturating_forward(saturating.TANH, a)),
-        "logistic": (1, lambda first, a: saturating.saturating_forward(saturating.LOGISTIC, a)),
-        "tanh, backward": (
-            2, lambda first, z, da: saturating.saturating_backward(
-                saturating.TANH, z, s, t, one, da)),
+        **{name: (1, functools.partial(activate, name)) for name in ACTIVATIONS},
+        **{f"{name}, backward": (2, functools.partial(differentiate, name))
+           for name in ACTIVATIONS},
         "sigmoid": (1, lambda first, z: losses.sigmoid(z)),
         "weighted": (4, lambda first, *a: batchnorm_weighted.weighted_row_gradient_input(
             *a[:3], norm, t, one, s, a[3])),
@@ -259,9 +269,9 @@ def elementwise(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", elementwise(np.float64))
+@pytest.mark.parametrize("name", cuttable(np.float64))
 def test_any_cut(rng, name, dtype):
-    count, call = elementwise(dtype)[name]
+    count, call = cuttable(dtype)[name]
     given = np.abs(rng.standard_normal((count, K))).astype(dtype)
     if count < 4:  # no second moments among them
         given *= rng.choice([-1, 1], (count, K)).astype(dtype)

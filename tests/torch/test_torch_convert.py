@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fastbn import BatchNormMLP
-from fastbn.torch import from_torch, to_torch
+from fastbn.torch import _convert, from_torch, to_torch
 
 VARIANTS = [
     {},
@@ -46,6 +46,15 @@ def test_predictions_are_equal(rng, options, dtype):
         for parameter in module.parameters():
             parameter.add_(1)
     assert np.array_equal(model.params, before), "nothing is shared"
+
+
+def test_what_pytorch_does_not_have_is_refused(monkeypatch):
+    monkeypatch.delitem(_convert.NAMED, "tanh")
+    with pytest.raises(ValueError, match=r"^model: expected an activation .*'leaky_relu'.*'tanh'$"):
+        to_torch(BatchNormMLP((3, 4, 2), activation="tanh"))
+    monkeypatch.delitem(_convert.OPTIMIZERS, "adam")
+    with pytest.raises(ValueError, match=r"^model: expected an optimizer .*'sgd'.*, got 'adam'$"):
+        to_torch(BatchNormMLP((3, 4, 2)))
 
 
 @pytest.mark.parametrize("options", [one for one in VARIANTS if not one.get("dropout")])

@@ -1,20 +1,23 @@
-"""The saturating activations, tanh and the logistic function, after batch norm or a bias.
+"""Activations other than LeakyReLU: a pass of their own over y, what batch norm or a bias gives.
 
-    a = tanh(y)             da/dy = 1 - a^2
-    a = 1 / (1 + e^-y)      da/dy = a (1 - a)
+    tanh        a = tanh(y)             da/dy = 1 - a^2
+    logistic    a = 1 / (1 + e^-y)      da/dy = a (1 - a)
 
-For positive y they are computed as (1 - e) / (1 + e) with e = e^-2y, and 1 / (1 + e) with e = e^-y.
-The derivatives are 4 e / (1 + e)^2 and e / (1 + e)^2, which keep their digits where the functions
-are flat. Both are a pass of their own, in place, after batch norm without an activation (slope 1).
+The forward pass works in place. The backward pass computes y again from z, as LeakyReLU's does.
+
+For positive y, tanh is (1 - e) / (1 + e) with e = e^-2y, and the logistic function 1 / (1 + e) with
+e = e^-y. Their derivatives are 4 e / (1 + e)^2 and e / (1 + e)^2, which keep their digits where the
+functions are flat.
 """
 
 from __future__ import annotations
 
 from fastbn.jit.compiler import njit_inlined, njit_strict
 from fastbn.jit.intrinsics import exp_of_nonpositive
+from fastbn.options import ElementwiseActivation, code
 
-# Codes; NONE stands for LeakyReLU, which batch norm applies itself.
-NONE, TANH, LOGISTIC = range(3)
+NONE = code(ElementwiseActivation, None)  # a fused activation
+TANH, LOGISTIC = code(ElementwiseActivation, "tanh"), code(ElementwiseActivation, "logistic")
 
 
 @njit_inlined
@@ -36,8 +39,8 @@ def tanh_near_zero(y):
 
 
 @njit_strict
-def saturating_forward(
-    activation,  # TANH or LOGISTIC
+def elementwise_forward(
+    activation,  # code of an ElementwiseActivation
     a,  # (K,) flat: y in, act(y) out
 ):
     """a = act(a)."""
@@ -50,7 +53,7 @@ def saturating_forward(
             far = (one - e) / (one + e)
             far = far if y > zero else -far
             a[i] = far if abs(y) > quarter else tanh_near_zero(y)
-    else:
+    elif activation == LOGISTIC:
         for i in range(a.size):
             y = a[i]
             e = exp_of_nonpositive(-abs(y))
@@ -58,15 +61,15 @@ def saturating_forward(
 
 
 @njit_strict
-def saturating_backward(
-    activation,  # TANH or LOGISTIC
+def elementwise_backward(
+    activation,  # code of an ElementwiseActivation
     z,  # (N,) one feature
     shift,
     scale,
     offset,
     da,  # (N,) in and out
 ):
-    """da = da * act'((z - shift) * scale + offset)."""
+    """da = da * act'(y), y = (z - shift) * scale + offset."""
     number = z.dtype.type
     one = number(1)
     factor = number(-2) if activation == TANH else number(-1)
