@@ -273,7 +273,7 @@ def test_pickles_and_snapshots_of_earlier_versions(rng):
     fit(model, x, y, epochs=2)
     state = model.__getstate__()
     del state["target_scaling"]
-    scaling = {**state["scaling"].__getstate__()}
+    scaling = {**vars(state["scaling"])}
     del scaling["dtype"]
     for name in ("center", "scale"):
         scaling[name] = scaling[name].astype(np.float32)
