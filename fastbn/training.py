@@ -1,7 +1,8 @@
 """The loop of a fit, under its public name: early stopping, history, minibatches."""
 
 from fastbn.fit.history import EarlyStopping, History
-from fastbn.fit.loop import Callback, minibatch_bounds
+from fastbn.fit.loop import Callback
+from fastbn.fit.plan import minibatch_bounds
 
 __all__ = ["Callback", "EarlyStopping", "History", "minibatch_bounds"]
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from fastbn.errors import MissingExtraError
-from fastbn.fit.loop import History
+from fastbn.fit.history import History
 from fastbn.plotting import picture_formats, plot_history
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -138,7 +138,7 @@ def test_pyplot_is_left_alone():
     code = """
 import sys
 from fastbn.plotting import plot_history
-from fastbn.fit.loop import History
+from fastbn.fit.history import History
 plot_history(History(loss=[1.0], accuracy=[0.5]))
 print("matplotlib.pyplot" in sys.modules)
 """

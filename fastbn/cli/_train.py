@@ -28,7 +28,7 @@ from fastbn.errors import DivergenceError, MissingExtraError, ModelFileError
 
 if TYPE_CHECKING:
     from fastbn.datasets import Dataset
-    from fastbn.fit.loop import History
+    from fastbn.fit.history import History
     from fastbn.model import BatchNormMLP
 
 
@@ -127,11 +127,10 @@ class Job:
         """Return the job of a checkpoint; what its values are worth is seen when they are used."""
         from fastbn.files.model_file import open_model
         from fastbn.model.config import ModelConfig
-        from fastbn.model.state import Header, layout_of
+        from fastbn.model.state import Header
 
         with open_model(path) as file:
-            header = Header.from_dict(path, file.header)
-            layout_of(file, header)
+            header = Header.of(file)
         stored = header.metadata.get("job")
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(stored, dict) or set(stored) != names:

@@ -1,4 +1,4 @@
-"""Epochs: minibatches, early stopping, history, callbacks. It trains anything that is a Trainee."""
+"""The training loop: epochs, early stopping, history, callbacks. It trains any Trainee."""
 
 from __future__ import annotations
 
@@ -10,26 +10,21 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastbn.errors import DivergenceError
-from fastbn.fit.history import EarlyStopping, FitState, History
+from fastbn.fit.history import FitState, History
 from fastbn.fit.interrupt import Signals
-from fastbn.fit.plan import Plan, early_stopping_rule, minibatch_bounds
+from fastbn.fit.plan import Plan, minibatch_bounds
 from fastbn.fit.progress import progress_bar
 from fastbn.fit.schedules import schedule_function
 
-__all__ = [
-    "Callback", "EarlyStopping", "History", "Plan", "Trainee", "early_stopping_rule",
-    "minibatch_bounds", "train",
-]  # fmt: skip
-
-# Seconds between two looks at Ctrl-C and the progress bar.
+# Time of the steps in one compiled call; Ctrl-C and the progress bar wait for its end.
 CHUNK_SECONDS = 0.05
 
-# With on_divergence="skip", one more refused step in a row ends the fit.
+# With on_divergence="skip" one more consecutive refused step ends the fit.
 MOST_SKIPPED = 10
 
 
 class Trainee(Protocol):
-    """What `train` needs of a model."""
+    """What the loop needs of a model."""
 
     epochs: int
 
@@ -37,10 +32,10 @@ class Trainee(Protocol):
         self, samples: Any, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
         most_refused: int, refused: int,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Train on the minibatches; return each one's loss and number of hits.
+        """Train on minibatches; return losses, NaN for refused steps, and hits.
 
-        A refused step has the loss NaN. Where it is one more in a row than `most_refused`, with
-        `refused` of them before this call, it is the last one.
+        It ends with the step after `most_refused` consecutive refused ones, of which `refused` came
+        before this call, if that is refused, too.
         """
 
     def order_of(self, epoch: int, n_samples: int, shuffle: bool) -> np.ndarray:
@@ -53,22 +48,22 @@ class Trainee(Protocol):
         """Go back to a snapshot."""
 
     def begin(self, samples: Any) -> None:
-        """Take over the scalings that come with the samples, before a checkpoint is written."""
+        """Take over the scalings of the samples, before a checkpoint is written."""
 
     def is_finite(self) -> bool:
         """Tell whether all numbers of the state are finite."""
 
     def nonfinite_layer(self, samples: Any, rows: np.ndarray) -> str:
-        """Name the first layer with non-finite values in a step on a minibatch that is refused."""
+        """Name the first layer with non-finite values in a refused step on these rows."""
 
 
 class Checkpoint(Protocol):
-    """Where `train` keeps its state."""
+    """Where the loop keeps its state."""
 
     every: int | None  # steps; None is an epoch
 
     def apply(self) -> FitState:
-        """Bring the model to where the fit goes on, and return the state of that."""
+        """Bring the model to the state that the fit goes on from, and return the fit's."""
 
     def write(self, state: FitState) -> None:
         """Write the model and the state of its fit."""
@@ -77,44 +72,28 @@ class Checkpoint(Protocol):
 Callback = Callable[[Any, History], "bool | None"]
 
 
-def train(
-    model: Trainee,
-    samples: Any,
-    n_samples: int,
-    plan: Plan,
-    *,
-    owner: Any,
-    weight: np.ndarray | None,
-    evaluate: Callable[[], tuple[float, float]] | None,
-    callbacks: Iterable[Callback],
-    progress: bool | str,
-    checkpoint: Checkpoint | None = None,
-) -> History:
-    """Train `model` on `samples`; `evaluate` gives loss and score on validation data.
+class Fit:
+    """One fit of `model` to `samples`; callbacks get its `owner`.
 
-    Callbacks get the `owner`, whose trainee it is. An epoch's loss is the mean over its samples by
-    their `weight` (samples,), None for equal ones.
+    An epoch's loss is the mean over its samples by their `weight` (samples,), None for equal ones.
+    `evaluate` returns loss and score of validation data.
     """
-    fit = _Fit(model, samples, n_samples, plan, owner, weight, evaluate, callbacks, checkpoint)
-    return fit.run(progress)
-
-
-class _Fit:
-    """A fit: what it is of, and its loop."""
 
     def __init__(
-        self, model: Trainee, samples: Any, n_samples: int, plan: Plan, owner: Any,
+        self, model: Trainee, samples: Any, n_samples: int, plan: Plan, *, owner: Any,
         weight: np.ndarray | None, evaluate: Callable[[], tuple[float, float]] | None,
         callbacks: Iterable[Callback], checkpoint: Checkpoint | None,
     ) -> None:  # fmt: skip
-        self.owner = owner
         self.model, self.samples, self.n_samples, self.plan = model, samples, n_samples, plan
-        self.weight, self.evaluate, self.checkpoint = weight, evaluate, checkpoint
+        self.owner, self.weight, self.evaluate = owner, weight, evaluate
+        self.checkpoint = checkpoint
         self.bounds = minibatch_bounds(n_samples, plan.batch_size)
         self.rows = np.diff(self.bounds)
         self.steps = self.rows.size
         self.lr_of = schedule_function(plan.schedule, plan.lr, plan.epochs * self.steps)
-        self.callbacks = _callables(callbacks)
+        self.callbacks = list(callbacks) if isinstance(callbacks, Iterable) else []
+        if not (isinstance(callbacks, Iterable) and all(map(callable, self.callbacks))):
+            raise TypeError(f"callbacks: expected an iterable of callables, got {callbacks!r:.200}")
         self.most_refused = MOST_SKIPPED if plan.on_divergence == "skip" else 0
         self.lr_of(0)  # validate the schedule before changing anything
         self.every = (checkpoint and checkpoint.every) or self.steps  # between two checkpoints
@@ -124,7 +103,7 @@ class _Fit:
         self.start = 0.0
 
     def run(self, progress: bool | str) -> History:
-        """Train to the end, or to where the fit is stopped."""
+        """Train until the fit ends or is stopped."""
         with (
             progress_bar(progress, self.plan.epochs * self.steps) as self.bar,
             Signals(terminate=self.checkpoint is not None) as self.signals,
@@ -143,15 +122,14 @@ class _Fit:
         return history
 
     def _finish(self) -> None:
-        """Go back to the best epoch; a fit that was not interrupted is over."""
+        """Go back to the best epoch; unless it was interrupted, the fit is over."""
         state, history = self.state, self.state.history
         is_diverged = history.stop_reason == "diverged"
-        goes_back = state.best_state is not None and (state.since > 0 or is_diverged)
-        if goes_back:
+        if state.best_state is not None and (state.since > 0 or is_diverged):
             self.model.restore(state.best_state)
         if history.stop_reason == "interrupted":
-            return  # the checkpoint is of where the fit can go on
-        if not (is_diverged or self.model.is_finite()):  # and no step comes that is refused
+            return  # its checkpoint has been written
+        if not (is_diverged or self.model.is_finite()):  # the last update, after which no step came
             history.stop_reason = "diverged"
             if self.plan.on_divergence != "stop":
                 raise self._error(history.steps[-1], is_refused=False)
@@ -159,7 +137,7 @@ class _Fit:
         self._save()
 
     def _epoch(self) -> str | None:
-        """Train an epoch, or what is left of it; return why the fit ends with it, if it does."""
+        """Train an epoch, or the rest of it; return why the fit ends with it, or None."""
         state, before = self.state, self.state.history.epochs * self.steps
         self.order = self.model.order_of(self.model.epochs, self.n_samples, self.plan.shuffle)
         self.model.epochs += 1
@@ -181,10 +159,10 @@ class _Fit:
             is_scored = self.plan.score == "accuracy"
             accuracy = state.correct.sum() / self.bounds[done] if is_scored else None
             self.bar.advance(before + done, state.losses[-1], accuracy)
-            if done < self.steps:
-                self._save_if_due(before + done)
+            if done < self.steps and (before + done) % self.every == 0:
+                self._save()
         done = state.losses.size
-        if done < self.steps:  # a signal: a fit that goes on ends the epoch itself
+        if done < self.steps:  # interrupted: a fit that goes on ends the epoch itself
             self._save()
             if done and not self.signals.terminated:
                 self._end_epoch()
@@ -197,11 +175,12 @@ class _Fit:
         if self.signals.stop_requested:
             self._save()
             return "interrupted"
-        self._save_if_due(before + done)
+        if (before + done) % self.every == 0:
+            self._save()
         return None
 
     def _take(self, last: int) -> None:
-        """Take steps of the epoch, up to step `last`; the loss of a skipped one is NaN."""
+        """Take the steps of the epoch up to step `last`."""
         state, history, first = self.state, self.state.history, self.state.losses.size
         start = history.epochs * self.steps + first
         lrs = np.array([self.lr_of(start + place) for place in range(last - first)])
@@ -227,17 +206,16 @@ class _Fit:
         return DivergenceError(number, layer, self.state.history, is_refused)
 
     def _end_epoch(self) -> None:
-        """Note what the epoch came to, or the part of it that was trained."""
+        """Add the epoch, or the trained part of it, to the history."""
         state, history, done = self.state, self.state.history, self.state.losses.size
         losses, correct = state.losses, state.correct
         state.losses, state.correct, state.has_begun = np.zeros(0), np.zeros(0, np.int64), False
         taken = np.isfinite(losses)
-        rows = self.rows[:done] * taken
-        shares = rows
+        rows = shares = self.rows[:done] * taken
         if self.weight is not None:
             seen = self.weight[self.order[: self.bounds[done]]]
             shares = np.add.reduceat(seen, self.bounds[:done]) * taken
-        total = (losses * shares).sum(where=taken)  # a BLAS sums by its threads
+        total = (losses * shares).sum(where=taken)  # BLAS would add in an order of its threads
         history.loss.append(float(total / max(shares.sum(), 1e-300)) if taken.any() else math.nan)
         if self.plan.score == "accuracy":
             history.accuracy.append(float(correct.sum() / max(rows.sum(), 1)))
@@ -252,7 +230,7 @@ class _Fit:
         history.seconds.append(state.seconds)
 
     def _stop_reason(self) -> str | None:
-        """Why training ends after this epoch; None if it goes on. Every callback is called."""
+        """Return why training ends after this epoch, or None. Every callback is called."""
         history, plan = self.state.history, self.plan
         results = [callback(self.owner, history) for callback in self.callbacks]
         stops = [isinstance(result, bool | np.bool_) and bool(result) for result in results]
@@ -266,7 +244,7 @@ class _Fit:
         return "epochs" if history.epochs == plan.epochs else None
 
     def _note_best(self) -> None:
-        """Look whether the last epoch is the best one so far."""
+        """Compare the last epoch with the best one before."""
         rule, state = self.plan.early_stopping, self.state
         if rule is None:
             return
@@ -278,43 +256,28 @@ class _Fit:
         if improves and self.model.is_finite():
             state.best, state.since = value, 0
             if rule.restore_best:
-                state.best_state = None  # before there is another
+                state.best_state = None  # frees its memory before the next copy
                 state.best_state = self.model.snapshot()
         else:
             state.since += 1
 
-    def _save_if_due(self, step: int) -> None:
-        """Write a checkpoint after so many steps."""
-        if step % self.every == 0:
-            self._save()
-
     def _save(self) -> None:
-        """Write a checkpoint; the last one stays where a number of the model is not finite."""
+        """Write a checkpoint, unless a number of the model is not finite."""
         if self.checkpoint is not None and self.model.is_finite():
             self.state.seconds = time.perf_counter() - self.start
             self.checkpoint.write(self.state)
 
 
 def refused_in_a_row(skipped: list[int], step: int) -> int:
-    """Return how many steps were skipped one after the other, the last of them step `step`."""
+    """Return the number of consecutive skipped steps up to and including `step`."""
     count = 0
     while count < len(skipped) and skipped[-1 - count] == step - count:
         count += 1
     return count
 
 
-def _callables(callbacks: Iterable[Callback]) -> list[Callback]:
-    if not isinstance(callbacks, Iterable):
-        raise TypeError(f"callbacks: expected an iterable of callables, got {callbacks!r:.200}")
-    callbacks = list(callbacks)
-    for callback in callbacks:
-        if not callable(callback):
-            raise TypeError(f"callbacks: expected callables, got {callback!r:.200}")
-    return callbacks
-
-
 class _Chunk:
-    """How many steps to run in one compiled call: about CHUNK_SECONDS' worth."""
+    """The number of steps in one compiled call: about CHUNK_SECONDS' worth."""
 
     def __init__(self) -> None:
         self.steps = 1

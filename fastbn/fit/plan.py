@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from fastbn.checks import choice, integer
+from fastbn.checks import choice, flag, integer, number
 from fastbn.fit.history import EarlyStopping
 from fastbn.fit.schedules import Schedule
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The settings of a fit; `score` is that of validation, "accuracy" or "r2"."""
+    """The settings of a fit, and the facts about the model and the data that decide about them."""
 
     epochs: int
     batch_size: int
@@ -25,36 +25,55 @@ class Plan:
     early_stopping: EarlyStopping | None
     until_accuracy: float | None
     on_divergence: str
-    score: str
+    score: str  # of validation: "accuracy" or "r2"
+    is_validated: bool
+    least_batch: int
 
     def __post_init__(self) -> None:
+        if self.until_accuracy is not None:
+            limit = number("until_accuracy", self.until_accuracy, 0.0, 1.0)
+            object.__setattr__(self, "until_accuracy", limit)
+            if self.score != "accuracy":
+                raise ValueError(
+                    f"until_accuracy: expected None with loss='squared_error', got {limit}"
+                )
         choice("on_divergence", self.on_divergence, ("raise", "stop", "skip"))
+        checked = {
+            "epochs": integer("epochs", self.epochs, 1),
+            "batch_size": integer("batch_size", self.batch_size, self.least_batch),
+            "shuffle": flag("shuffle", self.shuffle),
+            "early_stopping": self._rule(self.early_stopping),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
-
-def early_stopping_rule(rule: Any, validated: bool, score: str) -> EarlyStopping | None:
-    """Return the rule that an argument stands for; an integer is the patience."""
-    if isinstance(rule, numbers.Integral) and not isinstance(rule, bool):
-        patience = integer("early_stopping", rule, 1)
-        rule = EarlyStopping(patience=patience, monitor="val_loss" if validated else "loss")
-    if rule is not None and not isinstance(rule, EarlyStopping):
-        raise TypeError(
-            f"early_stopping: expected None, an integer or EarlyStopping, got {rule!r:.200}"
-        )
-    if rule is not None and rule.monitor.startswith("val_") and not validated:
-        raise ValueError(
-            f"early_stopping: expected validation_data to monitor {rule.monitor!r}, got none"
-        )
-    if rule is not None and rule.monitor.removeprefix("val_") not in ("loss", score):
-        raise ValueError(
-            f"early_stopping: expected to monitor the loss or {score}, got {rule.monitor!r}"
-        )
-    return rule
+    def _rule(self, rule: Any) -> EarlyStopping | None:
+        """Return the early stopping of an argument; an integer is the patience."""
+        if rule is None:
+            return None
+        if isinstance(rule, numbers.Integral) and not isinstance(rule, bool):
+            patience = integer("early_stopping", rule, 1)
+            return EarlyStopping(patience, "val_loss" if self.is_validated else "loss")
+        if not isinstance(rule, EarlyStopping):
+            raise TypeError(
+                f"early_stopping: expected None, an integer or EarlyStopping, got {rule!r:.200}"
+            )
+        if rule.monitor.startswith("val_") and not self.is_validated:
+            raise ValueError(
+                f"early_stopping: expected validation_data to monitor {rule.monitor!r}, got none"
+            )
+        if rule.monitor.removeprefix("val_") not in ("loss", self.score):
+            raise ValueError(
+                f"early_stopping: expected to monitor the loss or {self.score}, "
+                f"got {rule.monitor!r}"
+            )
+        return rule
 
 
 def minibatch_bounds(n_samples: int, batch_size: int) -> np.ndarray:
     """Return where minibatches begin and end: (steps + 1,) int64.
 
-    The last one may be smaller; one of a single sample is merged into the one before, since batch
+    The last one may be smaller. A single sample is merged into the minibatch before, since batch
     norm has nothing to normalize in it.
     """
     n_samples, batch_size = integer("n_samples", n_samples, 1), integer("batch_size", batch_size, 1)

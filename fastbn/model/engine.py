@@ -20,7 +20,7 @@ from fastbn.model.inputs import TrainingSamples
 from fastbn.model.layout import Layout
 from fastbn.model.nonfinite_layer import nonfinite_layer
 from fastbn.model.scaling import InputScaling, TargetScaling
-from fastbn.model.state import check_room, check_snapshot, state_views
+from fastbn.model.state import check_snapshot, state_places
 from fastbn.model.targets import loss_and_score
 from fastbn.model.workspaces import INFERENCE_ROWS, Workspaces
 from fastbn.options import ElementwiseActivation, Loss, Optimizer, code
@@ -29,14 +29,14 @@ from fastbn.parallel.threads import run_team
 
 T = TypeVar("T")
 
-# Buffers of as many numbers as `params` has, and of one number for each unit.
+# Buffers of the size of `params`, and buffers with one number for each unit.
 FLAT, OF_UNITS = ("params", "grads", "m", "v"), ("running_mean", "running_var")
 
 
 class Engine:
-    """What `BatchNormMLP` trains and predicts with, and what `fastbn.fit.loop.train` trains.
+    """The memory and the compiled calls of a model; `fastbn.fit.loop` trains it.
 
-    What it is given has been checked: settings by the model, data by `fastbn.model.inputs`.
+    Its arguments have been checked: settings by the model, data by `fastbn.model.inputs`.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -56,11 +56,11 @@ class Engine:
         )
         self.counter = np.zeros(1, np.int64)  # of steps: the kernel counts
         self.epochs = 0
-        self.warns_of_mean = True  # once (worse_than_mean.py)
+        self.warns_of_mean = True  # until the first warning (worse_than_mean.py)
         self.workspaces = Workspaces(self.layout, self.dtype)
         self._network = kernels.Network(kernel_input(self.layout.table), **self.buffers)
         self._one_thread = OneThread()
-        self._teams: dict[int, TrainingTeam] = {}  # by bits of the minibatch's rows
+        self._teams: dict[int, TrainingTeam] = {}  # by the number of bits of a minibatch's size
 
     def initialize(self) -> None:
         """Draw the weights; gamma becomes 1."""
@@ -85,16 +85,18 @@ class Engine:
         return self.layout.named_views(self.buffers[buffer])
 
     def state(self) -> dict[str, np.ndarray]:
-        """Views of all that training changes, by name."""
+        """Return views of all numbers that training changes, by name."""
         return self._views(self.scaling, self.target_scaling)
 
     def _views(self, inputs: InputScaling, targets: TargetScaling) -> dict[str, np.ndarray]:
-        """Views of the state, with these scalings in the place of the engine's own."""
         buffers = {
-            **self.buffers, "center": inputs.center, "scale": inputs.scale,
-            "target_center": targets.center, "target_scale": targets.scale,
+            **self.buffers, "input.center": inputs.center, "input.scale": inputs.scale,
+            "target.center": targets.center, "target.scale": targets.scale,
         }  # fmt: skip
-        return state_views(self.layout, self.config, buffers)
+        return {
+            name: self.layout.view(buffers[buffer], start, shape)
+            for name, buffer, start, shape in state_places(self.layout, self.config)
+        }
 
     def snapshot(self) -> dict[str, Any]:
         """Return a copy of the state that `restore` takes."""
@@ -106,8 +108,8 @@ class Engine:
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go back to a snapshot; TypeError or ValueError where it is of another model."""
-        if isinstance(snapshot, dict):  # of a version without target normalizations
+        """Go back to a snapshot; TypeError or ValueError if it is of another model."""
+        if isinstance(snapshot, dict):  # earlier versions had no target normalization
             snapshot = {"target_is_fitted": True} | snapshot
         check_snapshot(snapshot, self.state(), self.config)
         self.alone(lambda: self._restore(snapshot))
@@ -121,25 +123,20 @@ class Engine:
             [(self.buffers[name], ..., 0) for name in ("params", "m", "v")]  # the gaps, too
             + [(view, ..., values[name]) for name, view in views.items()]
             + [(self.counter, 0, snapshot["steps"])]
-            + self._with_scalings(inputs, targets)
+            + [(vars(self), "scaling", inputs), (vars(self), "target_scaling", targets)]
         )
 
     def begin(self, samples: TrainingSamples) -> None:
-        """Take over the scalings that samples to train on come with; refuse others than its own."""
-        if samples.inputs is self.scaling and samples.outputs is self.target_scaling:
+        """Take over the scalings of samples to train on; a fitted one stays, and has to agree."""
+        inputs, targets = samples.inputs, samples.outputs
+        if inputs is self.scaling and targets is self.target_scaling:
             return
-        inputs = self.scaling.adopt("samples.inputs", samples.inputs)
-        targets = self.target_scaling.adopt("samples.outputs", samples.outputs)
-        assign_all(self._with_scalings(inputs, targets))
-
-    def _with_scalings(
-        self, inputs: InputScaling, targets: TargetScaling
-    ) -> list[tuple[Any, Any, Any]]:
-        """Return what `assign_all` is to do, so that the engine has these scalings."""
-        return [(vars(self), "scaling", inputs), (vars(self), "target_scaling", targets)]
+        inputs = self.scaling.adopt("samples.inputs", inputs)
+        targets = self.target_scaling.adopt("samples.outputs", targets)
+        assign_all([(vars(self), "scaling", inputs), (vars(self), "target_scaling", targets)])
 
     def is_finite(self) -> bool:
-        """Tell whether all parameters, moments and running statistics are numbers."""
+        """Tell whether all parameters, moments and running statistics are finite."""
         trained = ("params", "m", "v", *OF_UNITS)
         return all(bool(np.isfinite(self.buffers[name]).all()) for name in trained)
 
@@ -180,7 +177,7 @@ class Engine:
         self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
         logs: Sequence[np.ndarray | None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Take steps, as `take_steps` does; DivergenceError where one is refused."""
+        """Take steps, as `take_steps` does; DivergenceError if one is refused."""
         losses, correct = self.take_steps(samples, order, bounds, lrs, logs=logs)
         if np.isnan(losses).any():
             last = losses.size
@@ -192,12 +189,12 @@ class Engine:
         self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
         most_refused: int = 0, refused: int = 0, logs: Sequence[np.ndarray | None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``: losses and hits of each.
+        """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``; return losses and hits of each.
 
-        A refused step has the loss NaN. Where it is one more in a row than `most_refused`, with
-        `refused` of them before this call, it is the last one, and later minibatches are not
-        trained on. `logs` has an array for each thread to note when it does what
-        (`fastbn.profiling`), or None, and decides how many threads there are.
+        The loss of a refused step is NaN. After more than `most_refused` consecutive ones, with
+        `refused` of them before this call, no further steps are taken. `logs` has, for each thread,
+        an array for the times of its work (`fastbn.profiling`) or None, and sets the number of
+        threads.
         """
         return self.alone(
             lambda: self._call_kernel(samples, order, bounds, lrs, most_refused, refused, logs)
@@ -207,12 +204,10 @@ class Engine:
         self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
         most_refused: int, refused: int, logs: Sequence[np.ndarray | None] | None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Run the kernel.
+        """Run the kernel, which alone changes the model, its number of steps included.
 
-        A handler of a signal may raise after any line: the state of the model is the kernel's work
-        alone, the count of its steps included.
+        A signal handler may raise after any line of Python.
         """
-        check_room("steps", self.steps, lrs.size)
         plan = kernels.Plan(order, bounds, lrs)
         progress = kernels.Progress(
             self.counter, np.array([refused]), np.zeros(lrs.size), np.full(lrs.size, -1)
@@ -238,15 +233,15 @@ class Engine:
         return progress.losses[:reached], progress.correct[:reached]
 
     def _team_for(self, rows: int) -> TrainingTeam:
-        """Return the team of minibatches of about so many rows: up to the next power of two."""
-        size = rows.bit_length()
-        if size not in self._teams:
+        """Return the team for minibatches of this size, rounded up to a power of two."""
+        bits = rows.bit_length()
+        if bits not in self._teams:
             layout = self.layout
-            self._teams[size] = TrainingTeam(layout.gemm_flops(rows), layout.barriers(rows))
-        return self._teams[size]
+            self._teams[bits] = TrainingTeam(layout.gemm_flops(rows), layout.barriers(rows))
+        return self._teams[bits]
 
     def logits(self, samples: kernels.Samples) -> np.ndarray:
-        """Outputs before softmax or sigmoid, (samples, outputs), with the running statistics."""
+        """Return outputs before softmax or sigmoid, (samples, outputs), by running statistics."""
         n = len(samples.x)
         logits = np.empty((n, self.config.layer_sizes[-1]), self.dtype)
         recipe = self._recipe(0, 1)
@@ -264,7 +259,7 @@ class Engine:
         return logits
 
     def evaluate(self, samples: kernels.Samples) -> tuple[float, float]:
-        """Return loss and score on some samples, with the running statistics."""
+        """Return loss and score on some samples, by running statistics."""
         return loss_and_score(self.logits(samples), samples.labels, samples.targets, self.config)
 
     def _recipe(

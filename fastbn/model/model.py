@@ -11,13 +11,14 @@ import numpy as np
 
 from fastbn.checks import flag, integer, shown
 from fastbn.files import model_file
-from fastbn.fit.loop import Callback, EarlyStopping, History, minibatch_bounds
+from fastbn.fit.history import EarlyStopping, History
+from fastbn.fit.loop import Callback
+from fastbn.fit.plan import minibatch_bounds
 from fastbn.fit.schedules import Schedule
 from fastbn.model import fitting, saving
 from fastbn.model.buffers import Buffer
 from fastbn.model.config import ModelConfig
 from fastbn.model.engine import FLAT, OF_UNITS, Engine
-from fastbn.model.fitting import checked_batch_size
 from fastbn.model.inputs import kernel_samples, labelled_data, prediction_samples, training_samples
 from fastbn.model.layout import Layout
 from fastbn.model.memory import peak_bytes
@@ -390,7 +391,7 @@ class BatchNormMLP:
         TypeError, ValueError
             A size is not an integer, or too small.
         """
-        batch_size = checked_batch_size(self.config, batch_size)
+        batch_size = integer("batch_size", batch_size, 1 + self.config.batch_norm)
         x_dtype = self.dtype if x_dtype is None else np.dtype(x_dtype)
         return peak_bytes(
             self.layout, self.config,
@@ -416,7 +417,11 @@ class BatchNormMLP:
         """
         samples = training_samples(self._engine, X, y, sample_weight)
         n = len(samples.arrays.x)
-        size = n if batch_size is None else checked_batch_size(self.config, batch_size)
+        size = (
+            n
+            if batch_size is None
+            else integer("batch_size", batch_size, 1 + self.config.batch_norm)
+        )
         bounds = minibatch_bounds(n, size)
         lrs = np.full(bounds.size - 1, self.config.lr)
         self._engine.run_steps(samples, np.arange(n), bounds, lrs)

@@ -9,14 +9,14 @@ import numpy as np
 
 from fastbn.files import model_file
 from fastbn.model.engine import Engine
-from fastbn.model.state import Header, layout_of, odd_numbers, read_state
+from fastbn.model.state import Header, odd_numbers, read_state
 
 
 def write(
     model: Any, path: str | os.PathLike[str] | model_file.Writable,
     fit: dict[str, Any] | None = None, tensors: dict[str, np.ndarray] | None = None,
 ) -> None:  # fmt: skip
-    """Write a model's file; with a fit and its tensors it is a checkpoint."""
+    """Write a model file; with a fit and its tensors it is a checkpoint."""
     target = model_file.destination(path)
     model_file.write_to(target, to_bytes(model, fit, tensors))
 
@@ -24,7 +24,7 @@ def write(
 def to_bytes(
     model: Any, fit: dict[str, Any] | None = None, tensors: dict[str, np.ndarray] | None = None
 ) -> bytes:
-    """Return what a model's file holds; TypeError or ValueError where none can hold it."""
+    """Return the bytes of a model file; TypeError or ValueError if no file can hold the model."""
     engine: Engine = model._engine
     state = engine.state()
     for name, tensor in state.items():
@@ -39,10 +39,9 @@ def to_bytes(
 
 
 def read(path: str | os.PathLike[str] | model_file.Readable) -> tuple[Engine, dict[str, Any]]:
-    """Return engine and metadata of the model in a file; ModelFileError where there is none."""
+    """Return engine and metadata of the model in a file; ModelFileError if there is none."""
     with model_file.open_model(path) as file:
-        header = Header.from_dict(file.path, file.header)
-        layout_of(file, header)
+        header = Header.of(file)
         engine = Engine(header.config)
         read_state(file, engine.state())
     engine.counter[0], engine.epochs = header.steps, header.epochs

@@ -87,7 +87,7 @@ class Scaling:
     def copied(self: Self, is_fitted: bool) -> Self:
         """Return a copy with memory of its own, which cannot be resized."""
         center, scale = self.center.copy()[:], self.scale.copy()[:]
-        return dataclasses.replace(self, center=center, scale=scale, is_fitted=is_fitted)
+        return dataclasses.replace(self, center=center, scale=scale, is_fitted=bool(is_fitted))
 
     def scaled(self, name: str, x: np.ndarray, check_finite: bool) -> np.ndarray:
         """Return x (N, C) scaled in float64 and rounded once, to the model's dtype.

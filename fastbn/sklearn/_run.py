@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from fastbn.fit.loop import History, minibatch_bounds
+from fastbn.fit.history import History
+from fastbn.fit.plan import minibatch_bounds
 from fastbn.model import BatchNormMLP
 from fastbn.model.inputs import training_samples
 from fastbn.model.worse_than_mean import worse_than_mean

@@ -257,7 +257,7 @@ def test_an_old_checkpoint_is_gone_on_with(tmp_path):
             validation_data=(x[:20], OLD_Y[:20]), early_stopping=fastbn.EarlyStopping(5, "loss"),
         )  # fmt: skip
 
-    with pytest.raises(ValueError, match=r"expected data as in .*X\.astype\(np\.float32\)$"):
+    with pytest.raises(ValueError, match="expected data as in"):
         go_on(OLD_X)  # float64, which that version rounded before it scaled, and this one after
     history = go_on(OLD_X.astype(np.float32))
     assert (model.steps, model.epochs) == (16, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -385,65 +384,11 @@ def at(steps=0, epochs=0):
 
 X, Y = np.random.default_rng(0).standard_normal((20, 6)), np.arange(20) % 4
 
-TRAININGS = {
-    "train_step": lambda model: model.train_step(X, Y),
-    "partial_fit": lambda model: model.partial_fit(X, Y, batch_size=10),
-    "fit": lambda model: model.fit(X, Y, epochs=2, batch_size=20, progress=False),
-}
-
-
-@pytest.mark.parametrize("name", TRAININGS)
-def test_a_model_at_the_largest_count_takes_no_step(path, name):
-    steps = 1 if name == "train_step" else 2
-    model = at(MAX_COUNT - steps + 1)
-    model.save(path)
-    model = fastbn.BatchNormMLP.load(path)
-    before = to_bytes(model)
-    with pytest.raises(ValueError, match=f"^steps: expected at most {MAX_COUNT} in all"):
-        TRAININGS[name](model)
-    assert to_bytes(model) == before
-    model = at(MAX_COUNT - steps)
-    TRAININGS[name](model)
-    assert model.steps == MAX_COUNT
-    model.save(path)
-    assert fastbn.BatchNormMLP.load(path).steps == MAX_COUNT
-
-
-def test_epochs_that_cannot_be_counted(path):
-    model = at(epochs=MAX_COUNT - 1)
-    before = to_bytes(model)
-    with pytest.raises(ValueError, match=f"^epochs: expected at most {MAX_COUNT} in all"):
-        TRAININGS["fit"](model)
-    assert to_bytes(model) == before
-    model.fit(X, Y, epochs=1, batch_size=10, progress=False, checkpoint=path)
-    assert fastbn.BatchNormMLP.load(path).epochs == MAX_COUNT
-
 
 def test_a_fit_that_something_else_ends_may_be_as_long_as_it_likes():
     model = at(5, 5)
     model.fit(X, Y, epochs=sys.maxsize, batch_size=10, progress=False, callbacks=[lambda *_: True])
     assert (model.steps, model.epochs) == (7, 6)
-
-
-def test_checkpoints_near_the_largest_count(path):
-    """The steps that the fit has taken already are not counted twice."""
-
-    def train(model, end, **options):
-        def stop(*_):
-            if end:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt) if end else contextlib.nullcontext():
-            model.fit(
-                X, Y, epochs=4, batch_size=10, progress=False, checkpoint=path,
-                checkpoint_every=1, resume=True, callbacks=[stop],
-            )  # fmt: skip
-
-    train(at(MAX_COUNT - 8, MAX_COUNT - 4), True)
-    assert MAX_COUNT - 8 < fastbn.BatchNormMLP.load(path).steps < MAX_COUNT
-    model = at()
-    train(model, False)
-    assert (model.steps, model.epochs) == (MAX_COUNT, MAX_COUNT)
 
 
 @pytest.mark.parametrize("name", ["steps", "epochs"])
@@ -479,7 +424,7 @@ LONG = "x" * 6000
         lambda: fastbn.BatchNormMLP.load([LONG]),
         lambda: fastbn.BatchNormMLP((4, 3)).save([LONG]),
         lambda: fastbn.BatchNormMLP((4, 3)).save(LONG.encode()),
-        lambda: TRAININGS["fit"](at()) and at().fit(X, Y, epochs=1, batch_size=9, callbacks=LONG),
+        lambda: at().fit(X, Y, epochs=1, batch_size=9, callbacks=LONG),
         lambda: at().fit(X, Y, epochs=1, batch_size=9, callbacks=[LONG]),
         lambda: at().fit(X, Y, epochs=1, batch_size=9, early_stopping=LONG),
         lambda: at().fit(X, Y, epochs=1, batch_size=9, progress=LONG),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import fastbn
 from fastbn.fit import progress as progress_module
-from fastbn.fit.loop import minibatch_bounds
+from fastbn.fit.plan import minibatch_bounds
 
 SIZES = (6, 9, 4)
 

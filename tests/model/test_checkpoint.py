@@ -472,14 +472,14 @@ def test_crafted_checkpoints_are_refused(data, tmp_path, name):
 
 def test_a_signal_between_two_looks_is_not_missed(data, tmp_path, monkeypatch):
     """It comes after the last callback of an epoch whose checkpoint is not due."""
-    note_best, pressed = loop._Fit._note_best, []
+    note_best, pressed = loop.Fit._note_best, []
 
     def press(self):
         if not pressed:
             pressed.append(os.kill(os.getpid(), signal.SIGINT))
         note_best(self)
 
-    monkeypatch.setattr(loop._Fit, "_note_best", press)
+    monkeypatch.setattr(loop.Fit, "_note_best", press)
     path = tmp_path / "c"
     model = fastbn.BatchNormMLP(SIZES)
     history = fit(model, data, path, checkpoint_every=1000, callbacks=[lambda *_: None])

@@ -215,8 +215,8 @@ def test_arguments_refused(arguments, error, message):
 DATA_REFUSED = [
     (lambda x, y: (x[:, :5], y), ValueError, r"X: expected shape \(samples, 6\), got \(120, 5\)"),
     (lambda x, y: (x[0], y), ValueError, "X: "),
-    (lambda x, y: (x[:0], y[:0]), ValueError, "X: expected more samples"),
-    (lambda x, y: (x[:1], y[:1]), ValueError, "X: expected more samples"),
+    (lambda x, y: (x[:0], y[:0]), ValueError, "X: expected at least 2 samples, got"),
+    (lambda x, y: (x[:1], y[:1]), ValueError, "X: expected at least 2 samples, got"),
     (lambda x, y: (x.astype(object), y), TypeError, "X: "),
     (lambda x, y: (x.astype(str), y), TypeError, "X: "),
     (lambda x, y: (np.where(x > 2, np.nan, x), y), ValueError, "X: expected finite numbers"),

@@ -57,7 +57,7 @@ def test_predictions_of_no_samples():
 
 
 def test_one_minibatch_for_all():
-    assert fastbn.fit.loop.minibatch_bounds(3, 10**30).tolist() == [0, 3]
+    assert fastbn.training.minibatch_bounds(3, 10**30).tolist() == [0, 3]
 
 
 def table():

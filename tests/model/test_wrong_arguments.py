@@ -41,7 +41,7 @@ from wrong import (
 
 import fastbn
 from fastbn import BatchNormMLP, EarlyStopping
-from fastbn.fit.loop import minibatch_bounds
+from fastbn.fit.plan import minibatch_bounds
 from fastbn.plotting import plot_history
 from fastbn.profiling import profile_training
 
@@ -396,6 +396,6 @@ def test_too_few_samples(method, options, n):
     given = arguments(NEW, **options)()
     before = wrong.fingerprint(given["self"])
     given |= {"X": given["X"][:n], "y": given["y"][:n]}
-    with pytest.raises(ValueError, match="^X: expected more samples to train on"):
+    with pytest.raises(ValueError, match=f"^X: expected at least 2 samples, got {n}"):
         getattr(BatchNormMLP, method)(**given)
     assert wrong.fingerprint(given["self"]) == before
