@@ -1,4 +1,4 @@
-"""A model's flat arrays: aligned memory that stays where it is, and how numbers get into it."""
+"""Flat arrays that start on cache lines and keep their memory, and copies into them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ LINE_BYTES = 64  # of a cache line
 
 
 class _Memory:
-    """Zeros for an array to lie in (NumPy's array interface), with no method to resize them."""
+    """Zeros under NumPy's array interface, with no method to resize them."""
 
     def __init__(self, size: int) -> None:
-        self._zeros = np.zeros(size, np.uint8)  # an array: it gets pages as they are needed
+        self._zeros = np.zeros(size, np.uint8)  # gets memory from the system when it is written
         self.__array_interface__ = self._zeros.__array_interface__
 
 
 def aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros whose first element starts a cache line, in memory that `resize` cannot take away.
-
-    Not even that of `base`, which does not own the memory either.
-    """
+    """Return zeros that start on a cache line; neither they nor their base can be resized."""
     raw = np.asarray(_Memory(size * dtype.itemsize + LINE_BYTES))
     start = -raw.ctypes.data % LINE_BYTES
     return raw[start : start + size * dtype.itemsize].view(dtype)
@@ -43,29 +40,9 @@ def copy_numbers(name: str, target: np.ndarray, value: Any) -> None:
 
 
 def assign_all(assignments: Iterable[tuple[Any, Any, Any]]) -> None:
-    """Do ``container[key] = value`` for each triple: all of them, whatever a signal's handler does.
+    """Do ``container[key] = value`` for each triple in one call, which no signal can interrupt.
 
-    Python runs handlers, which may raise, between two of its instructions; this is one.
+    Python runs signal handlers, which may raise, between its instructions, and not in C code.
     """
     containers, keys, values = zip(*assignments, strict=True)
     collections.deque(map(operator.setitem, containers, keys, values), maxlen=0)
-
-
-class Buffer:
-    """A model's attribute that is a flat array: setting it copies the numbers into the array.
-
-    Kernels rely on its size, so that what is read is a view, of whose shape and dtype the model
-    does not depend.
-    """
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, model: Any, owner: type | None = None) -> np.ndarray:
-        if model is None:
-            raise AttributeError(f"{self._name}: expected a model, got its class")
-        view: np.ndarray = model._engine.buffers[self._name][:]
-        return view
-
-    def __set__(self, model: Any, value: Any) -> None:
-        copy_numbers(self._name, model._engine.buffers[self._name], value)

@@ -7,28 +7,27 @@ import itertools
 import math
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
-from fastbn.model.config import ModelConfig
-from fastbn.model.layout import Layout
+from fastbn.checks import flag, integer
+from fastbn.fit.plan import minibatch_bounds
 from fastbn.model.workspaces import INFERENCE_ROWS, workspace_sizes
+from fastbn.parallel.cores import available_threads
 
-# Of a row number in the order of an epoch, and of a label.
-INDEX = 8
+# Bytes of a row number in the order of an epoch, or of a label; and of center and scale.
+INDEX, FLOAT64 = 8, 8
 
-# Of a number that inputs are scaled by.
-FLOAT64 = 8
-
-# Samples whose predictions are compared with their targets at once, at the end of a fit.
+# Samples whose predictions are compared with their targets at once at the end of a fit.
 COMPARED_ROWS = 2**14
 
-# Where Linux says what the memory of a container is limited to (control groups, both versions).
+# Files with the memory limit of a container on Linux (control groups, both versions).
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def machine_memory() -> float:
-    """Return the bytes of memory of this machine or container; infinity where nothing says so."""
+    """Return the bytes of memory of this machine or container; infinity if that is unknown."""
     found = [math.inf]
     with contextlib.suppress(AttributeError, OSError, ValueError):  # a system without it
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -38,39 +37,45 @@ def machine_memory() -> float:
     return min(size for size in found if size > 0)
 
 
-def peak_bytes(
-    layout: Layout, config: ModelConfig, *, n_samples: int, rows: int, copied: bool,
-    weighted: bool, validated: int, stops: bool, threads: int,
+def fit_bytes(
+    engine: Any, n_samples: int, batch_size: int, x_dtype: Any, sample_weight: bool,
+    validation_samples: int, early_stopping: bool, threads: int | None,
 ) -> int:  # fmt: skip
-    """Return the bytes of a model and its fit, without those of the caller's arrays.
-
-    `rows` is the largest minibatch, `copied` says whether X is converted, `validated` is the number
-    of samples of validation, and `stops` says whether early stopping keeps the best parameters.
-    """
-    item, outputs = np.dtype(config.dtype).itemsize, config.layer_sizes[-1]
-    # what is there all along: the model, the scratch memory, and what had to be converted
+    """Return the most memory of a model and its fit (`BatchNormMLP.fit_bytes`)."""
+    config, layout = engine.config, engine.layout
+    n = integer("n_samples", n_samples, 1)
+    batch_size = integer("batch_size", batch_size, 1 + config.batch_norm)
+    validated = integer("validation_samples", validation_samples, 0)
+    weighted = flag("sample_weight", sample_weight)
+    stops = flag("early_stopping", early_stopping)
+    threads = available_threads() if threads is None else integer("threads", threads, 1)
+    x_dtype = engine.dtype if x_dtype is None else np.dtype(x_dtype)
+    is_copied = x_dtype not in (engine.dtype, np.uint8) or engine.scaling.in_dtype() is None
+    rows = int(np.diff(minibatch_bounds(n, batch_size)).max())
+    item, outputs = engine.dtype.itemsize, config.layer_sizes[-1]
+    # throughout: the model, scratch memory, and converted data
     statistics = 2 * item * layout.units + 2 * FLOAT64 * layout.inputs
     model = 4 * item * layout.size + statistics
     work = item * sum(workspace_sizes(layout, rows, threads, True).values()) + INDEX * rows
-    compared = min(n_samples, COMPARED_ROWS) if config.loss == "squared_error" else 0
-    if predicted := max(validated, compared):  # with scratch memory of its own, for each thread
+    compared = min(n, COMPARED_ROWS) if config.loss == "squared_error" else 0
+    if predicted := max(validated, compared):  # with scratch memory for each thread
         part = min(predicted, INFERENCE_ROWS)
         one = item * sum(workspace_sizes(layout, part, 1, False).values()) + INDEX * part
         work += min(threads, max(1, predicted // INFERENCE_ROWS)) * one
-    copies = item * layout.inputs * (n_samples + validated) * copied
+    copies = item * layout.inputs * (n + validated) * is_copied
     target = INDEX if config.predicts_one_class else item * outputs
-    copies += target * (n_samples + validated)
-    copies += item * n_samples * weighted
-    # as an epoch begins: its order and that of the one before; early stopping's snapshot
-    snapshot, order = 3 * item * layout.size + statistics, INDEX * n_samples
+    copies += target * (n + validated)
+    copies += item * n * weighted
+    # at the start of an epoch: its order and that of the one before; early stopping's snapshot
+    snapshot, order = 3 * item * layout.size + statistics, INDEX * n
     begin = 2 * order + stops * snapshot
-    # at its end: weights in its order, the logits of validation and what its score is made of
+    # at its end: weights in its order, the logits of validation, and temporaries of its score
     wide = 4 * item if config.loss == "sigmoid_cross_entropy" else item + 3 * 8
     score = 2 * item * outputs + INDEX + item if config.predicts_one_class else wide * outputs
-    end = order + item * n_samples * weighted + stops * snapshot + score * validated
-    # after it: predictions of training samples beside their targets, and weights of all
-    last = (item + FLOAT64) * (outputs * compared + n_samples * (compared > 0))
-    # before it: the weights of the largest layer as they are drawn, when the model is built
+    end = order + item * n * weighted + stops * snapshot + score * validated
+    # after the fit: predictions of training samples beside their targets, and all weights
+    last = (item + FLOAT64) * (outputs * compared + n * (compared > 0))
+    # when the model is built: the weights of the largest layer, drawn in float64
     pairs = itertools.pairwise(config.layer_sizes)
     drawn = FLOAT64 * max(n_in * n_out for n_in, n_out in pairs)
     return model + max(drawn, work + copies + max(begin, end, last))

@@ -1,29 +1,24 @@
-"""The slim model: its parameters and statistics by name, and calls of the engine that has them."""
+"""The model class: its arguments, training, prediction, and files."""
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from fastbn.checks import flag, integer, shown
+from fastbn.checks import integer, shown
 from fastbn.files import model_file
 from fastbn.fit.history import EarlyStopping, History
 from fastbn.fit.loop import Callback
 from fastbn.fit.plan import minibatch_bounds
 from fastbn.fit.schedules import Schedule
-from fastbn.model import fitting, saving
-from fastbn.model.buffers import Buffer
+from fastbn.model import fitting, memory, saving
+from fastbn.model.attributes import Attributes
 from fastbn.model.config import ModelConfig
-from fastbn.model.engine import FLAT, OF_UNITS, Engine
+from fastbn.model.engine import Engine
 from fastbn.model.inputs import kernel_samples, labelled_data, prediction_samples, training_samples
-from fastbn.model.layout import Layout
-from fastbn.model.memory import peak_bytes
-from fastbn.model.scaling import InputScaling, TargetScaling
-from fastbn.model.state import MAX_COUNT
 from fastbn.model.targets import decisions, to_probabilities
 from fastbn.options import (
     Activation,
@@ -36,81 +31,91 @@ from fastbn.options import (
     TargetNormalization,
     document,
 )
-from fastbn.parallel.cores import available_threads
 
 
 @document
-class BatchNormMLP:
+class BatchNormMLP(Attributes):
     """Multilayer perceptron with batch normalization, trained by compiled kernels.
 
     Parameters
     ----------
     layer_sizes : sequence of int
-        Inputs, hidden layers, classes or outputs.
+        Numbers of input features, of units of each hidden layer, and of classes or outputs.
     activation : {activation}
         Activation of the hidden layers.
     negative_slope : float
-        Of LeakyReLU.
+        Slope of LeakyReLU for negative inputs.
     batch_norm : bool
-        Without it every layer has a bias instead.
+        Normalize the hidden layers. If False, every layer has a bias instead.
     batch_norm_output : bool
-        Normalize the output layer too, where the loss is softmax cross-entropy.
-    eps, momentum : float
-        Batch norm's; `momentum` is the weight of the new batch in the running statistics.
+        Normalize the output layer too, if the loss is softmax cross-entropy.
+    eps : float
+        Added to the variance in batch norm.
+    momentum : float
+        Weight of the new batch in the running statistics, as in PyTorch.
     unbiased : bool
-        Running variances are those of ``n - 1``, as in PyTorch, or of ``n``, as in Keras.
+        Running variances are divided by ``n - 1``, as in PyTorch, and otherwise by ``n``, as in
+        Keras.
     weighted : bool
-        Sample weights count in the statistics of batches and inputs, too, and not in the loss
-        alone: a weight of two is the same as the sample twice. A few heavy samples, of a rare class
-        with a large weight for example, then decide mean and variance of their minibatches: the
-        statistics change from one minibatch to the next, the running ones fit none of them, and
-        predictions may be useless. Leave it False for such weights.
+        Sample weights count in the statistics of batches and inputs, and not in the loss alone: a
+        weight of two is the same as the sample twice. Leave it False if few samples have large
+        weights, such as those of a rare class. They would decide mean and variance of their
+        minibatches, the running statistics would fit no minibatch, and predictions may be useless.
     gradient : "exact" or "detached"
         "detached" treats mean and variance as constants in the backward pass.
     input_normalization : None, "zscore" or "minmax"
-        Fitted on the first training data that the model sees, without rows of weight 0, and stored
-        with it. Data of another dtype than the model's, but bytes, are scaled in float64 before
-        they are rounded: features far from zero, as dates are, keep their digits.
+        Scale the features to mean 0 and deviation 1, or to the range from 0 to 1. The scaling is
+        fitted to the first training data, without rows of weight 0, and stored with the model.
+        Bytes and data of the model's dtype are scaled in that dtype; other data are scaled in
+        float64 before they are rounded, so that features far from zero, such as dates, keep their
+        digits.
     target_normalization : None or "zscore"
-        With the squared error: the network learns targets of mean 0 and deviation 1 for each
-        output, and `predict` returns to their units. Fitted on the first training targets, in
-        float64, without rows of weight 0, and stored with the model. Losses are those of the
-        normalized targets.
+        For the squared error: the network learns targets of mean 0 and deviation 1 for each output,
+        and `predict` returns numbers in the units of the targets. It is fitted to the first
+        training targets, in float64, without rows of weight 0, and stored with the model. Losses
+        are those of normalized targets.
     loss : {loss}
-        Of one class in several, of several yes-or-no outputs, or of numbers. A sample's loss is the
-        sum over its outputs, for numbers of half the squared errors.
+        For one of several classes, for several yes-or-no outputs, or for numbers. The loss of a
+        sample is the sum over its outputs, of half the squared errors in the case of numbers.
     label_smoothing : float
-        Of both cross-entropies: the part of a target that is spread evenly.
+        Part of each target that is spread evenly over the classes, or over yes and no.
     optimizer : {optimizer}
     lr : float
+        Learning rate.
     betas : pair of float
-        Of Adam; SGD's momentum is ``betas[0]`` and RMSprop's smoothing is ``betas[1]``.
-    optimizer_eps, weight_decay : float
+        Adam's decay rates of both moments; SGD's momentum is the first, and RMSprop's smoothing the
+        second.
+    optimizer_eps : float
+        Added to the denominator of Adam's and RMSprop's updates.
     nesterov : bool
-        Of SGD's momentum.
+        SGD's momentum is Nesterov's.
+    weight_decay : float
+        Decay of the weights: part of the gradient, and separate from it in "adamw".
     decay_vectors : bool
-        Let weight decay act on gamma, beta and biases, as well as on weights.
+        Apply weight decay to gamma, beta and biases, too.
     max_norm : float, optional
-        Scale the gradient down to this global norm where it is larger.
+        Scale a gradient with a larger global norm down to this norm.
     dropout : float
-        Probability of dropping a hidden activation in training.
+        Probability to drop a hidden activation during training.
     dtype : "float32" or "float64"
+        Dtype of parameters and computations.
     seed : int
-        Of the initial weights, the shuffling and dropout. The same seed gives the same bits.
+        Seed of the initial weights, the shuffling and dropout. The same seed gives the same bits.
 
     Attributes
     ----------
     config : ModelConfig
-        One of the same architecture may take its place, with another learning rate, say.
+        The arguments. A config of the same architecture can be set, with another learning rate for
+        example.
     params, grads, m, v : arrays (K,)
-        Parameters, gradients and both moments as flat buffers; `named_parameters` gives views.
-        They are edited in place; setting one copies the numbers of an array of its shape and dtype.
+        Parameters, gradients and both moments as flat buffers; `named_parameters` gives views. They
+        can be edited in place; setting one copies the numbers of an array of its shape and dtype.
     running_mean, running_var : arrays (units,)
-        Running statistics of all layers, one after the other; edited and set in the same way.
+        Running statistics of all layers, one after the other, edited and set in the same way.
     steps, epochs : int
         Optimizer steps done, and epochs that fits have begun.
     metadata : dict
-        Notes of your own, of what JSON can hold, that `save` stores with the model.
+        Your own notes, which JSON can hold; `save` stores them with the model.
 
     Notes
     -----
@@ -147,8 +152,7 @@ class BatchNormMLP:
         dtype: DType = "float32",
         seed: int = 0,
     ) -> None:
-        arguments = {k: v for k, v in locals().items() if k != "self"}
-        config = ModelConfig(**arguments)
+        config = ModelConfig(**{k: v for k, v in locals().items() if k != "self"})
         try:
             self._engine = Engine(config)
             self._engine.initialize()
@@ -162,91 +166,6 @@ class BatchNormMLP:
     def __repr__(self) -> str:
         sizes = "-".join(map(str, self.config.layer_sizes))
         return f"BatchNormMLP({sizes}, {self.layout.n_parameters:,} parameters, {self.steps} steps)"
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in vars(self).items() if name != "_engine"}
-        for name in ("config", *FLAT, *OF_UNITS, "scaling", "target_scaling", "steps", "epochs"):
-            state[name] = getattr(self, name)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copy what a pickle holds: its arrays may lie in a file, or in memory of somebody else."""
-        state = dict(state)
-        self._engine = Engine(state.pop("config"))
-        for name, value in state.items():
-            if name not in ("layout", "dtype"):  # of earlier versions
-                setattr(self, name, value)
-
-    def __copy__(self) -> BatchNormMLP:
-        return copy.deepcopy(self)
-
-    # -- attributes --------------------------------------------------------------------------------
-
-    params, grads, m, v = Buffer(), Buffer(), Buffer(), Buffer()
-    running_mean, running_var = Buffer(), Buffer()
-
-    @property
-    def config(self) -> ModelConfig:
-        """The arguments of the model."""
-        return self._engine.config
-
-    @config.setter
-    def config(self, value: ModelConfig) -> None:
-        self._engine.config = self.config.replaced_by(value)
-
-    @property
-    def layout(self) -> Layout:
-        """Where the tensors lie in the flat buffers."""
-        return self._engine.layout
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of all numbers of the model."""
-        return self._engine.dtype
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps done."""
-        return self._engine.steps
-
-    @steps.setter
-    def steps(self, value: int) -> None:
-        self._engine.counter[0] = integer("steps", value, 0, MAX_COUNT)
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the data that fits have begun."""
-        return self._engine.epochs
-
-    @epochs.setter
-    def epochs(self, value: int) -> None:
-        self._engine.epochs = integer("epochs", value, 0, MAX_COUNT)
-
-    @property
-    def scaling(self) -> InputScaling:
-        """How inputs are scaled; one of the same mode and shapes may take its place."""
-        return self._engine.scaling
-
-    @scaling.setter
-    def scaling(self, value: InputScaling) -> None:
-        self._engine.scaling = self.scaling.taking("scaling", value)
-
-    @property
-    def target_scaling(self) -> TargetScaling:
-        """How targets are scaled; one of the same mode and shapes may take its place."""
-        return self._engine.target_scaling
-
-    @target_scaling.setter
-    def target_scaling(self, value: TargetScaling) -> None:
-        self._engine.target_scaling = self.target_scaling.taking("target_scaling", value)
-
-    def named_parameters(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield names and views of `params`: weight (out, in), gamma and beta, or bias (out,)."""
-        return self._engine.named_views("params")
-
-    def named_gradients(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield names and views of `grads`, as `named_parameters` does."""
-        return self._engine.named_views("grads")
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -281,12 +200,12 @@ class BatchNormMLP:
             ``layer_sizes[-1] - 1``. For the other losses numbers (samples, outputs), or (samples,)
             for one output; between 0 and 1 for sigmoid cross-entropy.
         epochs, batch_size : int
-            The last minibatch may be smaller; one of a single sample joins the one before.
+            The last minibatch may be smaller; a single sample is added to the one before.
         sample_weight : array (samples,), optional
             Weights of the losses; a minibatch's loss is their weighted mean. Rows of weight 0 do
             not count in the scaling of inputs and targets.
         validation_data : pair (X, y), optional
-            Evaluated after every epoch.
+            Data to evaluate after every epoch.
         shuffle : bool
             Draw a new order of the samples for every epoch.
         early_stopping : EarlyStopping or int, optional
@@ -294,114 +213,87 @@ class BatchNormMLP:
         schedule : None, "cosine", "one-cycle", "step", "exponential" or callable
             Learning rate per step over this fit; a callable gets the step, from 0.
         until_accuracy : float, optional
-            Stop after an epoch whose training accuracy is above it.
+            Stop after the first epoch with a higher training accuracy.
         callbacks : iterable of callables
             Each is called as ``callback(model, history)`` after an epoch; True stops the fit.
         progress : True, False or "auto"
-            A bar on stderr, if there is one; "auto" shows it on a terminal where rich is installed.
+            A bar on stderr, if there is one; "auto" shows it on a terminal if rich is installed.
         check_finite : bool
             Look for NaN and infinities in X before training.
         on_divergence : "raise", "stop" or "skip"
-            A step whose loss, a variance or gradient is not finite is refused: parameters, moments,
-            running statistics and the number of steps are those before it. The fit then ends with
-            an error, or with a history that says "diverged"; "skip" goes on with the next
-            minibatch, and gives up with an error after ten refused steps in a row. An update that
-            is finite, but ruins the parameters, is not undone: the next step is refused.
+            A step with a loss, variance or gradient that is not finite is refused: parameters,
+            moments, running statistics and the number of steps stay as before. The fit then ends
+            with an error, or with the stop reason "diverged"; "skip" goes on with the next
+            minibatch, and raises an error after ten consecutive refused steps. An update that is
+            finite but ruins the parameters is not undone: the next step is refused.
         checkpoint : path, optional
-            A file to write the model and the state of the fit to, which `load` takes, too. In
-            Python's main thread Ctrl-C and SIGTERM are noticed after some 50 ms of steps, and write
-            it a last time.
+            File to write the model and the state of the fit to; `load` reads it, too. In Python's
+            main thread, Ctrl-C and SIGTERM are noticed within about 50 ms of steps, and it is
+            written a last time.
         checkpoint_every : int, optional
-            Steps between two checkpoints; without it one is written after every epoch.
+            Steps between two checkpoints; by default one is written after every epoch.
         resume : bool
-            Go on with the fit that is in `checkpoint`, if the file is there: the end is the same to
-            the bit as if nothing had come between. Arguments and data have to be the same. Of a fit
-            that is over, the model and the history come back. Without `resume` the file is
-            replaced.
+            Go on with the fit in `checkpoint` if the file exists; the result is the same to the bit
+            as without an interruption. Arguments and data have to be the same. If that fit is over,
+            its model and history are returned. If False, the file is replaced.
 
         Returns
         -------
         History
-            Ctrl-C ends the fit after some 50 ms of steps, or, where they have to be compiled first,
-            after that; the history says "interrupted" then.
+            Ctrl-C ends the fit within about 50 ms of steps, or after they are compiled, with the
+            stop reason "interrupted".
 
         Raises
         ------
         TypeError, ValueError
-            An argument is not as described above. Nothing has been changed then.
+            An argument is not as described above. Nothing has been changed.
         DivergenceError
-            A step is refused, or the model is not finite after the last one; it names the step and
-            the layer.
+            A step is refused, or the model is not finite after the last one; the error names the
+            step and the layer.
         ModelFileError
-            The checkpoint to go on with is damaged.
+            The checkpoint to resume from is damaged.
 
         Warns
         -----
         UserWarning
-            With the squared error: at the end the model predicts its training samples, and is worse
-            than the mean of their targets. A model says so once.
+            For the squared error: the trained model predicts its training samples worse than the
+            mean of their targets. A model warns once.
         """
-        return fitting.fit(
-            self,
-            X,
-            y,
-            epochs=epochs,
-            batch_size=batch_size,
-            sample_weight=sample_weight,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            early_stopping=early_stopping,
-            schedule=schedule,
-            until_accuracy=until_accuracy,
-            callbacks=callbacks,
-            progress=progress,
-            check_finite=check_finite,
-            on_divergence=on_divergence,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            resume=resume,
-        )
+        arguments = dict(locals())
+        return fitting.fit(arguments.pop("self"), **arguments)
 
     def fit_bytes(
         self, n_samples: int, batch_size: int, *, x_dtype: Any = None, sample_weight: bool = False,
         validation_samples: int = 0, early_stopping: bool = False, threads: int | None = None,
     ) -> int:  # fmt: skip
-        """Return the most memory that `fit` takes, the model's own and without the caller's arrays.
+        """Return the most memory that `fit` takes: the model's own, without the caller's arrays.
 
         Parameters
         ----------
         n_samples, batch_size, validation_samples : int
         x_dtype : dtype, optional
-            Of X and the validation data, where it is another than the model's: all but bytes are
-            copied, and bytes as well once the model's inputs were normalized in float64. What is
-            not contiguous is copied as well, and not counted.
+            Dtype of X and the validation data, by default the model's. Other dtypes are copied,
+            except bytes; bytes are copied as well if the model's inputs were normalized in float64.
+            Copies of arrays that are not contiguous are not counted.
         sample_weight, early_stopping : bool
-            Whether the fit has weights, and whether it keeps its best parameters.
+            The fit has weights; it keeps its best parameters.
         threads : int, optional
-            As many as there may be, if it is not given.
+            Number of threads, by default as many as there may be.
 
         Returns
         -------
         int
-            Bytes. A checkpoint takes up to two copies of the parameters and moments more while it
-            is written.
+            Bytes. While a checkpoint is written, it takes up to two more copies of the parameters
+            and moments.
 
         Raises
         ------
         TypeError, ValueError
             A size is not an integer, or too small.
         """
-        batch_size = integer("batch_size", batch_size, 1 + self.config.batch_norm)
-        x_dtype = self.dtype if x_dtype is None else np.dtype(x_dtype)
-        return peak_bytes(
-            self.layout, self.config,
-            n_samples=integer("n_samples", n_samples, 1),
-            rows=int(np.diff(minibatch_bounds(n_samples, batch_size)).max()),
-            copied=x_dtype not in (self.dtype, np.uint8) or self.scaling.in_dtype() is None,
-            weighted=flag("sample_weight", sample_weight),
-            validated=integer("validation_samples", validation_samples, 0),
-            stops=flag("early_stopping", early_stopping),
-            threads=available_threads() if threads is None else integer("threads", threads, 1),
+        return memory.fit_bytes(
+            self._engine, n_samples, batch_size, x_dtype, sample_weight, validation_samples,
+            early_stopping, threads,
         )  # fmt: skip
 
     def partial_fit(
@@ -409,19 +301,15 @@ class BatchNormMLP:
     ) -> BatchNormMLP:
         """Train one pass over (X, y) in the order given, in minibatches or all at once.
 
-        Of data that comes batch by batch, larger than memory: ``for X, y in batches:
-        model.partial_fit(X, y)``. Input normalization is fitted on the first of them.
+        This trains on data larger than memory: ``for X, y in batches: model.partial_fit(X, y)``.
+        Input normalization is fitted to the first batch.
 
-        DivergenceError where a step is refused, as in `fit`: the model is as it was before that
-        step, with those of the minibatches before it.
+        DivergenceError if a step is refused, as in `fit`: the model keeps the steps before it.
         """
         samples = training_samples(self._engine, X, y, sample_weight)
         n = len(samples.arrays.x)
-        size = (
-            n
-            if batch_size is None
-            else integer("batch_size", batch_size, 1 + self.config.batch_norm)
-        )
+        least = 1 + self.config.batch_norm
+        size = n if batch_size is None else integer("batch_size", batch_size, least)
         bounds = minibatch_bounds(n, size)
         lrs = np.full(bounds.size - 1, self.config.lr)
         self._engine.run_steps(samples, np.arange(n), bounds, lrs)
@@ -430,7 +318,7 @@ class BatchNormMLP:
     def train_step(self, X: Any, y: Any, *, sample_weight: Any = None) -> float:
         """Take one optimizer step on the minibatch (X, y) and return its loss before the step.
 
-        DivergenceError where it is refused, as in `fit`: the model is as it was.
+        DivergenceError if it is refused, as in `fit`: the model does not change.
         """
         samples = training_samples(self._engine, X, y, sample_weight)
         n, lrs = len(samples.arrays.x), np.array([self.config.lr])
@@ -440,29 +328,29 @@ class BatchNormMLP:
     # -- inference ---------------------------------------------------------------------------------
 
     def predict_logits(self, X: Any) -> np.ndarray:
-        """Outputs before softmax or sigmoid, (samples, outputs), with the running statistics.
+        """Return outputs before softmax or sigmoid, (samples, outputs), by running statistics.
 
-        They are those of the network itself: with `target_normalization` in normalized units.
+        With `target_normalization` they are in normalized units.
         """
         self.scaling.require_fitted()
         return self._engine.logits(prediction_samples(self._engine, X))
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of the classes, or with sigmoid cross-entropy of each output.
+        """Return probabilities of the classes, or for sigmoid cross-entropy of each output.
 
-        (samples, outputs); ValueError where the loss is the squared error.
+        (samples, outputs); ValueError if the loss is the squared error.
         """
         probabilities = self.predict_logits(X)
         to_probabilities(probabilities, self.config)
         return probabilities
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict each sample's class, classes or numbers.
+        """Predict the class, classes or numbers of each sample.
 
-        The most probable class, (samples,) int64. With sigmoid cross-entropy 1 where an output is
-        more probable than not, else 0, (samples, outputs) int64. With the squared error the
-        outputs, (samples, outputs): with `target_normalization` in the units of the targets and
-        float64, which holds what the model's dtype may not, such as dates.
+        The most probable class, (samples,) int64. For sigmoid cross-entropy 1 for outputs that are
+        more probable than not, else 0, (samples, outputs) int64. For the squared error the outputs,
+        (samples, outputs): with `target_normalization` in the units of the targets and in float64,
+        since the model's dtype may not hold numbers such as dates.
         """
         self.target_scaling.require_fitted()
         logits = self.predict_logits(X)
@@ -471,12 +359,12 @@ class BatchNormMLP:
         return decisions(logits, self.config)
 
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
-        """Mean loss on (X, y) and accuracy, or for the squared error R2, as when predicting.
+        """Return the mean loss on (X, y) and the accuracy, or for the squared error R2.
 
-        With sigmoid cross-entropy a sample is right where all of its outputs are. R2 is 1 less the
-        squared errors over those of the targets' means, the mean over the outputs. With
+        For sigmoid cross-entropy a sample counts as right if all its outputs are. R2 is 1 minus the
+        ratio of the squared errors to those of the targets' means, averaged over the outputs. With
         `target_normalization` y is in the units of the targets, and the loss, as in training, that
-        of normalized ones.
+        of normalized targets.
         """
         self.scaling.require_fitted()
         self.target_scaling.require_fitted()
@@ -488,39 +376,39 @@ class BatchNormMLP:
     def save(self, path: str | os.PathLike[str] | model_file.Writable) -> None:
         """Write everything to a safetensors file.
 
-        Parameters, moments, running statistics, input scaling, counters and configuration: a loaded
-        model predicts the same bits and goes on training from the same point.
+        Parameters, moments, running statistics, scalings, counters and configuration: a loaded
+        model predicts the same bits and trains on from the same point.
 
         Parameters
         ----------
         path : path or binary file
-            At a path the file is written as a whole, or, where anything fails, stays as it was. To
-            an object with ``write(bytes)``, such as `io.BytesIO` or a gzip or network stream, what
-            is written before a failure is written; the model is checked before that.
+            A file at a path is written as a whole; if anything fails, it stays as it was. An object
+            with ``write(bytes)``, such as `io.BytesIO` or a gzip or network stream, may keep a part
+            of the bytes if writing fails; the model is checked before.
 
         Raises
         ------
         TypeError, ValueError, OSError
-            `path` is neither, or cannot be written, or no file can hold the model, as where a
-            number is not finite.
+            `path` is neither or cannot be written, or no file can hold the model, because a number
+            is not finite for example.
         """
         saving.write(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | model_file.Readable) -> BatchNormMLP:
-        """Return the model that `save` wrote, or `fit` as a checkpoint.
+        """Return the model in a file of `save`, or in a checkpoint of `fit`.
 
         Parameters
         ----------
         path : path or binary file
             An object with ``read(size)``, such as `io.BytesIO` or a gzip or network stream, is read
-            from where it is to its end, without seeking. Bytes go into an `io.BytesIO` first.
+            from its position to its end, without seeking. Wrap bytes in `io.BytesIO`.
 
         Raises
         ------
         ModelFileError
-            The file is not one, or says what no model can be: it is checked before memory is asked
-            for, and nothing in it is executed.
+            There is no valid model in the file. It is checked before memory is allocated, and
+            nothing in it is executed.
         TypeError
             `path` is neither.
         """
@@ -538,7 +426,7 @@ class BatchNormMLP:
         Raises
         ------
         TypeError, ValueError
-            It is of another model.
+            The snapshot is of another model.
         RuntimeError
             Another thread trains the model.
         """

@@ -453,7 +453,7 @@ def test_a_forked_process_trains_what_another_thread_was_training(data):
 
 
 def test_the_model_has_its_documented_names_alone():
-    names = {name for name in vars(fastbn.BatchNormMLP) if not name.startswith("_")}
+    names = {name for name in dir(fastbn.BatchNormMLP) if not name.startswith("_")}
     assert names == {
         "fit", "partial_fit", "train_step", "fit_bytes", "snapshot", "restore", "save", "load",
         "predict", "predict_proba", "predict_logits", "evaluate",
