@@ -1,4 +1,4 @@
-"""What a fit measures, when it is to stop, and where it is: all that a checkpoint has to hold."""
+"""The history of a fit, early stopping, and the state that a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fastbn.checks import choice, flag, integer, number
 
 @dataclasses.dataclass
 class History:
-    """What `fit` measured: one entry per epoch in each list.
+    """The measurements of a fit: one entry per epoch in each list but `skipped`.
 
-    `loss` and `accuracy` are means over the epoch's minibatches as they were trained on, `lr` is
-    that of the epoch's last step, `steps` the minibatches so far and `seconds` the time since the
-    start of the fit. For the squared error there is `val_r2`, and no accuracy; with
-    `target_normalization` losses are those of normalized targets. `skipped` has the
-    numbers of the steps, from 1, that were refused and skipped.
+    `loss` and `accuracy` are means over the epoch's minibatches, before each update, `lr` is the
+    learning rate of the epoch's last step, `steps` the number of minibatches so far and `seconds`
+    the time since the start of the fit. For the squared error there is `val_r2`, and no accuracy;
+    with `target_normalization` losses are those of normalized targets. `skipped` has the numbers of
+    the refused and skipped steps, from 1.
 
-    `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback",
-    "diverged" (a step was refused) or "interrupted".
+    `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback", "diverged" (a step
+    was refused) or "interrupted".
     """
 
     loss: list[float] = dataclasses.field(default_factory=list)
@@ -38,7 +38,7 @@ class History:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs, a started one included."""
+        """Number of epochs, including an unfinished last one."""
         return len(self.loss)
 
 
@@ -72,12 +72,11 @@ class EarlyStopping:
 
 @dataclasses.dataclass
 class FitState:
-    """Where a fit is, between two steps.
+    """The state of a fit between two steps.
 
-    `losses` and `correct` are those of the steps that have been taken of the present epoch, which
-    `has_begun` when the order of its samples was drawn. `best`
-    is the best value that early stopping has seen, `since` counts the epochs since then, and
-    `best_state` is the model's snapshot there.
+    `losses` and `correct` are those of the present epoch's steps so far; it `has_begun` once the
+    order of its samples is drawn. `best` is the best value that early stopping has seen, `since`
+    counts the epochs since then, and `best_state` is the model's snapshot there.
     """
 
     history: History = dataclasses.field(default_factory=History)
@@ -91,6 +90,6 @@ class FitState:
     is_over: bool = False
 
     def note(self, losses: np.ndarray, correct: np.ndarray) -> None:
-        """Add steps of the present epoch; the loss of a skipped one is NaN."""
+        """Add steps of the present epoch; the loss of a skipped step is NaN."""
         self.losses = np.concatenate([self.losses, losses])
         self.correct = np.concatenate([self.correct, correct])

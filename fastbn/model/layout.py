@@ -1,4 +1,4 @@
-"""Where a model's tensors lie in its flat buffers."""
+"""The places of a model's tensors in its flat buffers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fastbn.model.config import ModelConfig
 # Tensors start on multiples of this many elements: a cache line in float32.
 ALIGNMENT = 16
 
-# Features of the first layer, for each member of a team but one, from which gathering all of a
+# With this many features of the first layer for each member of a team but one, gathering the whole
 # minibatch takes less than half of the time of its product.
 KEPT_UNITS = 64
 
 # Whole panels are multiples of this many elements, in either dtype.
 PANEL = PANEL_BYTES // 4
 
-# Of a tensor in a flat buffer: start and shape.
+# Start and shape of a tensor in a flat buffer.
 Place = tuple[int, tuple[int, ...]]
 
 
@@ -37,8 +37,7 @@ def rounded_up(size: int) -> int:
 class Layout:
     """Names, shapes and places of the tensors in a flat buffer, and the kernels' layer table.
 
-    Gaps between tensors hold zeros, which no gradient ever reaches. Nothing of it can be changed:
-    memory is allocated by it.
+    Gaps between tensors hold zeros. It is immutable, since kernels compute addresses from it.
     """
 
     size: int  # elements of a flat buffer, gaps included
@@ -87,11 +86,11 @@ class Layout:
         return int(self.table[0, kernels.N_IN])
 
     def gathers_whole_batch(self, rows: int, members: int) -> bool:
-        """Tell whether each member of a team keeps its features of the first layer to itself.
+        """Tell whether each member of a team gathers the whole minibatch for its features.
 
-        It then gathers all of the minibatch, twice. That pays where a member has features enough to
-        multiply with it, and where the others' part of the data is less than what would go from
-        core to core instead: z, dz, the weight and its gradient.
+        That pays if a member has enough features to multiply with it, and if the others' part of
+        the data is less than what would go from core to core instead: z, dz, the weight and its
+        gradient.
         """
         inputs, units = self.inputs, int(self.table[0, kernels.N_OUT])
         others = members - 1
@@ -99,22 +98,22 @@ class Layout:
         return others > 0 and enough and others * rows * inputs <= units * (rows + inputs)
 
     def barriers(self, rows: int) -> int:
-        """Barriers of a training step of two threads (kernels/train_step.py)."""
+        """Return the barriers of a training step of two threads (kernels/train_step.py)."""
         return 2 * len(self.table) + (1 if self.gathers_whole_batch(rows, 2) else 4)
 
     def gemm_flops(self, rows: int) -> float:
-        """Floating point operations of a step's matrix products; the first layer has no dX."""
+        """Return the floating point operations of a step's matrix products."""
         products = self.table[:, kernels.N_IN] * self.table[:, kernels.N_OUT]
-        return 2.0 * rows * (3 * int(products.sum()) - int(products[0]))
+        return 2.0 * rows * (3 * int(products.sum()) - int(products[0]))  # no dX of the first
 
     @property
     def n_parameters(self) -> int:
-        """Trained numbers, gaps left out."""
+        """Number of trained numbers, without gaps."""
         return sum(math.prod(shape) for _, shape in self.places.values())
 
     @staticmethod
     def view(buffer: np.ndarray, start: int, shape: tuple[int, ...]) -> np.ndarray:
-        """View of `shape` that begins at `start` of a flat buffer."""
+        """Return the view of `shape` that begins at `start` of a flat buffer."""
         return buffer[start : start + math.prod(shape)].reshape(shape)
 
     def named_views(self, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""The targets of each loss, decisions from logits, and their score."""
+"""The targets of each loss, and predictions and scores from logits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from fastbn.model.measures import refuse_nonfinite
 def targets_for_loss(
     name: str, y: Any, n_samples: int, config: ModelConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels (samples,) and targets (samples, outputs) of a loss: one of the two is empty.
+    """Return labels (samples,) and targets (samples, outputs), one of which is empty.
 
-    Both are copies, since a caller might change or free y while kernels read it. Only targets that
-    are to be normalized are the caller's: their normalization copies them.
+    They are copies, since a caller might change or free y while kernels read it; targets that are
+    to be normalized are copied later.
     """
     outputs, dtype = config.layer_sizes[-1], np.dtype(config.dtype)
     if config.predicts_one_class:
@@ -38,7 +38,7 @@ def targets_for_loss(
 
 
 def decisions(logits: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """Classes (samples,), yes or no as 1 or 0 (samples, outputs), or numbers (samples, outputs)."""
+    """Return classes (samples,), or 1 for yes and 0 for no, or numbers (samples, outputs)."""
     if config.predicts_one_class:
         return logits.argmax(axis=1)
     return logits if config.loss == "squared_error" else (logits > 0).astype(np.int64)
@@ -57,7 +57,7 @@ def to_probabilities(logits: np.ndarray, config: ModelConfig) -> None:
 def loss_and_score(
     logits: np.ndarray, labels: np.ndarray, targets: np.ndarray, config: ModelConfig
 ) -> tuple[float, float]:
-    """Mean loss and, of classes and yes-or-no outputs, accuracy; of numbers R2."""
+    """Return the mean loss and the accuracy, or R2 for numbers."""
     if config.predicts_one_class:
         loss, _ = softmax_cross_entropy(logits, labels)
         return loss, float((logits.argmax(axis=1) == labels).mean())
@@ -68,10 +68,10 @@ def loss_and_score(
 
 
 def r2(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Coefficient of determination, the mean over the outputs.
+    """Return the coefficient of determination, averaged over the outputs.
 
-    1 less the squared errors over those of the targets' mean. Of constant targets it is 1 where
-    they are met and 0 elsewhere, as in `sklearn.metrics.r2_score`.
+    It is 1 minus the ratio of the squared errors to those of the targets' mean; for constant
+    targets 1 if there are no errors and else 0, as in `sklearn.metrics.r2_score`.
     """
     errors = ((outputs.astype(np.float64) - targets) ** 2).sum(axis=0)
     total = ((targets - targets.mean(axis=0, dtype=np.float64)) ** 2).sum(axis=0)

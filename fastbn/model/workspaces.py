@@ -9,20 +9,20 @@ from fastbn.kernels.gemm import DEPTH
 from fastbn.model.buffers import aligned_zeros
 from fastbn.model.layout import Layout, rounded_up
 
-# Samples per GEMM in inference; fixed, so that a sample's logits do not depend on what came before.
+# Samples per matrix product in inference; fixed, so that logits do not depend on other calls.
 INFERENCE_ROWS = 512
 
-# Scratch memory of so many predictions at once is kept for the next ones, or of the last team.
+# Workspaces of predictions that are kept, or more if the last call had more threads.
 KEPT = 4
 
-# Training's is freed after this many consecutive calls that needed none, or little of it.
+# The training workspace is freed after this many consecutive calls that need none, or little of it.
 UNNEEDED_CALLS = 100
 
 
 def workspace_sizes(layout: Layout, rows: int, members: int, trains: bool) -> dict[str, int]:
-    """Return the elements of scratch memory, for up to `rows` samples and a team of `members`.
+    """Return the number of elements of each array, for up to `rows` samples and a team's size.
 
-    Predictions need the first five alone.
+    Predictions need only the first five.
     """
     padded_rows = rounded_up(rows)
     sizes = {
@@ -61,16 +61,16 @@ def allocate_workspace(
 
 
 class Workspaces:
-    """A model's scratch memory: lent to one call at a time, and then kept for the next ones.
+    """The scratch memory of a model, lent to one call at a time and kept for later ones.
 
-    A call that raises gives nothing back, and the next one allocates.
+    A call that raises does not return it, and the next call allocates.
     """
 
     def __init__(self, layout: Layout, dtype: np.dtype) -> None:
         self._layout, self._dtype = layout, dtype
         self._of_predictions: list[kernels.Workspace] = []
         self._of_training: list[kernels.Workspace] = []  # at most one
-        self._unneeded = 0  # calls since the last that needed training's
+        self._unneeded = 0  # calls since the last one that needed the training workspace
 
     def lend_to_training(self, rows: int, members: int) -> kernels.Workspace:
         """Return scratch memory for minibatches of `rows` and a team of `members`."""
@@ -78,12 +78,12 @@ class Workspaces:
         is_large = work is not None and work.weight.size > 4 * rows
         self._unneeded = self._unneeded + 1 if is_large else 0
         if work is None or self._unneeded >= UNNEEDED_CALLS:
-            work = None  # before there is another
+            work = None  # frees its memory before allocating
             work = allocate_workspace(self._layout, rows, self._dtype, members, True)
         return work
 
     def take_back(self, work: kernels.Workspace) -> None:
-        """Keep scratch memory of a training call, which is done."""
+        """Keep the scratch memory of a training call."""
         self._of_training[:] = [work]
 
     def lend_to_prediction(self, rows: int) -> kernels.Workspace:
@@ -92,7 +92,7 @@ class Workspaces:
         return work or allocate_workspace(self._layout, rows, self._dtype, 1, False)
 
     def take_back_all(self, spaces: list[kernels.Workspace]) -> None:
-        """Keep scratch memory of a prediction, which is done."""
+        """Keep the scratch memory of a prediction."""
         self._of_predictions.extend(spaces)
         del self._of_predictions[: -max(KEPT, len(spaces))]
         self._unneeded += 1
@@ -101,7 +101,7 @@ class Workspaces:
 
     @staticmethod
     def _pop(kept: list[kernels.Workspace], rows: int, members: int) -> kernels.Workspace | None:
-        """Take the last one, which no other thread then gets; one too small is dropped."""
+        """Take the last one away from other threads; drop it if it is too small."""
         try:
             work = kept.pop()
         except IndexError:

@@ -1,4 +1,4 @@
-"""The warning about a fit to numbers that ends worse than the mean of its targets."""
+"""The warning about a regression fit that ends worse than the mean of its targets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from fastbn.model.memory import COMPARED_ROWS
 
 
 def worse_than_mean(engine: Engine, training: TrainingSamples, remedy: str) -> str | None:
-    """Say so where predictions of the samples are worse than the mean of their targets.
+    """Return the text of the warning, or None.
 
-    Losses of training do not tell: predictions go by the running statistics. None where the model
-    is as good as the mean to a tenth, as one that is fitted to noise, or its loss is one of
-    classes. No constant target is met exactly: an error of 1, or of a hundredth of it, is as good
-    as the mean.
+    Training losses do not show the problem, since predictions use the running statistics. A model
+    that is worse by less than a tenth, as after a fit to noise, gets no warning. Constant targets
+    are not met exactly: an error of 1, or of a hundredth of the constant, is as good as the mean.
     """
     config, samples = engine.config, training.arrays
     if config.loss != "squared_error":
@@ -47,7 +46,7 @@ def worse_than_mean(engine: Engine, training: TrainingSamples, remedy: str) -> s
 
 
 def _squared_error(engine: Engine, samples: Samples, weight: np.ndarray) -> float:
-    """Loss of the predictions of training samples, COMPARED_ROWS at a time."""
+    """Return the loss of the predictions of training samples, COMPARED_ROWS at a time."""
     total = 0.0
     for start in range(0, len(samples.x), COMPARED_ROWS):
         part = slice(start, start + COMPARED_ROWS)
