@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pickle
@@ -34,22 +35,30 @@ def data(rng):
     return x, (x[:, 0] > 0).astype(int) + 2 * (x[:, 1] > 0)
 
 
+@pytest.fixture
+def killed(data, tmp_path):
+    """The checkpoint of a fit that was killed before its step 20."""
+    with pytest.raises(Killed):
+        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
+    return tmp_path / "c"
+
+
 class Killed(Exception):
     pass
 
 
-def fit(model, data, path=None, killed_at=None, **options):
+def fit(model, data, path=None, killed_at=None, rate=lambda step: 0.02 / (1 + step), **options):
     """Train 6 epochs of 12 steps; `killed_at` ends the fit before that step is asked for."""
 
     def schedule(step):
         if killed_at is not None and step >= killed_at:
             raise Killed
-        return 0.02 / (1 + step)
+        return rate(step)
 
     options = {"epochs": 6, "batch_size": 8, "schedule": schedule, **options}
     if path is not None:
         options["checkpoint"] = path
-    return model.fit(*data, progress=False, **options)
+    return model.fit(*data, **{"progress": False, **options})
 
 
 def facts(model, history):
@@ -62,6 +71,19 @@ def facts(model, history):
 
 def assert_same(ones, others):
     np.testing.assert_equal(ones, others)  # to the bit, NaN included
+
+
+def goes_on(train, folder, kills):
+    """Kill a fit at these steps, on one checkpoint: it ends as the whole one. Return its facts.
+
+    `train` gets the path of a checkpoint to resume from, and the step to be killed at.
+    """
+    expected = train(folder / "whole")
+    for step in kills:
+        with pytest.raises(Killed):
+            train(folder / "parts", step)
+    assert_same(train(folder / "parts"), expected)
+    return expected
 
 
 CASES = {
@@ -164,45 +186,51 @@ def test_a_checkpoint_is_a_model_file(data, tmp_path):
 
 
 REFUSED = {
-    "accuracy": ({"until_accuracy": 0.9}, "resume: expected until_accuracy as in"),
-    "epochs": ({"epochs": 7}, "resume: expected epochs as in .*c, 6, got 7"),
-    "batch size": ({"batch_size": 9}, "resume: expected batch_size"),
-    "order": ({"shuffle": False}, "resume: expected shuffle"),
-    "schedule": ({"schedule": "cosine"}, "resume: expected schedule .* 'a function', got 'cosine'"),
-    "stopping": ({"early_stopping": 3}, "resume: expected early_stopping"),
+    "accuracy": ({"until_accuracy": 0.9}, "until_accuracy as in"),
+    "epochs": ({"epochs": 7}, "epochs as in .*c, 6, got 7"),
+    "batch size": ({"batch_size": 9}, "batch_size"),
+    "order": ({"shuffle": False}, "shuffle"),
+    "schedule": ({"schedule": "cosine"}, "schedule .* 'a function', got 'cosine'"),
+    "stopping": ({"early_stopping": 3}, "early_stopping"),
     "validation": (
         {"validation_data": (np.zeros((2, 6)), [0, 1])},
-        "resume: expected validation_data as in .*c, none, got some",
+        "validation_data as in .*c, none, got some",
     ),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_another_fit_is_refused(data, tmp_path, name):
-    options, message = REFUSED[name]
-    with pytest.raises(Killed):
-        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
-    model, before = fastbn.BatchNormMLP(SIZES), (tmp_path / "c").read_bytes()
+def assert_not_resumed(path, message, data, model=None, **options):
+    """The fit is refused, and neither the model nor the checkpoint changes."""
+    model, before = model or fastbn.BatchNormMLP(SIZES), path.read_bytes()
     state = pickle.dumps(model)
-    with pytest.raises(ValueError, match=f"^{message}") as caught:
-        fit(model, data, tmp_path / "c", resume=True, **options)
-    assert caught.type is ValueError
+    with pytest.raises(ValueError, match=f"^resume: expected {message}"):
+        fit(model, data, path, resume=True, **options)
     assert pickle.dumps(model) == state
-    assert (tmp_path / "c").read_bytes() == before
+    assert path.read_bytes() == before
 
 
-def test_other_data_and_another_model_are_refused(data, tmp_path):
+@pytest.mark.parametrize("name", REFUSED)
+def test_another_fit_is_refused(data, killed, name):
+    options, message = REFUSED[name]
+    assert_not_resumed(killed, message, data, **options)
+
+
+def test_other_data_and_another_model_are_refused(data, killed):
     x, y = data
-    path = tmp_path / "c"
+    for others in ((x + 1, y), (x, (y + 1) % 4)):
+        assert_not_resumed(killed, "data as in", others)
+    assert_not_resumed(killed, "samples as in", (x[:-1], y[:-1]))
+    for place in [(0, 0), (50, 3), (96, 5)]:
+        other = x.copy()
+        other[place] += 1
+        assert_not_resumed(killed, "data as in", (other, y))
+    seed, sizes = fastbn.BatchNormMLP(SIZES, seed=1), fastbn.BatchNormMLP((6, 10, 4))
+    assert_not_resumed(killed, "the model's seed as in", data, seed)
+    assert_not_resumed(killed, "the model's layer_sizes as in", data, sizes)
     with pytest.raises(Killed):
-        fit(fastbn.BatchNormMLP(SIZES), data, path, killed_at=20)
-    for others in ((x + 1, y), (x, (y + 1) % 4), (x[:-1], y[:-1])):
-        with pytest.raises(ValueError, match="^resume: expected (data|samples) as in"):
-            fit(fastbn.BatchNormMLP(SIZES), others, path, resume=True)
-    with pytest.raises(ValueError, match="^resume: expected the model's seed as in"):
-        fit(fastbn.BatchNormMLP(SIZES, seed=1), data, path, resume=True)
-    with pytest.raises(ValueError, match="resume: expected the model's layer_sizes as in"):
-        fit(fastbn.BatchNormMLP((6, 10, 4)), data, path, resume=True)
+        fit(fastbn.BatchNormMLP(SIZES), data, killed, 20, validation_data=(x[:9], y[:9]))
+    message = "validation_data as in .*c, got others: [^0-9]*$"
+    assert_not_resumed(killed, message, data, validation_data=(x[:9] + 1, y[:9]))
 
 
 def test_files_that_are_no_checkpoints(data, tmp_path):
@@ -340,17 +368,6 @@ def test_a_fit_of_a_trained_model_goes_on_with_its_scaling(data, tmp_path):
     assert_same(facts(fresh, fit(fresh, data, tmp_path / "c", resume=True)), expected)
 
 
-def test_other_validation_data_are_refused(data, tmp_path):
-    x, y = data
-    with pytest.raises(Killed):
-        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", 20, validation_data=(x[:9], y[:9]))
-    model = fastbn.BatchNormMLP(SIZES)
-    with pytest.raises(
-        ValueError, match="^resume: expected validation_data as in .*c, got others: [^0-9]*$"
-    ):
-        fit(model, data, tmp_path / "c", resume=True, validation_data=(x[:9] + 1, y[:9]))
-
-
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -361,30 +378,21 @@ def test_other_validation_data_are_refused(data, tmp_path):
         ({"on_divergence": "hide"}, ValueError),
     ],
 )
-def test_a_refused_call_leaves_the_model_where_it_was(data, tmp_path, options, error):
-    with pytest.raises(Killed):
-        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
-    model, before = fastbn.BatchNormMLP(SIZES), (tmp_path / "c").read_bytes()
+def test_a_refused_call_leaves_the_model_where_it_was(data, killed, options, error):
+    model, before = fastbn.BatchNormMLP(SIZES), killed.read_bytes()
     state = pickle.dumps(model)
     with pytest.raises(error):
-        model.fit(
-            *data, **{
-                "epochs": 6, "batch_size": 8, "progress": False, "schedule": lambda step: 0.1,
-                "checkpoint": tmp_path / "c", "resume": True, **options,
-            }
-        )  # fmt: skip
+        fit(model, data, killed, **{"resume": True, **options})
     assert pickle.dumps(model) == state
-    assert (tmp_path / "c").read_bytes() == before
+    assert killed.read_bytes() == before
 
 
-def test_a_model_that_another_thread_trains_is_left_alone(data, tmp_path):
-    with pytest.raises(Killed):
-        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
+def test_a_model_that_another_thread_trains_is_left_alone(data, killed):
     model = fastbn.BatchNormMLP(SIZES)
     state = pickle.dumps(model)
     release = held_by_another_thread(model)
     with pytest.raises(RuntimeError, match="another thread"):
-        fit(model, data, tmp_path / "c", resume=True)
+        fit(model, data, killed, resume=True)
     release()
     assert pickle.dumps(model) == state
 
@@ -521,27 +529,17 @@ def test_a_kill_right_after_a_step_that_explodes(data, tmp_path, how, bad, every
     """Its parameters are finite and go into a checkpoint; the step after it is refused."""
 
     def train(path, killed_at=None):
-        def schedule(step):
-            if killed_at is not None and step > killed_at:
-                raise Killed
-            return 1e30 if step == bad else 0.02
-
         model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
         try:
             history = fit(
-                model, data, path, schedule=schedule, on_divergence=how, checkpoint_every=every,
-                resume=True,
+                model, data, path, killed_at, rate=lambda step: 1e30 if step == bad else 0.02,
+                on_divergence=how, checkpoint_every=every, resume=True,
             )  # fmt: skip
         except fastbn.DivergenceError as error:
             history = error.history
         return facts(model, history)
 
-    expected = train(tmp_path / "whole")
-    with contextlib.suppress(Killed):
-        train(tmp_path / "parts", killed_at=bad)
-    found = train(tmp_path / "parts")
-    assert_same(found, expected)
-    assert found["counts"][0] == bad + 1
+    assert goes_on(train, tmp_path, [bad + 1])["counts"][0] == bad + 1
 
 
 def test_notes_of_a_checkpoint_come_back(data, tmp_path):
@@ -555,13 +553,15 @@ def test_notes_of_a_checkpoint_come_back(data, tmp_path):
     assert fastbn.BatchNormMLP.load(tmp_path / "c").metadata == {"who": "me"}
 
 
+def worsening(step):
+    """A rate with which the fit becomes worse from the third epoch on."""
+    return 0.01 if step < 24 else 30.0
+
+
 @pytest.mark.parametrize("monitor", ["loss", "val_loss"])
 def test_the_last_checkpoint_is_of_the_best_epoch(data, tmp_path, monitor):
-    def schedule(step):  # from the third epoch on it becomes worse
-        return 0.01 if step < 24 else 30.0
-
     options = {
-        "schedule": schedule, "early_stopping": fastbn.EarlyStopping(2, monitor),
+        "rate": worsening, "early_stopping": fastbn.EarlyStopping(2, monitor),
         "validation_data": (data[0][:50], data[1][:50]), "callbacks": [lambda *_: None],
     }  # fmt: skip
     plain, kept = (fastbn.BatchNormMLP(SIZES, optimizer="sgd") for _ in range(2))
@@ -576,49 +576,30 @@ def test_the_last_checkpoint_is_of_the_best_epoch(data, tmp_path, monitor):
 @pytest.mark.parametrize("every", [None, 5])
 def test_the_best_epoch_before_a_kill_is_gone_back_to(data, tmp_path, optimizer, kills, every):
     def train(path, killed_at=None):
-        def schedule(step):
-            if killed_at is not None and step >= killed_at:
-                raise Killed
-            return 0.01 if step < 24 else 30.0  # from the third epoch on it becomes worse
-
         model = fastbn.BatchNormMLP(SIZES, optimizer=optimizer)
-        rule = fastbn.EarlyStopping(3, "loss")
         history = fit(
-            model, data, path, schedule=schedule, early_stopping=rule, resume=True,
-            checkpoint_every=every,
+            model, data, path, killed_at, rate=worsening, checkpoint_every=every, resume=True,
+            early_stopping=fastbn.EarlyStopping(3, "loss"),
         )  # fmt: skip
         return facts(model, history)
 
-    expected = train(tmp_path / "whole")
+    expected = goes_on(train, tmp_path, kills)
     assert expected["measured"]["stop_reason"] == "early_stopping"
     assert expected["counts"][0] == 24
-    for step in kills:
-        with pytest.raises(Killed):
-            train(tmp_path / "parts", step)
-    assert_same(train(tmp_path / "parts"), expected)
 
 
 def test_steps_that_were_skipped_before_a_kill_are_not_forgotten(data, tmp_path):
     def train(path, killed_at=None):
-        def schedule(step):
-            if killed_at is not None and step >= killed_at:
-                raise Killed
-            return 0.02
-
         model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
         history = fit(
-            model, data, path, schedule=schedule, on_divergence="skip", resume=True,
-            checkpoint_every=5, shuffle=False,
+            model, data, path, killed_at, rate=lambda step: 0.02, on_divergence="skip",
+            resume=True, checkpoint_every=5, shuffle=False,
         )  # fmt: skip
         return facts(model, history)
 
     data[0][24:32] *= np.float32(1e38)
-    expected = train(tmp_path / "whole")
+    expected = goes_on(train, tmp_path, (20, 33, 50))
     assert expected["measured"]["skipped"] == [4 + 12 * epoch for epoch in range(6)]
-    for step in (20, 33, 50):
-        with pytest.raises(Killed):
-            train(tmp_path / "parts", step)
-    assert_same(train(tmp_path / "parts"), expected)
 
 
 def test_other_weights_and_targets_are_refused(data, tmp_path):
@@ -636,17 +617,6 @@ def test_other_weights_and_targets_are_refused(data, tmp_path):
     for changed in ((other, weight), (y, weight[::-1]), (y, None)):
         with pytest.raises(ValueError, match="^resume: expected data as in"):
             train(*changed, resume=True)
-
-
-@pytest.mark.parametrize("place", [(0, 0), (50, 3), (96, 5)])
-def test_one_other_number_is_refused(data, tmp_path, place):
-    x, y = data
-    with pytest.raises(Killed):
-        fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
-    other = x.copy()
-    other[place] += 1
-    with pytest.raises(ValueError, match="^resume: expected data as in"):
-        fit(fastbn.BatchNormMLP(SIZES), (other, y), tmp_path / "c", resume=True)
 
 
 @pytest.mark.parametrize("name", ["best.layers.0.weight", "best.optimizer.v.layers.1.beta"])
@@ -725,7 +695,7 @@ def test_a_checkpoint_changes_nothing_of_who_is_to_blame(tmp_path, how, optimize
 def test_steps_refused_in_a_row_are_counted_across_a_kill(data, tmp_path, kills, every):
     """Minibatches 9 to 18 are skipped, or with one more the fit ends, killed among them or not."""
 
-    def train(path, last, killed_at=None):
+    def train(last, path, killed_at=None):
         x = data[0].copy()
         x[8 * 8 : 8 * last] = 1e38
         model = fastbn.BatchNormMLP(SIZES, seed=7)
@@ -740,14 +710,10 @@ def test_steps_refused_in_a_row_are_counted_across_a_kill(data, tmp_path, kills,
 
     data = np.tile(data[0], (2, 1)), np.tile(data[1], 2)
     for last, reason in ((18, "epochs"), (19, "diverged")):
-        path = tmp_path / str(last)
-        expected = train(tmp_path / f"whole-{last}", last)
+        (folder := tmp_path / str(last)).mkdir()
+        expected = goes_on(functools.partial(train, last), folder, kills)
         assert expected["measured"]["stop_reason"] == reason
         assert expected["measured"]["skipped"] == list(range(9, 19))
-        for step in kills:
-            with pytest.raises(Killed):
-                train(path, last, step)
-        assert_same(train(path, last), expected)
 
 
 @pytest.mark.parametrize("how", ["skip", "stop", "raise"])
@@ -819,19 +785,16 @@ def test_a_checkpoint_before_a_step_that_is_refused(data, tmp_path):
     """It is the first one of each epoch."""
     x, y = data[0].astype(np.float32), data[1]
     x[:8] = 1e38
-    path = tmp_path / "c"
 
     def train(path, killed_at=None):
         model = fastbn.BatchNormMLP(SIZES)
-        return model, fit(
-            model, (x, y), path, killed_at=killed_at, shuffle=False, on_divergence="skip",
-            resume=True,
-        )  # fmt: skip
+        options = {"shuffle": False, "on_divergence": "skip", "resume": True}
+        return facts(model, fit(model, (x, y), path, killed_at, **options))
 
     with pytest.raises(Killed):
-        train(path, 40)
-    assert fastbn.BatchNormMLP.load(path).steps == 3 * 11  # of twelve
-    assert_same(facts(*train(path)), facts(*train(tmp_path / "whole")))
+        train(tmp_path / "c", 40)
+    assert fastbn.BatchNormMLP.load(tmp_path / "c").steps == 3 * 11  # of twelve
+    goes_on(train, tmp_path, [40])
 
 
 def test_notes_have_to_fit_the_checkpoint(data, tmp_path, monkeypatch):
