@@ -1,13 +1,12 @@
-"""A classifier for two classes, for several, and for several labels at once."""
+"""The classifier: two classes, several classes, or several labels per sample."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from scipy import special
-from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
@@ -17,13 +16,9 @@ from sklearn.utils.validation import column_or_1d
 from fastbn.fit.schedules import Schedule
 from fastbn.model import BatchNormMLP
 from fastbn.options import Activation, DType, InputNormalization
-from fastbn.sklearn._base import BaseBatchNormMLP, invalid_parameters, naming
+from fastbn.sklearn._base import BaseBatchNormMLP, naming
 from fastbn.sklearn._callbacks import with_callbacks
-from fastbn.sklearn._class_weight import (
-    check_class_weight,
-    needs_all_targets,
-    sample_weights,
-)
+from fastbn.sklearn._class_weight import check_class_weight, needs_all_targets, sample_weights
 from fastbn.sklearn._parameters import ClassWeight, LearningRate, Solver, document
 
 
@@ -31,8 +26,8 @@ from fastbn.sklearn._parameters import ClassWeight, LearningRate, Solver, docume
 class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
     """Multilayer perceptron classifier with batch normalization, trained by compiled kernels.
 
-    Takes the place of `sklearn.neural_network.MLPClassifier`: the same parameters and attributes,
-    and more of both.
+    A drop-in replacement for `sklearn.neural_network.MLPClassifier`: it has all parameters and
+    attributes of that, and more.
 
     Parameters
     ----------
@@ -40,20 +35,20 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
     label_smoothing : float, default=0.0
         The part of each target that is spread evenly over the classes.
     class_weight : dict or "balanced", optional
-        Weights of the classes, as in `sklearn.linear_model.SGDClassifier`: classes that a dict
-        leaves out weigh 1, and `partial_fit`, which does not know how frequent the classes are,
-        refuses "balanced". Several labels take a list with a dict for each, or "balanced".
+        Weights of the classes, as in `sklearn.linear_model.SGDClassifier`: classes missing in a
+        dict have weight 1, and `partial_fit`, which cannot know how frequent the classes are,
+        refuses "balanced". For several labels, a list with a dict for each, or "balanced".
 
     Attributes
     ----------
     classes_ : array (classes,)
-        For several labels at once ``[0, 1, ...]``, one for each.
+        For several labels ``[0, 1, ...]``, one for each.
     {attributes}
 
     Notes
     -----
-    One of several classes goes by softmax and cross-entropy; two classes, and several labels, by a
-    sigmoid for each output.
+    Three or more classes are trained with softmax cross-entropy; two classes, and several labels,
+    with a sigmoid for each output.
 
     Examples
     --------
@@ -105,10 +100,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         label_smoothing: float = 0.0,
         class_weight: ClassWeight = None,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name != "self"}
-        given.pop("__class__", None)
-        for name, value in given.items():
-            setattr(self, name, value)
+        self.__dict__.update({name: value for name, value in locals().items() if name != "self"})
 
     # -- fit ---------------------------------------------------------------------------------------
 
@@ -117,7 +109,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
     def partial_fit(
         self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
     ) -> BatchNormMLPClassifier:
-        """Train one pass over the data, in minibatches.
+        """Train one epoch on the data, in minibatches.
 
         Parameters
         ----------
@@ -125,7 +117,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         y : array-like (samples,) or (samples, labels)
         sample_weight : array-like (samples,), optional
         classes : array-like (classes,), optional
-            All classes that will ever come; the first call needs them.
+            All classes that any call will have; required in the first call.
 
         Returns
         -------
@@ -134,18 +126,9 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         Raises
         ------
         TypeError, ValueError
-            As `fit`; `classes` missing in the first call, or others than those of the first;
-            `class_weight` "balanced".
+            As in `fit`; `classes` are missing in the first call, or differ from those of the first
+            call; `class_weight` is "balanced".
         """
-        with invalid_parameters():
-            check_class_weight(self.class_weight)
-        if needs_all_targets(self.class_weight):
-            raise ValueError(
-                f"class_weight: expected None or a dict in partial_fit, got {self.class_weight!r}: "
-                "a part of the data does not tell how frequent the classes are. Pass "
-                'class_weight=dict(zip(classes, compute_class_weight("balanced", classes=classes, '
-                "y=y))) of all targets, or of a large enough sample of them"
-            )
         return self._train(X, y, sample_weight, incremental=True, classes=classes)
 
     def _check_parameters(self) -> None:
@@ -153,12 +136,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         check_class_weight(self.class_weight)
 
     def _facts(
-        self,
-        y: np.ndarray,
-        sample_weight: Any,
-        is_first: bool,
-        incremental: bool,
-        classes: Any = None,
+        self, y: np.ndarray, is_first: bool, incremental: bool, classes: Any = None
     ) -> dict[str, Any]:
         with naming("y"):
             check_classification_targets(y)
@@ -169,28 +147,10 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
                 "several columns of classes are not supported"
             )
         multilabel = kind.startswith("multilabel")
-        known: Any = getattr(self, "classes_", None)
-        if multilabel:  # as scikit-learn does: the columns are the labels
-            classes = None
-        if classes is not None:
-            with naming("classes"):
-                classes = np.unique(column_or_1d(classes))
-            if not is_first and not np.array_equal(classes, known):
-                raise ValueError(
-                    f"`classes={classes!r:.200}` is not the same as on last call to partial_fit, "
-                    f"was: {known!r:.200}"
-                )
-        found: Any = np.arange(y.shape[1]) if multilabel else np.unique(y)
-        if is_first and incremental and classes is None and not multilabel:
-            raise ValueError("classes must be passed on the first call to partial_fit.")
-        expected: Any = found if is_first and classes is None else classes if is_first else known
         if not is_first and multilabel != self._is_multilabel:
             raise ValueError(f"y: expected targets as in the earlier fit, got {kind}")
-        if not is_first and not incremental and set(found) != set(expected):
-            raise ValueError(
-                "warm_start can only be used where `y` has the same classes as in the previous "
-                f"call to fit. Previously got {expected}, `y` has {found}"
-            )
+        found: Any = np.arange(y.shape[1]) if multilabel else np.unique(y)
+        expected = self._expected_classes(found, is_first, incremental, multilabel, classes)
         if np.setdiff1d(found, expected).size:
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {expected}. "
@@ -205,18 +165,49 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
             "_is_multilabel": multilabel,
         }
 
-    def _targets(self, y: Any, facts: dict[str, Any]) -> np.ndarray:
+    def _expected_classes(
+        self, found: np.ndarray, is_first: bool, incremental: bool, multilabel: bool, classes: Any
+    ) -> np.ndarray:
+        """Return all classes, those of the earlier fit if there is one; `found` are those of y."""
+        if classes is not None and not multilabel:
+            with naming("classes"):
+                classes = np.unique(column_or_1d(classes))
+            if is_first:
+                return classes
+            if not np.array_equal(classes, self.classes_):
+                raise ValueError(
+                    f"`classes={classes!r:.200}` is not the same as on last call to partial_fit, "
+                    f"was: {self.classes_!r:.200}"
+                )
+        if is_first:
+            if incremental and not multilabel:
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            return found
+        if not incremental and set(found) != set(self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous "
+                f"call to fit. Previously got {self.classes_}, `y` has {found}"
+            )
+        return self.classes_
+
+    def _targets(self, y: np.ndarray, facts: dict[str, Any]) -> np.ndarray:
         if facts["_is_multilabel"]:
-            return y.toarray() if issparse(y) else y
+            return y
         places = np.searchsorted(facts["classes_"], y)
         return places if facts["loss"] == "softmax_cross_entropy" else places > 0
 
-    def _as_column(self, y: Any) -> np.ndarray:
-        return column_or_1d(y.toarray() if issparse(y) else y, warn=True)
-
-    def _weights(self, y: np.ndarray, sample_weight: Any, facts: dict[str, Any]) -> Any:
+    def _weights(
+        self, y: np.ndarray, sample_weight: Any, facts: dict[str, Any], incremental: bool
+    ) -> Any:
         if self.class_weight is None:
             return sample_weight
+        if incremental and needs_all_targets(self.class_weight):
+            raise ValueError(
+                f"class_weight: expected None or a dict in partial_fit, got {self.class_weight!r}: "
+                "a part of the data does not tell how frequent the classes are. Pass "
+                'class_weight=dict(zip(classes, compute_class_weight("balanced", classes=classes, '
+                "y=y))) of all targets, or of a large enough sample of them"
+            )
         weights = sample_weights(self.class_weight, y, facts["classes_"])
         if sample_weight is not None:
             weights = weights * sample_weight
@@ -228,7 +219,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         return weights
 
     def _strata(self, y: np.ndarray, facts: dict[str, Any]) -> Any:
-        # as scikit-learn does: two classes alone
+        # only for two classes, as in scikit-learn
         return y if facts["n_outputs_"] == 1 and not facts["_is_multilabel"] else None
 
     def _validation_score(
@@ -259,7 +250,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         if logits.shape[1] > 1:
             return classes[logits.argmax(axis=1)]
         second = logits[:, 0] > 0
-        return classes[np.minimum(second, len(classes) - 1)]  # there may be one class alone
+        return classes[np.minimum(second, len(classes) - 1)]  # there may be only one class
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes, or of each label.
@@ -271,15 +262,10 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         Returns
         -------
         array (samples, classes) or (samples, labels)
-            A class that is alone has the probability 1. As in scikit-learn's MLPClassifier there is
-            a second column then, of zeros, which ClassifierChain asks for.
+            If there is only one class, its probability is 1 and a second column has zeros, as in
+            MLPClassifier; ClassifierChain needs that column.
         """
-        logits, dtype = self._logits(X)
-        if self._is_one_of_several:
-            p = special.softmax(logits, axis=1)
-        else:
-            p = special.expit(self._of_each(logits))
-        return p.astype(dtype, copy=False)
+        return self._probabilities(X, special.softmax, special.expit)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return the logarithms of `predict_proba`.
@@ -292,24 +278,21 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         -------
         array (samples, classes) or (samples, labels)
         """
+        return self._probabilities(X, special.log_softmax, special.log_expit)
+
+    def _probabilities(
+        self, X: Any, of_classes: Callable[..., Any], of_labels: Callable[..., Any]
+    ) -> np.ndarray:
         logits, dtype = self._logits(X)
-        if self._is_one_of_several:
-            log_p = special.log_softmax(logits, axis=1)
+        if self.model_.config.predicts_one_class:
+            p = of_classes(logits, axis=1)
+        elif self._is_multilabel:
+            p = of_labels(logits)
+        elif len(self.classes_) == 1:
+            p = of_labels(np.full((len(logits), 2), [np.inf, -np.inf]))
         else:
-            log_p = special.log_expit(self._of_each(logits))
-        return log_p.astype(dtype, copy=False)
-
-    @property
-    def _is_one_of_several(self) -> bool:
-        return self.model_.config.predicts_one_class
-
-    def _of_each(self, logits: np.ndarray) -> np.ndarray:
-        """Logits of each label, or of each of two classes; a class that is alone is certain."""
-        if self._is_multilabel:
-            return logits
-        if len(self.classes_) == 1:
-            return np.full((len(logits), 2), [np.inf, -np.inf], logits.dtype)
-        return np.hstack([-logits, logits])
+            p = of_labels(np.hstack([-logits, logits]))
+        return p.astype(dtype, copy=False)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

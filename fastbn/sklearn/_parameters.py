@@ -1,4 +1,4 @@
-"""The parameters and attributes that both estimators have, for their docstrings."""
+"""Types of the parameters, and the parts of the docstrings that both estimators share."""
 
 from __future__ import annotations
 
@@ -14,74 +14,78 @@ PARAMETERS = f"""hidden_layer_sizes : int or sequence of int, default=(100,)
     activation : {listed(Activation)}, default="relu"
         Activation of the hidden layers.
     solver : {listed(Solver)}, default="adam"
-        "lbfgs" takes all samples at once, and stands for "adam" here, with a warning.
+        "lbfgs" needs all samples at once and is not implemented: it warns and uses "adam".
     alpha : float, default=0.0001
-        Strength of the L2 penalty on the weights: ``alpha / 2 * |W|^2``, divided by the samples of
-        a minibatch, is added to its loss. With ``batch_norm=False`` a sample counts by its weight,
-        as in scikit-learn. With "adamw" the decoupled decay of the weights.
+        Strength of the L2 penalty on the weights. A minibatch's loss gets ``alpha / 2 * |W|^2``
+        divided by its number of samples, or with ``batch_norm=False`` by the sum of their weights,
+        as in scikit-learn. With "adamw" it is the decoupled weight decay.
     batch_size : int or "auto", default="auto"
-        "auto" is ``min(200, samples)``.
+        Samples in a minibatch; "auto" is ``min(200, samples)``.
     learning_rate : "constant", "invscaling" or "adaptive", default="constant"
-        For "sgd", as in scikit-learn.
+        How "sgd" changes its learning rate, as in scikit-learn.
     learning_rate_init : float, default=0.001
     power_t : float, default=0.5
         The exponent of "invscaling".
     max_iter : int, default=200
-        Epochs at most.
+        The maximum number of epochs.
     shuffle : bool, default=True
-        Draw a new order of the samples for every epoch.
+        Shuffle the samples in every epoch.
     random_state : int, RandomState or None, default=None
-        Of the initial weights, the order of the samples, dropout and the validation set.
+        Seeds the initial weights, the shuffling, dropout and the choice of the validation set.
     tol : float, default=0.0001
-        An epoch that improves loss or score by less counts as none.
+        The loss or score has to improve by at least this much, or the epoch counts as one without
+        improvement.
     verbose : bool, default=False
         Print the loss of each epoch.
     warm_start : bool, default=False
-        Go on from the earlier fit.
+        `fit` continues from the earlier fit.
     momentum : float, default=0.9
-        Of "sgd".
+        Momentum of "sgd".
     nesterovs_momentum : bool, default=True
-        Of "sgd".
+        Use Nesterov's momentum with "sgd".
     early_stopping : bool, default=False
-        Set `validation_fraction` of the samples aside, stop by their score, and go back to the
-        best epoch.
+        Set `validation_fraction` of the samples aside, stop when their score no longer improves,
+        and return to the best epoch.
     validation_fraction : float, default=0.1
     beta_1, beta_2 : float, default=0.9, 0.999
-        Of "adam" and "adamw"; `beta_2` is also the smoothing of "rmsprop".
+        Decay rates of the moments of "adam" and "adamw"; "rmsprop" uses `beta_2`.
     epsilon : float, default=1e-8
+        Added to the root of the second moment.
     n_iter_no_change : int, default=10
-        Epochs without improvement before the fit stops.
+        Stop after this many epochs without improvement.
     max_fun : int, default=15000
-        Without effect: of scikit-learn's "lbfgs".
+        Ignored; scikit-learn uses it for "lbfgs".
     batch_norm : bool, default=True
-        Without it every layer has a bias instead.
+        Normalize the hidden layers. With False every layer has a bias instead.
     batch_norm_output : bool, default=False
-        Normalize the last layer too, where it goes by softmax. Its outputs then lie closer
-        together, which makes probabilities less sure (docs/experiments.md), and costs accuracy
-        where classes overlap.
+        Normalize the last layer too, if it has a softmax. Its outputs then lie closer together:
+        probabilities are less certain (docs/experiments.md), and accuracy is lower where classes
+        overlap.
     batch_norm_eps, batch_norm_momentum : float, default=1e-5, 0.1
-        The momentum is the weight of the new batch in the running statistics.
+        The number added to variances, and the weight of the new batch in the running statistics.
     negative_slope : float, default=0.01
-        Of "leaky_relu".
+        Slope of "leaky_relu" for negative inputs.
     input_normalization : "zscore", "minmax" or None, default="zscore"
-        Fitted on the training samples, those set aside left out; in `partial_fit` on the first
-        call's.
+        Scaling of the features, fitted on the training samples without the validation set;
+        `partial_fit` fits it in the first call.
     dropout : float, default=0.0
         Probability of dropping a hidden activation in training.
     max_norm : float, optional
-        Scale the gradient down to this global norm where it is larger.
+        Scale larger gradients down to this global norm.
     schedule : "cosine", "one-cycle", "step", "exponential" or callable, optional
-        Learning rate by step, over `max_iter` epochs, of every solver; see `BatchNormMLP.fit`.
+        Learning rate by step over `max_iter` epochs, for every solver; see `BatchNormMLP.fit`.
     dtype : "float32" or "float64", default="float32"
+        Dtype of the network.
     n_threads : int, optional
-        The most threads; by default as many as there are cores, where they pay."""
+        The maximum number of threads; by default the number of cores."""
 
 ATTRIBUTES = """model_ : BatchNormMLP
         The network.
     coefs_, intercepts_ : lists of arrays (inputs, units) and (units,)
-        The network as a plain one: input normalization and batch norm are folded in. Read-only.
+        Weights and biases of a plain network with the same predictions: input normalization and
+        batch norm are folded in. Read-only.
     loss_, best_loss_ : float
-        Of the last epoch, and the least; without the penalty. `best_loss_` is None with
+        Loss of the last epoch and the lowest loss, without the penalty. `best_loss_` is None with
         `early_stopping`.
     loss_curve_ : list of float
     validation_scores_ : list of float, or None without `early_stopping`
@@ -89,16 +93,16 @@ ATTRIBUTES = """model_ : BatchNormMLP
     n_iter_ : int
         Epochs of the last fit.
     t_ : int
-        Samples seen.
+        Samples trained on.
     n_features_in_, n_layers_, n_outputs_ : int
     feature_names_in_ : array (features,) of str
-        Where X had names.
+        Only if X has names.
     out_activation_ : str"""
 
 
 def document(cls: type[Any]) -> type[Any]:
-    """Put both into the docstring of a class."""
-    if cls.__doc__:  # python -OO takes it away
+    """Insert the shared parts into the docstring of a class."""
+    if cls.__doc__:  # python -OO removes docstrings
         cls.__doc__ = cls.__doc__.replace("{parameters}", PARAMETERS).replace(
             "{attributes}", ATTRIBUTES
         )

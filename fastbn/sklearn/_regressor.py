@@ -1,4 +1,4 @@
-"""A regressor for one target and for several."""
+"""The regressor, for one target or several."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from fastbn.checks import choice
 from fastbn.fit.schedules import Schedule
@@ -26,20 +26,20 @@ from fastbn.sklearn._parameters import LearningRate, Solver, document
 class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     """Multilayer perceptron regressor with batch normalization, trained by compiled kernels.
 
-    Takes the place of `sklearn.neural_network.MLPRegressor`: the same parameters and attributes,
-    and more of both.
+    A drop-in replacement for `sklearn.neural_network.MLPRegressor`: it has all parameters and
+    attributes of that, and more.
 
     Parameters
     ----------
     loss : "squared_error", default="squared_error"
-        Half the squared error, of targets that the model normalizes to mean 0 and deviation 1.
+        Half the squared error of the targets, normalized to mean 0 and standard deviation 1.
     {parameters}
 
     Attributes
     ----------
     target_mean_, target_scale_ : arrays (outputs,)
-        What the model normalizes targets by, of the samples that it was trained on first; losses
-        are those of normalized targets.
+        Mean and standard deviation that targets are normalized with, measured on the training
+        samples of the first fit. Losses are those of normalized targets.
     {attributes}
 
     Examples
@@ -90,21 +90,18 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         dtype: DType = "float32",
         n_threads: int | None = None,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name != "self"}
-        given.pop("__class__", None)
-        for name, value in given.items():
-            setattr(self, name, value)
+        self.__dict__.update({name: value for name, value in locals().items() if name != "self"})
 
     @available_if(lambda self: self._has_partial_fit())
     @with_callbacks
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> BatchNormMLPRegressor:
-        """Train one pass over the data, in minibatches.
+        """Train one epoch on the data, in minibatches.
 
         Parameters
         ----------
         X : array-like (samples, features)
         y : array-like (samples,) or (samples, outputs)
-            The first call's are what targets are scaled by.
+            The first call measures the scaling of the targets.
         sample_weight : array-like (samples,), optional
 
         Returns
@@ -114,7 +111,7 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         Raises
         ------
         TypeError, ValueError
-            As `fit`.
+            As in `fit`.
         """
         return self._train(X, y, sample_weight, incremental=True)
 
@@ -127,23 +124,21 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
 
         Returns
         -------
-        array (samples,), or (samples, outputs) where there are several
+        array (samples,), or (samples, outputs) for several outputs
 
         Raises
         ------
         ValueError
-            X is float32, which does not hold a prediction.
+            X is float32, and a prediction is too large for it.
         """
         logits, dtype = self._logits(X)
-        return self._squeezed(self._target_scaling.predictions(logits, "X", dtype))
+        return _squeezed(self.model_.target_scaling.predictions(logits, "X", dtype))
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         choice("loss", self.loss, ["squared_error"])
 
-    def _facts(
-        self, y: np.ndarray, sample_weight: Any, is_first: bool, incremental: bool
-    ) -> dict[str, Any]:
+    def _facts(self, y: np.ndarray, is_first: bool, incremental: bool) -> dict[str, Any]:
         if y.dtype.kind not in "fiub":
             raise ValueError(f"y: expected numbers, got dtype {y.dtype}")
         outputs = 1 if y.ndim == 1 else y.shape[1]
@@ -151,30 +146,21 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
             raise ValueError(
                 f"y: expected {self.n_outputs_} outputs as in the earlier fit, got {outputs}"
             )
-        return {
-            "n_outputs_": outputs,
-            "loss": self.loss,
-            "out_activation_": "identity",
-        }
+        return {"n_outputs_": outputs, "loss": self.loss, "out_activation_": "identity"}
 
-    def _config(self, n_features: int, batch_size: float, facts: dict[str, Any]) -> dict[str, Any]:
-        config = super()._config(n_features, batch_size, facts)
+    def _config(self, n_features: int, penalized: float, facts: dict[str, Any]) -> dict[str, Any]:
+        config = super()._config(n_features, penalized, facts)
         return config | {"target_normalization": "zscore"}
 
     @property
     def target_mean_(self) -> np.ndarray:
-        return self._target_scaling.center.copy()
+        check_is_fitted(self)
+        return self.model_.target_scaling.center.copy()
 
     @property
     def target_scale_(self) -> np.ndarray:
-        return 1.0 / self._target_scaling.scale
-
-    @property
-    def _target_scaling(self) -> TargetScaling:
-        if "model_" not in vars(self):
-            raise AttributeError(f"This {type(self).__name__} instance is not fitted yet.")
-        scaling: TargetScaling = self.model_.target_scaling
-        return scaling
+        check_is_fitted(self)
+        return 1.0 / self.model_.target_scaling.scale
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the attributes; estimators of earlier versions normalized targets themselves."""
@@ -191,29 +177,28 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     def _targets(self, y: np.ndarray, facts: dict[str, Any]) -> np.ndarray:
         return y.reshape(len(y), -1)
 
-    @staticmethod
-    def _squeezed(y: np.ndarray) -> np.ndarray:
-        """Return predictions (samples, outputs) as (samples,) where there is one output."""
-        return y[:, 0] if y.shape[1] == 1 else y
+    def _weights(
+        self, y: np.ndarray, sample_weight: Any, facts: dict[str, Any], incremental: bool
+    ) -> Any:
+        return sample_weight
 
-    def _with_targets_scaled(
-        self, weight: np.ndarray, bias: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        scaling = self._target_scaling
-        return weight / scaling.scale[:, None], scaling.undo(bias)
-
-    def _as_column(self, y: np.ndarray) -> np.ndarray:
-        return column_or_1d(y, warn=True)
+    def _strata(self, y: np.ndarray, facts: dict[str, Any]) -> None:
+        return None
 
     def _validation_score(
         self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any
     ) -> float:
-        predicted = self._squeezed(model.target_scaling.undo(model.predict_logits(X)))
+        predicted = _squeezed(model.predict(X))
         if not np.isfinite(predicted).all():
-            return np.nan  # it diverges
+            return np.nan  # the fit diverges
         return float(r2_score(y, predicted, sample_weight=weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _squeezed(y: np.ndarray) -> np.ndarray:
+    """Return predictions (samples, outputs) as (samples,) if there is one output."""
+    return y[:, 0] if y.shape[1] == 1 else y

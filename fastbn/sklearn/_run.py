@@ -1,4 +1,4 @@
-"""One fit of an estimator: when it stops, and the attributes that it sets."""
+"""One fit of an estimator: when it stops, what it prints, and the attributes that it sets."""
 
 from __future__ import annotations
 
@@ -19,45 +19,48 @@ from fastbn.sklearn._rates import Rate, rate_of
 
 
 class Run:
-    """One fit: the loss of its epochs, when to stop, and the fitted attributes."""
+    """One fit of an estimator; `held` are X, y and weights of the validation set, or None."""
 
     def __init__(
         self, estimator: Any, model: BatchNormMLP, facts: dict[str, Any], held: Any,
-        max_iter: int, is_first: bool, incremental: bool, given: dict[str, Any],
+        is_first: bool, incremental: bool, data: dict[str, Any],
     ) -> None:  # fmt: skip
         self.estimator, self.model, self.facts, self.held = estimator, model, facts, held
-        self.max_iter, self._incremental = max_iter, incremental
-        model._engine.warns_of_mean = False  # `finish` warns, in the estimator's words
-        self._worse_than_mean: str | None = None
-        earlier: Any = {} if is_first else vars(estimator)
-        self.losses: list[float] = list(earlier.get("loss_curve_", []))
-        self.scores: list[float] = list(earlier.get("validation_scores_") or [])
-        self.best_loss = earlier.get("best_loss_")
-        self.best_loss = np.inf if self.best_loss is None else self.best_loss
-        self.best_score = earlier.get("best_validation_score_")
-        self.best_score = -np.inf if self.best_score is None else self.best_score
-        self.seen = earlier.get("t_", 0)
+        self.incremental = incremental
+        self.max_iter = 1 if incremental else estimator.max_iter
+
+        def earlier(name: str, default: Any) -> Any:
+            value = None if is_first else getattr(estimator, name, None)
+            return default if value is None else value
+
+        self.losses: list[float] = list(earlier("loss_curve_", []))
+        self.scores: list[float] = list(earlier("validation_scores_", []))
+        self.best_loss = earlier("best_loss_", np.inf)
+        self.best_score = earlier("best_validation_score_", -np.inf)
+        self.seen = earlier("t_", 0)
+        self.waited = earlier("_waited", 0) if incremental else 0
         self.epochs = 0
-        self.waited = earlier.get("_waited", 0) if incremental else 0
         self.converged = False
         self.stop_reason = "epochs"
-        self._best: dict[str, Any] | None = None
-        if held is not None and self.best_score > -np.inf:
-            self._best = model.snapshot()  # an earlier fit's best epoch
+        # the best epoch so far may be one of the earlier fit
+        is_scored = held is not None and self.best_score > -np.inf
+        self._best = model.snapshot() if is_scored else None
         self._samples = 0
         self._rate = Rate()
+        self._worse_than_mean: str | None = None
+        model._engine.warns_of_mean = False  # `finish` warns and names the estimator's parameters
         self._hooks = Hooks(
             estimator,
-            given,
-            max_iter,
+            data,
+            self.max_iter,
             lambda: {**self.attributes(), "model_": copy.deepcopy(model)},
         )
 
     def train(self, X: Any, targets: Any, weight: Any, batch_size: int) -> None:
-        """Train the model; it is not to be used where this fails."""
+        """Train the model; it is not to be used if this fails."""
         estimator, self._samples = self.estimator, X.shape[0]
         steps = minibatch_bounds(self._samples, batch_size).size - 1
-        before = self.model.steps if self._incremental else None
+        before = self.model.steps if self.incremental else None
         self._rate = rate_of(estimator, self._samples, steps, self.seen, before)
         self._hooks.begin()
         try:
@@ -67,7 +70,7 @@ class Run:
                 callbacks=[self._after_epoch], on_divergence="stop",
             )  # fmt: skip
             self.stop_reason = history.stop_reason
-        except KeyboardInterrupt:  # raised by somebody else's handler of the signal
+        except KeyboardInterrupt:  # raised by a signal handler of the caller's
             self.stop_reason = "interrupted"
         if self._best is not None:
             self.model.restore(self._best)
@@ -78,7 +81,7 @@ class Run:
                 "values and need to be preprocessed."
             )
         is_over = self.stop_reason not in ("diverged", "interrupted")
-        if is_over and not self._incremental and self.model.config.loss == "squared_error":
+        if is_over and not self.incremental and self.model.config.loss == "squared_error":
             self._worse_than_mean = worse_than_mean(
                 self.model._engine,
                 training_samples(self.model, X, targets, weight),
@@ -90,74 +93,73 @@ class Run:
         self.epochs += 1
         self.seen += self._samples
         self.losses.append(history.loss[-1])
-        if estimator.verbose:
-            print(f"Iteration {self.epochs}, loss = {self.losses[-1]:.8f}")
-        improved = self._look_at_score() if self.held is not None else self._look_at_loss()
+        self._print(f"Iteration {self.epochs}, loss = {self.losses[-1]:.8f}")
+        improved = self._loss_improved() if self.held is None else self._score_improved()
         self.waited = 0 if improved else self.waited + 1
-        stop = False
         if self.waited > estimator.n_iter_no_change:
-            lower = self._rate.slow_down()
-            stop, self.waited = lower is None, 0
-            if estimator.verbose:
-                what = "Training loss" if self.held is None else "Validation score"
-                then = self._rate.why if stop else f"Setting learning rate to {lower:f}"
-                print(
-                    f"{what} did not improve more than tol={estimator.tol:f} for "
-                    f"{estimator.n_iter_no_change} consecutive epochs. {then}"
-                )
-        self.converged = stop
-        return self._hooks.end_epoch(self.epochs, stop) or stop
+            self.converged, then = self._rate.slow_down()
+            self.waited = 0
+            what = "Training loss" if self.held is None else "Validation score"
+            self._print(
+                f"{what} did not improve more than tol={estimator.tol:f} for "
+                f"{estimator.n_iter_no_change} consecutive epochs. {then}"
+            )
+        is_last = self.converged or self.epochs == self.max_iter
+        return self._hooks.end_epoch(is_last) or self.converged
 
-    def _look_at_loss(self) -> bool:
-        loss, improved = self.losses[-1], self.losses[-1] <= self.best_loss - self.estimator.tol
+    def _print(self, line: str) -> None:
+        if self.estimator.verbose:
+            print(line)
+
+    def _loss_improved(self) -> bool:
+        loss = self.losses[-1]
+        improved = loss <= self.best_loss - self.estimator.tol
         self.best_loss = min(self.best_loss, loss)
         return improved
 
-    def _look_at_score(self) -> bool:
+    def _score_improved(self) -> bool:
         score = self.estimator._validation_score(self.model, self.facts, *self.held)
         self.scores.append(score)
-        if self.estimator.verbose:
-            print(f"Validation score: {score:f}")
+        self._print(f"Validation score: {score:f}")
         improved = score >= self.best_score + self.estimator.tol
         if score > self.best_score:
             self.best_score, self._best = score, self.model.snapshot()
         return improved
 
     def attributes(self) -> dict[str, Any]:
-        """Return the fitted attributes as they are now."""
-        by_score = self.held is not None
-        facts = {name: value for name, value in self.facts.items() if name != "loss"}
+        """Return the present fitted attributes."""
+        is_scored = self.held is not None
         return {
-            **facts,
+            **{name: value for name, value in self.facts.items() if name != "loss"},
             "model_": self.model,
             "loss_": self.losses[-1] if self.losses else None,
             "loss_curve_": list(self.losses),
-            "best_loss_": None if by_score else self.best_loss,
-            "validation_scores_": list(self.scores) if by_score else None,
-            "best_validation_score_": self.best_score if by_score else None,
+            "best_loss_": None if is_scored else self.best_loss,
+            "validation_scores_": list(self.scores) if is_scored else None,
+            "best_validation_score_": self.best_score if is_scored else None,
             "n_iter_": self.epochs,
             "t_": self.seen,
             "_waited": self.waited,
             "_learning_rate": self._rate.current,
         }
 
-    def finish(self, warns: bool) -> None:
-        """Tell the callbacks that the fit is over, and the user if it is not at its end."""
+    def finish(self) -> None:
+        """End the callbacks, and warn about a fit that did not end well."""
         self._hooks.end()
         if self._worse_than_mean is not None:
-            warnings.warn(self._worse_than_mean, stacklevel=5)
+            warnings.warn(self._worse_than_mean, stacklevel=4)
         if self.stop_reason == "interrupted":
-            warnings.warn("Training interrupted by user.", stacklevel=5)
+            warnings.warn("Training interrupted by user.", stacklevel=4)
         elif self.stop_reason == "diverged":
             warnings.warn(
                 "Training diverged: the weights are those of the best epoch before.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
-        elif warns and self.stop_reason == "epochs" and not self.converged:
+        elif self.stop_reason == "epochs" and not (self.incremental or self.converged):
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
                 "optimization hasn't converged yet.",
                 ConvergenceWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
