@@ -1,4 +1,4 @@
-"""The typer application: its commands, and what becomes of a user's mistake."""
+"""The typer application: its commands, and how it reports a user's mistake."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import typer
 from typer.core import TyperGroup
 
 import fastbn
-from fastbn.cli import _bench, _doctor, _profile, _train, _use, _warmup
+from fastbn.cli import _bench, _doctor, _info, _profile, _train, _use, _warmup
 from fastbn.cli._output import complain
 from fastbn.errors import MissingExtraError
 
-# What fastbn and the operating system raise about what a user gave; all else is a bug of ours.
+# Raised by fastbn and the operating system for a user's mistake; everything else is a bug.
 MISTAKES = (ValueError, TypeError, OSError, MissingExtraError, MemoryError)
 
 
 class _Commands(TyperGroup):
-    """Tells a user's mistake in one line, without a traceback."""
+    """Reports a user's mistake in one line, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # the reader has closed the pipe, as `head` does
+        except BrokenPipeError:  # the reader closed the pipe, as `head` does
             raise
         except KeyboardInterrupt:
             complain("interrupted")
@@ -53,7 +53,7 @@ def fastbn_command(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
     traceback: Annotated[
@@ -63,11 +63,8 @@ def fastbn_command(
     """Train dense networks with batch normalization on the CPU, fast."""
 
 
-app.command()(_train.train)
-app.command()(_use.evaluate)
-app.command()(_use.predict)
-app.command()(_use.info)
-app.command()(_bench.bench)
-app.command()(_profile.profile)
-app.command()(_doctor.doctor)
-app.command()(_warmup.warmup)
+for command in (
+    _train.train, _use.evaluate, _use.predict, _info.info,
+    _bench.bench, _profile.profile, _doctor.doctor, _warmup.warmup,
+):  # fmt: skip
+    app.command()(command)

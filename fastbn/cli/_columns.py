@@ -1,14 +1,14 @@
-"""The columns of a CSV file: those that a training takes, and those that its model takes later."""
+"""The columns of a CSV file: those to train on, and those that a saved model takes."""
 
 from __future__ import annotations
 
 import pathlib
 import shlex
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastbn.cli._recipes import TEST_SIZE
+from fastbn.cli._saved import feature_names, split_of
 from fastbn.errors import DataFileError
 
 if TYPE_CHECKING:
@@ -17,16 +17,8 @@ if TYPE_CHECKING:
     from fastbn.datasets.csv_header import Header
 
 
-class Samples(NamedTuple):
-    """What was read for a model, labels where they were asked for, and what a user should know."""
-
-    X: np.ndarray
-    labels: np.ndarray
-    notes: list[str]
-
-
 def is_csv(data: str) -> bool:
-    """Tell whether data are read as CSV."""
+    """Tell whether the data are read as CSV."""
     return pathlib.Path(data).suffix.lower() == ".csv"
 
 
@@ -34,7 +26,7 @@ def is_csv(data: str) -> bool:
 
 
 def check_columns(data: str, dataset: Dataset, target: str | None) -> None:
-    """Refuse a CSV file whose columns predict could not tell apart, or that has several labels."""
+    """Refuse a CSV file with columns of the same name, or one that seems to have several labels."""
     from fastbn.datasets.csv_columns import check_names_differ, quoted
 
     if dataset.feature_names is not None and dataset.target_name is not None:
@@ -58,20 +50,19 @@ def check_columns(data: str, dataset: Dataset, target: str | None) -> None:
 
 
 def _is_yes_or_no(dataset: Dataset, feature: int) -> bool:
-    """Tell whether a feature is 0 or 1 in all samples, and not the same in all of them."""
+    """Tell whether a feature is 0 in some samples and 1 in all others."""
     column = np.concatenate([dataset.X_train[:, feature], dataset.X_test[:, feature]])
-    return bool(((column == 0) | (column == 1)).all() and column.min() < column.max())
+    return np.array_equal(np.unique(column), [0, 1])
 
 
 def target_row(data: str, dataset: Dataset, target: str | None) -> list[tuple[str, str]]:
-    """Return which column of a CSV file is the target, as a row of a table."""
+    """Return the target column of a CSV file as a row of a table."""
     if not is_csv(data):
         return []
+    column = dataset.X_train.shape[1] if target is None else target
     if dataset.target_name is not None:
-        column = f"column {dataset.target_name!r}"
-    else:
-        column = f"column {dataset.X_train.shape[1] if target is None else target}"
-    return [("target", column + (", the last one" if target is None else ""))]
+        column = repr(dataset.target_name)
+    return [("target", f"column {column}" + (", the last one" if target is None else ""))]
 
 
 def sample_notes(data: str) -> list[str]:
@@ -82,33 +73,15 @@ def sample_notes(data: str) -> list[str]:
     return [] if line is None else [f"{data}: the first line, {line:.80}, was taken as a sample"]
 
 
-# -- for a model -----------------------------------------------------------------------------------
+# -- for a saved model -----------------------------------------------------------------------------
 
 
-def feature_names(network: Any) -> list[str] | None:
-    """Return the names of the model's features; None where it has none that can be used."""
-    names = network.metadata.get("feature_names")
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return None
-    names = [name.strip() for name in names]
-    fits = len(names) == network.config.layer_sizes[0] == len(set(names))
-    return names if fits else None
+def read_csv_for(
+    data: str, network: Any, target: str | None, *, labelled: bool
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return the model's features, the labels if `labelled`, and notes for the user.
 
-
-def split_of(network: Any) -> dict[str, Any]:
-    """Return how the model's data were split: target and test_size."""
-    stored = network.metadata.get("split")
-    return {
-        "target": None,
-        "test_size": TEST_SIZE,
-        **(stored if isinstance(stored, dict) else {}),
-    }
-
-
-def read_csv_for(data: str, network: Any, target: str | None, *, labelled: bool) -> Samples:
-    """Return the model's features of a CSV file, and its labels where `labelled` demands them.
-
-    Columns are taken by name where the model and the file have names, and else by position.
+    Columns are taken by name if both the model and the file have names, otherwise by position.
     """
     from fastbn.datasets.csv_columns import Columns, quoted
     from fastbn.datasets.csv_table import read_csv
@@ -134,15 +107,15 @@ def read_csv_for(data: str, network: Any, target: str | None, *, labelled: bool)
 
     header, _, X, labels = read_csv(data, choose, names)
     notes += [] if header.named else sample_notes(data)
-    return Samples(X, labels.as_they_stand(), notes)
+    return X, labels.as_they_stand(), notes
 
 
 def _by_name(
     header: Header, network: Any, names: list[str], target: str | None, labelled: bool
 ) -> tuple[Columns, list[str]]:
-    """Return the columns of these names and the labels', and the names of all other columns.
+    """Return the columns of these names and of the labels, and the names of all other columns.
 
-    Labels are in `target`, or where they were when the model was trained.
+    The labels are in `target`, by default the target of the training.
     """
     from fastbn.datasets.csv_columns import Columns, columns_by_name, target_column
 
@@ -167,23 +140,20 @@ def _by_name(
 
 
 def _by_position(header: Header, network: Any, target: str | None, labelled: bool) -> Columns:
-    """Return the columns of the features and the labels', in the order of the file.
+    """Return the columns of the features and of the labels, in the order of the file.
 
-    Without `target` it is that of the training, unless the file has no column for it.
+    `target` defaults to that of the training, which a file to predict from may lack.
     """
     from fastbn.datasets.csv_columns import choose_by_position
 
     n_features = network.config.layer_sizes[0]
     trained = split_of(network)["target"]
-    if labelled:
-        return choose_by_position(
-            header, n_features, trained if target is None else target, labelled=True
-        )
-    if target is not None or trained is None:
-        return choose_by_position(header, n_features, target)
+    wanted = trained if target is None else target
     try:
-        return choose_by_position(header, n_features, trained)
+        return choose_by_position(header, n_features, wanted, labelled=labelled)
     except DataFileError:
+        if labelled or target is not None or trained is None:
+            raise
         if len(header.names) == n_features + 1:
-            raise  # the last column would be left out, by mistake
+            raise  # otherwise the last column would be left out by mistake
         return choose_by_position(header, n_features, None)

@@ -1,4 +1,4 @@
-"""`fastbn doctor`: what fastbn found on this machine, and what to mend."""
+"""`fastbn doctor`: what fastbn found on this machine, and what to fix."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ def doctor(
 ) -> None:
     """Report what fastbn found on this machine: versions, cores, threads and cache.
 
-    Warnings say what is slow or broken here and how to mend it. Please put this into a report of a
-    bug.
+    Warnings say what is slow or broken here and how to fix it. Please include this in bug reports.
     """
     from fastbn.doctor import report
 

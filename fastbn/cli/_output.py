@@ -1,4 +1,4 @@
-"""What commands print, and files that are written whole or not at all."""
+"""What commands print, and checks of the files that they will write."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def complain(message: str) -> None:
 
 
 def _is_terminal() -> bool:
-    """Tell whether stdout is a terminal; a program without a console has None there."""
+    """Tell whether stdout is a terminal; it is None in a program without a console."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
 def print_rows(rows: Iterable[tuple[str, str]]) -> None:
-    """Print names and values, aligned; plain lines where stdout is not a terminal."""
+    """Print names and values, aligned; plain lines if stdout is not a terminal."""
     rows = list(rows)
     if not _is_terminal():
         width = max(len(name) for name, _ in rows)
@@ -49,7 +49,7 @@ def print_rows(rows: Iterable[tuple[str, str]]) -> None:
 
 
 def print_table(columns: Iterable[str], lines: Iterable[Iterable[str]], *, left: int = 1) -> None:
-    """Print a table, drawn on a terminal and else in Markdown; `left` columns are left-aligned."""
+    """Print a table, in Markdown if stdout is not a terminal; `left` columns are left-aligned."""
     terminal = _is_terminal()
     table = Table(box=box.SIMPLE_HEAD if terminal else box.MARKDOWN)
     for position, column in enumerate(columns):
@@ -61,7 +61,7 @@ def print_table(columns: Iterable[str], lines: Iterable[Iterable[str]], *, left:
 
 @contextlib.contextmanager
 def compile_notice(*, silent: bool = False) -> Iterator[list[bool]]:
-    """Context that says once when kernels are compiled; yields a list, filled in that case."""
+    """Context that announces compiling once; it yields a list that is then no longer empty."""
     from fastbn.fit.progress import announce_compiling
     from fastbn.jit.listeners import on_compile
 
@@ -77,58 +77,69 @@ def compile_notice(*, silent: bool = False) -> Iterator[list[bool]]:
 
 
 def listed(names: Iterable[str], most: int = 10) -> str:
-    """Return names as a sentence would list them, the first `most` of them."""
+    """Return the first `most` names with commas, and how many more there are."""
     names = list(names)
     more = len(names) - most
     return ", ".join(map(on_one_line, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def on_one_line(name: str) -> str:
-    r"""Return a name with line breaks and other controls as they are written in Python, as \n."""
+    r"""Return a name with line breaks and other control characters escaped, as \n."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def percent(part: float) -> str:
     """Return 0.98765 as "98.77 %"."""
-    return f"{part:.2%}".replace("%", " %")
+    return f"{100 * part:.2f} %"
 
 
-def check_writable(path: pathlib.Path, option: str, *, inputs: Iterable[str] = ()) -> None:
-    """Refuse, before any work is done, a file that could not be written or is read from."""
-    hint = f"'{option}'"
-    if reason := unusable_name(path):
-        raise typer.BadParameter(f"cannot write {path} ({reason})", param_hint=hint)
-    if path.is_dir():
-        raise typer.BadParameter(f"expected a file, got the folder {path}", param_hint=hint)
-    if path.exists() and not path.is_file():
-        raise typer.BadParameter(f"expected a regular file, got {path}", param_hint=hint)
-    folder = path.parent
-    if not folder.is_dir():
-        raise typer.BadParameter(f"the folder {folder} does not exist", param_hint=hint)
-    for source in inputs:
-        if path.exists() and os.path.exists(source) and path.samefile(source):
-            raise typer.BadParameter(f"{path} would be overwritten", param_hint=hint)
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise typer.BadParameter(
-            f"cannot write in the folder {folder} ({error.strerror})", param_hint=hint
-        ) from None
+def write_json(path: pathlib.Path, values: Any) -> None:
+    """Write a JSON file, all of it or nothing."""
+    with atomic_write(path, "w") as file:
+        json.dump(values, file, indent=1)
+
+
+# -- checks of options -----------------------------------------------------------------------------
 
 
 def check_choice(value: str, choices: Collection[str], option: str) -> None:
-    """Refuse a value that is none of these."""
+    """Refuse a value that is not one of these."""
     if value not in choices:
         raise typer.BadParameter(
             f"expected one of {', '.join(choices)}, got {value!r:.200}", param_hint=f"'{option}'"
         )
 
 
+def check_writable(path: pathlib.Path, option: str, *, inputs: Iterable[str] = ()) -> None:
+    """Refuse, before any work is done, a file that cannot be written or is one of the inputs."""
+    problem = _problem(path, inputs)
+    if problem is not None:
+        raise typer.BadParameter(problem, param_hint=f"'{option}'")
+
+
+def _problem(path: pathlib.Path, inputs: Iterable[str]) -> str | None:
+    """Return why a file cannot be written; None if it can."""
+    if reason := unusable_name(path):
+        return f"cannot write {path} ({reason})"
+    if path.is_dir():
+        return f"expected a file, got the folder {path}"
+    if path.exists() and not path.is_file():
+        return f"expected a regular file, got {path}"
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist"
+    if path.exists() and any(os.path.exists(one) and path.samefile(one) for one in inputs):
+        return f"{path} would be overwritten"
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return None
+    except OSError as error:
+        return f"cannot write in the folder {path.parent} ({error.strerror})"
+
+
 def check_figure_files(
     files: Mapping[str, pathlib.Path | None], *, inputs: Iterable[str] = ()
 ) -> None:
-    """Refuse, before any work is done, what could not be written, by its option."""
+    """Refuse, before any work is done, files that cannot be written, by their options."""
     for option, path in files.items():
         if path is not None:
             check_writable(path, option, inputs=inputs)
@@ -136,19 +147,17 @@ def check_figure_files(
         check_picture_ending(plot)
 
 
-def write_json(path: pathlib.Path, values: Any) -> None:
-    """Write a JSON file, as a whole."""
-    with atomic_write(path, "w") as file:
-        json.dump(values, file, indent=1)
-
-
 def check_picture_ending(path: pathlib.Path) -> None:
-    """Refuse a picture of a kind that matplotlib does not write."""
+    """Refuse a picture in a format that matplotlib does not write."""
     from fastbn.plotting import picture_formats
 
-    formats = picture_formats()
-    if path.suffix.lower().removeprefix(".") not in formats:
+    check_ending(path, "--plot", [f".{ending}" for ending in sorted(picture_formats())])
+
+
+def check_ending(path: pathlib.Path, option: str, endings: Collection[str]) -> None:
+    """Refuse a file name that does not end in one of these."""
+    if path.suffix.lower() not in endings:
         raise typer.BadParameter(
-            f"expected an ending out of {', '.join(sorted(formats))}, got {path.name!r}",
-            param_hint="'--plot'",
+            f"expected an ending out of {', '.join(endings)}, got {path.name!r}",
+            param_hint=f"'{option}'",
         )

@@ -30,7 +30,7 @@ def profile(
         int | None, typer.Option(help="Threads (default: as many as training takes).")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Steps of one call (default: some 0.15 s of them).")
+        int | None, typer.Option(help="Steps of one call (default: about 0.15 s of them).")
     ] = None,
     as_json: Json = None,
     plot: Annotated[
@@ -40,17 +40,17 @@ def profile(
     trace: Annotated[
         pathlib.Path | None,
         typer.Option(
-            help="Write what each thread did when, for ui.perfetto.dev or chrome://tracing.",
+            help="Write a timeline of the threads, for ui.perfetto.dev or chrome://tracing.",
             metavar="FILE",
         ),
     ] = None,
 ) -> None:
-    """Measure where the time of a training step goes, by kernel and layer, beside the limits.
+    """Measure where the time of a training step goes, by kernel and layer, and the limits.
 
     The limits are measured in the same run: how fast register tiles multiply, and how fast arrays
-    of several sizes are copied and read. "Of roofline" is the least time that a kernel's
-    operations and bytes take within them as a part of the time it took; "above it" is the rest, the
-    most that better code could save. A model file is read and left as it is; the data are random.
+    of several sizes are copied and read. They give the least time that a kernel's operations and
+    bytes can take: "of roofline" is its share of the measured time, "above it" is the rest, the
+    most that better code could save. A model file is not changed; the data are random.
     """
     check_figure_files({"--json": as_json, "--plot": plot, "--trace": trace}, inputs=[net])
     model = _model(net)
@@ -74,7 +74,7 @@ def profile(
 
 
 def _model(net: str) -> BatchNormMLP:
-    """Return the model of that file, or a new one of those layer sizes."""
+    """Load the model file, or create a model of these layer sizes."""
     from fastbn.model import BatchNormMLP
 
     parts = net.replace(",", "-").split("-")

@@ -1,41 +1,22 @@
-"""How `fastbn train` trains where the user does not say: the default recipe and the presets."""
+"""The default settings of `fastbn train`, and the presets."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from fastbn.checks import integer
+from fastbn.model.config import ModelConfig
 
-# Arguments of the model, but for the layer sizes, of which data decide the first and the last.
+# Arguments of the model except the layer sizes: its own defaults, but two.
 MODEL: dict[str, Any] = {
-    "activation": "leaky_relu",
-    "negative_slope": 0.01,
-    "batch_norm": True,
-    "batch_norm_output": True,
-    "eps": 1e-5,
-    "momentum": 0.1,
-    "unbiased": True,
-    "weighted": False,
-    "gradient": "exact",
-    "input_normalization": "zscore",
-    "target_normalization": None,
-    "loss": "softmax_cross_entropy",
-    "label_smoothing": 0.0,
-    "optimizer": "adam",
-    "lr": 0.02,
-    "betas": (0.9, 0.999),
-    "optimizer_eps": 1e-8,
-    "nesterov": False,
-    "weight_decay": 0.0,
-    "decay_vectors": True,
-    "max_norm": None,
-    "dropout": 0.0,
-    "dtype": "float32",
-    "seed": 0,
-}
+    field.name: field.default
+    for field in dataclasses.fields(ModelConfig)
+    if field.name != "layer_sizes"
+} | {"input_normalization": "zscore", "lr": 0.02}
 
-# Arguments of its fit, but for the batch size.
+# Arguments of its fit except the batch size.
 FIT: dict[str, Any] = {
     "epochs": 20,
     "schedule": "one-cycle",
@@ -45,7 +26,7 @@ FIT: dict[str, Any] = {
     "on_divergence": "raise",
 }
 
-# Part of the samples to test on, of data that are not split already.
+# Share of the samples to test on, if the data have no test part.
 TEST_SIZE = 0.2
 
 DEFAULT: dict[str, Any] = {**MODEL, **FIT, "hidden": (128,), "batch_size": 128}
@@ -65,9 +46,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def settings(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the default recipe, changed by the preset, changed by what the user gave.
+    """Return the defaults, changed by the preset and then by the options that are not None.
 
-    A `given` value of None is one that the user did not give; "none" is how None is given.
+    The option value "none" stands for None.
     """
     chosen = {
         name: None if value == "none" else value
@@ -81,7 +62,7 @@ def settings(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def batch_size(settings: Mapping[str, Any], n_samples: int) -> int:
-    """Return the batch size of a recipe, which may be given as a number of minibatches."""
+    """Return the batch size, which a preset may give as a number of minibatches."""
     if "minibatches" in settings:
         return max(2, -(-n_samples // integer("minibatches", settings["minibatches"], 1)))
     size: int = settings["batch_size"]

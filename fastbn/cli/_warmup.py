@@ -14,12 +14,12 @@ DTYPES = {"float32": ["float32"], "float64": ["float64"], "both": ["float32", "f
 
 def warmup(
     dtype: Annotated[
-        str, typer.Option(help="Of the data to compile for.", metavar="|".join(DTYPES))
+        str, typer.Option(help="Dtype of the data to compile for.", metavar="|".join(DTYPES))
     ] = "float32",
 ) -> None:
-    """Compile all kernels ahead, so that no later program waits for the compiler.
+    """Compile all kernels ahead, so that later programs do not wait for the compiler.
 
-    What is compiled stays on disk, for this processor, this Python and these versions. A second
+    The machine code stays on disk, for this processor, Python and versions of packages. A second
     call takes a second or two.
     """
     check_choice(dtype, DTYPES, "--dtype")

@@ -49,29 +49,29 @@ class ModelConfig:
     """The arguments of `BatchNormMLP`, checked and in plain Python types."""
 
     layer_sizes: tuple[int, ...]
-    activation: Activation
-    negative_slope: float
-    batch_norm: bool
-    batch_norm_output: bool
-    eps: float
-    momentum: float
-    unbiased: bool
-    weighted: bool
-    gradient: Gradient
-    input_normalization: InputNormalization | None
-    loss: Loss
-    label_smoothing: float
-    optimizer: Optimizer
-    lr: float
-    betas: tuple[float, float]
-    optimizer_eps: float
-    nesterov: bool
-    weight_decay: float
-    decay_vectors: bool
-    max_norm: float | None
-    dropout: float
-    dtype: DTypeName
-    seed: int
+    activation: Activation = "leaky_relu"
+    negative_slope: float = 0.01
+    batch_norm: bool = True
+    batch_norm_output: bool = True
+    eps: float = 1e-05
+    momentum: float = 0.1
+    unbiased: bool = True
+    weighted: bool = False
+    gradient: Gradient = "exact"
+    input_normalization: InputNormalization | None = None
+    loss: Loss = "softmax_cross_entropy"
+    label_smoothing: float = 0.0
+    optimizer: Optimizer = "adam"
+    lr: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)
+    optimizer_eps: float = 1e-08
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    decay_vectors: bool = True
+    max_norm: float | None = None
+    dropout: float = 0.0
+    dtype: DTypeName = "float32"
+    seed: int = 0
     target_normalization: TargetNormalization | None = None  # older pickles have none
 
     def __post_init__(self) -> None:

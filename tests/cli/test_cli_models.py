@@ -13,7 +13,7 @@ from commands import KINDS, rows, run, samples, succeed, write_csv, write_insect
 
 import fastbn
 from fastbn import datasets
-from fastbn.cli._use import class_indices
+from fastbn.cli._saved import class_indices
 from fastbn.model import BatchNormMLP
 
 TRAIN = ["--epochs", "10", "--hidden", "8", "--batch-size", "16", "--no-plot", "--quiet"]

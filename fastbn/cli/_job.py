@@ -1,0 +1,105 @@
+"""What `fastbn train` trains on which data: a job, which a checkpoint keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import fastbn
+from fastbn.cli import _recipes as recipes
+from fastbn.cli._columns import check_columns, is_csv, sample_notes
+from fastbn.cli._output import complain
+from fastbn.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from fastbn.datasets import Dataset
+    from fastbn.fit.history import History
+    from fastbn.model import BatchNormMLP
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The data and the settings of a training."""
+
+    data: str
+    target: str | None
+    test_size: float
+    settings: dict[str, Any]
+    validation: bool
+    checkpoint_every: int | None
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> Job:
+        """Return the job of a checkpoint; the settings of the fit are checked by the fit."""
+        from fastbn.model import BatchNormMLP
+        from fastbn.model.config import ModelConfig
+
+        model = BatchNormMLP.load(path)
+        inputs, *_, outputs = model.config.layer_sizes
+        try:
+            job = cls(**model.metadata["job"])
+            settings = _part(job.settings, recipes.DEFAULT)
+            sizes = (inputs, *settings["hidden"], outputs)
+            config = ModelConfig(layer_sizes=sizes, **_part(settings, recipes.MODEL))
+            if config != model.config:
+                raise ValueError("the model is another one")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"{path}: expected a checkpoint of 'fastbn train', got another ({error!r:.200})"
+            ) from error
+        return job
+
+    def train(
+        self, checkpoint: pathlib.Path | None, resume: bool, bar: bool | str
+    ) -> tuple[Dataset, BatchNormMLP, History]:
+        """Load the data and train."""
+        from fastbn import datasets
+        from fastbn.model import BatchNormMLP, saving
+        from fastbn.model.checkpoint import OtherDataError
+
+        settings = self.settings
+        dataset = datasets.load(self.data, target=self.target, test_size=self.test_size)
+        if is_csv(self.data) and dataset.feature_names is None and bar is not False:
+            for note in sample_notes(self.data):
+                complain(note)
+        if not resume:
+            check_columns(self.data, dataset, self.target)
+        sizes = (dataset.X_train.shape[1], *settings["hidden"], len(dataset.class_names))
+        model = BatchNormMLP(sizes, **_part(settings, recipes.MODEL))
+        notes: dict[str, Any] = {
+            "class_names": list(dataset.class_names),
+            "data": dataset.name,
+            "fastbn_version": fastbn.__version__,
+            "split": {"target": self.target, "test_size": self.test_size},
+        }
+        if dataset.feature_names is not None:
+            notes["feature_names"] = list(dataset.feature_names)
+            notes["target_name"] = dataset.target_name
+            model.metadata = notes
+            saving.to_bytes(model)  # refuse names that no file can hold before the training
+        model.metadata = {**notes, "job": json.loads(json.dumps(dataclasses.asdict(self)))}
+        try:
+            history = model.fit(
+                dataset.X_train,
+                dataset.y_train,
+                batch_size=recipes.batch_size(settings, len(dataset.y_train)),
+                validation_data=(dataset.X_test, dataset.y_test) if self.validation else None,
+                progress=bar,
+                checkpoint=checkpoint,
+                checkpoint_every=self.checkpoint_every,
+                resume=resume,
+                **_part(settings, recipes.FIT),
+            )
+        except OtherDataError:
+            raise ValueError(
+                f"the data of {self.data} are not those that the checkpoint {checkpoint} was "
+                "written for, or their rows or columns are in another order"
+            ) from None
+        model.metadata = notes
+        return dataset, model, history
+
+
+def _part(settings: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
+    return {name: settings[name] for name in names}

@@ -1,0 +1,94 @@
+"""What a saved model takes and predicts, by its configuration and metadata."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from fastbn.cli._output import listed
+from fastbn.cli._recipes import TEST_SIZE
+from fastbn.errors import DataFileError
+
+if TYPE_CHECKING:
+    from fastbn.model import BatchNormMLP
+
+Model = Annotated[
+    pathlib.Path, typer.Argument(metavar="MODEL", help="A model file that fastbn has saved.")
+]
+
+
+def load_classifier(path: pathlib.Path) -> BatchNormMLP:
+    """Load a model; refuse one that does not predict one class for a sample."""
+    from fastbn.model import BatchNormMLP
+
+    network = BatchNormMLP.load(path)
+    kind = output_kind(network)
+    if kind != "classes":
+        what = "numbers (regression)" if kind == "numbers" else "several labels, each yes or no,"
+        raise ValueError(
+            f"{path}: expected a model that predicts one class of a sample, got one that predicts "
+            f"{what} with loss {network.config.loss!r}, which the command line does not do yet; in "
+            f"Python BatchNormMLP.load({str(path)!r}) has predict and evaluate"
+        )
+    return network
+
+
+def output_kind(network: BatchNormMLP) -> str:
+    """Return what a model predicts for a sample: "classes" (one of them), "numbers" or "labels"."""
+    config = network.config
+    if config.loss == "squared_error":
+        return "numbers"
+    several = config.loss == "sigmoid_cross_entropy" and config.layer_sizes[-1] > 1
+    return "labels" if several else "classes"
+
+
+def class_names(network: BatchNormMLP) -> list[str]:
+    """Return the names of the model's classes, or their numbers if it has no names."""
+    n_classes = network.config.layer_sizes[-1]
+    if network.config.loss == "sigmoid_cross_entropy" and n_classes == 1:
+        n_classes = 2
+    names = network.metadata.get("class_names")
+    if not isinstance(names, list) or len(names) != n_classes:
+        names = range(n_classes)
+    return [str(name) for name in names]
+
+
+def class_indices(labels: np.ndarray, names: list[str], where: str = "labels") -> np.ndarray:
+    """Return the model's number for each label; DataFileError for an unknown label.
+
+    If no label is the name of a class, whole numbers count the classes from 0.
+    """
+    from fastbn.datasets.labels import all_whole
+
+    if labels.dtype.kind == "f" and all_whole(labels):
+        labels = labels.astype(np.int64)
+    distinct, codes = np.unique(labels, return_inverse=True)
+    found = [str(label) for label in distinct]
+    indices = {name: index for index, name in enumerate(names)}
+    if not set(indices) & set(found) and all(map(str.isdecimal, found)):
+        indices = {str(index): index for index in range(len(names))}
+    unknown = sorted(set(found) - set(indices))
+    if unknown:
+        raise DataFileError(
+            f"{where}: expected classes of the model ({listed(names)}), got {listed(unknown)}"
+        )
+    return np.array([indices[label] for label in found], np.int64)[codes.reshape(-1)]
+
+
+def feature_names(network: BatchNormMLP) -> list[str] | None:
+    """Return the names of the model's features; None without usable names."""
+    names = network.metadata.get("feature_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    names = [name.strip() for name in names]
+    return names if len(names) == network.config.layer_sizes[0] == len(set(names)) else None
+
+
+def split_of(network: BatchNormMLP) -> dict[str, Any]:
+    """Return `target` and `test_size` of the model's training."""
+    stored = network.metadata.get("split")
+    defaults = {"target": None, "test_size": TEST_SIZE}
+    return defaults | stored if isinstance(stored, dict) else defaults
