@@ -82,27 +82,16 @@ def rewrite(change):
     save_file(load_file("c"), "c", {"fastbn": json.dumps(header)})
 
 
-REFUSED = [
-    (["--resume", "nothing"], 1, "nothing: expected a model file, found none"),
-    (["--resume", "insects.csv"], 1, "insects.csv: not a readable safetensors file"),
-    (["--resume", "m"], 1, "m: expected a checkpoint of 'fastbn train', got another"),
-    (["--resume", "c", "--epochs", "9"], 2, "it excludes --epochs"),
-    (["insects.csv", "--resume", "c"], 2, "it excludes DATA"),
-    (["--resume", "c", "--out", "c"], 2, "c is the model's file"),
-    (["insects.csv", "--checkpoint", "insects.csv"], 2, "insects.csv would be overwritten"),
-    (["insects.csv", "--checkpoint", "no/c"], 2, "the folder no does not exist"),
-    (["insects.csv", "--checkpoint-every", "5"], 2, "it needs --checkpoint"),
-    (["insects.csv", "--checkpoint", "c", "--checkpoint-every", "0"], 1, "checkpoint_every: "),
-]
-
-
 def test_refused(folder):
     succeed("train", "insects.csv", "--epochs", "2", "--no-plot", "--checkpoint", "c", "--out", "m")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for arguments, code, message in REFUSED:
-        result = run("train", "--no-plot", *arguments)
-        assert result.exit_code == code, (arguments, result.output)
-        assert message in " ".join(result.stderr.replace("│", " ").split()), arguments
+    for options, message in (
+        (["--epochs", "9"], "it excludes --epochs"),
+        (["--out", "c"], "c is the model's file"),
+    ):
+        result = run("train", "--no-plot", "--resume", "c", *options)
+        assert result.exit_code == 2, result.output
+        assert message in " ".join(result.stderr.replace("│", " ").split())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

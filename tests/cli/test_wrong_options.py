@@ -16,6 +16,7 @@ pytest.importorskip("rich")
 from typer.testing import CliRunner
 from unreadable import CSV_FILES, MODEL_FILES, NPZ_FILES, write_files
 
+from fastbn import datasets
 from fastbn.cli._app import app
 
 # Wrong values: words, and what hypothesis draws beside them.
@@ -117,40 +118,95 @@ FILES = [
     ("profile 4-3", 1, ["nothing", "folder", "good.csv", *MODEL_FILES]),
 ]
 
-# Whole command lines, and what the message has to say.
-LINES = {
+# Whole command lines that fail in one line, exit code 1, and what it says.
+FAILS = {
+    "train nonsense": "nonsense: expected .*digits",
+    "train nothing.csv": "nothing.csv: .*No such file",
+    "train ragged.csv": "ragged.csv: line 3: expected 3 columns, found 2",
+    "train word.csv": "word.csv: line 3, column 'a': .* got 'four'",
+    "train one-class.csv": "expected at least two classes",
+    "train text.npz": "text.npz: cannot be read",
+    "train folder": "folder: expected the file",
+    "train good.csv --target x": "target: expected one of",
+    "train good.csv --test-size 1.5": "test_size: expected a finite",
+    "train good.csv --lr -1": r"lr: expected a finite number in \[0, inf\], got -1.0",
+    "train good.csv --dropout nan": "dropout: expected a finite number",
+    "train good.csv --betas 0.9": r"betas: expected a pair, got \(0.9,\)",
+    "train good.csv --betas 0.9,1": r"betas\[1\]: expected a finite number in",
+    "train good.csv --seed -1": "seed: expected an integer from 0",
+    "train good.csv --epochs 0": "epochs: expected an integer of at least 1, got 0",
+    "train good.csv --batch-size 1": "batch_size: expected an integer of at least 2",
+    "train good.csv --until-accuracy 90": "until_accuracy: expected a finite number",
+    "train good.csv --early-stopping 0": "early_stopping: expected an integer of at least 1",
+    "train good.csv --checkpoint c --checkpoint-every 0": "checkpoint_every: ",
+    f"train good.csv --hidden {10**22}": r"layer_sizes\[1\]",
+    "train --resume nothing": "nothing: expected a model file, found none",
+    "train --resume good.csv": "good.csv: not a readable safetensors file",
+    "train --resume other.safetensors": "expected a checkpoint of 'fastbn train', got another",
+    "evaluate other.safetensors one-column.csv": "one-column.csv: expected 2 features, found 0",
+    "evaluate other.safetensors two-rows.csv --all": "two-rows.csv: expected 2 features and a col",
+    "evaluate other.safetensors good.csv":
+        r"labels: expected classes of the model \(0, 1\), got a, b",
+    "evaluate other.safetensors good.csv --all --target x": "target",
+    "predict other.safetensors one-column.csv --out p.csv":
+        "one-column.csv: expected 2 features, found 1",
+    "info nothing": "nothing: expected a model file, found none",
+    "info good.csv": "good.csv: not a readable safetensors file",
+    "info zeros.safetensors": "zeros.safetensors: not a readable",
+    "profile 4": "layer_sizes",
+    "profile 4-0": r"layer_sizes\[1\]",
+}  # fmt: skip
+
+# The same for wrong usage, exit code 2, before any data are loaded.
+MISUSES = {
     "trian": "No such command 'trian'",
+    "--nonsense": "No such option.*--nonsense",
     "train --epoch 3": "No such option.*--epoch",
     "train good.csv text.csv": "unexpected extra argument",
+    "train --lr fast": "--lr",
+    "train --epochs 1.5": "--epochs",
+    "train --optimizer lion": "expected one of adam, .* got 'lion'",
+    "train --preset best": "expected one of notes, got 'best'",
+    "train --schedule up": "expected one of none, cosine.* got 'up'",
+    "train --hidden 8;8": "expected numbers as in 256,128, got '8;8'",
+    "train --hidden 8,0": "--hidden.*expected at least 1 unit.*, got 0",
+    "train --betas=": "expected numbers as in 0.9,0.999, got ''",
     "train good.csv --progress --quiet": "--progress.*excludes --quiet",
     "train good.csv --no-plot --plot p.png": "--plot.*excludes --no-plot",
-    "train good.csv --checkpoint-every 3": "--checkpoint-every.*needs --checkpoint",
-    "train good.csv --checkpoint c --checkpoint-every 0": "checkpoint.every",
-    "train good.csv --checkpoint c --checkpoint-every 1.5": "--checkpoint-every",
+    "train --out no/m": "--out.*the folder no does not exist",
+    "train --out folder": "--out.*expected a file, got the folder",
+    "train --out .": "--out.*expected a file, got the folder",
+    "train --out " + "m" * 300: "--out.*name too long",
+    "train --checkpoint " + "c" * 300: "--checkpoint.*too long",
+    "train --checkpoint no/c": "the folder no does not exist",
+    "train good.csv --checkpoint good.csv": "good.csv would be overwritten",
+    "train good.csv --out good.csv": "--out.*good.csv would be overwritten",
+    "train good.csv --plot ./good.csv": "overwritten",
     "train good.csv --out m --checkpoint m": "--checkpoint.*the model's file",
     "train good.csv --out m.png --plot m.png": "--plot.*the model's file",
-    "train good.csv --plot picture.xyz": "--plot.*expected an ending",
+    "train good.csv --plot picture.xyz": "--plot.*expected an ending out of .*png.*'picture.xyz'",
     "train good.csv --plot no/such.png": "--plot.*the folder no does not exist",
+    "train good.csv --checkpoint-every 3": "--checkpoint-every.*needs --checkpoint",
+    "train good.csv --checkpoint c --checkpoint-every 1.5": "--checkpoint-every",
     "train good.csv --resume c": "--resume.*excludes DATA",
     "train --resume other.safetensors --lr 0.1": "--resume.*excludes --lr",
     "evaluate": "MODEL",
     "evaluate other.safetensors": "DATA",
-    "evaluate other.safetensors good.csv --all --target x": "target",
     "evaluate other.safetensors good.csv --proba": "No such option.*--proba",
     "predict other.safetensors good.csv": "--out",
+    "predict other.safetensors good.csv --out p.txt":
+        "expected an ending out of .csv, .npz, .npy, got 'p.txt'",
+    "predict other.safetensors good.csv --out good.csv": "would be overwritten",
     "predict other.safetensors": "DATA",
     "predict": "MODEL",
     "info": "MODEL",
     "info other.safetensors good.csv": "unexpected extra argument",
     "profile a-b": "NET",
-    "profile 4": "layer_sizes",
-    "profile 4-0": r"layer_sizes\[1\]",
     "doctor --yaml": "No such option.*--yaml",
     "doctor now": "unexpected extra argument",
     "warmup now": "unexpected extra argument",
     "bench now": "unexpected extra argument",
-    "--nonsense": "No such option.*--nonsense",
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +218,7 @@ def folder(tmp_path_factory):
 
 
 def assert_refused(folder, arguments, says):
-    """Exit code 1 and one line, or 2 and how the command is used."""
+    """Exit code 1 and one line, or 2 and how the command is used; return the code."""
     if arguments[:1] == ["bench"]:
         pytest.importorskip("threadpoolctl")
     if "picture.xyz" in arguments:
@@ -173,11 +229,14 @@ def assert_refused(folder, arguments, says):
     case = f"fastbn {arguments}: {said!r}"
     assert isinstance(result.exception, SystemExit), f"{case}: {result.exception!r}"
     assert result.exit_code in (1, 2), case
-    assert result.exit_code == 2 or result.stderr.count("\n") == 1, case
+    if result.exit_code == 1:
+        assert result.stderr.startswith("fastbn: error: "), case
+        assert result.stderr.count("\n") == 1, case
     assert "Traceback" not in said, case
     assert re.search(says, said), f"{case} does not say {says}"
     assert result.stdout == "", f"{case}: printed {result.stdout!r}"
     assert wrong.files(folder) == before, f"{case}: changed a file"
+    return result.exit_code
 
 
 EACH = [(command, option) for command, (_, options) in OPTIONS.items() for option in options]
@@ -205,6 +264,16 @@ def test_files_that_cannot_be_read(folder, line, place, names):
         assert_refused(folder, arguments, rf"\b{re.escape(pathlib.Path(name).stem)}\b")
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_a_wrong_line(folder, line):
-    assert_refused(folder, line.split(), LINES[line])
+@pytest.mark.parametrize("line", FAILS)
+def test_what_fails_says_why_in_one_line(folder, line):
+    assert assert_refused(folder, line.split(), FAILS[line]) == 1
+
+
+@pytest.mark.parametrize("line", MISUSES)
+def test_misuse_is_told_before_anything_is_loaded(folder, line, monkeypatch):
+    def load(*args, **kwargs):
+        raise AssertionError("data were loaded")
+
+    monkeypatch.setattr(datasets, "load", load)
+    monkeypatch.setattr(datasets, "load_features", load)
+    assert assert_refused(folder, line.split(), MISUSES[line]) == 2
