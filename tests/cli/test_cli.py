@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import inspect
 import json
+import pathlib
+import shlex
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import typer
 from cases import JIT_DISABLED
 from commands import QUICK, rows, run, succeed, write_insects
 
 import fastbn
 from fastbn.cli import _recipes
+from fastbn.cli._app import app
 from fastbn.fit import progress
 from fastbn.jit import listeners
 from fastbn.model import BatchNormMLP
@@ -317,6 +321,16 @@ def test_version_and_help_do_not_need_numba():
         assert (done.returncode, done.stderr) == (0, "")
     assert "--until-accuracy" in done.stdout
     assert succeed("--version").strip() == f"fastbn {fastbn.__version__}"
+
+
+def test_the_guides_command_lines_are_right():
+    guide = (pathlib.Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+    block = guide.partition("## The command line\n\n```\n")[2].partition("```")[0]
+    lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+    assert {command for command, *_ in lines} == {"train", "predict"}
+    commands = typer.main.get_command(app).commands
+    for command, *arguments in lines:
+        commands[command].make_context(command, arguments)  # raises where it is not
 
 
 def test_doctor_prints_a_table_and_the_same_as_json():
