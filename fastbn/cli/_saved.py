@@ -61,7 +61,7 @@ def class_indices(labels: np.ndarray, names: list[str], where: str = "labels") -
 
     If no label is the name of a class, whole numbers count the classes from 0.
     """
-    from fastbn.datasets.labels import all_whole
+    from fastbn.datasets.dataset import all_whole
 
     if labels.dtype.kind == "f" and all_whole(labels):
         labels = labels.astype(np.int64)

@@ -13,7 +13,7 @@ Target = str | int | None
 
 
 class Columns(NamedTuple):
-    """Which columns of a file to read: those of the features, in this order, and the labels'."""
+    """The columns of a file to read: those of the features, in this order, and the labels'."""
 
     features: Sequence[int]
     label: int | None
@@ -27,34 +27,33 @@ def quoted(names: Iterable[Any], most: int = 10) -> str:
 
 
 def target_column(header: Header, target: Target) -> int:
-    """Return the number of the target column: by name, by number, or the last one."""
+    """Return the index of the target column: by name, by number, or the last one."""
     path, names, _ = header
     if target is None:
         return len(names) - 1
     if isinstance(target, bool) or not isinstance(target, str | Integral):
         raise TypeError(f"target: expected the name or the number of a column, got {target!r:.200}")
-    position = _find_column(names, target)
-    if position is not None:
+    found = _find_column(names, target)
+    if found is not None:
         if isinstance(target, str) and (count := names.count(target.strip())) > 1:
             raise DataFileError(
                 f"{path}: target: expected the name of one column, got {target!r:.200}, "
                 f"which {count} columns have"
             )
-        return position
-    if isinstance(target, str) and "," in target:
-        several = [_find_column(names, part) for part in target.split(",")]
-        if None not in several:
-            raise DataFileError(
-                f"{path}: target: expected one column, got {quoted(target.split(','))}: several "
-                "labels of a sample are not done yet, not for CSV files nor by the command line; "
-                'in Python BatchNormMLP(loss="sigmoid_cross_entropy") trains on arrays of them'
-            )
+        return found
+    parts = target.split(",") if isinstance(target, str) else []
+    if len(parts) > 1 and None not in [_find_column(names, part) for part in parts]:
+        raise DataFileError(
+            f"{path}: target: expected one column, got {quoted(parts)}: several labels of a "
+            "sample are not done yet, not for CSV files nor by the command line; in Python "
+            'BatchNormMLP(loss="sigmoid_cross_entropy") trains on arrays of them'
+        )
     listed = str(names) if len(names) <= 20 else quoted(names)
     raise DataFileError(f"{path}: target: expected one of {listed}, got {target!r:.200}")
 
 
 def _find_column(names: list[str], target: str | Integral) -> int | None:
-    """Return the number of a column by its name or its number; None where there is none."""
+    """Return the index of a column by its name or its number; None if there is none."""
     if isinstance(target, str):
         target = target.strip()
         if target in names:
@@ -66,7 +65,7 @@ def _find_column(names: list[str], target: str | Integral) -> int | None:
 
 
 def columns_by_name(header: Header, feature_names: Sequence[str]) -> list[int]:
-    """Return the numbers of the columns of these names; an error where one is not there once."""
+    """Return the indices of the columns of these names, each of which has to be there once."""
     path, names, _ = header
     positions = {name: position for position, name in enumerate(names)}
     missing = [name for name in feature_names if name not in positions]
@@ -111,9 +110,3 @@ def choose_by_position(
             f"{path}: expected {n_features} features, found {len(columns) if labelled else found}"
         )
     return Columns(columns, label)
-
-
-def choose_by_name(header: Header, feature_names: Sequence[str], target: Target) -> Columns:
-    """Return the columns of these names, and that of the labels if there is a target."""
-    features = columns_by_name(header, feature_names)
-    return Columns(features, None if target is None else target_column(header, target))

@@ -1,28 +1,79 @@
-"""Whether the first line of a CSV file is a header.
+"""The rows of a CSV file, and whether the first line is a header.
 
 It is one
 
 - if it has all names that are known,
 - if it has a name where a line below has a number,
 - if its numbers count the columns, as in 0,1,2 or 0,1,kind, or
-- if it has whole numbers, all different, and one name that does not come again in a column of names
-  that do, as in 2019,2020,kind.
+- if it has different whole numbers and one name, which does not occur again in its column although
+  others do, as in 2019,2020,kind.
 """
 
 from __future__ import annotations
 
+import csv
 import itertools
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from fastbn.checks import path_of
-from fastbn.datasets.csv_rows import MAX_COLUMNS, Row, is_number, read_rows
 from fastbn.errors import DataFileError
 
-# Rows below the first line that are looked at to tell whether it is a header.
-LOOK_AHEAD = 1_000
+MAX_COLUMNS = 1 << 20
+MAX_LINE = 64 * MAX_COLUMNS  # characters
+LOOK_AHEAD = 1_000  # rows that are compared with the first line
+
+Row = tuple[int, list[str]]  # with the number of its last line
+
+
+def read_rows(path: pathlib.Path, file: IO[str]) -> Iterator[Row]:
+    """Yield the rows of a file, all as wide as the first; empty lines are skipped."""
+    reader = csv.reader(_lines(path, file), strict=True)
+    width = 0
+    for row in filter(None, reader):
+        width = width or len(row)
+        if len(row) != width:
+            raise DataFileError(
+                f"{path}: line {reader.line_num}: expected {width} columns, found {len(row)}"
+            )
+        _check_width(path, reader.line_num, width)
+        yield reader.line_num, row
+
+
+def _lines(path: pathlib.Path, file: IO[str]) -> Iterator[str]:
+    """Yield the lines of a file; one that is far too long is refused before it is split."""
+    for number in itertools.count(1):
+        line = file.readline(MAX_LINE)
+        if not line:
+            return
+        if len(line) == MAX_LINE:
+            raise DataFileError(
+                f"{path}: line {number}: expected fewer than {MAX_LINE:,} characters"
+            )
+        _check_width(path, number, line.count(",") + 1)
+        yield line
+
+
+def _check_width(path: pathlib.Path, line: int, width: int) -> None:
+    if width > MAX_COLUMNS:
+        raise DataFileError(
+            f"{path}: line {line}: expected at most {MAX_COLUMNS:,} columns, found {width:,}"
+        )
+
+
+def number_of(cell: str) -> float | None:
+    """Return a cell as a number, or None; 1_0 and other scripts' digits are numbers to Python only.
+
+    >>> [number_of(cell) for cell in (" 1e3", "nan", "1_0", "")]
+    [1000.0, nan, None, None]
+    """
+    cell = cell.strip()
+    try:
+        return float(cell) if cell.isascii() and "_" not in cell else None
+    except ValueError:
+        return None
 
 
 class Header(NamedTuple):
@@ -40,7 +91,7 @@ def read_header(
     first = next(rows, None)
     if first is None:
         raise DataFileError(f"{path}: expected rows of numbers, found none")
-    names = [cell.strip() for cell in first[1]]
+    names = _stripped(first)
     if known is not None and set(known) <= set(names):
         return Header(path, names, True), rows
     for separator in ";\t":
@@ -48,44 +99,37 @@ def read_header(
             raise DataFileError(
                 f"{path}: the first line has no comma; is it separated by {separator!r}?"
             )
-    words = [i for i, name in enumerate(names) if not is_number(name)]
-    if 0 < len(words) < len(names) and _count_columns(names, words):
-        return Header(path, names, True), rows
-    ahead: list[Row] = []
-    looks_on = bool(words) or _count_columns(names, words)
-    while looks_on and len(ahead) < LOOK_AHEAD and len(ahead) * len(names) < MAX_COLUMNS:
-        row = next(rows, None)
-        if row is None:
-            break
-        ahead.append(row)
-        if any(is_number(row[1][i]) for i in words):
-            return Header(path, names, True), itertools.chain(ahead, rows)
-    if len(words) == len(names) and all(names) and not ahead:
-        raise DataFileError(f"{path}: expected rows of numbers, found a header and no rows")
-    below = [[cell.strip() for cell in row] for _, row in ahead]
-    if _is_header_of_numbers(names, words, below, known):
+    most = min(LOOK_AHEAD, MAX_COLUMNS // len(names))
+    ahead = list(itertools.islice(rows, most))
+    if _is_header(names, [_stripped(row) for row in ahead], known):
         return Header(path, names, True), itertools.chain(ahead, rows)
     numbered = [str(i) for i in range(len(names))]
     return Header(path, numbered, False), itertools.chain([first], ahead, rows)
 
 
-def _count_columns(names: list[str], words: list[int]) -> bool:
-    """Tell whether all names are the numbers of their columns, but for `words`."""
-    is_word = set(words)
-    return all(i in is_word or name == str(i) for i, name in enumerate(names))
+def _stripped(row: Row) -> list[str]:
+    return [cell.strip() for cell in row[1]]
 
 
-def _is_header_of_numbers(
-    names: list[str], words: list[int], below: list[list[str]], known: Sequence[str] | None
-) -> bool:
-    """Tell whether a first line of numbers, and perhaps one name, is a header."""
-    if not below or (known is not None and not set(known) & set(names)):
+def _is_header(names: list[str], below: list[list[str]], known: Sequence[str] | None) -> bool:
+    """Apply the rules above to the first line, for known names that it does not have all of."""
+    words = [i for i, name in enumerate(names) if number_of(name) is None]
+    may_count = names.copy()
+    for i in words:
+        may_count[i] = str(i)
+    counts = may_count == [str(i) for i in range(len(names))]
+    if counts and 0 < len(words) < len(names):
+        return True
+    if not below:
+        return len(words) == len(names) and all(names)
+    if any(number_of(row[i]) is not None for row in below for i in words):
+        return True
+    if known is not None and not set(known) & set(names):
         return False
     if not words:
-        if not _count_columns(names, words) or names in below:
-            return False
         # 0,1 is a likely sample of small whole numbers, and 0,1,2 an unlikely one
-        return len(names) > 2 or any(not cell.isdecimal() for row in below for cell in row)
+        is_likely = len(names) > 2 or not all(cell.isdecimal() for row in below for cell in row)
+        return counts and names not in below and is_likely
     if len(words) > 1 or not _may_be_names(names):
         return False
     column = [row[words[0]] for row in below]
@@ -93,15 +137,15 @@ def _is_header_of_numbers(
 
 
 def _may_be_names(cells: Sequence[str]) -> bool:
-    """Tell whether all numbers of a line are whole, two of them at least, and all are different."""
-    numbers = [cell for cell in cells if is_number(cell)]
+    """Tell whether the numbers of a line are whole, different, and two at least."""
+    numbers = [cell for cell in cells if number_of(cell) is not None]
     is_whole = all(cell.isdecimal() and str(int(cell)) == cell for cell in numbers)
     return is_whole and len(set(numbers)) == len(numbers) >= 2
 
 
 def doubtful_sample(path: str | os.PathLike[str]) -> str | None:
-    """Return the first line of a CSV file without a header, if it may have been meant for one."""
+    """Return the first line of a CSV file without a header, if it may be meant as one."""
     target = path_of("path", path)
     with open(target, newline="", encoding="utf-8-sig") as file:
-        cells = [cell.strip() for cell in next(read_rows(target, file))[1]]
+        cells = _stripped(next(read_rows(target, file)))
     return ",".join(cells) if _may_be_names(cells) else None

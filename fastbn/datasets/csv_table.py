@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import math
-import operator
 import os
 import pathlib
 from array import array
@@ -18,10 +17,8 @@ import numpy as np
 
 from fastbn.checks import path_of
 from fastbn.datasets.csv_columns import Columns, Target, target_column
-from fastbn.datasets.csv_header import Header, read_header
-from fastbn.datasets.csv_rows import Row, is_number, read_rows, to_number
-from fastbn.datasets.dataset import Dataset, split
-from fastbn.datasets.labels import check_classes, encode_labels
+from fastbn.datasets.csv_header import Header, Row, number_of, read_header, read_rows
+from fastbn.datasets.dataset import Dataset, all_whole, encode_labels, split
 from fastbn.errors import DataFileError
 
 MAX_LABEL = 256  # characters
@@ -35,17 +32,18 @@ def load_csv(
     Parameters
     ----------
     path : path
-        Comma-separated, with or without a line of column names, which the data set then carries.
+        Comma-separated, in UTF-8, with or without a line of column names, which the data set then
+        carries.
     target : str or int, optional
-        Name or number of the column of labels, which are integers or names; the last one if left
-        out. Without a header, columns are named by number.
+        Name or number of the column of labels, which are integers or names; by default the last
+        one. Without a header, columns are named by number.
     test_size, seed
         As in `load_digits`.
 
     Raises
     ------
     DataFileError
-        The file is missing, empty, ragged, or holds something else than finite numbers; the message
+        The file is missing, empty, ragged, or has cells that are not finite numbers; the message
         names the line and the column. Or the target looks like regression: its cells are numbers
         that are not all whole, or more than 100 different whole numbers, or more than 20 with fewer
         than three samples of each on average. Names, also numbers that begin with a zero, are
@@ -64,7 +62,6 @@ def load_csv(
         raise DataFileError(f"{path}: expected rows of numbers, found a header and no rows")
     target_name = names[cast(int, label)]
     y, class_names = encode_labels(f"{path}: {target_name}", labels.values, labels.codes)
-    check_classes(f"{path}: {target_name}", labels.values, y.size)
     data = split(X, y, class_names, pathlib.Path(path).stem, test_size, seed)
     if not named:
         return data
@@ -73,20 +70,18 @@ def load_csv(
 
 
 class Labels(NamedTuple):
-    """A column of labels: its distinct cells, what they stand for, and which one each row has.
+    """A column of labels: its distinct values, and the index of each row's.
 
-    `values` are integers where all cells are whole numbers, float64 where all are numbers but not
-    all are whole, and otherwise names.
+    `values` are int64 if all cells are whole numbers, float64 if all are numbers but not all are
+    whole, and names otherwise.
     """
 
-    cells: np.ndarray
     values: np.ndarray
     codes: np.ndarray
 
     def as_they_stand(self) -> np.ndarray:
-        """Return one integer or name per row; numbers that are not whole as they are written."""
-        distinct = self.cells if self.values.dtype.kind == "f" else self.values
-        return distinct[self.codes]
+        """Return one number or name per row."""
+        return self.values[self.codes]
 
 
 class Table(NamedTuple):
@@ -122,63 +117,48 @@ def read_csv(
 
 def _read(header: Header, columns: Columns, rows: Iterable[Row]) -> Table:
     features, label = columns
-    first, last = features[0], features[-1]
-    if list(features) == list(range(first, last + 1)):
-        take: Callable[[list[str]], Sequence[str]] = operator.itemgetter(slice(first, last + 1))
-    else:
-        take = operator.itemgetter(*features)
     numbers, codes = array("d"), array("q")
-    known: dict[str, int] = {}  # labels, and the number of each
-    lines_of_known: list[int] = []
+    code_of: dict[str, int] = {}  # of distinct labels
+    lines: list[int] = []  # where each distinct label is first
     for line, row in rows:
         if label is not None:
             cell = row[label].strip()
-            code = known.get(cell)
-            if code is None:
+            if cell not in code_of:
                 if not 0 < len(cell) <= MAX_LABEL:
                     found = f"{len(cell):,} characters" if cell else "an empty cell"
                     raise _unexpected(header, line, label, f"a label, got {found}")
-                code = known[cell] = len(known)
-                lines_of_known.append(line)
-            codes.append(code)
-        numbers.extend(_row_numbers(header, line, features, take(row)))
+                code_of[cell] = len(code_of)
+                lines.append(line)
+            codes.append(code_of[cell])
+        numbers.extend(_finite_numbers(header, line, features, [row[i] for i in features]))
+    cells = list(code_of)
+    if label is not None and all(number_of(cell) is not None for cell in cells):
+        for line, cell in zip(lines, cells, strict=True):
+            _finite_numbers(header, line, [label], [cell])
     X = np.frombuffer(numbers, np.float64).reshape(-1, len(features))
-    values = np.empty(0, np.int64)
-    if label is not None:
-        values = _label_values(header, label, list(known), lines_of_known)
-    labels = Labels(np.array(list(known), str), values, np.frombuffer(codes, np.int64))
-    return Table(header, columns, X, labels)
+    return Table(header, columns, X, Labels(_values(cells), np.frombuffer(codes, np.int64)))
 
 
-def _row_numbers(
-    header: Header, line: int, features: Sequence[int], cells: Sequence[str]
+def _finite_numbers(
+    header: Header, line: int, columns: Sequence[int], cells: Sequence[str]
 ) -> list[float]:
-    """Return the cells of a row as finite numbers."""
+    """Return cells as numbers; an error that names the place of the first that is not finite."""
     text = "".join(cells)
-    if text.isascii() and "_" not in text:
+    if text.isascii() and "_" not in text:  # most rows: checked and converted at once
         try:
             values = list(map(float, cells))
-        except ValueError:
-            pass
-        else:
             if math.isfinite(sum(values)):
                 return values
-    return [
-        _finite_number(header, line, column, cell)
-        for column, cell in zip(features, cells, strict=True)
-    ]
-
-
-def _finite_number(header: Header, line: int, column: int, cell: str) -> float:
-    """Return a cell as a number; an error that names its place where it is none."""
-    try:
-        value = to_number(cell)
-    except ValueError:
-        what = f"a number, got {cell.strip()!r:.200}"
-        raise _unexpected(header, line, column, what) from None
-    if not np.isfinite(value):
-        raise _unexpected(header, line, column, f"a finite number, got {cell.strip()!r:.200}")
-    return value
+        except ValueError:
+            pass
+    values = []
+    for column, cell in zip(columns, cells, strict=True):
+        value = number_of(cell)
+        if value is None or not math.isfinite(value):
+            what = "a number" if value is None else "a finite number"
+            raise _unexpected(header, line, column, f"{what}, got {cell.strip()!r:.200}")
+        values.append(value)
+    return values
 
 
 def _unexpected(header: Header, line: int, column: int, what: str) -> DataFileError:
@@ -187,28 +167,19 @@ def _unexpected(header: Header, line: int, column: int, what: str) -> DataFileEr
     )
 
 
-def _label_values(header: Header, column: int, cells: list[str], lines: list[int]) -> np.ndarray:
-    """Return what distinct cells of a label column stand for, see `Labels`."""
+def _values(cells: list[str]) -> np.ndarray:
+    """Return what distinct labels stand for, see `Labels`."""
     names = np.array(cells, str)
-    if not all(map(is_number, cells)):
+    numbers = [number_of(cell) for cell in cells]
+    if None in numbers:
         return names
     try:
         integers = [int(cell) for cell in cells]
-        if any(
-            str(integer) != cell.removeprefix("+")
-            for integer, cell in zip(integers, cells, strict=True)
-        ):
-            return names  # names that look like numbers, as 00501 does
+        if [str(integer) for integer in integers] != [cell.removeprefix("+") for cell in cells]:
+            return names  # they look like numbers, but 00501 is not 501
         return np.array(integers, np.int64)
     except (ValueError, OverflowError):
-        pass
-    values = np.array(
-        [
-            _finite_number(header, line, column, cell)
-            for line, cell in zip(lines, cells, strict=True)
-        ]
-    )
-    if (values != np.round(values)).any():
-        return values
-    # whole numbers, if a float64 tells them from their neighbours
-    return values.astype(np.int64) if (np.abs(values) < 2**53).all() else names
+        values = np.array(numbers, np.float64)
+        if all_whole(values):
+            return values.astype(np.int64)
+        return values if (values != np.round(values)).any() else names

@@ -1,4 +1,4 @@
-"""A data set, and the split into a training and a test part."""
+"""A data set: labels encoded from 0, and the split into a training and a test part."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ import numpy as np
 
 from fastbn.checks import integer, number
 from fastbn.errors import DataFileError
+
+# Whole numbers are not classes if there are more than MOST_CLASSES different ones, or more than
+# MANY_CLASSES with fewer than FEW_SAMPLES samples of each on average.
+MOST_CLASSES = 100
+MANY_CLASSES = 20
+FEW_SAMPLES = 3
+
+REGRESSION = (
+    "this looks like regression, which the command line does not do yet; in Python "
+    'BatchNormMLP(loss="squared_error") and fastbn.sklearn.BatchNormMLPRegressor do. If each '
+    "number is a class, write them as names, with a letter in front: c7 instead of 7"
+)
 
 # X (samples, features), and labels as they stand in a source.
 Part = tuple[np.ndarray, np.ndarray]
@@ -34,7 +46,7 @@ class NoTestPartError(DataFileError):
 
 
 def check_test_size(test_size: Any) -> None:
-    """Refuse what is no part of the samples."""
+    """Refuse what is not between 0 and 1."""
     number("test_size", test_size, 0.0, 1.0, open_low=True, open_high=True)
 
 
@@ -60,3 +72,50 @@ def split(
         members = generator.permutation(of_class)
         is_test[members[: min(round(test_size * members.size), members.size - 1)]] = True
     return Dataset(X[~is_test], y[~is_test], X[is_test], y[is_test], class_names, name)
+
+
+def joined(where: str, name: str, train: Part, test: Part) -> Dataset:
+    """Return a data set of two parts, whose labels are encoded together."""
+    y, class_names = encode_labels(where, np.concatenate([train[1], test[1]]))
+    n = len(train[1])
+    return Dataset(train[0], y[:n], test[0], y[n:], class_names, name)
+
+
+def encode_labels(
+    where: str, raw: np.ndarray, codes: np.ndarray | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels 0 to K - 1 and the names of the classes, sorted; at least two of them.
+
+    With `codes` the labels are ``raw[codes]``. Numbers that look like regression are refused.
+    """
+    raw = np.asarray(raw)
+    is_number = raw.dtype.kind in "iuf"
+    if raw.dtype.kind == "f":
+        if all_whole(raw):
+            raw = raw.astype(np.int64)
+        elif np.isfinite(raw).all() and (broken := raw[raw != np.round(raw)]).size:
+            raise DataFileError(
+                f"{where}: expected labels that are integers or names, got numbers that are not "
+                f"whole, such as {broken[0]:g}: {REGRESSION}"
+            )
+    if raw.dtype.kind not in "iubUS":
+        raise DataFileError(f"{where}: expected labels that are integers or names, got {raw.dtype}")
+    classes, labels = np.unique(raw, return_inverse=True)
+    if classes.size < 2:
+        raise DataFileError(
+            f"{where}: expected at least two classes, found {classes.tolist()!r:.200}"
+        )
+    labels = labels.reshape(-1).astype(np.int64)
+    labels = labels if codes is None else labels[codes]
+    few = classes.size > MANY_CLASSES and labels.size < FEW_SAMPLES * classes.size
+    if is_number and (few or classes.size > MOST_CLASSES):
+        raise DataFileError(
+            f"{where}: expected labels of classes, got {classes.size:,} different whole numbers in "
+            f"{labels.size:,} samples: {REGRESSION}"
+        )
+    return labels, tuple(str(name) for name in classes)
+
+
+def all_whole(values: np.ndarray) -> bool:
+    """Return whether all are whole numbers that a float64 tells from their neighbours."""
+    return bool((np.abs(values) < 2**53).all() and (values == np.round(values)).all())

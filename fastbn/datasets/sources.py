@@ -10,38 +10,24 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fastbn.checks import integer, path_of
-from fastbn.datasets.csv_columns import Columns, Target, choose_by_name, choose_by_position
+from fastbn.datasets.csv_columns import (
+    Columns,
+    Target,
+    choose_by_position,
+    columns_by_name,
+    target_column,
+)
 from fastbn.datasets.csv_header import Header
 from fastbn.datasets.csv_table import load_csv, read_csv
 from fastbn.datasets.dataset import Dataset, Part, split
 from fastbn.datasets.fashion_mnist import load_fashion_mnist
-from fastbn.datasets.idx import load_idx
-from fastbn.datasets.idx_folder import load_idx_folder, read_idx_folder
+from fastbn.datasets.idx import load_idx, load_idx_folder, read_idx_folder
 from fastbn.datasets.npz import load_npz, read_npz, read_parts
 from fastbn.errors import DataFileError
 
 Path = str | os.PathLike[str]
 
 EXPECTED = "expected digits, fashion-mnist, a .csv or .npz file, or a folder of IDX files"
-
-
-def kind_of(source: Path) -> tuple[str, pathlib.Path]:
-    """Return what a source is, and its path.
-
-    It is "digits", "fashion-mnist", "csv", "npz", "folder" or "file", which is any other; a file
-    does not hide the data set of its name.
-    """
-    path = path_of("source", source)
-    name, ending = os.fspath(source), path.suffix.lower()
-    if name in ("digits", "fashion-mnist"):
-        return name, path
-    if ending in (".csv", ".npz"):
-        return ending[1:], path
-    if path.is_dir():
-        return "folder", path
-    if path.is_file():
-        return "file", path
-    raise DataFileError(f"{name}: {EXPECTED}")
 
 
 def load(source: Path, *, target: Target = None, test_size: float = 0.2, seed: int = 0) -> Dataset:
@@ -53,50 +39,39 @@ def load(source: Path, *, target: Target = None, test_size: float = 0.2, seed: i
     target : str or int, optional
         Column of labels of a CSV file.
     test_size, seed
-        As in `load_digits`, where the source has no test part.
+        As in `load_digits`, if the source has no test part.
 
     Raises
     ------
     DataFileError
         The source is not one of these, or cannot be read.
     """
-    kind, path = kind_of(source)
+    kind, path = _kind_of(source)
     if kind == "digits":
         return load_digits(test_size=test_size, seed=seed)
     if kind == "fashion-mnist":
         return load_fashion_mnist()
-    if kind == "csv":
+    if kind == ".csv":
         return load_csv(path, target, test_size=test_size, seed=seed)
-    if kind == "npz":
+    if kind == ".npz":
         return load_npz(path, test_size=test_size, seed=seed)
     if kind == "folder":
         return load_idx_folder(path)
-    raise DataFileError(f"{os.fspath(source)}: {EXPECTED}")
+    raise DataFileError(f"{path}: {EXPECTED}")
 
 
 def load_parts(source: Path) -> tuple[str, list[Part]]:
-    """Return the name of a source and its samples, which may be of one class: for evaluating.
+    """Return the name of a source other than CSV, and its samples, perhaps of one class.
 
-    The training part comes before the test part; there is one part where they are not split.
-
-    Parameters
-    ----------
-    source : as in `load`, but no CSV file
-
-    Raises
-    ------
-    DataFileError
-        The source is not one of these, or cannot be read.
+    These are its training and test part, or one part if they are not split.
     """
-    kind, path = kind_of(source)
+    kind, path = _kind_of(source)
     if kind == "digits":
         return kind, [_read_digits()]
-    if kind == "npz":
+    if kind == ".npz":
         return path.stem, read_parts(path)
     if kind == "folder":
-        arrays = read_idx_folder(path)
-        parts = [(arrays[f"X_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
-        return path.name, parts
+        return path.name, [*read_idx_folder(path)]
     data = load(source)
     names = np.array(data.class_names)
     return data.name, [(data.X_train, names[data.y_train]), (data.X_test, names[data.y_test])]
@@ -109,7 +84,7 @@ def load_features(
     target: Target = None,
     feature_names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return X and, where the source has them, labels as they stand there: for predicting.
+    """Return X and, if the source has them, labels as they stand there: for predicting.
 
     Parameters
     ----------
@@ -119,9 +94,9 @@ def load_features(
         Features of the model. A CSV file with one column more has its labels in `target`.
     target : str or int, optional
     feature_names : sequence of str, optional
-        Columns to take from a CSV file with a header, wherever they stand there; all others are
-        left alone, and labels are read if there is a `target`. Without a header, and of all other
-        sources, features are taken in the order in which they come.
+        Columns to take from a CSV file with a header, in any order; all others are ignored, and
+        labels are read if there is a `target`. Without a header, and from all other sources,
+        features are taken in the order in which they come.
 
     Raises
     ------
@@ -129,31 +104,46 @@ def load_features(
         The source is not one of these, has another number of features, or does not have each of
         `feature_names` once; the message names those that are missing.
     """
-    path_of("source", source)
+    kind, path = _kind_of(source)
     n_features = integer("n_features", n_features, 1)
     if feature_names is not None:
-        feature_names = _names(feature_names, n_features)
-    kind, path = kind_of(source)
+        feature_names = _checked_names(feature_names, n_features)
     y: np.ndarray | None = None
-    if kind == "csv":
+    if kind == ".csv":
         X, y = _csv_features(path, n_features, target, feature_names)
-    elif kind == "npz":
+    elif kind == ".npz":
         file = read_npz(path)
-        suffix = "" if "x" in file.arrays else "_test"
+        suffix = "_test" if file.find("x") is None else ""
         X = file.features(f"x{suffix}")
-        if f"y{suffix}" in file.arrays:
-            y = file.labels(f"y{suffix}", X.shape[0])
+        if file.find(f"y{suffix}") is not None:
+            y = file.labels(f"y{suffix}", len(X))
     elif kind == "file":
         images = load_idx(path)
-        X = images.reshape(images.shape[0], -1) if images.size else images.reshape(0, n_features)
+        X = images.reshape(len(images), -1) if images.size else images.reshape(0, n_features)
     else:
         data = load(source)
         X, y = data.X_test, np.array(data.class_names)[data.y_test]
     if X.shape[1] != n_features:
-        raise DataFileError(
-            f"{os.fspath(source)}: expected {n_features} features, found {X.shape[1]}"
-        )
+        raise DataFileError(f"{path}: expected {n_features} features, found {X.shape[1]}")
     return X, y
+
+
+def _kind_of(source: Path) -> tuple[str, pathlib.Path]:
+    """Return "digits", "fashion-mnist", ".csv", ".npz", "folder" or "file", and the path.
+
+    The name of a data set is not a file of that name.
+    """
+    path = path_of("source", source)
+    name = os.fspath(source)
+    if name in ("digits", "fashion-mnist"):
+        return name, path
+    if path.suffix.lower() in (".csv", ".npz"):
+        return path.suffix.lower(), path
+    if path.is_dir():
+        return "folder", path
+    if path.is_file():
+        return "file", path
+    raise DataFileError(f"{name}: {EXPECTED}")
 
 
 def _csv_features(
@@ -162,19 +152,17 @@ def _csv_features(
     def choose(header: Header) -> Columns:
         if feature_names is None or not header.named:
             return choose_by_position(header, n_features, target)
-        return choose_by_name(header, feature_names, target)
+        features = columns_by_name(header, feature_names)
+        return Columns(features, None if target is None else target_column(header, target))
 
     table = read_csv(path, choose, feature_names)
     return table.X, None if table.columns.label is None else table.labels.as_they_stand()
 
 
-def _names(names: Sequence[str], n_features: int) -> list[str]:
+def _checked_names(names: Sequence[str], n_features: int) -> list[str]:
     """Return the names of `n_features` columns, without the spaces around them."""
-    if (
-        isinstance(names, str)
-        or not isinstance(names, Iterable)
-        or not all(isinstance(name, str) for name in names)
-    ):
+    is_sequence = isinstance(names, Iterable) and not isinstance(names, str)
+    if not is_sequence or not all(isinstance(name, str) for name in names):
         raise TypeError(f"feature_names: expected names of columns, got {names!r}")
     stripped = [name.strip() for name in names]
     if len(stripped) != n_features or len(set(stripped)) < n_features:
@@ -191,9 +179,9 @@ def load_digits(*, test_size: float = 0.2, seed: int = 0) -> Dataset:
     Parameters
     ----------
     test_size : float in (0, 1)
-        Share of every class that is split off to test on.
+        Share of every class that is split off as test samples.
     seed : int
-        Of the split.
+        Seed of the split.
 
     Notes
     -----

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from fastbn import DataFileError, datasets
-from fastbn.datasets.csv_header import LOOK_AHEAD
-from fastbn.datasets.csv_rows import MAX_COLUMNS
+from fastbn.datasets.csv_header import LOOK_AHEAD, MAX_COLUMNS
 from fastbn.datasets.csv_table import MAX_LABEL
 
 
@@ -253,7 +252,7 @@ def test_a_file_that_is_no_table_is_refused_early(path, text, message):
 
 
 def test_a_line_without_end_is_not_read_whole(path, monkeypatch):
-    monkeypatch.setattr("fastbn.datasets.csv_rows.MAX_LINE", 2 * MAX_COLUMNS)
+    monkeypatch.setattr("fastbn.datasets.csv_header.MAX_LINE", 2 * MAX_COLUMNS)
     path.write_text("1" * (3 * MAX_COLUMNS))
     with pytest.raises(DataFileError, match="line 1: expected fewer than 2,097,152 characters"):
         datasets.load_csv(path)

@@ -69,7 +69,7 @@ def test_not_idx(tmp_path, head):
 def test_too_many_dimensions(tmp_path):
     path = tmp_path / "deep"
     path.write_bytes(b"\0\0\x08\xff" + struct.pack(">255I", *[1] * 255) + b"x")
-    with pytest.raises(DataFileError, match="at most 32 dimensions, found 255"):
+    with pytest.raises(DataFileError, match="1 to 32 dimensions; found 00 00 08 ff"):
         load_idx(path)
 
 
@@ -126,7 +126,7 @@ def test_gzip_cut_short(tmp_path, missing):
 def test_no_values_of_an_absurd_shape(tmp_path):
     path = tmp_path / "absurd"
     path.write_bytes(b"\0\0\x0e\x04" + struct.pack(">4I", 0, *[2**32 - 1] * 3))
-    with pytest.raises(DataFileError, match="absurd: expected a shape that fits memory"):
+    with pytest.raises(DataFileError, match="absurd: cannot be read: "):
         load_idx(path)
 
 
