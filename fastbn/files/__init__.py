@@ -1,1 +1,1 @@
-"""Files on disk: written as a whole, and read with care."""
+"""Files on disk: atomic writes, and a reader of model files that trusts nothing."""

@@ -1,4 +1,4 @@
-"""Writing a file so that it is there as a whole or not at all."""
+"""Atomic writes: a file is written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastbn.checks import path_of
 
 
 def writable_file(path: str | os.PathLike[str], name: str = "path") -> pathlib.Path:
-    """Return where the argument `name` leads; an error where no file can be written there."""
+    """Return the path of the argument `name`, links resolved; refuse one that cannot be written."""
     given = path_of(name, path)
     target = pathlib.Path(os.path.realpath(given))
     if reason := unusable_name(target):
@@ -30,7 +30,7 @@ def writable_file(path: str | os.PathLike[str], name: str = "path") -> pathlib.P
 
 
 def unusable_name(path: pathlib.Path) -> str | None:
-    """Return why no file can be called so, as one whose name is too long; None where one can."""
+    """Return why no file can have this name, such as one that is too long, or None."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -42,8 +42,8 @@ def unusable_name(path: pathlib.Path) -> str | None:
 
 @contextlib.contextmanager
 def atomic_write(path: pathlib.Path, mode: str, **options: Any) -> Iterator[IO[Any]]:
-    """Context of a file that takes its place, synced, only when all of it is written."""
-    target = pathlib.Path(os.path.realpath(path))  # a link stays, and its target is written
+    """Open a temporary file, which replaces `path` once it is written and synced."""
+    target = pathlib.Path(os.path.realpath(path))  # a link stays, and its target is replaced
     temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}")
     file = open(temporary, mode.replace("w", "x"), **options)  # noqa: SIM115
     try:
@@ -62,7 +62,7 @@ def atomic_write(path: pathlib.Path, mode: str, **options: Any) -> Iterator[IO[A
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
-    """Let the new name outlast a power failure, where the system can open folders."""
+    """Make the new name survive a power failure, if the system can open folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -10,7 +10,7 @@ import os
 import pathlib
 import stat
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -38,12 +38,12 @@ class Writable(Protocol):
 
 
 def model_bytes(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> bytes:
-    """Return the file that `tensors` and the JSON-able `header` are."""
+    """Return a file with these tensors, and the header as JSON."""
     from safetensors.numpy import save
 
     try:
         text = json.dumps({"format_version": FORMAT_VERSION, **header})
-    except (ValueError, RecursionError) as error:  # as of an integer of too many digits
+    except (ValueError, RecursionError) as error:  # an integer may have too many digits
         raise TypeError(f"metadata: expected a dict of what JSON can hold: {error}") from error
     arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     data: bytes = save(arrays, {"fastbn": text})
@@ -56,37 +56,32 @@ def model_bytes(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> bytes
 
 
 def destination(file: Any) -> pathlib.Path | Writable:
-    """Return where the argument `path` leads: a path, or a binary file that is open for writing."""
+    """Check the argument `path`: a path, or a binary file that is open for writing."""
     if isinstance(file, str | os.PathLike):
         return writable_file(file)
-    if not hasattr(file, "write") or isinstance(file, io.TextIOBase):
-        raise not_a_file(file, "write")
-    _check_is_open(file, "writable")
-    writable: Writable = file
+    writable: Writable = _checked_stream(file, "write", "writable")
     return writable
 
 
-def not_a_file(file: Any, method: str) -> TypeError:
-    """Return the error for an argument `path` that is neither a path nor a binary file."""
-    if isinstance(file, bytes | bytearray | memoryview):
-        got = f"{len(file)} bytes: wrap them in io.BytesIO"
-    else:
-        got = "a text file" if isinstance(file, io.TextIOBase) else shown(file)
-    return TypeError(f"path: expected a path, or a binary file with {method}(), got {got}")
-
-
-def _check_is_open(file: Any, ability: str) -> None:
-    """Refuse a file that is closed, or open in the other direction."""
+def _checked_stream(file: Any, method: str, ability: str) -> Any:
+    """Check that the argument `path` is a binary file that is open in this direction."""
+    is_text = isinstance(file, io.TextIOBase)
+    if is_text or not hasattr(file, method):
+        got = "a text file" if is_text else shown(file)
+        if isinstance(file, bytes | bytearray | memoryview):
+            got = f"{len(file)} bytes: wrap them in io.BytesIO"
+        raise TypeError(f"path: expected a path, or a binary file with {method}(), got {got}")
     try:
         is_able = getattr(file, ability, lambda: True)()
     except ValueError as error:
         raise ValueError(f"path: expected an open file: {error}") from error
     if not is_able:
         raise io.UnsupportedOperation(f"path: expected a {ability} file, got {shown(file)}")
+    return file
 
 
 def write_to(target: pathlib.Path | Writable, data: bytes) -> None:
-    """Write a file: all of it or nothing to a path, and one part after the other to a stream."""
+    """Write a file: to a path all of it or nothing, to a stream until it has taken all."""
     if isinstance(target, pathlib.Path):
         with atomic_write(target, "wb") as file:
             file.write(data)
@@ -120,9 +115,9 @@ class ModelFile:
         self.header = _parsed(name, metadata["fastbn"])
         self.tensors = tensors_of(header)
         self._data = source.position
-        self.size = max((tensor.stop for tensor in self.tensors.values()), default=0)
-        if size is not None and self._data + self.size != size:
-            raise ValueError(f"expected {self._data + self.size:,} bytes, found {size:,}")
+        self._end = self._data + max((tensor.stop for tensor in self.tensors.values()), default=0)
+        if size is not None and self._end != size:
+            raise ValueError(f"expected {self._end:,} bytes, found {size:,}")
 
     def read(self, name: str) -> np.ndarray:
         """Return one tensor."""
@@ -132,9 +127,9 @@ class ModelFile:
         return numbers
 
     def read_into(self, name: str, array: np.ndarray) -> None:
-        """Read one tensor into an array of its shape, without a copy where the dtype is the same.
+        """Read one tensor into an array of its shape, without a copy if the dtype is the same.
 
-        Of a stream only such as lie behind those that have been read.
+        From a stream, tensors can only be read in order.
         """
         tensor = self.tensors[name]
         if array.dtype != tensor.dtype or not array.flags.c_contiguous:
@@ -144,62 +139,51 @@ class ModelFile:
         self._source.fill(array)
 
     def finish(self) -> None:
-        """Refuse a stream that ends before its last tensor does, or goes on behind it."""
-        self._source.go_to(self._data + self.size)
+        """Refuse a stream that does not end where its last tensor does."""
+        self._source.go_to(self._end)
         if self._source.read(1):
-            raise unreadable(self.path, f"it goes on after {self._source.position - 1:,} bytes")
+            raise unreadable(self.path, f"it goes on after {self._end:,} bytes")
 
 
 @contextlib.contextmanager
 def open_model(path: str | os.PathLike[str] | Readable) -> Iterator[ModelFile]:
-    """Context of a file that a model was written to; ModelFileError where it is none.
+    """Open a model file for reading; ModelFileError if it is none.
 
-    The file is read and not mapped: another program may cut it off meanwhile.
+    The file is read and not mapped, since another program may truncate it meanwhile.
     """
-    if not isinstance(path, str | os.PathLike):
-        with _opened(*_stream(path)) as model:
-            yield model
-            model.finish()
-        return
-    target = path_of("path", path)
-    try:
-        try:  # `is_file` hides other errors or not, by Python's version
-            mode = target.stat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            mode = 0
-        if not stat.S_ISREG(mode):
-            raise ModelFileError(f"{target}: expected a model file, found none")
-        file = open(target, "rb")  # noqa: SIM115
-    except ModelFileError:
-        raise
-    except (OSError, ValueError) as error:
-        raise unreadable(target, error) from error
-    with file, _opened(target, file, os.fstat(file.fileno()).st_size) as model:
-        yield model
-
-
-def _stream(file: Any) -> tuple[str, Readable, None]:
-    """Return the name of a file that is open for reading, and the file."""
-    if not hasattr(file, "read") or isinstance(file, io.TextIOBase):
-        raise not_a_file(file, "read")
-    _check_is_open(file, "readable")
-    name = getattr(file, "name", None)
-    return (name if isinstance(name, str) else f"<{type(file).__name__}>"), file, None
-
-
-@contextlib.contextmanager
-def _opened(name: Any, file: Readable, size: int | None) -> Iterator[ModelFile]:
-    """Context of a model file whose header has been read."""
-    try:
+    with contextlib.ExitStack() as stack:
+        size = None
+        if isinstance(path, str | os.PathLike):
+            name: Any = path_of("path", path)
+            file = stack.enter_context(_open(name))
+            size = os.fstat(file.fileno()).st_size
+        else:
+            file = _checked_stream(path, "read", "readable")
+            name = getattr(file, "name", None)
+            name = name if isinstance(name, str) else f"<{type(file).__name__}>"
         try:
-            model = ModelFile(name, Source(name, file), size)
-        except ModelFileError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise unreadable(name, error) from error
-        yield model
-    except MemoryError as error:
-        raise ModelFileError(f"{name}: it takes more memory than there is") from error
+            try:
+                model = ModelFile(name, Source(name, file), size)
+            except ModelFileError:
+                raise
+            except (ValueError, RecursionError) as error:
+                raise unreadable(name, error) from error
+            yield model
+            if size is None:
+                model.finish()
+        except MemoryError as error:
+            raise ModelFileError(f"{name}: it takes more memory than there is") from error
+
+
+def _open(path: pathlib.Path) -> BinaryIO:
+    try:
+        if stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait
+            return open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise unreadable(path, error) from error
+    raise ModelFileError(f"{path}: expected a model file, found none")
 
 
 def _parsed(path: Any, text: str) -> dict[str, Any]:

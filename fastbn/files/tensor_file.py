@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,9 +11,9 @@ import numpy as np
 from fastbn.checks import shown
 from fastbn.errors import ModelFileError
 
-# Bytes that a header may take in memory once it is parsed, for reader and writer alike: its text,
-# and VALUE_BYTES for each value. Values are counted by the characters before them, wherever they
-# stand. safetensors limits the length of the text to the same number.
+# Bytes that a header may take in memory once it is parsed, when it is read and when it is written:
+# its text, and VALUE_BYTES for each value. Values are counted by the characters before them, even
+# inside strings. safetensors has the same limit for the text alone.
 MAX_HEADER = 100_000_000
 VALUE_BYTES = 64
 SEPARATORS = b"[{:,"
@@ -25,9 +24,8 @@ MOST_DIMENSIONS = 64  # as in NumPy
 BLOCK = 1 << 16
 LARGE_BLOCK = 1 << 20
 
-# safetensors' names of dtypes
 DTYPES: dict[str, np.dtype] = {
-    "F32": np.dtype(np.float32), "F64": np.dtype(np.float64), "I64": np.dtype(np.int64)
+    "F32": np.dtype("f4"), "F64": np.dtype("f8"), "I64": np.dtype("i8")
 }  # fmt: skip
 
 
@@ -39,11 +37,11 @@ class Readable(Protocol):
 
 
 class Source:
-    """The bytes of a file, in order. Its reads may be short."""
+    """The bytes of a file, in order; the file's own reads may be short."""
 
-    def __init__(self, name: str, file: Readable) -> None:
+    def __init__(self, name: Any, file: Readable) -> None:
         self.name, self._file = name, file
-        self.position = 0  # bytes given out
+        self.position = 0  # bytes read
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes; none at the end of the file."""
@@ -53,7 +51,7 @@ class Source:
             raise
         except UnicodeDecodeError as error:
             raise TypeError("path: expected a binary file, got a text file") from error
-        except Exception as error:  # of a stream that may be anybody's
+        except Exception as error:  # a stream may raise anything
             raise unreadable(self.name, f"reading failed: {shown(error)}") from error
         if not isinstance(block, bytes | bytearray | memoryview):
             what = type(block).__name__
@@ -74,8 +72,14 @@ class Source:
             target[done : done + len(block)] = np.frombuffer(block, np.uint8)
             done += len(block)
 
+    def take(self, size: int) -> bytes:
+        """Return exactly `size` bytes."""
+        block = np.empty(size, np.uint8)
+        self.fill(block)
+        return block.tobytes()
+
     def go_to(self, position: int) -> None:
-        """Leave out what is before a position; going back takes a file that can seek."""
+        """Skip what is before a position; only a file that can seek goes back."""
         if position < self.position:
             self._file.seek(position)  # type: ignore[attr-defined]
             self.position = position
@@ -85,12 +89,12 @@ class Source:
 
 
 def unreadable(name: Any, reason: Any) -> ModelFileError:
-    """Return the error for a file that is no safetensors file, or not all of one."""
+    """Return the error for a file that is not a whole safetensors file."""
     return ModelFileError(f"{name}: not a readable safetensors file ({reason})")
 
 
 class Tensor(NamedTuple):
-    """What a header says of a tensor; its bytes are those from `start` to `stop` of the data."""
+    """A tensor in a header; its bytes are those from `start` to `stop` of the data."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -109,7 +113,7 @@ def header_cost(text: bytes) -> int:
 
 
 def check_cost(cost: int) -> None:
-    """Refuse a header that would take more memory than headers may."""
+    """Refuse a header that takes more memory than MAX_HEADER."""
     if cost > MAX_HEADER:
         raise ValueError(
             f"expected a header of JSON that takes some {MAX_HEADER:,} bytes in memory at most, "
@@ -118,36 +122,27 @@ def check_cost(cost: int) -> None:
 
 
 def read_header(source: Source, size: int | None) -> tuple[dict[str, str], dict[str, Any]]:
-    """Read a file up to its data: its metadata, and what it says of each tensor.
+    """Read a file up to its data: its metadata, and its header's entry for each tensor.
 
-    `size` is that of the file, None for a stream. A header that would take much memory is refused
-    before it is parsed.
+    `size` is that of the file, None for a stream. A header is refused before it is parsed if it
+    would take much memory.
     """
-    length = int.from_bytes(b"".join(_blocks(source, 8)), "little")
+    length = int.from_bytes(source.take(8), "little")
     if size is not None and length > size - 8:
         raise ValueError(f"its header would have {length:,} bytes")
     check_cost(length)
     text, cost = bytearray(), 0
-    for block in _blocks(source, length):
+    while len(text) < length:
+        block = source.take(min(length - len(text), BLOCK))
         cost += header_cost(block)
         check_cost(cost)
         text += block
     return parsed_header(text.decode())
 
 
-def _blocks(source: Source, size: int) -> Iterator[bytes]:
-    """Yield the next bytes, block by block."""
-    while size > 0:
-        block = source.read(min(size, BLOCK))
-        if not block:
-            raise ValueError(f"it ends after {source.position:,} bytes")
-        size -= len(block)
-        yield block
-
-
 def parsed_header(text: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the metadata of a header, and what it says of each tensor."""
-    header = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+    """Return the metadata of a header, and its entry for each tensor."""
+    header = json.loads(text, object_pairs_hook=_unique)  # NaN is no entry that is taken
     if not isinstance(header, dict):
         raise ValueError("expected a header that is a JSON object")
     metadata = header.pop("__metadata__", {})
@@ -157,10 +152,7 @@ def parsed_header(text: str) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def tensors_of(header: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a header by the order of their data.
-
-    ValueError where that does not lie one after the other, without gaps and overlaps.
-    """
+    """Return the tensors of a header in the order of their data, which has no gaps or overlaps."""
     tensors = [(name, _tensor(name, value)) for name, value in header.items()]
     tensors.sort(key=lambda pair: (pair[1].start, pair[1].stop))
     end = 0
@@ -178,12 +170,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _no_number(name: str) -> None:
-    raise ValueError(f"expected JSON, got {name}")
-
-
 def _tensor(name: str, value: Any) -> Tensor:
-    name.encode()  # a lone surrogate is refused
+    name.encode()  # refuses lone surrogates
     label = shown(name)
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{label}: expected dtype, shape and data_offsets, got {shown(value)}")
