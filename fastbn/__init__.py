@@ -20,7 +20,7 @@ __all__ = [
     "squared_error", "standardize", "training", "update_running_statistics",
 ]  # fmt: skip
 
-# Modules that `from fastbn import *` leaves out, with the package that they cannot do without.
+# Modules that `from fastbn import *` leaves out, with the package that they need.
 _EDGES = {
     "doctor": None, "plotting": None, "profiling": None,
     "sklearn": "sklearn", "torch": "torch",
@@ -64,22 +64,18 @@ if TYPE_CHECKING:
     from fastbn.model import BatchNormMLP
 
     __all__ += ["doctor", "plotting", "profiling", "sklearn", "torch"]
-else:  # a type checker that saw __getattr__ would take every misspelt name
+else:  # a type checker that saw __getattr__ would accept every misspelt name
     _HOME = {
         "BatchNormMLP": "model", "EarlyStopping": "fit.history", "History": "fit.history",
         "DataFileError": "errors", "DivergenceError": "errors", "MissingExtraError": "errors",
         "ModelFileError": "errors",
     }  # fmt: skip
-    _MODULES = {
-        "datasets", "errors", "functional", "kernels", "model", "options", "reference",
-        "schedules", "training", *_EDGES,
-    }  # fmt: skip
 
     def __getattr__(name: str) -> Any:
-        if name in _MODULES:
-            return importlib.import_module(f"fastbn.{name}")
-        if name not in __all__:
+        if name not in __all__ and name not in _EDGES:
             raise AttributeError(f"module 'fastbn' has no attribute {name!r}")
+        if importlib.util.find_spec(f"fastbn.{name}") is not None:
+            return importlib.import_module(f"fastbn.{name}")
         home = importlib.import_module(f"fastbn.{_HOME.get(name, 'functional')}")
         value = globals()[name] = getattr(home, name)
         return value

@@ -1,4 +1,4 @@
-"""Argument checks shared by the NumPy API and the model: name, what was expected, what came."""
+"""Argument checks: errors name the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 SHOWN = 200  # characters of a value in an error
-LARGEST_COUNT = 2**53  # up to here float64 tells each integer from the next
+LARGEST_COUNT = 2**53  # float64 holds every integer up to here
 SLOPES = {None: 1.0, "identity": 1.0, "relu": 0.0, "leaky_relu": None}
 
 
@@ -21,14 +21,14 @@ def shown(value: Any) -> str:
     """Return `value` as an error shows it: its repr, or the beginning of a long one."""
     try:
         text = repr(value)
-    except Exception:  # of an integer of too many digits, or of an object that has none
+    except Exception:  # an integer of too many digits, or an object whose repr fails
         return f"{type(value).__name__} that cannot be shown"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
-    """Return `value` as an array; refuse what NumPy makes none of, and masks, which it drops."""
-    if type(value) is np.ndarray:  # as most are
+    """Return `value` as an array; refuse masked values, since NumPy would drop the mask."""
+    if type(value) is np.ndarray:  # the usual case
         return value
     try:
         array = np.asarray(value)
@@ -36,7 +36,7 @@ def as_array(name: str, value: Any) -> np.ndarray:
         kind = ValueError if isinstance(error, ValueError) else TypeError
         what = type(value).__name__
         raise kind(
-            f"{name}: expected an array, got {what}, of which none is made: {error!s:.200}"
+            f"{name}: expected an array, got {what}, which NumPy cannot convert: {error!s:.200}"
         ) from error
     if isinstance(value, np.ndarray) and np.ma.is_masked(value):
         raise ValueError(f"{name}: expected an array without a mask, got masked values")
@@ -66,12 +66,12 @@ def converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def is_plain(value: Any) -> bool:
-    """Tell whether `value` is an array as most are: C-contiguous, aligned and writeable."""
+    """Tell whether `value` is a plain array: C-contiguous, aligned and writeable."""
     return type(value) is np.ndarray and value.flags.carray
 
 
 def kernel_input(array: np.ndarray) -> np.ndarray:
-    """Return `array` C-contiguous and aligned, as kernels read it, copied only where it has to be.
+    """Return `array` C-contiguous and aligned, as kernels read it, copied only if necessary.
 
     Numba compiles a second version of a kernel for read-only arrays. Kernels do not write their
     inputs, so a read-only array is handed over as a view without the flag.
@@ -119,7 +119,7 @@ def overlapping(array: np.ndarray, others: Iterable[np.ndarray]) -> list[np.ndar
     """Return those of `others` that are `array`, or may overlap it in memory."""
     owns, found = array.flags.owndata, []
     for other in others:
-        apart = owns and other.flags.owndata  # memory of its own, each
+        apart = owns and other.flags.owndata  # each has its own memory
         if other is array or (not apart and np.may_share_memory(array, other)):
             found.append(other)
     return found
@@ -127,9 +127,9 @@ def overlapping(array: np.ndarray, others: Iterable[np.ndarray]) -> list[np.ndar
 
 def overlaps_itself(array: np.ndarray) -> bool:
     """Tell whether some elements may share memory, as the rows of a broadcast array do."""
-    if array.flags.carray:  # as most are
+    if array.flags.carray:  # the usual case
         return False
-    end = array.itemsize  # of what the axes so far reach over
+    end = array.itemsize  # of the memory that the axes so far span
     for stride, length in sorted(zip(map(abs, array.strides), array.shape, strict=True)):
         if length > 1:
             if stride < end:
@@ -153,7 +153,7 @@ def labels_array(name: str, value: Any, shape: tuple[int, ...], n_classes: int) 
 
 
 def target_matrix(name: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
-    """Return numbers as (samples, outputs); (samples,) stands for one output."""
+    """Return numbers as (samples, outputs); (samples,) is one output."""
     array = as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected numbers, got dtype {array.dtype}")
@@ -166,9 +166,9 @@ def target_matrix(name: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
 def targets_array(
     name: str, value: Any, shape: tuple[int, int], dtype: np.dtype, low: float, high: float
 ) -> np.ndarray:
-    """Return finite targets in [low, high] as (samples, outputs); (samples,) stands for one."""
+    """Return finite targets in [low, high] as (samples, outputs); (samples,) is one output."""
     array = target_matrix(name, value, shape)
-    with np.errstate(over="ignore"):  # what does not fit the dtype is refused below
+    with np.errstate(over="ignore"):  # overflow is refused below
         targets = kernel_input(array.astype(dtype, order="C", copy=False))
     if not targets.size:
         return targets
@@ -193,8 +193,8 @@ def weights_array(name: str, value: Any, size: int, dtype: np.dtype) -> np.ndarr
         raise ValueError(f"{name}: expected finite weights of at least 0, got others")
     if not (array > 0).any():
         raise ValueError(f"{name}: expected at least one weight above 0, got none")
-    # their ratios are what counts: the largest becomes 1 or less, which no dtype overflows, by a
-    # power of two, so that the bits do not depend on which samples come in the same call
+    # Only ratios count, so a power of two scales the largest to at most 1, which fits every dtype.
+    # Such a scale rounds nothing, so a sample's bits do not depend on the others in the call.
     wide = array.astype(np.float64)
     return np.ascontiguousarray(np.ldexp(wide, -np.frexp(wide.max())[1]), dtype=dtype)
 
@@ -209,11 +209,9 @@ def number(
     open_high: bool = False,
 ) -> float:
     """Return `value` as a float in [low, high]; an end may be open. NaN is always refused."""
-    if type(value) is float and low < value < high:  # as most are
+    if type(value) is float and low < value < high:  # the usual case
         return value
-    if type(value) is not float and (
-        isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real)
-    ):
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, got {shown(value)}")
     try:
         result = float(value)
@@ -230,7 +228,7 @@ def number(
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Return `value` as an int of at least `low`, and at most `high`."""
-    if type(value) is int and low <= value and (high is None or value <= high):  # as most are
+    if type(value) is int and low <= value and (high is None or value <= high):  # the usual case
         return value
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected an integer, got {shown(value)}")
@@ -242,7 +240,7 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Return `value` as a bool; only True and False are taken."""
+    """Return `value` as a bool; refuse everything but True and False."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: expected True or False, got {shown(value)}")
     return bool(value)
@@ -256,7 +254,7 @@ def choice(name: str, value: Any, allowed: Sequence[str | None]) -> Any:
 
 
 def path_of(name: str, value: Any) -> pathlib.Path:
-    """Return `value` as a path; ValueError where no file can be called so."""
+    """Return `value` as a path; refuse one with a NUL, which no file name has."""
     try:
         path = pathlib.Path(value)
     except TypeError:

@@ -1,4 +1,4 @@
-"""The errors of fastbn's own; everything else it raises is a ValueError or a TypeError."""
+"""Exceptions of fastbn; other wrong arguments raise ValueError or TypeError."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ class DataFileError(ValueError):
 
 
 class ModelFileError(ValueError):
-    """A model file that is missing, truncated, or says something that no model can be."""
+    """A model file that is missing, truncated, or does not describe a model."""
 
 
 class DivergenceError(ArithmeticError):
-    """A training step is refused: the loss, a variance or the gradient is not finite in it.
+    """A training step is refused because its loss, a variance or the gradient is not finite.
 
-    The model is as it was before that step. The update of the step before may be to blame: one that
-    is finite, but far too large, is not undone.
+    The model is as it was before that step. The update of the step before may be to blame: an
+    update that is finite, but far too large, is not undone.
 
     Attributes
     ----------
     step : int
-        Number of the step in the fit, from 1; of `partial_fit`, `train_step` and `run_steps` in the
-        call.
+        Number of the step, from 1, in the fit or in the call of `partial_fit`, `train_step` or
+        `run_steps`.
     layer : str
         The first layer with non-finite values, such as "layers.0"; "inputs" or "loss" if they are
         there. For a gradient that is too large, the first layer that has one.
     history : History
-        Of the epochs before.
+        History of the epochs before.
     is_refused : bool
-        False if no step was refused: after the last step of the fit, `step`, a number of the model
-        is not finite.
+        False if no step was refused, but a number of the model is not finite after `step`, the last
+        one of the fit.
     """
 
     def __init__(self, step: int, layer: str, history: Any, is_refused: bool = True) -> None:
@@ -56,7 +56,7 @@ class MissingExtraError(ImportError):
 
 
 def missing_extra(what: str, package: str, extra: str) -> MissingExtraError:
-    """Return the error for `what`, which needs `package` from the optional extra `extra`."""
+    """Return the error for `what`, which needs `package` from the extra `extra`."""
     return MissingExtraError(
         f"{what} needs {package}, which is not installed: pip install 'fastbn[{extra}]'"
     )

@@ -23,6 +23,9 @@ def softmax_cross_entropy(
 ) -> tuple[float, np.ndarray]:
     """Compute the mean cross-entropy of softmax(logits) and integer labels, and its gradient.
 
+    The loss of a sample with logits z is ``-sum(t * log(softmax(z)))``, where the target t is 1 on
+    the label and 0 elsewhere unless it is smoothed; its gradient is ``softmax(z) - t``.
+
     Parameters
     ----------
     logits : array of float32 or float64, (N, C), (N, C, *spatial) or with ``layout="CN"`` (C, N)
@@ -30,9 +33,10 @@ def softmax_cross_entropy(
         Classes from 0 to C - 1.
     layout : "NC" or "CN"
     sample_weight : array of the shape of `labels`, optional
-        Non-negative. The loss is ``sum(w * loss) / sum(w)``.
+        Finite, at least 0, not all 0. The loss is ``sum(w * loss) / sum(w)``.
     label_smoothing : float in [0, 1]
-        The target is ``1 - s`` on the label plus ``s / C`` everywhere.
+        Share s of the target that is spread evenly: t is ``1 - s`` on the label plus ``s / C``
+        everywhere.
 
     Returns
     -------
@@ -44,18 +48,27 @@ def softmax_cross_entropy(
     TypeError
         `logits` is not float32 or float64, or `labels` is not an integer array.
     ValueError
-        A shape or a number is not as described above, a label is out of range, or all weights are
-        0.
+        A shape or a number is not as described above, there are no samples, a label is out of
+        range, or all weights are 0.
 
     Notes
     -----
     Label smoothing: Szegedy et al. 2016 (arXiv 1512.00567), section 7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastbn
+    >>> logits = np.array([[2.0, 0.0], [0.0, 1.0]])
+    >>> loss, dlogits = fastbn.softmax_cross_entropy(logits, np.array([0, 1]))
+    >>> round(loss, 4)
+    0.2201
+    >>> dlogits.round(4)
+    array([[-0.0596,  0.0596],
+           [ 0.1345, -0.1345]])
     """
-    logits = layout_input("logits", logits, layout)
-    if logits.size == 0:
-        raise ValueError(f"logits: expected at least one sample, got shape {logits.shape}")
+    logits, shape = _samples("logits", logits, layout)
     classes = n_features(logits, layout)
-    shape = (logits.shape[1],) if layout == "CN" else (logits.shape[0], *logits.shape[2:])
     labels = labels_array("labels", labels, shape, classes).ravel()
     smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
     weight = _normalized(sample_weight, shape, logits.dtype)
@@ -83,7 +96,9 @@ def sigmoid_cross_entropy(
 ) -> tuple[float, np.ndarray]:
     """Compute the cross-entropy of sigmoid(logits) and targets, and its gradient.
 
-    The loss of a sample is the sum over its outputs; the result is the mean over the samples.
+    The loss of a sample is the sum over its outputs z, with targets t, of
+    ``-t * log(sigmoid(z)) - (1 - t) * log(1 - sigmoid(z))``; the result is the mean over the
+    samples.
 
     Parameters
     ----------
@@ -93,7 +108,7 @@ def sigmoid_cross_entropy(
         Numbers from 0 to 1.
     layout : "NC" or "CN"
     sample_weight : array (N,) or (N, *spatial), optional
-        Non-negative. The loss is ``sum(w * loss) / sum(w)``.
+        Finite, at least 0, not all 0. The loss is ``sum(w * loss) / sum(w)``.
     label_smoothing : float in [0, 1]
         The target is ``(1 - s) * t + s / 2``.
 
@@ -104,12 +119,25 @@ def sigmoid_cross_entropy(
 
     Raises
     ------
-    TypeError, ValueError
-        An argument is not as described above.
+    TypeError
+        `logits` is not float32 or float64, or `targets` are not numbers.
+    ValueError
+        A shape or a number is not as described above, there are no samples, or all weights are 0.
 
     Notes
     -----
-    ``max(z, 0) - z * t + log(1 + exp(-abs(z)))``: no exponential overflows.
+    Computed as ``max(z, 0) - z * t + log(1 + exp(-abs(z)))``, whose exponential cannot overflow.
+    Label smoothing: Szegedy et al. 2016 (arXiv 1512.00567), section 7, for two classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastbn
+    >>> loss, dlogits = fastbn.sigmoid_cross_entropy(np.array([[2.0, -1.0]]), np.array([[1, 0]]))
+    >>> round(loss, 4)
+    0.4402
+    >>> dlogits.round(4)
+    array([[-0.1192,  0.2689]])
     """
     smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
     z, d, weight = _with_targets("logits", logits, targets, layout, sample_weight)
@@ -124,15 +152,16 @@ def squared_error(
 ) -> tuple[float, np.ndarray]:
     """Compute half the squared error and its gradient.
 
-    The loss of a sample is the sum over its outputs; the result is the mean over the samples.
+    The loss of a sample is the sum of ``(outputs - targets)**2 / 2`` over its outputs; the result
+    is the mean over the samples.
 
     Parameters
     ----------
     outputs : array of float32 or float64, (N, C), (N, C, *spatial) or with ``layout="CN"`` (C, N)
-    targets : array of the shape of `outputs`
+    targets : array of numbers, of the shape of `outputs`
     layout : "NC" or "CN"
     sample_weight : array (N,) or (N, *spatial), optional
-        Non-negative. The loss is ``sum(w * loss) / sum(w)``.
+        Finite, at least 0, not all 0. The loss is ``sum(w * loss) / sum(w)``.
 
     Returns
     -------
@@ -141,16 +170,36 @@ def squared_error(
 
     Raises
     ------
-    TypeError, ValueError
-        An argument is not as described above.
+    TypeError
+        `outputs` is not float32 or float64, or `targets` are not numbers.
+    ValueError
+        A shape or a number is not as described above, there are no samples, or all weights are 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastbn
+    >>> loss, doutputs = fastbn.squared_error(np.array([[1.0], [3.0]]), np.array([[0.0], [1.0]]))
+    >>> loss
+    1.25
+    >>> doutputs.tolist()
+    [[0.5], [1.0]]
     """
     z, d, weight = _with_targets("outputs", outputs, targets, layout, sample_weight)
     loss = kernels.squared_error_cn(z, weight, 0, weight.size, d)
     return float(loss), _from_rows(d, outputs, layout)
 
 
+def _samples(name: str, value: Any, layout: Layout) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return a checked array of at least one sample, and the shape of its samples."""
+    array = layout_input(name, value, layout)
+    if array.size == 0:
+        raise ValueError(f"{name}: expected at least one sample, got shape {array.shape}")
+    return array, array.shape[1:] if layout == "CN" else (array.shape[0], *array.shape[2:])
+
+
 def _normalized(sample_weight: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return the weights of the samples as a vector with the sum 1."""
+    """Return the weights of the samples as a vector whose sum is 1."""
     size = math.prod(shape)
     if sample_weight is None:
         return np.full(size, 1.0 / size, dtype)
@@ -165,14 +214,11 @@ def _with_targets(
     name: str, outputs: Any, targets: Any, layout: Layout, sample_weight: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return outputs (C, N), a copy of the targets of that shape, and weights (N,)."""
-    outputs = layout_input(name, outputs, layout)
-    if outputs.size == 0:
-        raise ValueError(f"{name}: expected at least one sample, got shape {outputs.shape}")
+    outputs, shape = _samples(name, outputs, layout)
     targets = as_array("targets", targets)
     if targets.dtype.kind not in "fiub":
         raise TypeError(f"targets: expected numbers, got dtype {targets.dtype}")
     same_shape("targets", targets, name, outputs)
-    shape = (outputs.shape[1],) if layout == "CN" else (outputs.shape[0], *outputs.shape[2:])
     weight = _normalized(sample_weight, shape, outputs.dtype)
     rows = _as_rows(outputs, layout)
     targets = converted("targets", _as_rows(targets, layout), rows.dtype)

@@ -33,6 +33,13 @@ def _need_samples(rows: np.ndarray) -> None:
         raise ValueError(f"x: expected at least one sample and feature, got shape {rows.shape}")
 
 
+def _check_together(name: str, value: Any, other_name: str, other: Any) -> None:
+    """Refuse one of two statistics without the other."""
+    if (value is None) != (other is None):
+        missing = name if value is None else other_name
+        raise ValueError(f"{missing}: expected {name} and {other_name} together, got None")
+
+
 def fit_min_max(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return minimum and maximum of each column of contiguous rows (N, C)."""
     minimum, maximum = np.empty((2, rows.shape[1]), rows.dtype)
@@ -108,34 +115,49 @@ def min_max_scale(
 ) -> _Arrays3:
     """Map each feature linearly to `feature_range`.
 
+    ``y = low + (x - minimum) * (high - low) / (maximum - minimum)``
+
     Parameters
     ----------
     x : array of float32 or float64, (N, C) or with ``layout="CN"`` (C, N)
-    minimum, maximum : arrays (C,), optional
-        Those of the training data, to scale other data alike; by default those of `x`.
-    feature_range : pair of floats
+    minimum, maximum : arrays (C,) of float32 or float64, optional
+        Those of the training data, to scale other data in the same way; by default those of `x`.
+    feature_range : pair of floats (low, high)
     layout : "NC" or "CN"
     out : array of the shape and dtype of `x`, optional
+        Where to write `y`; may be `x`.
 
     Returns
     -------
     y : array of the shape and dtype of `x`
-        A constant feature becomes the lower end of the range.
-    minimum, maximum : arrays (C,)
+        A constant feature becomes `low`.
+    minimum, maximum : arrays (C,) of the dtype of `x`
 
     Raises
     ------
-    TypeError, ValueError
-        An argument is not as described above.
+    TypeError
+        `x`, `minimum` or `maximum` is not float32 or float64.
+    ValueError
+        A shape or a number is not as described above, only one of `minimum` and `maximum` is given,
+        or none of them and `x` has no samples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastbn
+    >>> train, test = np.array([[1.0, 5.0], [3.0, 9.0]]), np.array([[2.0, 9.0]])
+    >>> y, minimum, maximum = fastbn.min_max_scale(train)
+    >>> y.tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    >>> fastbn.min_max_scale(test, minimum=minimum, maximum=maximum)[0].tolist()
+    [[0.5, 1.0]]
     """
     x, rows = _samples(x, layout)
     first, second = pair("feature_range", feature_range)
     low, high = number("feature_range[0]", first), number("feature_range[1]", second)
     if low >= high:
         raise ValueError(f"feature_range: expected (low, high) with low < high, got {low, high}")
-    if (minimum is None) != (maximum is None):
-        missing = "minimum" if minimum is None else "maximum"
-        raise ValueError(f"{missing}: expected minimum and maximum together, got None")
+    _check_together("minimum", minimum, "maximum", maximum)
     if minimum is None:
         _need_samples(rows)
         minimum, maximum = fit_min_max(rows)
@@ -161,27 +183,40 @@ def standardize(
     Parameters
     ----------
     x : array of float32 or float64, (N, C) or with ``layout="CN"`` (C, N)
-    mean, std : arrays (C,), optional
-        Those of the training data, to scale other data alike; by default those of `x`, with `std`
-        without Bessel's correction.
+    mean, std : arrays (C,) of float32 or float64, optional
+        Those of the training data, to scale other data in the same way; by default those of `x`,
+        with `std` without Bessel's correction.
     layout : "NC" or "CN"
     out : array of the shape and dtype of `x`, optional
+        Where to write `y`; may be `x`.
 
     Returns
     -------
     y : array of the shape and dtype of `x`
         A constant feature becomes 0.
-    mean, std : arrays (C,)
+    mean, std : arrays (C,) of the dtype of `x`
 
     Raises
     ------
-    TypeError, ValueError
-        An argument is not as described above.
+    TypeError
+        `x`, `mean` or `std` is not float32 or float64.
+    ValueError
+        A shape or a number is not as described above, only one of `mean` and `std` is given, or
+        none of them and `x` has no samples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastbn
+    >>> train, test = np.array([[1.0, 5.0], [3.0, 9.0]]), np.array([[2.0, 11.0]])
+    >>> y, mean, std = fastbn.standardize(train)
+    >>> y.tolist()
+    [[-1.0, -1.0], [1.0, 1.0]]
+    >>> fastbn.standardize(test, mean=mean, std=std)[0].tolist()
+    [[0.0, 2.0]]
     """
     x, rows = _samples(x, layout)
-    if (mean is None) != (std is None):
-        missing = "mean" if mean is None else "std"
-        raise ValueError(f"{missing}: expected mean and std together, got None")
+    _check_together("mean", mean, "std", std)
     if mean is None:
         _need_samples(rows)
         mean, std = fit_standard(rows)
