@@ -45,10 +45,34 @@ def test_numbers_as_csv_writers_write_them(path):
     assert y.tolist() == ["x_0", "x_1"] * 5
 
 
-@pytest.mark.parametrize("labels", [["1_0", "2_0"], ["\u0661", "\u0662"], ["0x1", "0x2"]])
-def test_what_is_no_number_is_the_name_of_a_class(path, labels):
-    path.write_text("a,kind\n" + f"1,{labels[0]}\n2,{labels[1]}\n" * 5, encoding="utf-8")
-    assert datasets.load_csv(path).class_names == tuple(labels)
+CLASS_NAMES = [  # lines, target, names of the classes
+    (["10,0.5,x", "11,0.5,y"], None, ["x", "y"]),
+    (["x,1,0.5", "y,2,0.5"], 0, ["x", "y"]),
+    (["-10, 5, 0.5", "0, 6, 0.5", "10, 7, 0.5"], "0", ["-10", "0", "10"]),  # sorted as numbers
+    (["x,code", "1,00501", "2,01501"], None, ["00501", "01501"]),
+    (["id,x", "9007199254740992,1", "9007199254740993,2", "7,3"], "id",
+     ["7", "9007199254740992", "9007199254740993"]),
+    (["id,x", "1e30,1", "5,2"], "id", ["1e30", "5"]),
+    (["1,0,z", "5,x,1", "6,y,2"], 1, ["x", "y"]),  # by number
+    (["1,0,z", "5,x,1", "6,y,2"], "0", ["x", "y"]),  # by name
+    (["a,b", "1,1_0", "2,2_0"], None, ["1_0", "2_0"]),
+    (["a,b", "1,\u0661", "2,\u0662"], None, ["\u0661", "\u0662"]),
+    (["a,b", "1,0x1", "2,0x2"], None, ["0x1", "0x2"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "target", "names"), CLASS_NAMES)
+def test_names_of_classes(path, lines, target, names):
+    header = lines[: len(lines) - len(names)]
+    path.write_text("\n".join([*header, *lines[len(header) :] * 10]), encoding="utf-8")
+    data = datasets.load_csv(path, target, test_size=0.5)
+    assert data.class_names == tuple(names)
+    assert len(data.X_train) == len(data.X_test) == 5 * len(names)
+    assert data.X_train.shape[1] == data.X_test.shape[1] == lines[0].count(",")
+    for y in (data.y_train, data.y_test):
+        assert y.dtype == np.int64
+        assert set(y) == set(range(len(names)))
+    assert (data.feature_names is None) == (data.target_name is None) == (not header)
 
 
 def test_many_rows(path):
@@ -86,6 +110,7 @@ HEADERS = [  # as pandas writes the columns of an array, and years
     ("0,1,2,3", "0.5,1,2,{}", "01"),
     ("0,1,2,3", "5,1,2,{}", "23"),  # whole numbers, and a label that is called as the column
     ("0,1", "0.5,{}", "01"),
+    ("0,1,kind", "5,0.5,{}", "ab"),
     ("2019,2020,2021,class", "5,6,7,{}", ["yes", "no"]),
     ("class,2019,2020", "{},6,7", ["yes", "no"]),
 ]
@@ -137,6 +162,46 @@ def test_a_byte_order_mark_and_spaces_are_no_part_of_a_name(path):
     assert data.target_name == "kind"
 
 
+def test_a_header_and_names(path):
+    rows = "".join(f"{i},{-i / 2},{'rose' if i % 2 else 'aster'}\n" for i in range(20))
+    path.write_text("length,width,kind\n" + rows)
+    data = datasets.load(path)
+    assert data.class_names == ("aster", "rose")
+    assert data.name == "t"
+    assert (data.feature_names, data.target_name) == (("length", "width"), "kind")
+    assert np.array_equal(data.X_train[:, 0] % 2, data.y_train)
+    by_name = datasets.load_csv(path, "kind", test_size=0.5)
+    by_number = datasets.load_csv(path, 2, test_size=0.5)
+    assert np.array_equal(by_name.X_test, by_number.X_test)
+
+
+REFUSED = [
+    ("", "expected rows of numbers, found none"),
+    ("a,b\n", "expected rows of numbers, found a header and no rows"),
+    ("a;b\n1;x\n", r"t.csv: the first line has no comma; is it separated by ';'\?"),
+    ("a\tb\n1\tx\n", r"t.csv: the first line has no comma; is it separated by '\\t'\?"),
+    ("a,b\n1,x\n2,y,3\n", "line 3: expected 2 columns, found 3"),
+    ("a,b\n1,x\n\n2\n", "line 4: expected 2 columns, found 1"),
+    ("a,b\n1,x\nhello,y\n", r"line 3, column 'a': expected a number, got 'hello'"),
+    ("a,b\n1,x\n,y\n", r"line 3, column 'a': expected a number, got ''"),
+    ("a,b\n1,x\n2,\n", r"line 3, column 'b': expected a label, got an empty cell"),
+    ("a,b\n1,1\n2,nan\n", r"line 3, column 'b': expected a finite number, got 'nan'"),
+    ("a,b\n1,x\n2,x\n", "at least two classes"),
+    ("b\nx\ny\n", "expected features beside the target"),
+    ('a,b\n"1,x\n', "cannot be read as CSV"),
+    ("a,b\n1,x\n2,y\n", "leaves none to test on"),
+    ("a,grün\n1,x\n".encode("latin-1"), "t.csv: cannot be read as CSV: save it as UTF-8"),
+    ("a,b\n1,x\n".encode("utf-16"), "t.csv: cannot be read as CSV: save it as UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), REFUSED)
+def test_what_is_refused(path, text, message):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataFileError, match=message):
+        datasets.load(path)
+
+
 # -- the target ------------------------------------------------------------------------------------
 
 
@@ -149,6 +214,13 @@ def test_several_targets(path):
         datasets.load_csv(path, "a,c")
     path.write_text('x,"a,b"\n' + "0.5,0\n1.5,1\n" * 5)
     assert datasets.load_csv(path, "a,b").target_name == "a,b"
+
+
+@pytest.mark.parametrize("target", ["weight", 3, -4])
+def test_a_target_that_is_not_there(path, target):
+    path.write_text("a,b,c\n1,2,x\n")
+    with pytest.raises(DataFileError, match=r"target: expected one of \['a', 'b', 'c'\], got"):
+        datasets.load_csv(path, target)
 
 
 def test_a_target_whose_name_two_columns_have(path):
@@ -185,6 +257,7 @@ def test_a_target_that_looks_like_regression(path, cells):
     assert "float64" not in str(info.value)
     X, y = datasets.load_features(path, n_features=1)
     assert len(X) == len(y) == len(cells)
+    assert y.tolist() == list(map(float, cells))
 
 
 CLASSES = [
@@ -204,20 +277,6 @@ CLASSES = [
 def test_a_target_of_classes(path, cells):
     path.write_text("x,y\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
     assert len(datasets.load_csv(path, test_size=0.5).class_names) == len(set(cells))
-
-
-def test_npz_labels_that_look_like_regression(tmp_path):
-    X = np.zeros((600, 2))
-    for y in (np.arange(600) + 0.5, np.arange(600), np.arange(600.0), np.arange(600) % 101):
-        np.savez(tmp_path / "t.npz", X=X, y=y)
-        with pytest.raises(DataFileError, match=r"t.npz: y: .*regression"):
-            datasets.load_npz(tmp_path / "t.npz")
-        np.savez(tmp_path / "t.npz", X_train=X, y_train=y, X_test=X[:5], y_test=y[:5])
-        with pytest.raises(DataFileError, match=r"t.npz: y_train: .*regression"):
-            datasets.load_npz(tmp_path / "t.npz")
-    np.savez(tmp_path / "t.npz", X=X, y=np.zeros((600, 3), int))
-    with pytest.raises(DataFileError, match=r"got \(600, 3\): several labels"):
-        datasets.load_npz(tmp_path / "t.npz")
 
 
 # -- memory ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Data sets: the embedded digits, Fashion-MNIST, IDX folders, CSV and NPZ files."""
+"""Data sets: the embedded digits, Fashion-MNIST, IDX folders and NPZ files."""
 
 from __future__ import annotations
 
@@ -82,12 +82,6 @@ def test_the_split_draws_from_each_class_in_turn(rng, size):
         members = generator.permutation(np.flatnonzero(y == label))
         test += members[: min(round(size * len(members)), len(members) - 1)].tolist()
     assert data.X_test[:, 0].tolist() == sorted(test)
-
-
-@pytest.mark.parametrize("size", [0, 1, -0.1, "half", np.nan])
-def test_a_test_size_that_is_no_share_is_refused(size):
-    with pytest.raises((ValueError, TypeError), match="test_size: "):
-        datasets.load_digits(test_size=size)
 
 
 def test_idx_folder(idx_folder):
@@ -249,116 +243,12 @@ def test_the_real_fashion_mnist(fashion_mnist):
     assert data.X_train.std() == pytest.approx(90.02, abs=0.01)
 
 
-def test_csv_with_header_and_names(tmp_path):
-    path = tmp_path / "flowers.csv"
-    rows = "".join(f"{i},{-i / 2},{'rose' if i % 2 else 'aster'}\n" for i in range(20))
-    path.write_text("length,width,kind\n" + rows)
-    data = datasets.load(path)
-    assert_split(data, 20, 2, 2)
-    assert data.class_names == ("aster", "rose")
-    assert data.name == "flowers"
-    assert (data.feature_names, data.target_name) == (("length", "width"), "kind")
-    assert np.array_equal(data.X_train[:, 0] % 2, data.y_train)
-    by_name = datasets.load_csv(path, "kind", test_size=0.5)
-    by_number = datasets.load_csv(path, 2, test_size=0.5)
-    assert np.array_equal(by_name.X_test, by_number.X_test)
-
-
-def test_csv_of_numbers_without_header(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("".join(f"{10 * (i % 3) - 10}, {i}, 0.5\n" for i in range(30)))
-    data = datasets.load_csv(path, target="0")
-    assert_split(data, 30, 2, 3)
-    assert data.class_names == ("-10", "0", "10"), "numbers are sorted as numbers"
-    assert (data.feature_names, data.target_name) == (None, None)
-
-
-def test_csv_without_header_that_begins_with_names(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("".join(f"{'xy'[i % 2]},{i},0.5\n" for i in range(10)))
-    data = datasets.load_csv(path, target=0)
-    assert_split(data, 10, 2, 2)
-
-
-def test_csv_header_that_counts_the_columns(tmp_path):
-    """As pandas writes a frame made of an array with a column of names beside it."""
-    path = tmp_path / "t.csv"
-    path.write_text("0,1,kind\n" + "".join(f"{i},0.5,{'ab'[i % 2]}\n" for i in range(20)))
-    data = datasets.load_csv(path)
-    assert_split(data, 20, 2, 2)
-    assert data.class_names == ("a", "b")
-
-
-def test_labels_that_look_like_numbers_keep_their_zeros(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("x,code\n" + "".join(f"{i},0{i % 2}501\n" for i in range(20)))
-    assert datasets.load_csv(path).class_names == ("00501", "01501")
-
-
-CSV_REFUSED = [
-    ("", "expected rows of numbers, found none"),
-    ("a,b\n", "expected rows of numbers, found a header and no rows"),
-    ("a;b\n1;x\n", r"t.csv: the first line has no comma; is it separated by ';'\?"),
-    ("a\tb\n1\tx\n", r"t.csv: the first line has no comma; is it separated by '\\t'\?"),
-    ("a,b\n1,x\n2,y,3\n", "line 3: expected 2 columns, found 3"),
-    ("a,b\n1,x\n\n2\n", "line 4: expected 2 columns, found 1"),
-    ("a,b\n1,x\nhello,y\n", r"line 3, column 'a': expected a number, got 'hello'"),
-    ("a,b\n1,x\n,y\n", r"line 3, column 'a': expected a number, got ''"),
-    ("a,b\n1,x\nnan,y\n", r"line 3, column 'a': expected a finite number, got 'nan'"),
-    ("a,b\n1,x\n2,\n", r"line 3, column 'b': expected a label, got an empty cell"),
-    ("a,b\n1,1\n2,nan\n", r"line 3, column 'b': expected a finite number, got 'nan'"),
-    ("a,b\n1,x\n2,x\n", "at least two classes"),
-    ("b\nx\ny\n", "expected features beside the target"),
-    ('a,b\n"1,x\n', "cannot be read as CSV"),
-    ("a,b\n1,x\n2,y\n", "leaves none to test on"),
-]
-
-
-def test_csv_labels_that_no_float_can_tell_apart(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("id,x\n" + "9007199254740992,1\n9007199254740993,2\n" * 3 + "7,3\n7,4\n")
-    data = datasets.load_csv(path, "id", test_size=0.5)
-    assert data.class_names == ("7", "9007199254740992", "9007199254740993")
-    path.write_text("id,x\n" + "1e30,1\n5,2\n" * 3)
-    assert datasets.load_csv(path, "id", test_size=0.5).class_names == ("1e30", "5")
-
-
-def test_csv_target_by_number_where_names_are_numbers(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("1,0,z\n" + "5,x,1\n6,y,2\n" * 3)
-    assert datasets.load_csv(path, 1, test_size=0.5).class_names == ("x", "y")
-    assert datasets.load_csv(path, "0", test_size=0.5).class_names == ("x", "y")
-
-
-@pytest.mark.parametrize(("text", "message"), CSV_REFUSED)
-def test_csv_refused(tmp_path, text, message):
-    path = tmp_path / "t.csv"
-    path.write_text(text)
-    with pytest.raises(DataFileError, match=message):
-        datasets.load_csv(path)
-
-
-@pytest.mark.parametrize("target", ["weight", 3, -4])
-def test_csv_without_the_target(tmp_path, target):
-    path = tmp_path / "t.csv"
-    path.write_text("a,b,c\n1,2,x\n")
-    with pytest.raises(DataFileError, match=r"target: expected one of \['a', 'b', 'c'\], got"):
-        datasets.load_csv(path, target)
-
-
 def test_files_that_are_not_there(tmp_path):
     for name in ("t.csv", "t.npz"):
         with pytest.raises(DataFileError, match=name):
             datasets.load(tmp_path / name)
     with pytest.raises(DataFileError, match="expected digits, fashion-mnist"):
         datasets.load("mnist")
-    path = tmp_path / "binary.csv"
-    for text in ("a,grün\n1,x\n".encode("latin-1"), "a,b\n1,x\n".encode("utf-16")):
-        path.write_bytes(text)
-        with pytest.raises(
-            DataFileError, match="binary.csv: cannot be read as CSV: save it as UTF-8"
-        ):
-            datasets.load(path)
 
 
 def save(path, **arrays):
@@ -441,6 +331,20 @@ def test_npz_damaged_anywhere(tmp_path, rng):
         except DataFileError:
             refused += 1
     assert refused > len(data) // 2
+
+
+def test_npz_labels_that_look_like_regression(tmp_path):
+    X = np.zeros((600, 2))
+    for y in (np.arange(600) + 0.5, np.arange(600), np.arange(600.0), np.arange(600) % 101):
+        np.savez(tmp_path / "t.npz", X=X, y=y)
+        with pytest.raises(DataFileError, match=r"t.npz: y: .*regression"):
+            datasets.load_npz(tmp_path / "t.npz")
+        np.savez(tmp_path / "t.npz", X_train=X, y_train=y, X_test=X[:5], y_test=y[:5])
+        with pytest.raises(DataFileError, match=r"t.npz: y_train: .*regression"):
+            datasets.load_npz(tmp_path / "t.npz")
+    np.savez(tmp_path / "t.npz", X=X, y=np.zeros((600, 3), int))
+    with pytest.raises(DataFileError, match=r"got \(600, 3\): several labels"):
+        datasets.load_npz(tmp_path / "t.npz")
 
 
 def test_npz_names_that_are_not_read_may_differ_in_case_alone(tmp_path):
