@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import types
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
-from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork
-from fastbn.bench._module_work import ModuleWork
-from fastbn.bench._step_work import Stepper, StepWork
+from fastbn.bench._work import Runner, StepWork
 from fastbn.doctor import DISTRIBUTIONS, installed_version
 from fastbn.parallel.cores import available_threads
 
@@ -22,13 +21,84 @@ PACKAGES = {
     "numpy": ["numpy"],
 }
 
-NO_BATCH_NORM = "has no batch norm"
-
-# What fastbn with one thread is called, which is no contestant.
+# The name of fastbn's time with one thread, which is no contestant's.
 ALONE = "one thread"
 
 # A contestant's side and setting, and what makes it.
 Makers = dict[tuple[str, str], Callable[[], Any]]
+
+
+class Class(NamedTuple):
+    """A contestant's module and class, and its arguments by the name of the setting.
+
+    Without settings it runs at every number of threads.
+    """
+
+    module: str
+    name: str
+    settings: dict[str, dict[str, Any]] | None = None
+    arguments: Mapping[str, Any] = types.MappingProxyType({})
+
+
+ONE: dict[str, dict[str, Any]] = {"": {}}
+
+# Who does a kind of work. fastbn comes first: the others' results are compared with its.
+CLASSES: dict[str, dict[str, Class]] = {
+    "step": {
+        "fastbn": Class("_fastbn", "FastbnStepper", ONE),
+        "numpy": Class("_numpy", "NumpyStepper"),
+        "torch": Class("_torch", "TorchStepper"),
+        "torch-compile": Class("_torch", "TorchStepper", None, {"compiled": True}),
+        "jax": Class("_jax", "JaxStepper", {
+            f"{way} {layout}": {"scan": way == "scan", "axis": axis}
+            for layout, axis in (("NC", 0), ("CN", 1))
+            for way in ("jit", "scan")
+        }),
+    },
+    "batch norm": {
+        "fastbn": Class("_fastbn", "BatchNorm", {"out=": {"out": True}, "allocating": {}}),
+        "numpy": Class("_numpy", "BatchNorm", ONE),
+        "torch": Class("_torch", "BatchNorm"),
+        "torch-compile": Class("_torch", "BatchNorm", None, {"compiled": True}),
+        "jax": Class("_jax", "BatchNorm", {"jit": {}}),
+    },
+    "Adam": {
+        "fastbn": Class("_fastbn", "Adam", ONE),
+        "numpy": Class("_numpy", "Adam", ONE),
+        "torch": Class("_torch", "Adam"),
+        "jax": Class("_jax", "Adam", {"jit": {}}),
+    },
+    "z-score": {
+        "fastbn": Class("_fastbn", "Scale", ONE),
+        "numpy": Class("_numpy", "Scale", ONE),
+        "sklearn": Class("_sklearn", "Scale", ONE),
+        "torch": Class("_torch", "Scale"),
+        "jax": Class("_jax", "Scale", {"jit": {}}),
+    },
+    "PyTorch's batch norm": {
+        "fastbn": Class("_torch", "Module", None, {"way": "accelerated"}),
+        "torch": Class("_torch", "Module"),
+        "torch-compile": Class("_torch", "Module", None, {"way": "compiled"}),
+    },
+    "PyTorch's Adam": {
+        "fastbn": Class("_torch", "FastAdam"),
+        "torch": Class("_torch", "Adam"),
+    },
+    "PyTorch's training step": {
+        "fastbn": Class("_torch", "AcceleratedStepper"),
+        "torch": Class("_torch", "TorchStepper"),
+        "torch-compile": Class("_torch", "TorchStepper", None, {"compiled": True}),
+    },
+}  # fmt: skip
+
+NO_BATCH_NORM = {"sklearn": "has no batch norm"}
+COMPILED_ADAM = {"torch-compile": "its fused Adam is compiled already"}
+REASONS: dict[str, dict[str, str]] = {
+    "step": NO_BATCH_NORM,
+    "batch norm": NO_BATCH_NORM,
+    "Adam": {**COMPILED_ADAM, "sklearn": "has no function for it"},
+    "PyTorch's Adam": COMPILED_ADAM,
+}
 
 
 def is_installed(peer: str) -> bool:
@@ -50,11 +120,6 @@ def choose(names: str | None) -> list[str]:
     return chosen
 
 
-def absent(peers: Iterable[str], reasons: Mapping[str, str]) -> dict[str, str]:
-    """Return why some of the peers do not take part."""
-    return {peer: why for peer, why in reasons.items() if peer in peers}
-
-
 def thread_counts() -> list[int]:
     """Return one thread and all of them."""
     return sorted({1, available_threads()})
@@ -65,127 +130,24 @@ def threads_of(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
-def steppers(peers: Iterable[str], work: StepWork) -> Makers:
-    """Return those that take training steps."""
-    from fastbn.bench._fastbn import FastbnStepper
-
-    found: Makers = {("fastbn", ""): lambda: FastbnStepper(work)}
-    for count in thread_counts():
-        setting = threads_of(count)
-        if "numpy" in peers:
-            from fastbn.bench._numpy import NumpyStepper
-
-            found["numpy", setting] = functools.partial(NumpyStepper, work, count)
-        if "torch" in peers or "torch-compile" in peers:
-            from fastbn.bench._torch import TorchStepper
-        if "torch" in peers:
-            found["torch", setting] = functools.partial(TorchStepper, work, count, False)
-        if "torch-compile" in peers:
-            found["torch-compile", setting] = functools.partial(TorchStepper, work, count, True)
-    if "jax" in peers:
-        from fastbn.bench._jax import JaxStepper
-
-        for layout in ("NC", "CN"):
-            for way in ("jit", "scan"):
-                found["jax", f"{way} {layout}"] = functools.partial(
-                    JaxStepper, work, way == "scan", layout == "CN"
-                )
-    return found
-
-
-def kernels(peers: Iterable[str], kind: str, work: Any) -> Makers:
-    """Return the peers that do the work of one kernel: the class `kind` of each one's module."""
-
-    def maker(module: str, *arguments: Any) -> Callable[[], Runner]:
-        contestants = importlib.import_module(f"fastbn.bench.{module}")
-        return functools.partial(getattr(contestants, kind), work, *arguments)
-
+def makers(kind: str, work: Any, peers: Collection[str], **ours: Any) -> Makers:
+    """Return fastbn's contestants in a kind of work, then the peers'; `ours` are fastbn's only."""
     found: Makers = {}
-    if "numpy" in peers:
-        found["numpy", ""] = maker("_numpy")
-    if "sklearn" in peers and kind == "Scale":
-        found["sklearn", ""] = maker("_sklearn")
-    for count in thread_counts():
-        if "torch" in peers:
-            found["torch", threads_of(count)] = maker("_torch", count)
-        if "torch-compile" in peers and kind == "BatchNorm":
-            found["torch-compile", threads_of(count)] = maker("_torch", count, True)
-    if "jax" in peers:
-        found["jax", "jit"] = maker("_jax")
+    for side, (module, name, settings, arguments) in CLASSES[kind].items():
+        if side != "fastbn" and side not in peers:
+            continue
+        kind_of_side = getattr(importlib.import_module(f"fastbn.bench.{module}"), name)
+        if settings is None:
+            settings = {threads_of(count): {"threads": count} for count in thread_counts()}
+        for setting, more in settings.items():
+            given = {**arguments, **more, **(ours if side == "fastbn" else {})}
+            found[side, setting] = functools.partial(kind_of_side, work, **given)
     return found
 
 
-def batch_norms(peers: Iterable[str], work: BatchNormWork, layout: str) -> Makers:
-    """Return those that have batch norm. The peers' arrays are sample-major, as they like them."""
-    from fastbn.bench import _fastbn
-
-    ours: Makers = {
-        ("fastbn", "out="): lambda: _fastbn.BatchNorm(work, layout, True),
-        ("fastbn", "allocating"): lambda: _fastbn.BatchNorm(work, layout, False),
-    }
-    return ours | kernels(peers, "BatchNorm", work)
-
-
-def adams(peers: Iterable[str], work: AdamWork) -> Makers:
-    """Return those that have Adam."""
-    from fastbn.bench import _fastbn
-
-    ours: Makers = {("fastbn", ""): lambda: _fastbn.Adam(work)}
-    return ours | kernels(peers, "Adam", work)
-
-
-def scales(peers: Iterable[str], work: ScaleWork) -> Makers:
-    """Return those that scale inputs."""
-    from fastbn.bench import _fastbn
-
-    ours: Makers = {("fastbn", ""): lambda: _fastbn.Scale(work)}
-    return ours | kernels(peers, "Scale", work)
-
-
-def torch_modules(peers: Iterable[str], work: ModuleWork) -> Makers:
-    """Return PyTorch's batch norm, as it is, compiled, and accelerated."""
-    from fastbn.bench._torch_modules import Module
-
-    ways = {"fastbn": "accelerated", "torch": "eager", "torch-compile": "compiled"}
-    return _at_thread_counts(
-        peers, {side: functools.partial(Module, work, way=way) for side, way in ways.items()}
-    )
-
-
-def torch_optimizers(peers: Iterable[str], work: AdamWork) -> Makers:
-    """Return PyTorch's fused Adam, and `fastbn.torch`'s."""
-    from fastbn.bench._torch import Adam
-    from fastbn.bench._torch_modules import FastAdam
-
-    makers = {"fastbn": FastAdam, "torch": Adam}
-    return _at_thread_counts(
-        peers, {side: functools.partial(kind, work) for side, kind in makers.items()}
-    )
-
-
-def torch_loops(peers: Iterable[str], work: StepWork) -> Makers:
-    """Return PyTorch's training loop, as it is, compiled, and accelerated."""
-    from fastbn.bench._torch import TorchStepper
-    from fastbn.bench._torch_modules import AcceleratedStepper
-
-    return _at_thread_counts(
-        peers,
-        {
-            "fastbn": functools.partial(AcceleratedStepper, work),
-            "torch": functools.partial(TorchStepper, work, compiled=False),
-            "torch-compile": functools.partial(TorchStepper, work, compiled=True),
-        },
-    )
-
-
-def _at_thread_counts(peers: Iterable[str], makers: Mapping[str, Callable[..., Any]]) -> Makers:
-    """Return fastbn's contestant, then those of the peers, each at every number of threads."""
-    return {
-        (side, threads_of(count)): functools.partial(make, threads=count)
-        for side, make in makers.items()
-        if side == "fastbn" or side in peers
-        for count in thread_counts()
-    }
+def absent(kind: str, peers: Collection[str]) -> dict[str, str]:
+    """Return why some of the peers do not take part."""
+    return {peer: why for peer, why in REASONS.get(kind, {}).items() if peer in peers}
 
 
 def copies(size: int) -> dict[str, Runner]:
@@ -199,17 +161,17 @@ def copies(size: int) -> dict[str, Runner]:
     }
 
 
-def alone(work: StepWork) -> dict[str, Stepper]:
-    """Return fastbn with one thread, where it may take more."""
-    from fastbn.bench._fastbn import FastbnStepper
-
-    return {ALONE: FastbnStepper(work, threads=1)} if available_threads() > 1 else {}
-
-
-def bare_products(work: StepWork) -> dict[str, Stepper]:
+def bare_products(work: StepWork) -> dict[str, Runner]:
     """Return the bare matrix products of a step, by name."""
     from fastbn.bench._fastbn import BareGemms
 
     return {
         f"bare products, {threads_of(count)}": BareGemms(work, count) for count in thread_counts()
     }
+
+
+def alone(work: StepWork) -> dict[str, Runner]:
+    """Return fastbn with one thread, where it may take more."""
+    from fastbn.bench._fastbn import FastbnStepper
+
+    return {ALONE: FastbnStepper(work, threads=1)} if available_threads() > 1 else {}

@@ -24,12 +24,12 @@ class Contestant:
 
 @dataclasses.dataclass
 class Row:
-    """What was measured of one piece of work.
+    """What was measured for one piece of work.
 
-    `limits` are times that the work cannot well fall below: its bare matrix products, or moving its
+    `limits` are times that the work can hardly go below: its bare matrix products, or moving its
     bytes at the speed of a copy. `apart` is the largest relative distance of each side's results
     from fastbn's, where there are results to compare. `missing` says why a side is not there.
-    `alone` is fastbn with one thread, where it chooses how many it takes.
+    `alone` is fastbn with one thread, where it chooses the number of threads.
     """
 
     suite: str
@@ -44,28 +44,27 @@ class Row:
     @classmethod
     def of(cls, suite: str, work: str, times: Mapping[Any, Timing], **more: Any) -> Row:
         """Return the row of these times: those of a (side, setting), and limits by their names."""
-        contestants = [
+        sides = [
             Contestant(key[0], key[1], one) for key, one in times.items() if isinstance(key, tuple)
         ]
         limits = {key: one for key, one in times.items() if isinstance(key, str)}
-        return cls(suite, work, contestants, limits, **more)
+        return cls(suite, work, sides, limits, **more)
 
-    def best(self, side: str) -> Contestant | None:
+    def best(self, side: str) -> Contestant:
         """Return a side at its best setting."""
         found = [one for one in self.contestants if one.side == side]
-        return min(found, key=lambda one: one.timing.median, default=None)
-
-    def ratio(self, side: str) -> float | None:
-        """Return how many times fastbn's time a side takes."""
-        ours, theirs = self.best("fastbn"), self.best(side)
-        if ours is None or theirs is None:
-            return None
-        return theirs.timing.median / ours.timing.median
+        return min(found, key=lambda one: one.timing.median)
 
     @property
-    def sides(self) -> list[str]:
-        """All sides, in order."""
-        return list(dict.fromkeys(one.side for one in self.contestants))
+    def ours(self) -> float:
+        """Seconds of fastbn at its best setting."""
+        return self.best("fastbn").timing.median
+
+    @property
+    def peers(self) -> dict[str, float]:
+        """The time of each peer, at its best setting, as a multiple of fastbn's."""
+        sides = dict.fromkeys(one.side for one in self.contestants if one.side != "fastbn")
+        return {side: self.best(side).timing.median / self.ours for side in sides}
 
     @property
     def winner(self) -> str:
@@ -73,40 +72,28 @@ class Row:
         return min(self.contestants, key=lambda one: one.timing.median).side
 
     @property
-    def best_peer_ratio(self) -> float | None:
-        """Return how many times fastbn's time the best peer takes."""
-        ratios = [self.ratio(side) for side in self.sides if side != "fastbn"]
-        return min((ratio for ratio in ratios if ratio is not None), default=None)
-
-    @property
     def over_limit(self) -> float | None:
-        """Return fastbn's time as a multiple of the limit."""
-        ours = self.best("fastbn")
-        if ours is None or not self.limits:
-            return None
-        return ours.timing.median / min(limit.median for limit in self.limits.values())
+        """fastbn's time as a multiple of the limit."""
+        limit = min((limit.median for limit in self.limits.values()), default=None)
+        return self.ours / limit if limit else None
 
     @property
     def over_alone(self) -> float | None:
-        """Return fastbn's time as a multiple of what one thread takes."""
-        ours = self.best("fastbn")
-        return ours.timing.median / self.alone.median if ours and self.alone else None
+        """fastbn's time as a multiple of its time with one thread."""
+        return self.ours / self.alone.median if self.alone else None
 
     @property
     def wrong(self) -> list[str]:
-        """The sides whose results are not fastbn's."""
+        """The sides whose results differ from fastbn's."""
         return [side for side, apart in self.apart.items() if not apart < WRONG]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON; what is not finite becomes a string."""
-        values: dict[str, Any] = dataclasses.asdict(self)
-        values["apart"] = {
-            side: apart if math.isfinite(apart) else str(apart)
-            for side, apart in self.apart.items()
-        }
-        ratios = {side: self.ratio(side) for side in self.sides if side != "fastbn"}
-        return values | {
-            "ratios": ratios,
+        apart = {side: d if math.isfinite(d) else str(d) for side, d in self.apart.items()}
+        return {
+            **dataclasses.asdict(self),
+            "apart": apart,
+            "ratios": self.peers,
             "winner": self.winner,
             "over_limit": self.over_limit,
             "over_alone": self.over_alone,

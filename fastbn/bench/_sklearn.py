@@ -1,21 +1,14 @@
-"""scikit-learn's contestants."""
+"""scikit-learn's contestant."""
 
 from __future__ import annotations
 
-import numpy as np
 from sklearn.preprocessing import StandardScaler
 
-from fastbn.bench._kernel_work import Runner, ScaleWork
+from fastbn.bench import _numpy
 
 
-class Scale(Runner):
+class Scale(_numpy.Scale):
     """StandardScaler, fitted and applied."""
-
-    def __init__(self, work: ScaleWork) -> None:
-        self.x = self.last = work.data()
 
     def once(self) -> None:
         self.last = StandardScaler().fit_transform(self.x)
-
-    def results(self) -> list[np.ndarray]:
-        return [self.last]

@@ -17,16 +17,16 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from fastbn.bench._peers import NO_BATCH_NORM, absent, thread_counts, threads_of
+from fastbn.bench._peers import NO_BATCH_NORM, thread_counts, threads_of
 from fastbn.bench._row import Row
 from fastbn.bench._timing import Timing, turns
 
 SUITE = "startup"
 SCRIPTS = pathlib.Path(__file__).with_name("scripts")
 ENOUGH = 0.9  # training accuracy, on Fashion-MNIST
-LINES = 5  # of stderr, that the error about a failed process has
+LINES = 5  # of stderr, in the error about a failed process
 
-ABSENT = {"torch-compile": "compiles for longer than it trains", "sklearn": NO_BATCH_NORM}
+ABSENT = {"torch-compile": "compiles for longer than it trains", **NO_BATCH_NORM}
 JAX_CACHE = "JAX_COMPILATION_CACHE_DIR"
 JAX = {
     "JAX_PLATFORMS": "cpu",
@@ -65,16 +65,16 @@ class Process:
         return seconds, done.stdout
 
 
-# A contestant's side and setting; a limit has a name alone.
+# By side and setting; a limit has a name alone.
 Processes = dict[Any, Process]
 
 
 def take_turns(
     processes: Processes, *, warm_up: bool = True
 ) -> tuple[dict[Any, Timing], dict[Any, str]]:
-    """Run all processes in every round, in the other order than the round before.
+    """Run all processes in every round; return their times, and what each printed at last.
 
-    Returns their times, and what each printed at last. Warming up is a round that is not measured.
+    The round that warms up is not measured.
     """
     samples: dict[Any, list[float]] = {name: [] for name in processes}
     outputs = {}
@@ -88,14 +88,7 @@ def take_turns(
 
 
 def startup_rows(against: Collection[str], data: str | None) -> Iterator[Row]:
-    """Measure imports, first steps and a whole training.
-
-    Parameters
-    ----------
-    against : collection of str
-        Peers, all of them installed.
-    data : str, optional
-        Folder of Fashion-MNIST's IDX files, without which nothing is trained on them.
+    """Measure imports, first steps and, given a folder of Fashion-MNIST, a whole training.
 
     Raises
     ------
@@ -121,18 +114,15 @@ def import_row(against: Collection[str]) -> Row:
         if peer in against:
             processes[peer, ""] = Process(("-c", f"import numpy, {peer}"))
     reasons = {"torch-compile": "is torch's import", "numpy": "is the limit"}
-    return _row("import", processes, against, None, reasons=reasons)
+    return _row("import", processes, against, reasons=reasons)
 
 
 def first_step_row(against: Collection[str], warm: Mapping[str, str]) -> Row:
     """A step on 64-128-10 with batches of 64, where all has been compiled by an earlier process."""
     processes = {("fastbn", ""): _script("fastbn", "first-step")}
-    if "numpy" in against:
-        processes["numpy", ""] = _script("numpy", "first-step")
-    if "torch" in against:
-        processes["torch", ""] = _script("torch", "first-step")
-    if "jax" in against:
-        processes["jax", "jit"] = _script("jax", "first-step", environment=warm)
+    for side, setting, environment in (("numpy", "", {}), ("torch", "", {}), ("jax", "jit", warm)):
+        if side in against:
+            processes[side, setting] = _script(side, "first-step", environment=environment)
     return _row("first training step, warm cache", processes, against, printed_loss)
 
 
@@ -156,17 +146,18 @@ def training_row(against: Collection[str], data: str, folder: str, warm: Mapping
         str(ENOUGH), "--no-validation", "--no-plot", "--out", f"{out}.safetensors",
     )  # fmt: skip
     processes = {("fastbn", ""): Process(command, {"FASTBN_DATA": data})}
-    job = ("fashion-mnist", data)
-    if "numpy" in against:
-        processes["numpy", ""] = _script("numpy", *job, f"{out}.npz")
-    if "torch" in against:
-        for count in thread_counts():
-            environment = {"OMP_NUM_THREADS": str(count)}
-            processes["torch", threads_of(count)] = _script(
-                "torch", *job, f"{out}.pt", environment=environment
-            )
-    if "jax" in against:
-        processes["jax", "scan"] = _script("jax", *job, f"{out}.npz", environment=warm)
+    peers: list[tuple[str, str, str, Mapping[str, str]]] = [
+        ("numpy", "", "npz", {}),
+        *(
+            ("torch", threads_of(count), "pt", {"OMP_NUM_THREADS": str(count)})
+            for count in thread_counts()
+        ),
+        ("jax", "scan", "npz", warm),
+    ]
+    for side, setting, ending, environment in peers:
+        if side in against:
+            job = ("fashion-mnist", data, f"{out}.{ending}")
+            processes[side, setting] = _script(side, *job, environment=environment)
     return _row("90 % on Fashion-MNIST", processes, against, printed_accuracy)
 
 
@@ -183,30 +174,25 @@ def _row(
     work: str,
     processes: Processes,
     against: Collection[str],
-    result: Callable[[str], float] | None,
+    result: Callable[[str], float] | None = None,
     *,
     warm_up: bool = True,
     reasons: Mapping[str, str] | None = None,
 ) -> Row:
-    """Measure the processes, and compare the results that they print."""
+    """Measure the processes, and compare the results that they print with fastbn's."""
     times, outputs = take_turns(processes, warm_up=warm_up)
-    apart = {}
-    if result is not None:
-        apart = _apart([(side, result(outputs[side, setting])) for side, setting in processes])
-    missing = absent(against, {**ABSENT, **(reasons or {})})
-    return Row.of(SUITE, work, times, apart=apart, missing=missing)
-
-
-def _apart(results: list[tuple[str, float]]) -> dict[str, float]:
-    """Return each peer's largest relative distance from fastbn's result; NaN is no result."""
-    ours = dict(results)["fastbn"]
     apart: dict[str, float] = {}
-    for side, result in results:
-        if math.isnan(result):
-            apart[side] = math.inf
-        elif side != "fastbn" and not math.isnan(ours):
-            apart[side] = max(apart.get(side, 0.0), abs(result - ours) / ours)
-    return apart
+    if result is not None:
+        ours = result(outputs["fastbn", ""])
+        for side, setting in processes:
+            theirs = result(outputs[side, setting])
+            if math.isnan(theirs):  # no result
+                apart[side] = math.inf
+            elif side != "fastbn" and not math.isnan(ours):
+                apart[side] = max(apart.get(side, 0.0), abs(theirs - ours) / ours)
+    known = {**ABSENT, **(reasons or {})}
+    missing = {peer: why for peer, why in known.items() if peer in against}
+    return Row.of(SUITE, work, times, apart=apart, missing=missing)
 
 
 def printed_loss(output: str) -> float:

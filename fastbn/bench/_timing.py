@@ -10,8 +10,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 REPEATS = 9
-SECONDS = 0.05  # that one sample is to take, at least
-PAUSE = 0.05  # before a sample, in which the threads of the one before stop spinning
+SECONDS = 0.05  # of one sample, at least
+PAUSE = 0.05  # before a sample: threads of the one before stop spinning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +31,20 @@ class Timing:
 
     @property
     def spread(self) -> float:
-        """Half the distance of the quartiles, as a part of the median."""
+        """Half the distance between the quartiles, relative to the median."""
         return (self.high - self.low) / 2 / self.median
+
+    def __truediv__(self, parts: float) -> Timing:
+        """Return the time of one part."""
+        return Timing(self.median / parts, self.low / parts, self.high / parts)
 
 
 def calls_per_sample(run: Callable[[int], object]) -> int:
-    """Return how often to call so that one sample takes SECONDS; it warms up on the way.
+    """Return how many calls take SECONDS, and warm up.
 
-    Every count is run before it is timed, and the last one before it is returned: what a peer
-    compiles for it is compiled then. Before, there is a pause: fastbn tries on the way how many
-    threads it takes, and those of another contestant may still be spinning.
+    Every count is run before it is timed, and the last one before it is returned: a peer that
+    compiles for a count compiles then. It begins with a pause: fastbn chooses its number of threads
+    in these calls, while those of another contestant may still be spinning.
     """
     time.sleep(PAUSE)
     count = 1
@@ -60,20 +64,18 @@ def calls_per_sample(run: Callable[[int], object]) -> int:
 Name = TypeVar("Name", bound=Hashable)
 
 
-def turns(names: Iterable[Name], repeats: int | None = None) -> Iterator[Name]:
-    """Yield all names in every round, in the other order than the round before."""
+def turns(names: Iterable[Name]) -> Iterator[Name]:
+    """Yield all names in every round, in the opposite order of the round before."""
     names = list(names)
-    for repeat in range(repeats or REPEATS):
+    for repeat in range(REPEATS):
         yield from names[:: -1 if repeat % 2 else 1]
 
 
-def interleave(
-    runs: Mapping[Name, Callable[[int], object]], repeats: int | None = None
-) -> dict[Name, Timing]:
+def interleave(runs: Mapping[Name, Callable[[int], object]]) -> dict[Name, Timing]:
     """Time ``run(n)``, which does its work n times, of all contestants: seconds per time."""
     counts = {name: calls_per_sample(run) for name, run in runs.items()}
     samples: dict[Name, list[float]] = {name: [] for name in runs}
-    for name in turns(runs, repeats):
+    for name in turns(runs):
         time.sleep(PAUSE)
         start = time.perf_counter()
         runs[name](counts[name])

@@ -1,4 +1,4 @@
-"""PyTorch's contestants."""
+"""PyTorch's contestants, and those of `fastbn.torch` in its loops."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastbn.bench import _step_work as steps
-from fastbn.bench._kernel_work import AdamWork, BatchNormWork, Runner, ScaleWork, adam_results
-from fastbn.bench._step_work import Stepper, StepWork
+import fastbn.torch
+from fastbn.bench import _work as work_
+from fastbn.bench._work import (
+    AdamWork,
+    BatchNormWork,
+    ModuleWork,
+    Runner,
+    ScaleWork,
+    Stepper,
+    StepWork,
+)
+from fastbn.bench.scripts.torch_net import build
+
+ADAM: dict[str, Any] = {
+    "lr": work_.LR, "betas": (work_.BETA1, work_.BETA2), "eps": work_.ADAM_EPS,
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -25,51 +38,40 @@ def threads_at(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def build_net(work: StepWork, inplace: bool) -> torch.nn.Sequential:
-    """Linear (no bias), BatchNorm1d and, but for the last layer, LeakyReLU."""
-    modules: list[torch.nn.Module] = []
-    for index, ((n_in, n_out), weight) in enumerate(zip(work.layers, work.weights(), strict=True)):
-        linear = torch.nn.Linear(n_in, n_out, bias=False)
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(weight))
-        modules += [linear, torch.nn.BatchNorm1d(n_out, eps=steps.EPS, momentum=steps.MOMENTUM)]
-        if index < len(work.layers) - 1:
-            modules.append(torch.nn.LeakyReLU(steps.SLOPE, inplace))
-    return torch.nn.Sequential(*modules)
-
-
 class TorchStepper(Stepper):
     """Adam(fused=True) on minibatches that are gathered by index, eager or compiled."""
 
-    def __init__(self, work: StepWork, threads: int, compiled: bool) -> None:
-        super().__init__(work)
+    def __init__(self, work: StepWork, threads: int, compiled: bool = False) -> None:
         self.threads = threads
-        x, y = work.data()
-        self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
+        self.x, self.y = map(torch.from_numpy, work.data())
         self.order = torch.from_numpy(work.order())
-        self.net = build_net(work, inplace=not compiled)  # which slows compiled code
-        self.adam = torch.optim.Adam(
-            self.net.parameters(), lr=steps.LR, betas=(steps.BETA1, steps.BETA2),
-            eps=steps.ADAM_EPS, fused=True,
-        )  # fmt: skip
-        self.loss: Any = self._loss
-        if compiled:
-            self.loss = torch.compile(self._loss, dynamic=False)
+        self.net = build(work.weights(), work_, inplace=not compiled)  # which slows compiled code
+        self.adam: Any = torch.optim.Adam(self.net.parameters(), fused=True, **ADAM)
+        self.loss: Any = torch.compile(self._loss, dynamic=False) if compiled else self._loss
 
     def _loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(self.net(x), y)
 
-    def run(self, steps: int) -> np.ndarray:
+    def run(self, times: int) -> None:
         losses = []
         with threads_at(self.threads):
-            for batch in self.batches(steps):
-                rows = self.order[batch]
-                loss = self.loss(self.x[rows], self.y[rows])
-                self.adam.zero_grad(set_to_none=True)
-                loss.backward()
-                self.adam.step()
-                losses.append(loss.detach())
-        return torch.stack(losses).numpy()
+            for _ in range(times):
+                for rows in self.order:
+                    loss = self.loss(self.x[rows], self.y[rows])
+                    self.adam.zero_grad(set_to_none=True)
+                    loss.backward()
+                    self.adam.step()
+                    losses.append(loss.detach())
+        self.losses = torch.stack(losses).numpy()
+
+
+class AcceleratedStepper(TorchStepper):
+    """The same loop: the net accelerated, and the optimizer `fastbn.torch.Adam`."""
+
+    def __init__(self, work: StepWork, threads: int) -> None:
+        super().__init__(work, threads)
+        fastbn.torch.accelerate(self.net, verbose=False)
+        self.adam = fastbn.torch.Adam(self.net.parameters(), **ADAM)
 
 
 class TorchRunner(Runner):
@@ -86,18 +88,27 @@ class TorchRunner(Runner):
 class BatchNorm(TorchRunner):
     """BatchNorm1d and LeakyReLU, sample-major as PyTorch has them; eager or compiled."""
 
+    norm: torch.nn.BatchNorm1d | torch.nn.BatchNorm2d
+    module: Any
+    x: torch.Tensor
+    dy: torch.Tensor
+    y: torch.Tensor
+
     def __init__(self, work: BatchNormWork, threads: int, compiled: bool = False) -> None:
         super().__init__(threads)
-        x, dy, gamma, beta = map(torch.from_numpy, work.data())
-        self.x, self.dy = x.requires_grad_(), dy
+        x, self.dy, *affine = map(torch.from_numpy, work.data())
+        self.x = x.requires_grad_()
         # no running statistics: the functions of the other sides keep none
-        self.norm = torch.nn.BatchNorm1d(work.features, steps.EPS, track_running_stats=False)
+        self.norm = torch.nn.BatchNorm1d(work.features, work_.EPS, track_running_stats=False)
+        activation = torch.nn.LeakyReLU(work_.SLOPE, not compiled)
+        module = torch.nn.Sequential(self.norm, activation)
+        self._set_affine(*affine)
+        self.module = torch.compile(module, dynamic=False) if compiled else module
+
+    def _set_affine(self, gamma: torch.Tensor, beta: torch.Tensor) -> None:
         with torch.no_grad():
             self.norm.weight.copy_(gamma)
             self.norm.bias.copy_(beta)
-        module = torch.nn.Sequential(self.norm, torch.nn.LeakyReLU(steps.SLOPE, not compiled))
-        self.module: Any = torch.compile(module, dynamic=False) if compiled else module
-        self.y = self.x
 
     def once(self) -> None:
         self.x.grad = self.norm.weight.grad = self.norm.bias.grad = None
@@ -106,7 +117,31 @@ class BatchNorm(TorchRunner):
 
     def results(self) -> list[np.ndarray]:
         tensors: list[Any] = [self.y, self.x.grad, self.norm.weight.grad, self.norm.bias.grad]
-        return [tensor.detach().numpy() for tensor in tensors]
+        if self.norm.track_running_stats:
+            tensors += [self.norm.running_mean, self.norm.running_var]
+        return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+class Module(BatchNorm):
+    """A batch norm module, and LeakyReLU: PyTorch's, eager or compiled, or accelerated."""
+
+    def __init__(self, work: ModuleWork, threads: int, way: str = "eager") -> None:
+        TorchRunner.__init__(self, threads)
+        x, dy, *affine = map(torch.from_numpy, work.data())
+        layout: Any = torch.channels_last if work.channels_last else torch.contiguous_format
+        self.x, self.dy = x.to(memory_format=layout).requires_grad_(), dy.to(memory_format=layout)
+        kind = torch.nn.BatchNorm2d if x.dim() == 4 else torch.nn.BatchNorm1d
+        self.norm = kind(x.shape[1], work_.EPS, work_.MOMENTUM)
+        self._set_affine(*affine)
+        module: Any = self.norm
+        if work.activation:
+            activation = torch.nn.LeakyReLU(work_.SLOPE, inplace=way != "compiled")
+            module = torch.nn.Sequential(self.norm, activation)
+        if way == "compiled":
+            module = torch.compile(module, dynamic=False)
+        elif way == "accelerated":
+            fastbn.torch.accelerate(module, verbose=False)
+        self.module = module
 
 
 class Adam(TorchRunner):
@@ -119,10 +154,7 @@ class Adam(TorchRunner):
         self.tensors = [torch.nn.Parameter(torch.from_numpy(part)) for part in work.split(params)]
         for tensor, grad in zip(self.tensors, work.split(grads), strict=True):
             tensor.grad = torch.from_numpy(grad)
-        self.adam = torch.optim.Adam(
-            self.tensors, lr=steps.LR, betas=(steps.BETA1, steps.BETA2), eps=steps.ADAM_EPS,
-            fused=True,
-        )  # fmt: skip
+        self.adam: Any = torch.optim.Adam(self.tensors, fused=True, **ADAM)
 
     def once(self) -> None:
         self.adam.step()
@@ -130,13 +162,16 @@ class Adam(TorchRunner):
     def results(self) -> list[np.ndarray]:
         states = [self.adam.state[tensor] for tensor in self.tensors]
         moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
-        return adam_results(
-            self.work,
-            *(
-                np.concatenate([tensor.detach().numpy().ravel() for tensor in tensors])
-                for tensors in (self.tensors, *moments)
-            ),
-        )
+        parts = ([t.detach().numpy() for t in some] for some in (self.tensors, *moments))
+        return self.work.results(*parts)
+
+
+class FastAdam(Adam):
+    """`fastbn.torch.Adam`."""
+
+    def __init__(self, work: AdamWork, threads: int) -> None:
+        super().__init__(work, threads)
+        self.adam = fastbn.torch.Adam(self.tensors, **ADAM)
 
 
 class Scale(TorchRunner):
@@ -144,8 +179,7 @@ class Scale(TorchRunner):
 
     def __init__(self, work: ScaleWork, threads: int) -> None:
         super().__init__(threads)
-        self.x = torch.from_numpy(work.data())
-        self.last = self.x
+        self.x = self.last = torch.from_numpy(work.data())
 
     def once(self) -> None:
         std, mean = torch.std_mean(self.x, dim=0, correction=0)

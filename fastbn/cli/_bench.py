@@ -34,19 +34,10 @@ def bench(
             metavar="PEER,...",
         ),
     ] = None,
-    suite: Annotated[
-        str | None,
-        typer.Option(
-            help="What to measure (default: all, or with --random those nets alone).",
-            metavar="|".join(SUITES),
-        ),
-    ] = None,
+    suite: Annotated[str, typer.Option(help="What to measure.", metavar="|".join(SUITES))] = "all",
     threads: Annotated[
         int | None, typer.Option(help="Cores that every side may use (default: all).", min=1)
     ] = None,
-    random: Annotated[
-        int, typer.Option(help="Measure so many nets of random shapes, too.", min=0, metavar="N")
-    ] = 0,
     as_json: Json = None,
     plot: Annotated[
         pathlib.Path | None,
@@ -60,8 +51,7 @@ def bench(
     some minutes; close other programs. End-to-end training needs FASTBN_DATA, a folder with
     Fashion-MNIST.
     """
-    if suite is not None:
-        check_choice(suite, SUITES, "--suite")
+    check_choice(suite, SUITES, "--suite")
     check_figure_files({"--json": as_json, "--plot": plot})
     _limit_cores(threads)
     try:
@@ -74,14 +64,13 @@ def bench(
     peers = _peers.choose(against)
     if suite == "torch" and not _peers.is_installed("torch"):
         raise missing_extra("fastbn bench --suite torch", "PyTorch", "torch")
-    chosen = suite or ("none" if random else "all")
-    suites = _suites.SUITES if chosen == "all" else (chosen,)
+    suites = _suites.SUITES if suite == "all" else (suite,)
     rows: list[Row] = []
     facts = _report.machine(peers)
     interrupted = False
     try:
         with compile_notice():
-            for row in _suites.rows(suites, peers, random):
+            for row in _suites.rows(suites, peers):
                 rows.append(row)
                 typer.echo(f"measured {row.suite}: {row.work}", err=True)
     except KeyboardInterrupt:
@@ -100,7 +89,7 @@ def bench(
 
 
 def _limit_cores(threads: int | None) -> None:
-    """Give this process so many cores, and its pools so many threads."""
+    """Limit this process to so many cores, and its pools to so many threads."""
     if threads is None:
         return
     if hasattr(os, "sched_setaffinity"):
@@ -113,11 +102,11 @@ def _limit_cores(threads: int | None) -> None:
         os.sched_setaffinity(0, allowed[:threads])
     for pool in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
         os.environ[f"{pool}_NUM_THREADS"] = str(threads)
-    os.environ.pop("FASTBN_NUM_THREADS", None)  # would be more than a limit
+    os.environ.pop("FASTBN_NUM_THREADS", None)  # would override the limits
 
 
 def _print(rows: list[Row], title: str) -> None:
-    """Print a table for each suite, and what they say."""
+    """Print a table for each suite, and a summary."""
     from fastbn.bench._report import summary, tables
 
     typer.echo(title)

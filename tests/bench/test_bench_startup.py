@@ -63,6 +63,10 @@ def script(side, *arguments):
     return json.loads(_startup._script(side, *map(str, arguments)).run()[1])
 
 
+def sides(row):
+    return list(dict.fromkeys(one.side for one in row.contestants))
+
+
 # -- processes -------------------------------------------------------------------------------------
 
 
@@ -187,9 +191,9 @@ def test_rows_of_fastbn_and_numpy(monkeypatch, images):
         "import", "first training step, warm cache", "90 % on Fashion-MNIST",
     ]  # fmt: skip
     imports, first_step, training = rows
-    assert imports.sides == ["fastbn"]
+    assert sides(imports) == ["fastbn"]
     assert imports.over_limit > 0.5
-    assert first_step.sides == training.sides == ["fastbn", "numpy"]
+    assert sides(first_step) == sides(training) == ["fastbn", "numpy"]
     assert {row.suite for row in rows} == {"startup"}
     assert all(row.missing["sklearn"] == "has no batch norm" for row in rows)
     assert first_step.apart["numpy"] < 1e-6
@@ -216,7 +220,7 @@ def test_all_peers_run_at_their_best(monkeypatch, measured):
     monkeypatch.setattr(_startup, "thread_counts", lambda: [1, 4])
     calls, _ = measured
     rows = list(startup_rows(ALL, "somewhere"))
-    assert [row.sides for row in rows] == [
+    assert [sides(row) for row in rows] == [
         ["fastbn", "torch", "jax"],
         ["fastbn", "numpy", "torch", "jax"],
         ["fastbn", "jax"],
@@ -224,7 +228,7 @@ def test_all_peers_run_at_their_best(monkeypatch, measured):
     ]
     assert list(rows[0].limits) == ["import numpy"]
     for row in rows:
-        assert {*row.sides, *row.missing} == {"fastbn", *ALL}
+        assert {*sides(row), *row.missing} == {"fastbn", *ALL}
     assert [warm_up for _, warm_up in calls] == [True, True, False, True]
     _, warm, empty, training = (processes for processes, _ in calls)
     assert empty["fastbn", ""].empty == "NUMBA_CACHE_DIR"
@@ -238,7 +242,7 @@ def test_all_peers_run_at_their_best(monkeypatch, measured):
 
 def test_peers_are_optional_and_so_is_the_data(measured):
     rows = list(startup_rows([], None))
-    assert [row.sides for row in rows] == [["fastbn"]] * 3
+    assert [sides(row) for row in rows] == [["fastbn"]] * 3
     assert [row.missing for row in rows] == [{}] * 3
 
 

@@ -80,7 +80,6 @@ OPTIONS = {
             "--against": ("nonsense", "torch,nonsense"),
             "--suite": CHOICE,
             "--threads": THREADS,
-            "--random": ("fast", "-1", "1.5"),
             "--json": PLACE,
             "--plot": PICTURE,
         },

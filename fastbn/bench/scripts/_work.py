@@ -6,13 +6,13 @@ of the samples are those that fastbn draws: all sides learn alike, and are done 
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import math
 import pathlib
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,54 +23,54 @@ MOST_EPOCHS, ENOUGH = 150, 0.9
 FIRST_SIZES, FIRST_BATCH = (64, 128, 10), 64
 
 
-class Images(NamedTuple):
-    """Images (samples, pixels) of bytes, and their labels."""
-
-    X_train: np.ndarray
-    y_train: np.ndarray
-    X_test: np.ndarray
-    y_test: np.ndarray
-
-
 class Net(Protocol):
-    """What a script has: a net that begins with `weights`."""
+    """What a script has."""
 
-    def first_step(self, x: np.ndarray, y: np.ndarray) -> float:
-        """Take a step on x (samples, features) float32; return the loss before it."""
+    def __init__(self, weights: list[np.ndarray], recipe: Any) -> None:
+        """Begin with these weights; the recipe has this module's SLOPE to ADAM_EPS."""
 
-    def take(self, X: np.ndarray, y: np.ndarray) -> None:
-        """Keep the bytes X (samples, pixels) to train on, and their scaling."""
+    def step(self, x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
+        """Take a step on x (samples, features) float32; return the loss before it, and hits."""
+
+    def take(self, X: np.ndarray, y: np.ndarray, center: np.ndarray, scale: np.ndarray) -> None:
+        """Keep the bytes X (samples, pixels) to train on, and their scaling (pixels,) float32."""
 
     def epoch(self, order: np.ndarray) -> int:
         """Train on the minibatches `order` (steps, rows); return how many were right."""
 
     def accuracy(self, X: np.ndarray, y: np.ndarray) -> float:
-        """Return the part of the bytes X that is right, with the running statistics."""
+        """Return the share of the bytes X that is right, with the running statistics."""
 
     def save(self, path: str) -> None:
         """Write parameters and running statistics."""
 
 
-def main(make_net: Callable[[tuple[int, ...]], Net]) -> None:
+def main(net: type[Net]) -> None:
     """Run ``SCRIPT first-step`` or ``SCRIPT fashion-mnist FOLDER OUT``, and print JSON."""
+    recipe = sys.modules[__name__]
     if sys.argv[1] == "first-step":
-        found = {"loss": make_net(FIRST_SIZES).first_step(*first_batch())}
+        loss, _ = net(weights(FIRST_SIZES), recipe).step(*first_batch())
+        print(json.dumps({"loss": float(loss)}))
     else:
         folder, out = sys.argv[2:]
-        found = train(make_net, load(folder), out)
-    print(json.dumps(found))
+        print(json.dumps(train(net, recipe, folder, out)))
 
 
-def train(make_net: Callable[[tuple[int, ...]], Net], images: Images, out: str) -> dict[str, float]:
+def train(net_type: type[Net], recipe: Any, folder: str, out: str) -> dict[str, float]:
     """Train until the accuracy is enough; test and save."""
-    n, pixels = images.X_train.shape
-    net = make_net((pixels, HIDDEN, CLASSES))
-    net.take(images.X_train, images.y_train)
+    X, X_test = (read(folder, f"{part}-images-idx3-ubyte", 3) for part in ("train", "t10k"))
+    y, y_test = (
+        read(folder, f"{part}-labels-idx1-ubyte", 1).astype(np.int64) for part in ("train", "t10k")
+    )
+    n, pixels = X.shape
+    low, high = X.min(axis=0), X.max(axis=0)
+    net = net_type(weights((pixels, HIDDEN, CLASSES)), recipe)
+    net.take(X, y, low.astype(np.float32), 1 / np.maximum(high - low, 1).astype(np.float32))
     for epoch in range(MOST_EPOCHS):
         accuracy = net.epoch(order(epoch, n)) / n
         if accuracy > ENOUGH:
             break
-    test_accuracy = net.accuracy(images.X_test, images.y_test)
+    test_accuracy = net.accuracy(X_test, y_test)
     net.save(out)
     steps = (epoch + 1) * MINIBATCHES
     return {"steps": steps, "accuracy": accuracy, "test_accuracy": test_accuracy}
@@ -98,19 +98,8 @@ def order(epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng([0, epoch]).permutation(n).reshape(MINIBATCHES, -1)
 
 
-def load(folder: str) -> Images:
-    """Read the four files, gzipped or not."""
-    return Images(
-        _read(folder, "train-images-idx3-ubyte", 3),
-        _read(folder, "train-labels-idx1-ubyte", 1).astype(np.int64),
-        _read(folder, "t10k-images-idx3-ubyte", 3),
-        _read(folder, "t10k-labels-idx1-ubyte", 1).astype(np.int64),
-    )
-
-
-def _read(folder: str, name: str, dimensions: int) -> np.ndarray:
-    import gzip
-
+def read(folder: str, name: str, dimensions: int) -> np.ndarray:
+    """Read an IDX file, gzipped or not; images are rows."""
     packed = pathlib.Path(folder, f"{name}.gz")
     if packed.is_file():
         data = gzip.decompress(packed.read_bytes())
@@ -119,21 +108,3 @@ def _read(folder: str, name: str, dimensions: int) -> np.ndarray:
     shape = np.frombuffer(data, ">i4", dimensions, offset=4)
     array = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
     return array.reshape(shape[0], -1) if dimensions > 1 else array
-
-
-def min_max(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return center and scale (pixels,) float32 that take every pixel of X from 0 to 1."""
-    low, high = X.min(axis=0), X.max(axis=0)
-    distance = np.maximum(high - low, 1)
-    return low.astype(np.float32), 1 / distance.astype(np.float32)
-
-
-def save_layers(path: str, layers: Iterable[Iterable[Any]]) -> None:
-    """Write the five arrays of each layer to an NPZ file."""
-    names = ("weight", "gamma", "beta", "running_mean", "running_var")
-    arrays: dict[str, Any] = {
-        f"layers.{index}.{name}": array
-        for index, layer in enumerate(layers)
-        for name, array in zip(names, layer, strict=True)
-    }
-    np.savez(path, **arrays)

@@ -1,59 +1,86 @@
-"""JAX's net: a step, or the scan over an epoch, is one jitted function, whose state is donated."""
+"""JAX's net: a step, or the scan over an epoch, is one jitted function, whose state is donated.
+
+`axis` is the axis of the samples: 0 in sample-major networks, 1 in feature-major ones.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-import _work as work  # type: ignore[import-not-found]
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-
-def batch_norm(z: Any, mean: Any, var: Any, gamma: Any, beta: Any) -> Any:
-    """Normalize z (features, samples), scale and shift it."""
-    scale = jax.lax.rsqrt(var + work.EPS) * gamma
-    return (z - mean[:, None]) * scale[:, None] + beta[:, None]
+State = Any  # parameters, both moments, running statistics, steps
 
 
-def leaky_relu(y: Any) -> Any:
-    """Return y, or what is left of it where it is negative."""
-    return jnp.where(y > 0, y, work.SLOPE * y)
+def normalize(x: Any, mean: Any, var: Any, gamma: Any, beta: Any, axis: int, eps: float) -> Any:
+    """Return batch norm of x with these statistics."""
+    scale = jax.lax.rsqrt(var + eps) * gamma
+    mean, scale, beta = (jnp.expand_dims(part, axis) for part in (mean, scale, beta))
+    return (x - mean) * scale + beta
 
 
-def loss_of(params: list[Any], x: Any, y: Any) -> tuple[Any, tuple[Any, Any]]:
+def batch_norm(x: Any, gamma: Any, beta: Any, axis: int, eps: float) -> Any:
+    """Return batch norm of x, and the batch's mean and variance."""
+    mean = x.mean(axis=axis)
+    var = jnp.square(x - jnp.expand_dims(mean, axis)).mean(axis=axis)
+    return normalize(x, mean, var, gamma, beta, axis, eps), mean, var
+
+
+def leaky_relu(y: Any, slope: float) -> Any:
+    """Return y, times the slope where it is negative."""
+    return jnp.where(y > 0, y, slope * y)
+
+
+def product(weight: Any, a: Any, axis: int) -> Any:
+    """Return a layer's product."""
+    return weight @ a if axis == 1 else a @ weight.T
+
+
+def loss_of(params: list[Any], x: Any, y: Any, axis: int, recipe: Any) -> tuple[Any, Any]:
     """Return the cross-entropy; with it the hits, and the statistics of every layer's batch."""
     statistics: list[tuple[Any, Any]] = []
-    a = x.T
+    a = x.T if axis == 1 else x
     for weight, gamma, beta in params:
-        z = weight @ (leaky_relu(a) if statistics else a)
-        mean = z.mean(axis=1)
-        var = jnp.square(z - mean[:, None]).mean(axis=1)
-        statistics.append((mean, var))
-        a = batch_norm(z, mean, var, gamma, beta)
-    log_p = jax.nn.log_softmax(a, axis=0)
-    loss = -jnp.take_along_axis(log_p, y[None, :], axis=0).mean()
-    return loss, ((a.argmax(axis=0) == y).sum(), statistics)
+        z = product(weight, leaky_relu(a, recipe.SLOPE) if statistics else a, axis)
+        a, *both = batch_norm(z, gamma, beta, axis, recipe.EPS)
+        statistics.append(tuple(both))
+    log_p = jax.nn.log_softmax(a, axis=1 - axis)
+    loss = -jnp.take_along_axis(log_p, jnp.expand_dims(y, 1 - axis), axis=1 - axis).mean()
+    return loss, ((a.argmax(axis=1 - axis) == y).sum(), statistics)
 
 
-def step(state: Any, x: Any, y: Any) -> tuple[Any, tuple[Any, Any]]:
+def step(state: State, x: Any, y: Any, axis: int, recipe: Any) -> tuple[State, tuple[Any, Any]]:
     """Take a step of Adam and of the running statistics; return state, loss and hits."""
     params, m, v, running, t = state
     t = t + 1
-    (loss, (hits, statistics)), grads = jax.value_and_grad(loss_of, has_aux=True)(params, x, y)
-    m = jax.tree.map(lambda m, g: work.BETA1 * m + (1 - work.BETA1) * g, m, grads)
-    v = jax.tree.map(lambda v, g: work.BETA2 * v + (1 - work.BETA2) * g * g, v, grads)
-    rate = work.LR / (1 - work.BETA1**t)
-    root = jax.lax.rsqrt(1 - work.BETA2**t)
-    params = jax.tree.map(
-        lambda p, m, v: p - rate * m / (jnp.sqrt(v) * root + work.ADAM_EPS), params, m, v
+    (loss, (hits, statistics)), grads = jax.value_and_grad(loss_of, has_aux=True)(
+        params, x, y, axis, recipe
     )
-    n = len(y)
+    beta1, beta2 = recipe.BETA1, recipe.BETA2
+    m = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, m, grads)
+    v = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, v, grads)
+    rate = recipe.LR / (1 - beta1**t)
+    root = jax.lax.rsqrt(1 - beta2**t)
+    params = jax.tree.map(
+        lambda p, m, v: p - rate * m / (jnp.sqrt(v) * root + recipe.ADAM_EPS), params, m, v
+    )
+    n, momentum = len(y), recipe.MOMENTUM
     running = [
-        (rm + work.MOMENTUM * (mean - rm), rv + work.MOMENTUM * (var * n / (n - 1) - rv))
+        (rm + momentum * (mean - rm), rv + momentum * (var * n / (n - 1) - rv))
         for (rm, rv), (mean, var) in zip(running, statistics, strict=True)
     ]
     return (params, m, v, running, t), (loss, hits)
+
+
+def first_state(weights: list[np.ndarray]) -> State:
+    """Return the state of a network with these weights."""
+    params = [(w, np.ones(len(w), np.float32), np.zeros(len(w), np.float32)) for w in weights]
+    m, v = (jax.tree.map(np.zeros_like, params) for _ in range(2))
+    running = [(np.zeros_like(beta), np.ones_like(beta)) for _, _, beta in params]
+    return params, m, v, running, np.float32(0)
 
 
 def scaled(X: Any, center: Any, scale: Any) -> Any:
@@ -61,63 +88,65 @@ def scaled(X: Any, center: Any, scale: Any) -> Any:
     return (X.astype(jnp.float32) - center) * scale
 
 
-def epoch(state: Any, order: Any, X: Any, y: Any, *scaling: Any) -> tuple[Any, Any]:
-    """Train on the minibatches of bytes, each scaled when it is gathered; return state and hits."""
-
-    def one(state: Any, rows: Any) -> tuple[Any, Any]:
-        return step(state, scaled(X[rows], *scaling), y[rows])
-
-    state, (_, hits) = jax.lax.scan(one, state, order)
-    return state, hits.sum()
-
-
-def right(params: list[Any], running: list[Any], X: Any, y: Any, *scaling: Any) -> Any:
-    """Return the part of bytes X that is right, with the running statistics."""
-    a = scaled(X, *scaling).T
-    for index, ((weight, gamma, beta), (mean, var)) in enumerate(zip(params, running, strict=True)):
-        a = batch_norm(weight @ (leaky_relu(a) if index else a), mean, var, gamma, beta)
-    return (a.argmax(axis=0) == y).mean()
-
-
 class JaxNet:
-    """Weight, gamma and beta of every layer, moments and running statistics."""
+    """A feature-major network, trained on bytes that are scaled when they are gathered."""
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
-        params = [
-            (weight, np.ones(len(weight), np.float32), np.zeros(len(weight), np.float32))
-            for weight in work.weights(sizes)
-        ]
-        m, v = (jax.tree.map(np.zeros_like, params) for _ in range(2))
-        running = [(np.zeros_like(beta), np.ones_like(beta)) for _, _, beta in params]
-        self.state: Any = (params, m, v, running, np.float32(0))
+    def __init__(self, weights: list[np.ndarray], recipe: Any) -> None:
+        self.state, self.recipe = first_state(weights), recipe
+        self._step = functools.partial(step, axis=1, recipe=recipe)
 
-    def first_step(self, x: np.ndarray, y: np.ndarray) -> float:
-        """Take a step."""
-        self.state, (loss, _) = jax.jit(step, donate_argnums=0)(self.state, x, y)
+    def step(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
+        """Take a step on x (samples, features); return its loss and hits."""
+        self.state, (loss, hits) = jax.jit(self._step, donate_argnums=0)(self.state, x, y)
         jax.block_until_ready(self.state)
-        return float(loss)
+        return float(loss), int(hits)
 
-    def take(self, X: np.ndarray, y: np.ndarray) -> None:
+    def take(self, X: np.ndarray, y: np.ndarray, center: np.ndarray, scale: np.ndarray) -> None:
         """Put bytes and labels on the device."""
-        self.scaling = work.min_max(X)
+
+        def epoch(state: State, order: Any, X: Any, y: Any) -> tuple[State, Any]:
+            def one(state: State, rows: Any) -> tuple[State, Any]:
+                return self._step(state, scaled(X[rows], center, scale), y[rows])
+
+            state, (_, hits) = jax.lax.scan(one, state, order)
+            return state, hits.sum()
+
+        self.scaling = center, scale
         self.X, self.y = jnp.asarray(X), jnp.asarray(y)
         self.run_epoch = jax.jit(epoch, donate_argnums=0)
 
     def epoch(self, order: np.ndarray) -> int:
         """Train on the minibatches."""
-        self.state, hits = self.run_epoch(self.state, order, self.X, self.y, *self.scaling)
+        self.state, hits = self.run_epoch(self.state, order, self.X, self.y)
         return int(hits)
 
     def accuracy(self, X: np.ndarray, y: np.ndarray) -> float:
         """Test."""
+
+        def right(params: list[Any], running: list[Any]) -> Any:
+            a = scaled(X, *self.scaling).T
+            layers = zip(params, running, strict=True)
+            for index, ((weight, gamma, beta), (mean, var)) in enumerate(layers):
+                z = weight @ (leaky_relu(a, self.recipe.SLOPE) if index else a)
+                a = normalize(z, mean, var, gamma, beta, 1, self.recipe.EPS)
+            return (a.argmax(axis=0) == y).mean()
+
         params, _, _, running, _ = self.state
-        return float(jax.jit(right)(params, running, X, y, *self.scaling))
+        return float(jax.jit(right)(params, running))
 
     def save(self, path: str) -> None:
         """Write an NPZ file."""
         params, _, _, running, _ = self.state
-        work.save_layers(path, [(*one, *two) for one, two in zip(params, running, strict=True)])
+        names = ("weight", "gamma", "beta", "running_mean", "running_var")
+        arrays: dict[str, Any] = {
+            f"layers.{index}.{name}": array
+            for index, (one, two) in enumerate(zip(params, running, strict=True))
+            for name, array in zip(names, (*one, *two), strict=True)
+        }
+        np.savez(path, **arrays)
 
 
 if __name__ == "__main__":
-    work.main(JaxNet)
+    import _work  # type: ignore[import-not-found]
+
+    _work.main(JaxNet)

@@ -6,35 +6,50 @@ Adam is called as a function: `torch.optim.Adam` imports the compiler first, whi
 
 from __future__ import annotations
 
-import _work as work  # type: ignore[import-not-found]
+from typing import Any
+
 import numpy as np
 import torch
 from torch.optim.adam import adam
 
 
-class TorchNet:
-    """Linear, BatchNorm1d and LeakyReLU."""
+def build(weights: list[np.ndarray], recipe: Any, inplace: bool = False) -> torch.nn.Sequential:
+    """Return Linear (no bias), BatchNorm1d and, except in the last layer, LeakyReLU."""
+    modules: list[torch.nn.Module] = []
+    for weight in weights:
+        linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        linear.weight = torch.nn.Parameter(torch.from_numpy(weight))
+        norm = torch.nn.BatchNorm1d(len(weight), eps=recipe.EPS, momentum=recipe.MOMENTUM)
+        modules += [linear, norm, torch.nn.LeakyReLU(recipe.SLOPE, inplace)]
+    return torch.nn.Sequential(*modules[:-1])
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
-        modules: list[torch.nn.Module] = []
-        for weight in work.weights(sizes):
-            linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-            linear.weight = torch.nn.Parameter(torch.from_numpy(weight))
-            norm = torch.nn.BatchNorm1d(len(weight), eps=work.EPS, momentum=work.MOMENTUM)
-            modules += [linear, norm, torch.nn.LeakyReLU(work.SLOPE)]
-        self.net = torch.nn.Sequential(*modules[:-1])
+
+class TorchNet:
+    """The net, and Adam's moments."""
+
+    def __init__(self, weights: list[np.ndarray], recipe: Any) -> None:
+        self.net, self.recipe = build(weights, recipe), recipe
         self.params: list[torch.Tensor] = list(self.net.parameters())
         self.m, self.v = ([torch.zeros_like(p) for p in self.params] for _ in range(2))
         self.steps = [torch.zeros(()) for _ in self.params]
 
-    def first_step(self, x: np.ndarray, y: np.ndarray) -> float:
-        """Take a step."""
-        loss, _ = self.step(torch.from_numpy(x), torch.from_numpy(y))
-        return loss.item()
+    def step(self, x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take a step on x (samples, features); return its loss and hits."""
+        y, recipe = torch.as_tensor(y), self.recipe
+        logits = self.net(torch.as_tensor(x))
+        loss = torch.nn.functional.cross_entropy(logits, y)
+        grads = list(torch.autograd.grad(loss, self.params))
+        with torch.no_grad():
+            adam(
+                self.params, grads, self.m, self.v, [], self.steps, fused=True, amsgrad=False,
+                beta1=recipe.BETA1, beta2=recipe.BETA2, lr=recipe.LR, weight_decay=0.0,
+                eps=recipe.ADAM_EPS, maximize=False,
+            )  # fmt: skip
+            return loss.detach(), (logits.argmax(1) == y).sum()
 
-    def take(self, X: np.ndarray, y: np.ndarray) -> None:
+    def take(self, X: np.ndarray, y: np.ndarray, center: np.ndarray, scale: np.ndarray) -> None:
         """Convert the images once."""
-        self.center, self.scale = map(torch.from_numpy, work.min_max(X))
+        self.center, self.scale = torch.from_numpy(center), torch.from_numpy(scale)
         self.X, self.y = self.scaled(X), torch.from_numpy(y)
 
     def scaled(self, X: np.ndarray) -> torch.Tensor:
@@ -48,19 +63,6 @@ class TorchNet:
             hits += self.step(self.X.index_select(0, rows), self.y.index_select(0, rows))[1]
         return int(hits)
 
-    def step(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take a step; return its loss and hits."""
-        logits = self.net(x)
-        loss = torch.nn.functional.cross_entropy(logits, y)
-        grads = list(torch.autograd.grad(loss, self.params))
-        with torch.no_grad():
-            adam(
-                self.params, grads, self.m, self.v, [], self.steps, fused=True, amsgrad=False,
-                beta1=work.BETA1, beta2=work.BETA2, lr=work.LR, weight_decay=0.0,
-                eps=work.ADAM_EPS, maximize=False,
-            )  # fmt: skip
-            return loss, (logits.argmax(1) == y).sum()
-
     @torch.no_grad()
     def accuracy(self, X: np.ndarray, y: np.ndarray) -> float:
         """Test."""
@@ -73,4 +75,6 @@ class TorchNet:
 
 
 if __name__ == "__main__":
-    work.main(TorchNet)
+    import _work  # type: ignore[import-not-found]
+
+    _work.main(TorchNet)
