@@ -1,4 +1,4 @@
-"""Running a model with logs, and making sense of them."""
+"""Train a model with logs, and add them up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import math
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,9 @@ from fastbn.parallel.team_size import team_size
 from fastbn.profiling._roofline import Ceilings, Probes, now
 from fastbn.profiling._work import NAMES, Work, step_work
 
-# Calls with logs, and as many without in turns.
-REPEATS = 9
-
-# What a call takes, where the user does not say how many steps, and its most and fewest steps.
-CALL_SECONDS, MOST_STEPS, FEWEST_STEPS = 0.15, 2000, 20
-
-# Minibatches of the data, which are taken in turn.
-MINIBATCHES = 8
+REPEATS = 9  # calls with logs, and as many without, in turns
+CALL_SECONDS, FEWEST_STEPS, MOST_STEPS = 0.15, 20, 2000  # of a call, if `steps` is not given
+MINIBATCHES = 8  # of the data, taken in turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,26 +33,29 @@ class Part:
     layer: int
     kernel: str
     calls: float  # of all threads together
-    seconds: float  # the mean of the threads
+    seconds: float  # mean over the threads
     share: float  # of the whole step
     flops: float
     bytes: float
     limit: float  # seconds that the machine would need at least; 0 where there is nothing to do
 
+    def _per_second(self, amount: float) -> float:
+        return amount / self.seconds if self.seconds > 0 else 0.0
+
     @property
     def flops_rate(self) -> float:
         """Operations per second."""
-        return self.flops / self.seconds if self.seconds > 0 else 0.0
+        return self._per_second(self.flops)
 
     @property
     def bytes_rate(self) -> float:
         """Bytes per second."""
-        return self.bytes / self.seconds if self.seconds > 0 else 0.0
+        return self._per_second(self.bytes)
 
     @property
     def of_limit(self) -> float:
-        """How near it is to the roofline: 1 is as fast as the machine can be."""
-        return self.limit / self.seconds if self.seconds > 0 else 0.0
+        """Least possible time relative to the measured one: 1 is as fast as the machine can be."""
+        return self._per_second(self.limit)
 
     @property
     def lost(self) -> float:
@@ -68,11 +67,11 @@ class Part:
 class Profile:
     """A training step, taken apart.
 
-    `seconds` is what a step took without logs and `logged_seconds` with them, medians of calls in
-    turns; `cost` is by how much the latter is longer, the median of neighbours. `parts` are what
-    each kernel took of `logged_seconds`; what they lack of it is the cost of the call itself,
-    starting the threads included. `events` are (thread, kernel, layer, step, start, end), in
-    seconds since the call began to compute.
+    `seconds` is the time of a step without logs and `logged_seconds` with them, medians of calls in
+    turns; `cost` is the relative difference, a median of neighbouring calls. `parts` are what each
+    kernel took of `logged_seconds`; the rest is the cost of the call itself, which includes
+    starting the threads. `events` are (thread, kernel, layer, step, start, end), in seconds since
+    the call began to compute.
     """
 
     layer_sizes: tuple[int, ...]
@@ -90,7 +89,7 @@ class Profile:
 
     @property
     def accounted(self) -> float:
-        """What the parts add up to, as a part of the whole."""
+        """The parts' time relative to the whole."""
         return sum(part.seconds for part in self.parts) / self.logged_seconds
 
     @property
@@ -99,27 +98,12 @@ class Profile:
         return f"{'-'.join(map(str, self.layer_sizes))} @ {self.batch_size}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures but the events, of what JSON can hold."""
-        values = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("parts", "ceilings", "events")
-        }
-        rows = [
-            {
-                **dataclasses.asdict(part),
-                "flops_rate": part.flops_rate,
-                "bytes_rate": part.bytes_rate,
-                "of_limit": part.of_limit,
-            }
-            for part in self.parts
-        ]
-        return {
-            **values,
-            "accounted": self.accounted,
-            "ceilings": self.ceilings.to_dict(),
-            "parts": rows,
-        }
+        """Return all figures but the events, for JSON."""
+        values = dataclasses.asdict(dataclasses.replace(self, events=()))
+        del values["events"]
+        for row, part in zip(values["parts"], self.parts, strict=True):
+            row |= {name: getattr(part, name) for name in ("flops_rate", "bytes_rate", "of_limit")}
+        return {**values, "accounted": self.accounted}
 
 
 def profile_training(
@@ -134,13 +118,13 @@ def profile_training(
     Parameters
     ----------
     model : BatchNormMLP
-        It is left as it is.
+        It is not changed.
     batch_size : int
         Samples in a minibatch.
     threads : int, optional
-        As many as there are cores, or fewer; by default what the cost model of training takes.
+        At most as many as there are cores; by default what the cost model of training chooses.
     steps : int, optional
-        Steps of one call; by default enough for 0.15 s. Nine calls are made with logs and nine
+        Steps of one call; by default enough for 0.15 s. There are nine calls with logs and nine
         without, in turns.
 
     Returns
@@ -171,7 +155,7 @@ def profile_training(
     if threads is None:
         flops, barriers = model.layout.gemm_flops(batch_size), model.layout.barriers(batch_size)
         threads = team_size(flops, barriers, steps)
-    # a call without room counts the marks of a step
+    # a log without room only counts the marks of a step
     counting = [np.zeros((1, 2), np.int64) for _ in range(threads)]
     runner.seconds(counting, 1)
     plain: list[float] = []
@@ -190,11 +174,10 @@ def profile_training(
             logged.append((times[True], logs))
             costs.append(times[True] / times[False] - 1.0)
     end = _clocks()
-    logged.sort(key=lambda call: call[0])
-    median, logs = logged[len(logged) // 2]
+    second = (end[1] - begin[1]) / (end[0] - begin[0])  # of a tick
+    median, logs = sorted(logged, key=lambda call: call[0])[len(logged) // 2]
     logs = [log[1 : 1 + log[0, 0]] for log in logs]
-    second = (end[1] - begin[1]) / (end[0] - begin[0])
-    work, ceilings = step_work(model, batch_size), probes.ceilings(second)
+    ceilings = probes.ceilings(second)
     return Profile(
         layer_sizes=model.config.layer_sizes,
         batch_size=batch_size,
@@ -205,14 +188,14 @@ def profile_training(
         seconds=statistics.median(plain) / steps,
         logged_seconds=median / steps,
         cost=statistics.median(costs),
-        parts=tuple(_parts(logs, second, steps, median / steps, work, ceilings)),
+        parts=tuple(_parts(logs, second, steps, median, step_work(model, batch_size), ceilings)),
         ceilings=ceilings,
         events=tuple(_events(logs, second)),
     )
 
 
 def _clocks() -> tuple[int, float]:
-    """Ticks and seconds of one moment: of some tries the one that took the least."""
+    """Return ticks and seconds at one moment: those of the fastest of nine tries."""
     tries = []
     for _ in range(9):
         start, ticks, end = time.perf_counter(), now(), time.perf_counter()
@@ -235,7 +218,7 @@ class _Runner:
         self._order = rng.permutation(n)
 
     def seconds(self, logs: list[Any], steps: int) -> float:
-        """Take so many steps, a thread for each log, and return what they took."""
+        """Take so many steps, with a thread for each log, and return the time."""
         order = np.resize(self._order, steps * self._rows)
         bounds = np.arange(steps + 1) * self._rows
         lrs = np.full(steps, self._model.config.lr)
@@ -247,42 +230,30 @@ class _Runner:
 def _parts(
     logs: list[np.ndarray], second: float, steps: int, whole: float,
     work: dict[tuple[int, int], Work], ceilings: Ceilings,
-) -> list[Part]:  # fmt: skip
-    """Add up the logs: a part for each kernel and layer, in the order in which they come first."""
-    spans = [(log[1:, 1], np.diff(log[:, 0])) for log in logs]
-    places = np.concatenate([place for place, _ in spans])
-    lengths = np.concatenate([length for _, length in spans])
+) -> Iterator[Part]:  # fmt: skip
+    """Add up the logs of a call that took `whole` seconds: a part for each kernel and layer."""
+    places = np.concatenate([log[1:, 1] for log in logs])
+    lengths = np.concatenate([np.diff(log[:, 0]) for log in logs])
     calls, times = np.bincount(places), np.bincount(places, weights=lengths)
-    found = []
     for place in dict.fromkeys(places.tolist()):
         layer, kind = divmod(place, kernels.KINDS)
         todo = work.get((kind, layer), Work())
-        seconds = times[place] * second / len(logs) / steps
-        found.append(
-            Part(
-                layer,
-                NAMES[kind],
-                calls[place] / steps,
-                seconds,
-                seconds / whole,
-                todo.flops,
-                todo.read + todo.written,
-                ceilings.seconds(todo),
-            )
-        )
-    return found
+        seconds = times[place] * second / len(logs)
+        yield Part(
+            layer, NAMES[kind], calls[place] / steps, seconds / steps, seconds / whole,
+            todo.flops, todo.read + todo.written, ceilings.seconds(todo),
+        )  # fmt: skip
 
 
-def _events(logs: list[np.ndarray], second: float) -> list[tuple[int, str, int, int, float, float]]:
-    """Return what each thread did, one after the other."""
+def _events(
+    logs: list[np.ndarray], second: float
+) -> Iterator[tuple[int, str, int, int, float, float]]:
+    """Yield what each thread did, one thread after the other."""
     first = min(int(log[0, 0]) for log in logs)
-    events = []
     for rank, log in enumerate(logs):
-        times = (log[:, 0] - first) * second
-        steps = np.cumsum(log[:, 1] == kernels.BEGIN)
+        times = ((log[:, 0] - first) * second).tolist()
+        steps = np.cumsum(log[:, 1] == kernels.BEGIN).tolist()
         for n, place in enumerate(log[1:, 1].tolist()):
             layer, kind = divmod(place, kernels.KINDS)
             if kind != kernels.BEGIN:
-                start, end = float(times[n]), float(times[n + 1])
-                events.append((rank, NAMES[kind], layer, int(steps[n]), start, end))
-    return events
+                yield rank, NAMES[kind], layer, steps[n], times[n], times[n + 1]

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastbn.files.atomic import atomic_write
 from fastbn.plotting import INK, new_figure, save_figure, style_axes
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from fastbn.profiling._profile import Part, Profile
+from fastbn.profiling._profile import Part, Profile
 
 COLUMNS = (
     "layer", "kernel", "calls", "time", "share", "MB", "MFLOP", "GB/s", "GFLOP/s", "of roofline",
     "above it",
 )  # fmt: skip
 
-# Parts of less than this share are one row together.
+# Parts below this share are one row together.
 SMALL_SHARE = 0.001
 
-# A trace has the steps that fit into so many events: viewers become slow beyond.
+# A trace ends after so many events: viewers become slow beyond.
 MOST_EVENTS = 100_000
 
 # Colours of Okabe & Ito's palette.
@@ -44,21 +40,28 @@ COLOURS = {
 
 
 def rows(profile: Profile) -> list[list[str]]:
-    """Return the lines of the table: what takes longest first."""
-    shown = [part for part in profile.parts if part.share >= SMALL_SHARE]
-    shown.sort(key=lambda part: -part.seconds)
-    lines = [_line(part) for part in shown]
-    rest = [part for part in profile.parts if part.share < SMALL_SHARE]
-    if rest:
-        lines.append(_total("", f"{len(rest)} smaller ones", rest, profile))
-    lines.append(_total("", "all parts", profile.parts, profile))
-    return lines
+    """Return the lines of the table, longest time first."""
+    shown = sorted(profile.parts, key=lambda part: -part.seconds)
+    small = [part for part in shown if part.share < SMALL_SHARE]
+    lines = [_line(part, str(part.layer)) for part in shown if part not in small]
+    if small:
+        lines.append(_line(_total(f"{len(small)} smaller ones", small)))
+    return [*lines, _line(_total("all parts", shown))]
 
 
-def _line(part: Part) -> list[str]:
-    has_limit = part.limit > 0
+def _total(name: str, parts: list[Part]) -> Part:
+    """Return parts as one."""
+    sums = {
+        figure: sum(getattr(part, figure) for part in parts)
+        for figure in ("calls", "seconds", "share", "flops", "bytes")
+    }
+    limit = sum(min(part.limit, part.seconds) for part in parts)
+    return Part(layer=-1, kernel=name, limit=limit, **sums)
+
+
+def _line(part: Part, layer: str = "") -> list[str]:
     return [
-        str(part.layer),
+        layer,
         part.kernel,
         f"{part.calls:.4g}",
         _microseconds(part.seconds),
@@ -67,28 +70,8 @@ def _line(part: Part) -> list[str]:
         f"{part.flops / 1e6:.3g}" if part.flops else "",
         f"{part.bytes_rate / 1e9:.3g}" if part.bytes else "",
         f"{part.flops_rate / 1e9:.3g}" if part.flops else "",
-        f"{part.of_limit:.0%}" if has_limit else "",
-        _microseconds(part.lost) if has_limit else "",
-    ]
-
-
-def _total(layer: str, name: str, parts: Iterable[Part], profile: Profile) -> list[str]:
-    parts = list(parts)
-    seconds = sum(part.seconds for part in parts)
-    flops, moved = sum(part.flops for part in parts), sum(part.bytes for part in parts)
-    limit = sum(part.limit for part in parts)
-    return [
-        layer,
-        name,
-        f"{sum(part.calls for part in parts):.4g}",
-        _microseconds(seconds),
-        f"{seconds / profile.logged_seconds:.1%}",
-        f"{moved / 1e6:.3g}",
-        f"{flops / 1e6:.3g}",
-        f"{moved / seconds / 1e9:.3g}",
-        f"{flops / seconds / 1e9:.3g}",
-        f"{limit / seconds:.0%}",
-        _microseconds(sum(part.lost for part in parts)),
+        f"{part.of_limit:.0%}" if part.limit else "",
+        _microseconds(part.lost) if part.limit else "",
     ]
 
 
@@ -97,7 +80,7 @@ def _microseconds(value: float) -> str:
 
 
 def summary(profile: Profile) -> list[str]:
-    """Return sentences above and below the table: what was run, and what the limits are."""
+    """Return what was run, the cost of logging, and the limits of the machine."""
     ceilings = profile.ceilings
     copies = ", ".join(
         f"{_size(size)} {copy / 1e9:.0f} and {read / 1e9:.0f}"
@@ -123,23 +106,13 @@ def _size(size: int) -> str:
 
 
 def write_trace(profile: Profile, path: str | os.PathLike[str]) -> int:
-    """Write the events for Perfetto or chrome://tracing; return how many steps they are.
+    """Write the events for Perfetto or chrome://tracing; return the number of steps written.
 
     The format is Chrome's "Trace Event Format": complete events, times in microseconds.
     """
     steps = max(1, MOST_EVENTS * profile.steps // max(len(profile.events), 1))
-    names = [
-        {
-            "ph": "M",
-            "pid": 1,
-            "tid": rank,
-            "name": "thread_name",
-            "args": {"name": f"member {rank}"},
-        }
-        for rank in range(profile.threads)
-    ]
-    process = {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": profile.name}}
-    events: list[dict[str, Any]] = [process, *names]
+    events: list[dict[str, Any]] = [_name("process_name", 0, profile.name)]
+    events += [_name("thread_name", rank, f"member {rank}") for rank in range(profile.threads)]
     taken = [event for event in profile.events if event[3] <= steps]
     for (rank, step), group in itertools.groupby(taken, key=lambda event: (event[0], event[3])):
         inside = list(group)
@@ -162,14 +135,10 @@ def _event(rank: int, name: str, category: str, start: float, end: float) -> dic
     }  # fmt: skip
 
 
-def _share(parts: Iterable[Part], kernel: str) -> float:
-    return sum(part.share for part in parts if part.kernel == kernel)
-
-
-def plot(profile: Profile, path: str | os.PathLike[str] | None = None) -> Figure:
+def plot(profile: Profile, path: str | os.PathLike[str]) -> None:
     """Draw each kernel's operations per second over its operations per byte, below the limits.
 
-    Its ending selects the format of the file: .png, .svg, .pdf and what else matplotlib writes.
+    The ending of the path selects the format: .png, .svg, .pdf and others that matplotlib writes.
     """
     figure = new_figure(9.6, 5.4)
     axes = figure.subplots()
@@ -177,27 +146,28 @@ def plot(profile: Profile, path: str | os.PathLike[str] | None = None) -> Figure
     intensities = [part.flops / part.bytes for part in drawn]
     x = np.geomspace(min([*intensities, 0.1]) / 2, max([*intensities, 10.0]) * 2, 200)
     ceilings = profile.ceilings
-    chosen = [ceilings.sizes.index(size) for size in (min(ceilings.sizes), max(ceilings.sizes))]
-    for size, rate in ((ceilings.sizes[n], ceilings.copy[n]) for n in chosen):
-        axes.plot(x, np.minimum(ceilings.flops, rate * x) / 1e9, color=INK, linewidth=0.8, zorder=1)
+
+    def write(text: str, height: float, above: int) -> None:
         axes.annotate(
-            f"copying {_size(size)}: {rate / 1e9:.0f} GB/s", (x[0], rate * x[0] / 1e9),
-            color=INK, fontsize=8, va="bottom", xytext=(0, 8), textcoords="offset points",
-        )  # fmt: skip
-    axes.annotate(
-        f"register tiles: {ceilings.flops / 1e9:.0f} GFLOP/s", (x[0], ceilings.flops / 1e9),
-        color=INK, fontsize=8, va="bottom", xytext=(0, 3), textcoords="offset points",
-    )  # fmt: skip
-    for kernel in sorted({part.kernel for part in drawn}, key=lambda name: -_share(drawn, name)):
+            text, (x[0], height), (0, above), textcoords="offset points", color=INK, fontsize=8
+        )
+
+    for n in (0, -1):  # the nearest cache and memory
+        rate = ceilings.copy[n]
+        axes.plot(x, np.minimum(ceilings.flops, rate * x) / 1e9, color=INK, linewidth=0.8, zorder=1)
+        write(f"copying {_size(ceilings.sizes[n])}: {rate / 1e9:.0f} GB/s", rate * x[0] / 1e9, 10)
+    write(f"register tiles: {ceilings.flops / 1e9:.0f} GFLOP/s", ceilings.flops / 1e9, 5)
+    shares: dict[str, float] = collections.defaultdict(float)
+    for part in drawn:
+        shares[part.kernel] += part.share
+    for kernel, share in sorted(shares.items(), key=lambda pair: -pair[1]):
         points = [n for n, part in enumerate(drawn) if part.kernel == kernel]
         axes.scatter(
             [intensities[n] for n in points], [drawn[n].flops_rate / 1e9 for n in points],
             s=[20 + 1500 * drawn[n].share for n in points], color=COLOURS.get(kernel, "#999999"),
-            alpha=0.7, zorder=2, linewidth=0, label=f"{kernel}, {_share(drawn, kernel):.1%}",
+            alpha=0.7, zorder=2, linewidth=0, label=f"{kernel}, {share:.1%}",
         )  # fmt: skip
-    legend = axes.legend(
-        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, labelcolor=INK
-    )
+    legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     for handle in legend.legend_handles:
         handle.set_sizes([40])  # type: ignore[union-attr]
     axes.set(xscale="log", yscale="log")
@@ -209,6 +179,4 @@ def plot(profile: Profile, path: str | os.PathLike[str] | None = None) -> Figure
         "areas are shares of its time",
         loc="left", color=INK, fontsize=11,
     )  # fmt: skip
-    if path is not None:
-        save_figure(figure, path)
-    return figure
+    save_figure(figure, path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
+import timeit
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def begin(member):
 
 @njit
 def end(begun, elapsed, member):
-    """Wait for the others, and note what it took all of them."""
+    """Wait for the others, and note the time that all of them took."""
     barrier(member)
     if member.rank == 0:
         elapsed[0] = ticks() - begun
@@ -54,7 +54,7 @@ def end(begun, elapsed, member):
 
 @njit
 def multiply_often(count, a, panels, out, elapsed, member):
-    """Multiply `count` times, all members at once."""
+    """Multiply `count` times; all members do at once."""
     begun = begin(member)
     for _ in range(count):
         multiply(a, panels, a.shape[1], out, 0, out.shape[0])
@@ -101,25 +101,14 @@ class Ceilings:
         moving = both / self._at(size, self.copy) + (size - both) / self._at(size, self.read)
         return max(work.flops / self.flops, moving)
 
-    def bandwidth(self, work: Work) -> float:
-        """Return the bytes per second that work of this size and kind can move."""
-        return (work.read + work.written) / self.seconds(dataclasses.replace(work, flops=0.0))
-
     def _at(self, size: float, rates: tuple[float, ...]) -> float:
         """Rate for data of that size, between those measured; smaller data is in the same cache."""
         logs = [math.log(max(one, 1.0)) for one in (size, *self.sizes)]
         return float(np.interp(logs[0], logs[1:], rates))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures, of what JSON can hold."""
-        return dataclasses.asdict(self)
-
 
 class Probes:
-    """Measures the limits of so many threads, a sample at a time, between what is compared.
-
-    A limit is what was reached at best.
-    """
+    """Measures the limits of so many threads, one sample after the other; the best ones count."""
 
     def __init__(self, threads: int, dtype: np.dtype) -> None:
         self._threads = threads
@@ -133,7 +122,7 @@ class Probes:
             probe.sample()
 
     def ceilings(self, second: float) -> Ceilings:
-        """Return what the samples have shown; a tick takes so many seconds."""
+        """Return what the samples have shown; a tick takes `second` seconds."""
         return Ceilings(
             threads=self._threads,
             flops=self._product.best / second,
@@ -144,24 +133,17 @@ class Probes:
 
 
 class _Probe:
-    """A kernel that counts its ticks, run by a team; `amount` is what one turn of it does."""
+    """A kernel that counts its ticks, run by a team; one turn does `amount` operations or bytes."""
 
     def __init__(self, kernel: Any, amount: float, places: list[tuple[Any, ...]]) -> None:
         self._kernel, self._amount, self._places = kernel, amount, places
         self._elapsed, self._count = np.zeros(1, np.int64), 1
-        self.best = 0.0  # amount for each tick
+        self.best = 0.0  # amount per tick
         self.sample()  # compiles
-        while self._seconds() < SAMPLE_SECONDS:
+        # the faster of two, since one may have to wait for a core
+        while min(timeit.repeat(self.sample, number=1, repeat=2)) < SAMPLE_SECONDS:
             self._count *= 2
         self.best = 0.0
-
-    def _seconds(self) -> float:
-        times = []
-        for _ in range(2):  # one may have to wait for a core
-            start = time.perf_counter()
-            self.sample()
-            times.append(time.perf_counter() - start)
-        return min(times)
 
     def sample(self) -> None:
         """Run it once."""

@@ -124,8 +124,6 @@ def test_limits_of_the_machine(profile):
     assert min(*ceilings.copy, *ceilings.read) > 1e7
     work = step_work(BatchNormMLP((20, 48, 3)), 64)[kernels.FORWARD, 0]
     assert ceilings.seconds(work) >= work.flops / ceilings.flops
-    most = max(*ceilings.copy, *ceilings.read)
-    assert ceilings.bandwidth(work) <= most * (1 + 1e-12)  # a mean, which is rounded
 
 
 def test_the_model_is_left_as_it_is(model):
