@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -15,25 +16,17 @@ from typing import Any
 import fastbn
 from fastbn.jit import numba_probe
 
-PACKAGES = ("numba", "llvmlite", "numpy", "safetensors")
-
-# The optional extras, and the packages (by the name that is imported) each one brings.
-EXTRAS = {
-    "cli": ("typer", "rich"),
-    "plot": ("matplotlib",),
-    "data": ("pooch",),
-    "sklearn": ("sklearn",),
-    "torch": ("torch",),
-    "bench": ("threadpoolctl",),
-}
+# Packages, by the name that is imported, and the optional extra that brings each.
+PACKAGES = {
+    "numba": None, "llvmlite": None, "numpy": None, "safetensors": None,
+    "typer": "cli", "rich": "cli", "matplotlib": "plot", "pooch": "data",
+    "sklearn": "sklearn", "torch": "torch", "threadpoolctl": "bench",
+}  # fmt: skip
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
 # Environment variables that set compiling, threads and data.
 PREFIXES = ("NUMBA_", "FASTBN_", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "VECLIB_")
 THREAD_LIMITS = ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
-
-# Vector instructions worth telling about, of those that LLVM reports for this machine.
-VECTOR_FEATURES = ("sse2", "avx", "avx2", "fma", "avx512f", "neon", "sve", "vsx")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +35,6 @@ class Cpu:
 
     name: str
     architecture: str
-    vector_features: tuple[str, ...]
     cores: int
     cores_allowed: int
     quota: float | None
@@ -75,14 +67,13 @@ class Facts:
     fastbn: str
     python: str
     platform: str
-    packages: dict[str, str | None]
+    packages: dict[str, str | None]  # versions; None where one is not installed
     cpu: Cpu
     numba_threads: int
     team_threads: int  # the most that a training takes
     jit_disabled: bool
     numba_problem: str | None  # which of numba's internals is missing
     cache: Cache
-    extras: dict[str, dict[str, str | None]]
     environment: dict[str, str]
 
 
@@ -96,12 +87,12 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return facts, warnings and notes as one dictionary that JSON can hold."""
-        advice = {"warnings": list(self.warnings), "notes": list(self.notes)}
-        return {**dataclasses.asdict(self.facts), **advice}
+        values = dataclasses.asdict(self)
+        return values.pop("facts") | values
 
 
 def report() -> Report:
-    """Look at versions, processor, threads, cache and extras.
+    """Look at versions, processor, threads and cache.
 
     Nothing is compiled and no thread is started, so that it is safe to call anywhere.
 
@@ -110,37 +101,34 @@ def report() -> Report:
     Report
         Its `warnings` are empty where all is well.
     """
-    facts = gather()
-    return Report(facts, tuple(warnings(facts)), tuple(notes(facts)))
-
-
-# -- facts -----------------------------------------------------------------------------------------
-
-
-def gather() -> Facts:
-    """Return the facts; nothing is compiled and no thread is started."""
-    # first, since libraries set variables of their own when they are imported
+    # before imports, since libraries set variables of their own
     environment = {k: os.environ[k] for k in sorted(os.environ) if k.startswith(PREFIXES)}
     import numba
 
     from fastbn.jit.compiler import INTERNALS_PROBLEM
-    from fastbn.parallel.cores import available_threads
+    from fastbn.parallel.cores import allowed_cores, available_threads, core_quota
 
     config: Any = numba.config
-    return Facts(
+    facts = Facts(
         fastbn=fastbn.__version__,
         python=f"{platform.python_implementation()} {platform.python_version()}",
         platform=platform.platform(),
         packages={name: installed_version(name) for name in PACKAGES},
-        cpu=_cpu(),
+        cpu=Cpu(
+            name=_cpu_name(),
+            architecture=platform.machine(),
+            cores=os.cpu_count() or 1,
+            cores_allowed=allowed_cores(),
+            quota=core_quota(),
+        ),
         numba_threads=int(config.NUMBA_NUM_THREADS),
         team_threads=available_threads(),
         jit_disabled=bool(config.DISABLE_JIT),
         numba_problem=INTERNALS_PROBLEM,
         cache=_cache(),
-        extras={extra: {n: installed_version(n) for n in names} for extra, names in EXTRAS.items()},
         environment=environment,
     )
+    return Report(facts, tuple(warnings(facts)), tuple(notes(facts)))
 
 
 def installed_version(module: str) -> str | None:
@@ -151,33 +139,16 @@ def installed_version(module: str) -> str | None:
         return "unknown" if importlib.util.find_spec(module) else None
 
 
-def _cpu() -> Cpu:
-    llvm: Any = importlib.import_module("llvmlite.binding")
-
-    from fastbn.parallel.cores import allowed_cores, core_quota
-
+def _cpu_name() -> str:
+    """Return the processor's name as Linux knows it, or else LLVM's."""
     try:
-        features = llvm.get_host_cpu_features()
-    except RuntimeError:  # LLVM cannot tell on some machines
-        features = {}
-    return Cpu(
-        name=_cpu_name() or llvm.get_host_cpu_name(),
-        architecture=platform.machine(),
-        vector_features=tuple(name for name in VECTOR_FEATURES if features.get(name)),
-        cores=os.cpu_count() or 1,
-        cores_allowed=allowed_cores(),
-        quota=core_quota(),
-    )
-
-
-def _cpu_name() -> str | None:
-    """Return the processor's name as Linux knows it."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        for line in pathlib.Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
     except OSError:
-        return None
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else None
+        pass
+    llvm: Any = importlib.import_module("llvmlite.binding")
+    return str(llvm.get_host_cpu_name())
 
 
 def _cache() -> Cache:
@@ -190,14 +161,11 @@ def _cache() -> Cache:
         return Cache(folder=None, writable=False, megabytes=0.0, files=0)
     sizes = []
     for path in [*folder.glob("*.nbi"), *folder.glob("*.nbc")]:
-        try:
+        with contextlib.suppress(OSError):  # another process has just replaced it
             sizes.append(path.stat().st_size)
-        except OSError:  # another process has just replaced it
-            continue
-    try:
+    problem = None
+    with contextlib.suppress(OSError):  # somebody has just removed it
         problem = untrusted(folder)
-    except OSError:  # somebody has just removed it
-        problem = None
     megabytes = round(sum(sizes) / 1e6, 2)
     return Cache(str(folder), _is_writable(folder), megabytes, len(sizes), problem)
 
@@ -253,7 +221,7 @@ def warnings(facts: Facts) -> Iterator[str]:
 
 
 def notes(facts: Facts) -> Iterator[str]:
-    """Yield what is well to know."""
+    """Yield what is good to know."""
     folder, wanted = facts.cache.folder, facts.environment.get("NUMBA_CACHE_DIR")
     if folder is None:
         return

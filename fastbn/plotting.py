@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,8 @@ if TYPE_CHECKING:
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 INK, PALE = "#404040", "#DADADA"
 
-# Up to so many epochs each is marked by a dot.
-MAX_DOTS = 30
-
-# A loss that falls by more than this factor is drawn on a logarithmic axis.
-LOGARITHMIC_FROM = 30.0
-
-# Two labels, of two lines each, keep this distance: a part of the panel's height.
-LABEL_DISTANCE = 0.15
+MAX_DOTS = 30  # up to so many epochs are marked by dots
+LOGARITHMIC_FROM = 30.0  # a loss that falls by more than this factor gets a logarithmic axis
 
 
 def plot_history(
@@ -38,14 +31,14 @@ def plot_history(
 ) -> Figure:
     """Draw loss and accuracy, or R2, per epoch, in training and, where there is any, in validation.
 
-    Nothing of pyplot is touched, so it needs no display and leaves the open figures alone.
+    It does not use pyplot: it needs no display and leaves open figures alone.
 
     Parameters
     ----------
     history : History
         What `BatchNormMLP.fit` returned.
     path : path, optional
-        Save the picture there. Its ending selects the format: .png, .svg, .pdf and what else
+        Save the picture there. Its ending selects the format: .png, .svg, .pdf and others that
         matplotlib writes.
     title : str, optional
         Printed above the panels.
@@ -77,7 +70,6 @@ def plot_history(
     figure = new_figure(9.6, 3.8)
     from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
-    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
     loss, score = figure.subplots(1, 2)
     losses = [*history.loss, *history.val_loss]
     if min(losses) > 0 and max(losses) > LOGARITHMIC_FROM * min(losses):
@@ -128,7 +120,7 @@ def style_axes(axes: Axes, **grid: Any) -> None:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Save a figure in the format that the path's ending tells: the whole file, or nothing."""
+    """Save a figure in the format of the path's ending: the whole file, or nothing."""
     kind = pathlib.Path(path).suffix.removeprefix(".") or None
     with atomic_write(writable_file(path), "wb") as file:
         figure.savefig(file, format=kind)
@@ -146,47 +138,23 @@ def picture_formats() -> set[str]:
 
 
 def _draw(axes: Axes, training: list[float], validation: list[float], number: str) -> None:
-    """Draw one panel: a curve each, labelled where it ends."""
+    """Draw one panel: curves, and a legend with the last value of each."""
     from matplotlib.ticker import MaxNLocator
 
-    ends = []
-    for name, values, colour in [
+    for name, values, colour in (
         ("training", training, TRAINING),
         ("validation", validation, VALIDATION),
-    ]:
+    ):
         if values:
             dots = "o" if len(values) <= MAX_DOTS else None
-            epochs = range(1, len(values) + 1)
+            last = number.format(values[-1])
             axes.plot(
-                epochs, values, color=colour, linewidth=1.8, marker=dots, markersize=3.5, label=name
-            )
-            if math.isfinite(values[-1]):
-                ends.append((values[-1], f"{name}\n{number.format(values[-1])}", colour))
+                range(1, len(values) + 1), values, color=colour, linewidth=1.8, marker=dots,
+                markersize=3.5, label=f"{name} {last}",
+            )  # fmt: skip
+    axes.set_xlim(left=0.5)
     axes.set_xlabel("epoch", color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     style_axes(axes, linewidth=0.7)
-    margin = max(0.03 * len(training), 0.3)
-    axes.set_xlim(max(1 - margin, 0.5), len(training) + margin)
-    _label_ends(axes, ends)
-
-
-def _label_ends(axes: Axes, ends: list[tuple[float, str, Any]]) -> None:
-    """Write beside the panel, at the height where the curve ends, what it is and its last value."""
-    to_panel = axes.transData + axes.transAxes.inverted()
-    x_end = axes.get_xlim()[1]
-    heights = [float(to_panel.transform((x_end, value))[1]) for value, _, _ in ends]
-    if len(ends) == 2 and abs(heights[0] - heights[1]) < LABEL_DISTANCE:
-        half = LABEL_DISTANCE / 2
-        middle = min(max(sum(heights) / 2, half), 1.0 - half)
-        lower = 0 if heights[0] < heights[1] else 1
-        heights[lower], heights[1 - lower] = middle - half, middle + half
-    for height, (_, text, colour) in zip(heights, ends, strict=True):
-        axes.annotate(
-            text,
-            xy=(1.01, height),
-            xycoords="axes fraction",
-            color=colour,
-            fontsize=9,
-            va="center",
-            linespacing=1.25,
-        )
+    if axes.lines:
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9)

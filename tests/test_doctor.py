@@ -23,7 +23,7 @@ def facts():
     return dataclasses.replace(
         report().facts,
         platform="Linux-6.1",
-        cpu=doctor.Cpu("a processor", "x86_64", ("avx2",), 4, 4, None),
+        cpu=doctor.Cpu("a processor", "x86_64", 4, 4, None),
         numba_threads=4,
         jit_disabled=False,
         cache=doctor.Cache("/cache", True, 3.0, 100),
@@ -97,7 +97,7 @@ def test_nothing_to_mend_on_a_good_machine(facts):
     assert list(doctor.notes(facts)) == []
 
 
-CPU = {"name": "a", "architecture": "x86_64", "vector_features": ()}
+CPU = {"name": "a", "architecture": "x86_64"}
 BAD = {
     "jit": ({"jit_disabled": True}, "NUMBA_DISABLE_JIT is set"),
     "no cache": ({"cache": doctor.Cache(None, False, 0.0, 0)}, "cannot be kept.*NUMBA_CACHE_DIR"),

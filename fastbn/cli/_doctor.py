@@ -18,7 +18,8 @@ def doctor(
 ) -> None:
     """Report what fastbn found on this machine: versions, cores, threads and cache.
 
-    Warnings say what is slow or broken here and how to fix it. Please include this in bug reports.
+    Warnings say what is slow or broken here and how to fix it. Please add this output to a bug
+    report.
     """
     from fastbn.doctor import report
 
@@ -43,9 +44,8 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
         ("fastbn", facts.fastbn),
         ("Python", facts.python),
         ("platform", facts.platform),
-        *[(name, version or "not installed") for name, version in facts.packages.items()],
+        *((name, version or _absent(name)) for name, version in facts.packages.items()),
         ("processor", f"{cpu.name} ({cpu.architecture})"),
-        ("instructions", ", ".join(cpu.vector_features) or "unknown"),
         ("cores", cores),
         ("training", f"teams of up to {facts.team_threads} threads"),
         ("numba threads", str(facts.numba_threads)),
@@ -59,8 +59,10 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
         rows.append(
             ("cache", f"{cache.folder}, {state}, {cache.megabytes:.1f} MB in {cache.files} files")
         )
-    for extra, packages in facts.extras.items():
-        found = [f"{name} {version or '(not installed)'}" for name, version in packages.items()]
-        rows.append((f"extra {extra}", ", ".join(found)))
-    rows += [(name, value) for name, value in facts.environment.items()]
-    return rows
+    return [*rows, *facts.environment.items()]
+
+
+def _absent(package: str) -> str:
+    from fastbn.doctor import PACKAGES
+
+    return f"not installed; it comes with the extra {PACKAGES[package]}"
