@@ -15,7 +15,7 @@ except ImportError:
     raise missing_extra("fastbn.torch", "PyTorch", "torch") from None
 
 from fastbn.torch._accelerate import accelerate, restore
-from fastbn.torch._convert import from_torch, to_torch
+from fastbn.torch._convert import to_torch
 from fastbn.torch._modules import (
     BatchNorm1d,
     BatchNorm2d,
@@ -24,6 +24,7 @@ from fastbn.torch._modules import (
 )
 from fastbn.torch._optimizers import Adam, AdamW
 from fastbn.torch._quantization import register_fusers
+from fastbn.torch._read import from_torch
 from fastbn.torch._sync import SyncBatchNorm
 
 __all__ = [
