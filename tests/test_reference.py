@@ -157,7 +157,7 @@ def test_optimizers_descend_a_quadratic(name):
     rates = {"adam": 0.1, "adamw": 0.1, "sgd": 0.05, "rmsprop": 0.01}
     p, m, v = np.zeros((3, 3))
     for t in range(1, 801):
-        lr = rates.get(name, 0.01)
+        lr = rates.get(name, 0.5)
         p, m, v = ref.optimizer_step(name, p, p - target, m, v, ref.Settings(step=t, lr=lr))
     np.testing.assert_allclose(p, target, atol=1e-2)
 
