@@ -1,4 +1,4 @@
-"""The training loop: epochs, early stopping, history, callbacks. It trains any Trainee."""
+"""The training loop: epochs, early stopping, history, callbacks."""
 
 from __future__ import annotations
 
@@ -23,50 +23,30 @@ CHUNK_SECONDS = 0.05
 MOST_SKIPPED = 10
 
 
-class Trainee(Protocol):
-    """What the loop needs of a model."""
+class _Trainee(Protocol):
+    """What the loop needs of a model; `fastbn.model.engine.Engine` documents its methods."""
 
     epochs: int
 
     def take_steps(
         self, samples: Any, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
         most_refused: int, refused: int,
-    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Train on minibatches; return losses, NaN for refused steps, and hits.
-
-        It ends with the step after `most_refused` consecutive refused ones, of which `refused` came
-        before this call, if that is refused, too.
-        """
-
-    def order_of(self, epoch: int, n_samples: int, shuffle: bool) -> np.ndarray:
-        """Return the order of the samples in an epoch, counted from 0 over all fits."""
-
-    def snapshot(self) -> Any:
-        """Return a copy of the state that `restore` takes."""
-
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot."""
-
-    def begin(self, samples: Any) -> None:
-        """Take over the scalings of the samples, before a checkpoint is written."""
-
-    def is_finite(self) -> bool:
-        """Tell whether all numbers of the state are finite."""
-
-    def nonfinite_layer(self, samples: Any, rows: np.ndarray) -> str:
-        """Name the first layer with non-finite values in a refused step on these rows."""
+    ) -> tuple[np.ndarray, np.ndarray]: ...  # fmt: skip
+    def order_of(self, epoch: int, n_samples: int, shuffle: bool) -> np.ndarray: ...
+    def snapshot(self) -> Any: ...
+    def restore(self, snapshot: Any) -> None: ...
+    def begin(self, samples: Any) -> None: ...
+    def is_finite(self) -> bool: ...
+    def nonfinite_layer(self, samples: Any, rows: np.ndarray) -> str: ...
 
 
-class Checkpoint(Protocol):
-    """Where the loop keeps its state."""
+class _Checkpoint(Protocol):
+    """Where the loop keeps its state: `fastbn.model.checkpoint.CheckpointFile`."""
 
     every: int | None  # steps; None is an epoch
 
-    def apply(self) -> FitState:
-        """Bring the model to the state that the fit goes on from, and return the fit's."""
-
-    def write(self, state: FitState) -> None:
-        """Write the model and the state of its fit."""
+    def apply(self) -> FitState: ...
+    def write(self, state: FitState) -> None: ...
 
 
 Callback = Callable[[Any, History], "bool | None"]
@@ -80,9 +60,9 @@ class Fit:
     """
 
     def __init__(
-        self, model: Trainee, samples: Any, n_samples: int, plan: Plan, *, owner: Any,
+        self, model: _Trainee, samples: Any, n_samples: int, plan: Plan, *, owner: Any,
         weight: np.ndarray | None, evaluate: Callable[[], tuple[float, float]] | None,
-        callbacks: Iterable[Callback], checkpoint: Checkpoint | None,
+        callbacks: Iterable[Callback], checkpoint: _Checkpoint | None,
     ) -> None:  # fmt: skip
         self.model, self.samples, self.n_samples, self.plan = model, samples, n_samples, plan
         self.owner, self.weight, self.evaluate = owner, weight, evaluate
