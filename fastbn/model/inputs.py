@@ -58,11 +58,13 @@ def feature_matrix(name: str, value: Any, model: Any, check_finite: bool = True)
     if array.dtype == np.uint8:
         return kernel_input(array)
     dtype = model.scaling.dtype
-    if model.scaling.is_wide(array):
+    if array.dtype == dtype:
+        array = kernel_input(array)
+    elif model.scaling.is_wide(array):
         dtype = np.dtype(np.float64)
     else:
         with np.errstate(over="ignore"):  # refused below
-            array = kernel_input(array.astype(dtype, order="C", copy=False))
+            array = array.astype(dtype, order="C")
     if check_finite:
         refuse_nonfinite(name, array, dtype, f"finite numbers of {dtype}")
     return array

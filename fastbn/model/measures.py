@@ -43,12 +43,16 @@ def refuse_nonfinite(name: str, x: np.ndarray, dtype: np.dtype, expected: str) -
     """Raise ValueError with the first row of x (N, C) that is not finite in `dtype`."""
     if x.dtype.kind != "f":
         return
-    with np.errstate(over="ignore"):
-        for index, block in enumerate(blocks(x)):
-            finite = np.isfinite(block.astype(dtype, copy=False))
-            if not finite.all():
-                row = index * rows_at_once(x) + int(finite.all(axis=1).argmin())
-                raise ValueError(f"{name}: expected {expected}, got others in row {row}")
+    size = rows_at_once(x)
+    for start in range(0, len(x), size):
+        block = x[start : start + size]
+        if block.dtype != dtype:
+            with np.errstate(over="ignore"):
+                block = block.astype(dtype)
+        finite = np.isfinite(block)
+        if not finite.all():
+            row = start + int(finite.all(axis=1).argmin())
+            raise ValueError(f"{name}: expected {expected}, got others in row {row}")
 
 
 def moments(

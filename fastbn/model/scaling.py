@@ -129,11 +129,11 @@ class InputScaling(Scaling):
 
     def in_dtype(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return center and scale in the model's dtype; None if that would round them."""
+        if self.mode is None:
+            return self.center.astype(self.dtype), self.scale.astype(self.dtype)
         with np.errstate(over="ignore", under="ignore"):
             center, scale = self.center.astype(self.dtype), self.scale.astype(self.dtype)
-        is_exact = self.mode is None or (
-            np.array_equal(center, self.center) and np.array_equal(scale, self.scale)
-        )
+        is_exact = np.array_equal(center, self.center) and np.array_equal(scale, self.scale)
         return (center, scale) if is_exact else None
 
     def apply(
