@@ -38,15 +38,26 @@ def fit(model, x, y, **options):
     )
 
 
+def divergence(model, x, y, match=None, **options):
+    """Return the error that ends the fit."""
+    with pytest.raises(fastbn.DivergenceError, match=match) as caught:
+        fit(model, x, y, **options)
+    return caught.value
+
+
+def place(error):
+    return error.step, error.layer
+
+
 def take(model, x, y, steps, weight=None):
-    """Take some of the steps of a fit without shuffling, counted from 0."""
-    samples = training_samples(model, x, y, weight)
-    for step in steps:
-        start = step % STEPS * BATCH
+    """Take some of the steps of a fit without shuffling, counted from 0; return their losses."""
+    samples, rows, lrs = training_samples(model, x, y, weight), np.arange(BATCH), [model.config.lr]
+    return [
         model._engine.run_steps(
-            samples, np.arange(start, start + BATCH), np.array([0, BATCH]),
-            np.array([model.config.lr]),
-        )  # fmt: skip
+            samples, rows + step % STEPS * BATCH, np.array([0, BATCH]), np.array(lrs)
+        )[0][0]
+        for step in steps
+    ]
 
 
 def same(model, other):
@@ -84,19 +95,11 @@ def test_an_explosion_ends_the_fit_with_the_parameters_before(rng, options, weig
     x, y = make_data(rng)
     y = targets_for(model, y)
     weight = rng.uniform(0.5, 2, N) if weighted else None
-    with pytest.raises(fastbn.DivergenceError, match="the loss is not finite") as caught:
-        fit(model, x, y, epochs=200, sample_weight=weight)
-    error = caught.value
+    error = divergence(model, x, y, "the loss is not finite", epochs=200, sample_weight=weight)
     assert error.step >= 1
     assert error.layer.startswith("layers.") or error.layer == "loss"
     assert error.history.epochs == (error.step - 1) // STEPS
-    samples = training_samples(other, x, y, weight)
-    for step in range(error.step - 1):
-        rows = np.arange(N)[step % STEPS * BATCH :][:BATCH]
-        losses, _ = other._engine.run_steps(
-            samples, rows, np.array([0, BATCH]), np.array([other.config.lr])
-        )
-        assert np.isfinite(losses).all()
+    assert np.isfinite(take(other, x, y, range(error.step - 1), weight)).all()
     assert same(model, other)
 
 
@@ -138,11 +141,9 @@ def test_a_poisoned_minibatch_ends_the_fit(rng, step, how):
     x, y = poisoned(rng, step)
     model, other = make(), make()
     if how == "raise":
-        with pytest.raises(fastbn.DivergenceError) as caught:
-            fit(model, x, y, on_divergence=how)
-        assert (caught.value.step, caught.value.layer) == (step + 1, "layers.0")
-        assert caught.value.history.skipped == []
-        assert caught.value.history.stop_reason == "diverged"
+        error = divergence(model, x, y, on_divergence=how)
+        assert place(error) == (step + 1, "layers.0")
+        assert (error.history.skipped, error.history.stop_reason) == ([], "diverged")
     else:
         assert fit(model, x, y, on_divergence=how).stop_reason == "diverged"
     take(other, x, y, range(step))
@@ -153,9 +154,7 @@ def test_a_variance_that_the_dtype_does_not_hold_is_a_divergence(rng):
     """The loss is finite, as batch norm divides by it; the running variance would not be."""
     x, y = poisoned(rng, 2, 1e25)
     model, other = make(), make()
-    with pytest.raises(fastbn.DivergenceError) as caught:
-        fit(model, x, y)
-    assert (caught.value.step, caught.value.layer) == (3, "layers.0")
+    assert place(divergence(model, x, y)) == (3, "layers.0")
     history = fit(model := make(), x, y, epochs=1, on_divergence="skip")
     assert history.skipped == [3]
     take(other, x, y, [0, 1, 3, 4])
@@ -169,9 +168,7 @@ def test_a_loss_that_the_dtype_does_not_hold_is_a_divergence(rng):
     targets = np.eye(SIZES[-1])[y] * 1e30
     model = make(loss="squared_error")
     before = model.params.copy()
-    with pytest.raises(fastbn.DivergenceError) as caught:
-        fit(model, x, targets)
-    assert (caught.value.step, caught.value.layer) == (1, "loss")
+    assert place(divergence(model, x, targets)) == (1, "loss")
     assert np.array_equal(model.params, before)
     wide = make(loss="squared_error", dtype="float64")
     with pytest.warns(UserWarning, match="worse than the mean of its targets"):
@@ -193,9 +190,7 @@ def test_a_gradient_whose_square_is_beyond_the_dtype_is_refused(rng, skips):
             assert fit(model, x, targets, epochs=1, on_divergence="skip").skipped == [3]
         take(other, x, targets, [3, 4])
     else:
-        with pytest.raises(fastbn.DivergenceError) as caught:
-            fit(model, x, targets, epochs=1)
-        assert (caught.value.step, caught.value.layer) == (3, "layers.0")
+        assert place(divergence(model, x, targets, epochs=1)) == (3, "layers.0")
     assert same(model, other)
     assert model._engine.is_finite()
 
@@ -205,11 +200,12 @@ def test_the_last_update_is_looked_at_too(rng, batch_norm):
     """No step comes after it that would be refused, and it is not undone."""
     x, y = make_data(rng)
     model = make(optimizer="sgd", batch_norm=batch_norm, lr=0.01)
-    with pytest.raises(fastbn.DivergenceError, match="after step 10, the last one") as caught:
-        fit(model, x, y, schedule=lambda step: HUGE if step == 2 * STEPS - 1 else 0.01)
-    assert (caught.value.step, caught.value.is_refused) == (2 * STEPS, False)
-    assert caught.value.layer == "layers.0"
-    assert caught.value.history.stop_reason == "diverged"
+    error = divergence(
+        model, x, y, "after step 10, the last one",
+        schedule=lambda step: HUGE if step == 2 * STEPS - 1 else 0.01,
+    )  # fmt: skip
+    assert (*place(error), error.is_refused) == (2 * STEPS, "layers.0", False)
+    assert error.history.stop_reason == "diverged"
     assert model.steps == 2 * STEPS
 
 
@@ -217,10 +213,9 @@ def test_skip_gives_up_after_ten_on_end(rng):
     x, y = make_data(rng, 30 * BATCH)
     x[5 * BATCH : 20 * BATCH] *= np.float32(1e38)
     model, other = make(), make()
-    with pytest.raises(fastbn.DivergenceError) as caught:
-        fit(model, x, y, on_divergence="skip")
-    assert caught.value.step == 6 + loop.MOST_SKIPPED
-    assert caught.value.history.skipped == list(range(6, 6 + loop.MOST_SKIPPED))
+    error = divergence(model, x, y, on_divergence="skip")
+    assert error.step == 6 + loop.MOST_SKIPPED
+    assert error.history.skipped == list(range(6, 6 + loop.MOST_SKIPPED))
     samples = training_samples(other, x, y, None)
     other._engine.run_steps(samples, np.arange(len(x)), np.arange(6) * BATCH, np.full(5, 1e-3))
     assert same(model, other)
@@ -241,10 +236,9 @@ def test_nan_that_is_not_looked_for_is_found_by_the_loss(rng, bad, options):
     x, y = make_data(rng)
     x[17, 1] = bad
     model, other = make(**options), make(**options)
-    with pytest.raises(fastbn.DivergenceError) as caught:
-        fit(model, x, y, check_finite=False)
-    assert (caught.value.step, caught.value.layer) == (3, "inputs")
-    assert "layers" not in str(caught.value)
+    error = divergence(model, x, y, check_finite=False)
+    assert place(error) == (3, "inputs")
+    assert "layers" not in str(error)
     history = fit(model := make(**options), x, y, check_finite=False, on_divergence="skip")
     assert history.skipped == [3, 8]
     x[17, 1] = 0
@@ -261,9 +255,8 @@ def test_the_layer_is_named(rng, layer, bad, options):
     model = make(**options)
     weight = dict(model.named_parameters())[f"layers.{layer}.weight"]
     weight[1] = bad
-    with pytest.raises(fastbn.DivergenceError, match=f"layers.{layer}") as caught:
-        fit(model, 100 * np.abs(x), y)
-    assert (caught.value.step, caught.value.layer) == (1, f"layers.{layer}")
+    error = divergence(model, 100 * np.abs(x), y, f"layers.{layer}")
+    assert place(error) == (1, f"layers.{layer}")
 
 
 def test_early_stopping_validation_and_the_bar_live_with_it(rng, capsys):
@@ -297,9 +290,11 @@ def test_a_finite_update_is_not_undone(rng, monkeypatch, bad, chunk):
     x, y = make_data(rng)
     options = {"optimizer": "sgd", "batch_norm": False}
     model, other = make(lr=0.01, **options), make(lr=0.01, **options)
-    with pytest.raises(fastbn.DivergenceError, match="if the update before is to blame") as caught:
-        fit(model, x, y, epochs=3, schedule=lambda step: 1e30 if step == bad else 0.01)
-    assert (caught.value.step, caught.value.is_refused) == (bad + 2, True)
+    error = divergence(
+        model, x, y, "if the update before is to blame", epochs=3,
+        schedule=lambda step: 1e30 if step == bad else 0.01,
+    )  # fmt: skip
+    assert (error.step, error.is_refused) == (bad + 2, True)
     take(other, x, y, range(bad))
     other.config = make(lr=1e30, **options).config
     take(other, x, y, [bad])
@@ -388,12 +383,10 @@ def test_numbers_that_no_loss_tells_of_do_not_go_into_a_checkpoint(rng, tmp_path
 
 def test_an_error_of_a_divergence_travels_between_processes(rng):
     x, y = make_data(rng)
-    with pytest.raises(fastbn.DivergenceError) as caught:
-        fit(make(optimizer="sgd", batch_norm=False, lr=1e38), x, y)
-    twin = pickle.loads(pickle.dumps(caught.value))
-    assert (str(twin), twin.step, twin.history, twin.is_refused) == (
-        str(caught.value), caught.value.step, caught.value.history, True,
-    )  # fmt: skip
+    error = divergence(make(optimizer="sgd", batch_norm=False, lr=1e38), x, y)
+    twin = pickle.loads(pickle.dumps(error))
+    assert (str(twin), twin.step, twin.history) == (str(error), error.step, error.history)
+    assert twin.is_refused
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 16, 64])
@@ -403,15 +396,11 @@ def test_when_skipping_ends_does_not_depend_on_the_clock(rng, monkeypatch, lr, c
     monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: setattr(self, "steps", chunk))
     x, y = make_data(rng, 40 * BATCH)
     model = make(optimizer="sgd", batch_norm=False, lr=lr)
-    with pytest.raises(fastbn.DivergenceError) as caught:
-        fit(model, x, y, on_divergence="skip")
-    skipped = caught.value.history.skipped
-    assert caught.value.step == skipped[-1] + 1
-    assert skipped[-loop.MOST_SKIPPED :] == list(
-        range(caught.value.step - loop.MOST_SKIPPED, caught.value.step)
-    )
+    error = divergence(model, x, y, on_divergence="skip")
+    last = error.history.skipped[-loop.MOST_SKIPPED :]
+    assert last == list(range(error.step - loop.MOST_SKIPPED, error.step))
     if lr == 1e30:  # the first update ruins the parameters
-        assert caught.value.step == 2 + loop.MOST_SKIPPED
+        assert error.step == 2 + loop.MOST_SKIPPED
 
 
 @pytest.mark.parametrize("how", ["stop", "skip"])
@@ -442,10 +431,9 @@ def test_the_last_step_is_looked_at_on_every_way_out(rng, how, end, batch_norm):
     if how == "stop":
         history = fit(model, x, y, on_divergence=how, **options)
     else:
-        with pytest.raises(fastbn.DivergenceError) as caught:
-            fit(model, x, y, on_divergence=how, **options)
-        assert (caught.value.step, caught.value.is_refused) == (STEPS, False)
-        history = caught.value.history
+        error = divergence(model, x, y, on_divergence=how, **options)
+        assert (error.step, error.is_refused) == (STEPS, False)
+        history = error.history
     assert history.stop_reason == "diverged"
     assert history.skipped == []
     assert model.steps == STEPS
@@ -655,9 +643,7 @@ def test_all_threads_refuse_the_same_step(rng, monkeypatch, poison, sizes):
         assert history.skipped == [3, 3 + STEPS, 3 + 2 * STEPS]
         assert same(model, other)
         model = fastbn.BatchNormMLP(sizes, **options)
-        with pytest.raises(fastbn.DivergenceError) as caught:
-            fit(model, x, y, sample_weight=weight)
-        assert (caught.value.step, caught.value.layer) == (
+        assert place(divergence(model, x, y, sample_weight=weight)) == (
             3, "loss" if poison == "loss" else "layers.0"
         )  # fmt: skip
         assert model.steps == 2
@@ -680,13 +666,9 @@ def test_a_fit_of_a_refused_step_keeps_its_weights(rng):
     weight = rng.uniform(0.5, 2, N)
     model, other = make(), make()
     history = fit(model, x, y, epochs=1, on_divergence="skip", sample_weight=weight)
-    samples = training_samples(other, x, y, weight)
-    total = share = 0.0
-    for step in (0, 2, 3, 4):
-        rows = np.arange(step * BATCH, (step + 1) * BATCH)
-        losses, _ = other._engine.run_steps(samples, rows, np.array([0, BATCH]), np.array([1e-3]))
-        total, share = total + losses[0] * weight[rows].sum(), share + weight[rows].sum()
-    assert history.loss[0] == pytest.approx(total / share, rel=1e-6)
+    losses = take(other, x, y, (0, 2, 3, 4), weight)
+    shares = weight.reshape(STEPS, BATCH).sum(axis=1)[[0, 2, 3, 4]]
+    assert history.loss[0] == pytest.approx(np.average(losses, weights=shares), rel=1e-6)
     assert same(model, other)
 
 
@@ -707,7 +689,7 @@ def test_calls_without_a_fit_raise_as_a_fit_does(rng, name):
     done = 0 if name == "train_step" else 2
     with pytest.raises(fastbn.DivergenceError) as caught:
         CALLS[name](model, x, y)
-    assert (caught.value.step, caught.value.layer) == (done + 1, "layers.0")
+    assert place(caught.value) == (done + 1, "layers.0")
     assert caught.value.history.epochs == 0
     take(other, x, y, range(done))
     assert same(model, other)
