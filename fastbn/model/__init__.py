@@ -1,4 +1,4 @@
-"""The model: its class, its configuration, and what it is made of."""
+"""The model: its class, configuration, memory, data and files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        if name == "BatchNormMLP":  # which imports the compiler: the other modules do without
+        if name == "BatchNormMLP":  # it imports the compiler, which other modules here do not
             from fastbn.model.model import BatchNormMLP
 
             return BatchNormMLP

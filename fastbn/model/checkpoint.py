@@ -243,7 +243,7 @@ class CheckpointFile:
             size = epochs if name in full else 0
             limits = (0, plan.epochs * steps) if name == "skipped" else (size, size)
             lists[name] = _read_list(file, name, dtype, *limits)
-        whole = epochs - (reason == "diverged")  # whose last epoch may be a part of one
+        whole = epochs - (reason == "diverged")  # its last epoch may be incomplete
         are_whole = np.array_equal(lists["steps"][:whole], np.arange(1, epochs + 1)[:whole] * steps)
         _require(are_whole, "steps: expected those of whole epochs, got others")
         return History(

@@ -287,21 +287,24 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(data, tmp_path
     assert_same(facts(part, fit(part, data, path, resume=True)), expected)
 
 
-def test_ctrl_c_writes_where_the_fit_can_go_on(data, tmp_path):
+@pytest.mark.parametrize("calls", ["of some steps", "of one step"])
+def test_ctrl_c_writes_where_the_fit_can_go_on(data, tmp_path, monkeypatch, calls):
+    if calls == "of one step":
+        monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: None)
     whole, part, rest = (fastbn.BatchNormMLP(SIZES) for _ in range(3))
     expected = facts(whole, fit(whole, data, schedule=None))
+    pressed = []
 
-    def press(step):  # in the middle of an epoch
-        if step == 30:
-            os.kill(os.getpid(), signal.SIGINT)
+    def press(step):  # in the middle of an epoch; it is asked once more when the epoch is noted
+        if step == 30 and not pressed:
+            pressed.append(os.kill(os.getpid(), signal.SIGINT))
         return 1e-3
 
-    path = tmp_path / "c"
-    history = fit(part, data, path, schedule=press, checkpoint_every=1000)
-    assert history.stop_reason == "interrupted"
-    assert 30 < part.steps < 72
+    path, options = tmp_path / "c", {"checkpoint_every": 1000}
+    assert fit(part, data, path, schedule=press, **options).stop_reason == "interrupted"
+    assert part.steps == 31 if calls == "of one step" else 30 < part.steps < 72
     assert fastbn.BatchNormMLP.load(path).steps == part.steps
-    history = fit(rest, data, path, schedule=lambda step: 1e-3, resume=True, checkpoint_every=1000)
+    history = fit(rest, data, path, schedule=lambda step: 1e-3, resume=True, **options)
     assert_same(facts(rest, history), expected)
 
 
@@ -628,25 +631,6 @@ def test_numbers_of_the_best_epoch_are_checked(data, tmp_path, name, odd):
     rewritten(path, lambda header, tensors: tensors[name].reshape(-1).__setitem__(0, odd))
     with pytest.raises(fastbn.ModelFileError, match=f"{name}: expected finite numbers"):
         fit(fastbn.BatchNormMLP(SIZES), data, path, resume=True, early_stopping=rule)
-
-
-def test_ctrl_c_in_the_middle_of_an_epoch(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: None)  # a step a call
-    whole, part, rest = (fastbn.BatchNormMLP(SIZES) for _ in range(3))
-    expected = facts(whole, fit(whole, data, schedule=None))
-    pressed = []
-
-    def press(step):  # which is asked once more when the epoch is noted
-        if step == 30 and not pressed:
-            pressed.append(step)
-            os.kill(os.getpid(), signal.SIGINT)
-        return 1e-3
-
-    path, options = tmp_path / "c", {"checkpoint_every": 1000}
-    assert fit(part, data, path, schedule=press, **options).stop_reason == "interrupted"
-    assert part.steps == fastbn.BatchNormMLP.load(path).steps == 31
-    history = fit(rest, data, path, schedule=lambda step: 1e-3, resume=True, **options)
-    assert_same(facts(rest, history), expected)
 
 
 def marginal(optimizer, batch_norm):

@@ -22,25 +22,6 @@ def peak_of(call):
 
 
 @pytest.mark.skipif(JIT_DISABLED, reason="Python loops allocate")
-@pytest.mark.parametrize("x_dtype", ["float32", "int16"])
-def test_fit_bytes(rng, x_dtype):
-    sizes, n, batch = (100, 512, 512, 4), 4000, 500
-    x, y = rng.integers(0, 9, (n, 100)).astype(x_dtype), rng.integers(0, 4, n).astype(np.int32)
-
-    def train(n):
-        model = fastbn.BatchNormMLP(sizes)
-        model.fit(
-            x[:n], y[:n], epochs=2, batch_size=min(n, batch), progress=False, early_stopping=5,
-            validation_data=(x[:n], y[:n]),
-        )  # fmt: skip
-        return model
-
-    model = train(64)
-    expected = model.fit_bytes(n, batch, x_dtype=x_dtype, validation_samples=n, early_stopping=True)
-    assert peak_of(lambda: train(n)) == pytest.approx(expected, rel=0.1)
-
-
-@pytest.mark.skipif(JIT_DISABLED, reason="Python loops allocate")
 @pytest.mark.parametrize("x_dtype", ["float64", "int64", "int16"])
 def test_data_in_fortrans_order_are_copied_once(rng, x_dtype):
     n = 50_000
@@ -125,9 +106,15 @@ TERMS = {
     "threads": ((5000, 2), 64, 32, 0, 3, {}),
     "teams of inference": ((20, 400, 400, 2), 64, 32, 4096, 3, {}),
     "rows of inference": ((20, 400, 400, 2), 64, 32, 1000, 1, {}),
+    "a bit of all": (
+        (100, 512, 512, 4), 4000, 500, 4000, 2, {"early_stopping": True, "x_dtype": "float32"},
+    ),
+    "a bit of all, converted": (
+        (100, 512, 512, 4), 4000, 500, 4000, 2, {"early_stopping": True, "x_dtype": "int16"},
+    ),
     "numbers": ((2, 200), 10_000, 32, 0, 1, {"loss": "squared_error"}),
     "numbers, compared": ((20, 400, 400, 1), 4000, 32, 0, 3, {"loss": "squared_error"}),
-}
+}  # fmt: skip
 
 
 @pytest.mark.skipif(JIT_DISABLED, reason="Python loops allocate")

@@ -142,6 +142,7 @@ def test_probabilities(data):
     assert loss == pytest.approx(-np.log(p[np.arange(120), data[1]]).mean(), rel=1e-5)
     assert accuracy == (model.predict(data[0]) == data[1]).mean()
     assert model.predict_proba(np.empty((0, 6))).shape == (0, 4)
+    assert model.predict(np.empty((0, 6), np.float32)).shape == (0,)
 
 
 def test_inference_in_many_batches(rng):

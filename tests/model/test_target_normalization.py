@@ -60,6 +60,7 @@ def test_large_targets_are_learned(rng, tmp_path, outputs):
         pickle.loads(pickle.dumps(model)),
         copy.deepcopy(model),
     ):
+        assert other.config == model.config
         assert np.array_equal(other.predict(x), said)
         assert other.evaluate(x, y) == (loss, r2)
     with open_model(tmp_path / "model") as file:
@@ -153,9 +154,11 @@ def test_constant_targets(rng, value):
     np.testing.assert_allclose(model.predict(x), np.float32(value), atol=0.5)
 
 
-def test_early_stopping_goes_by_r2(rng):
+@pytest.mark.parametrize("normalization", [None, "zscore"])
+def test_early_stopping_goes_by_r2(rng, normalization):
     x, y = make_data(rng)
-    model = make(lr=0.05)
+    y = y if normalization else normalized(y)
+    model = make(normalization=normalization, lr=0.05)
     history = fit(
         model, x[:200], y[:200], epochs=500, validation_data=(x[200:], y[200:]),
         early_stopping=fastbn.EarlyStopping(patience=5, monitor="val_r2"),

@@ -72,18 +72,6 @@ def test_the_output_layer_is_not_normalized():
         assert "layers.1.gamma" not in names
 
 
-def test_early_stopping_looks_at_r2(rng):
-    x, y = make_data(rng)
-    model = fastbn.BatchNormMLP((4, 8, 2), loss=SQUARED, lr=0.05)
-    stopping = fastbn.EarlyStopping(patience=3, monitor="val_r2")
-    history = model.fit(
-        x[:100], y[:100], epochs=500, batch_size=20, early_stopping=stopping,
-        validation_data=(x[100:], y[100:]),
-    )  # fmt: skip
-    assert history.stop_reason == "early_stopping"
-    assert model.evaluate(x[100:], y[100:])[1] == max(history.val_r2)
-
-
 @pytest.mark.parametrize(
     ("loss", "y", "message"),
     [
@@ -129,16 +117,6 @@ def test_a_file_written_before_there_was_a_choice_of_losses():
     config = fastbn.BatchNormMLP((4, 3, 2)).config
     older = {name: value for name, value in config.to_dict().items() if name not in LATER_FIELDS}
     assert ModelConfig.from_dict(json.loads(json.dumps(older))) == config
-
-
-def test_file(rng, tmp_path):
-    x, y = make_data(rng)
-    model = fastbn.BatchNormMLP((4, 8, 2), loss=SQUARED, input_normalization="zscore", lr=0.02)
-    model.fit(x, y, epochs=40, batch_size=50)
-    model.save(tmp_path / "model.safetensors")
-    loaded = fastbn.BatchNormMLP.load(tmp_path / "model.safetensors")
-    assert loaded.config == model.config
-    assert np.array_equal(loaded.predict(x), model.predict(x))
 
 
 def test_pictures_of_regressions(rng, tmp_path):

@@ -15,7 +15,6 @@ RNG = np.random.default_rng(1)
 X = RNG.normal(size=(12, 4)).astype(np.float32)
 Y = np.arange(12) % 3
 CONSTANT = np.concatenate([X[:, :3], np.full((12, 1), 7, np.float32)], axis=1)
-EMPTY = np.zeros((0, 4), np.float32)
 TARGETS = (RNG.uniform(size=(12, 4)) > 0.5) * 1
 LATE = np.arange(12.0) // 4  # the first minibatch weighs nothing
 
@@ -49,15 +48,6 @@ def test_a_training_is_finite(case):
     assert model._engine.is_finite()
     assert np.isfinite(history.loss).all()
     assert np.isfinite(model.predict_logits(np.asarray(x))).all()
-
-
-def test_predictions_of_no_samples():
-    assert BatchNormMLP((4, 3)).predict(EMPTY).shape == (0,)
-    assert BatchNormMLP((4, 3)).predict_proba(EMPTY).shape == (0, 3)
-
-
-def test_one_minibatch_for_all():
-    assert fastbn.training.minibatch_bounds(3, 10**30).tolist() == [0, 3]
 
 
 def table():
