@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from fastbn.errors import missing_extra
 from fastbn.jit.listeners import on_compile
@@ -80,7 +80,8 @@ def _rich_progress(stream: Any) -> Any:
     except ImportError:
         return None
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[measured]}"), TimeLeft()
-    return Progress(*columns, console=Console(file=_Lenient(stream)), auto_refresh=False)  # type: ignore[arg-type]
+    console = Console(file=cast(TextIO, _Lenient(stream)))
+    return Progress(*columns, console=console, auto_refresh=False)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class Buffer:
 
 
 class Attributes:
-    """The attributes of `BatchNormMLP`, whose engine holds them; all may be set but the layout."""
+    """The attributes of `BatchNormMLP`, held by its engine; layout and dtype cannot be set."""
 
     _engine: Engine
 

@@ -1,4 +1,4 @@
-"""Fits whose numbers go wrong: where they end, what they leave, and what they say."""
+"""Fits that diverge: where they end, the state of the model, and the errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZES = (4, 6, 5, 3)
 N, BATCH = 40, 8
 STEPS = N // BATCH
 
-HUGE = np.finfo(np.float64).max  # a learning rate that no float32 is
+HUGE = np.finfo(np.float64).max  # a learning rate beyond float32
 
 NAMES = ("params", "m", "v", "running_mean", "running_var", "steps")
 
@@ -121,7 +121,7 @@ def test_stop_ends_the_fit_and_says_so(rng, options):
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("step", range(STEPS))
 def test_a_poisoned_minibatch_is_left_out(rng, step, batch_norm):
-    """What comes of it is to the bit what comes of a loop that never had it."""
+    """The result is to the bit that of a loop without this minibatch."""
     x, y = poisoned(rng, step)
     model, other = make(batch_norm=batch_norm), make(batch_norm=batch_norm)
     history = fit(model, x, y, epochs=3, on_divergence="skip")
@@ -137,7 +137,7 @@ def test_a_poisoned_minibatch_is_left_out(rng, step, batch_norm):
 @pytest.mark.parametrize("step", range(STEPS))
 @pytest.mark.parametrize("how", ["raise", "stop"])
 def test_a_poisoned_minibatch_ends_the_fit(rng, step, how):
-    """The model is as it was before it."""
+    """The model is as it was before that minibatch."""
     x, y = poisoned(rng, step)
     model, other = make(), make()
     if how == "raise":
@@ -177,7 +177,7 @@ def test_a_loss_that_the_dtype_does_not_hold_is_a_divergence(rng):
 
 @pytest.mark.parametrize("skips", [False, True])
 def test_a_gradient_whose_square_is_beyond_the_dtype_is_refused(rng, skips):
-    """Gradients of 1e21 and a loss of 1e29: Adam would leave every parameter alone from then on."""
+    """Gradients of 1e21 and a loss of 1e29: Adam would never change a parameter again."""
     x, y = make_data(rng)
     x[2 * BATCH : 3 * BATCH] *= np.float32(1e12)
     targets = np.eye(SIZES[-1])[y] * 1.0
@@ -197,7 +197,7 @@ def test_a_gradient_whose_square_is_beyond_the_dtype_is_refused(rng, skips):
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_the_last_update_is_looked_at_too(rng, batch_norm):
-    """No step comes after it that would be refused, and it is not undone."""
+    """No step comes after it that could be refused, and it is not undone."""
     x, y = make_data(rng)
     model = make(optimizer="sgd", batch_norm=batch_norm, lr=0.01)
     error = divergence(
@@ -285,7 +285,7 @@ def test_an_epoch_of_skipped_minibatches_has_no_loss(rng):
 @pytest.mark.parametrize("bad", [3, STEPS - 1, 2 * STEPS + 1, 3 * STEPS - 2])
 @pytest.mark.parametrize("chunk", [1, 2, 64])
 def test_a_finite_update_is_not_undone(rng, monkeypatch, bad, chunk):
-    """It is so large that the step after it is refused: the model is as it was before that one."""
+    """It is so large that the next step is refused: the model is as it was before that step."""
     monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: setattr(self, "steps", chunk))
     x, y = make_data(rng)
     options = {"optimizer": "sgd", "batch_norm": False}
@@ -356,7 +356,7 @@ def test_a_fit_that_diverges_goes_back_to_its_best_epoch(rng):
 
 
 def test_the_part_of_an_epoch_before_a_refused_step_is_not_the_best(rng):
-    """Its losses are the lowest, and its last update may be the one to blame."""
+    """Its losses are the lowest, but its last update may be to blame."""
     x, y = make_data(rng)
     options = {"optimizer": "sgd", "batch_norm": False, "lr": 0.01}
     model, other = make(**options), make(**options)
@@ -371,7 +371,7 @@ def test_the_part_of_an_epoch_before_a_refused_step_is_not_the_best(rng):
 
 
 def test_numbers_that_no_loss_tells_of_do_not_go_into_a_checkpoint(rng, tmp_path):
-    """One row makes a variance overflow, and is left out each time: what is saved can be loaded."""
+    """A row makes a variance overflow, and is skipped each time; the checkpoint can be loaded."""
     x, y = make_data(rng)
     x[17] = 3e19
     model = make(lr=0.01)
@@ -392,7 +392,7 @@ def test_an_error_of_a_divergence_travels_between_processes(rng):
 @pytest.mark.parametrize("chunk", [1, 2, 3, 16, 64])
 @pytest.mark.parametrize("lr", [1e30, 300.0])
 def test_when_skipping_ends_does_not_depend_on_the_clock(rng, monkeypatch, lr, chunk):
-    """A rate at which every step explodes: ten are left out, in calls of any length."""
+    """With this rate every step explodes: ten are skipped, in calls of any length."""
     monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: setattr(self, "steps", chunk))
     x, y = make_data(rng, 40 * BATCH)
     model = make(optimizer="sgd", batch_norm=False, lr=lr)
@@ -478,7 +478,7 @@ def test_the_rate_of_an_epoch_is_that_of_its_last_step(rng, monkeypatch):
         assert history.lr == [STEPS / 1000, (STEPS + 2) / 1000]
 
 
-# -- at the door -----------------------------------------------------------------------------------
+# -- checks of X -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -564,7 +564,7 @@ def test_every_number_is_looked_at(name):
 
 @pytest.mark.parametrize("how", ["skip", "stop"])
 def test_a_score_is_no_witness_for_parameters(rng, how):
-    """All are class 0, which is what logits that are no numbers are taken for."""
+    """All samples are of class 0, which is also the prediction from NaN."""
     x, y = make_data(rng)
     zeros = np.zeros(len(x), int)
     model = make()
@@ -597,8 +597,8 @@ def test_a_callback_that_breaks_the_model_after_the_last_step(rng, how):
 
 # -- one decision of all threads -------------------------------------------------------------------
 
-# Factors of the third minibatch and of its targets, and a network that refuses it: for the loss, a
-# variance, or the gradient, whose norm is infinite or whose entries are too large to be squared.
+# Factors of the third minibatch and of its targets, and options of a network that refuses it: the
+# loss, a variance or the gradient's norm is not finite, or the square of an entry is not.
 POISONS = {
     "inputs": (1e38, 1, {}),
     "variance": (1e25, 1, {}),
@@ -614,7 +614,7 @@ POISONS = {
     ),
 }  # fmt: skip
 
-# Few features; enough for each member to keep its own; data that is cut by rows, or by panels.
+# Few features; many, of which each member keeps its own; data cut by rows, or by panels.
 SHAPES = [SIZES, (4, 130, 5, 3), (200, 20, 3), (256, 20, 3)]
 
 
@@ -623,7 +623,7 @@ SHAPES = [SIZES, (4, 130, 5, 3), (200, 20, 3), (256, 20, 3)]
 @pytest.mark.parametrize("sizes", SHAPES)
 @pytest.mark.parametrize("poison", POISONS)
 def test_all_threads_refuse_the_same_step(rng, monkeypatch, poison, sizes):
-    """What comes of a fit with it is to the bit what comes of one without, on 1 to 3 threads."""
+    """A fit that skips a step has the bits of one without it, on 1 to 3 threads."""
     factor, target_factor, options = POISONS[poison]
     options = {"seed": 3, "dropout": 0.3, "optimizer": "adam", **options}
     x, y = (
@@ -661,7 +661,7 @@ def test_a_gradient_that_is_clipped_is_not_refused(rng):
 
 
 def test_a_fit_of_a_refused_step_keeps_its_weights(rng):
-    """The loss of an epoch is the mean by the weights of the steps that were not skipped."""
+    """The loss of an epoch is the weighted mean over the steps that were not skipped."""
     x, y = poisoned(rng, 1)
     weight = rng.uniform(0.5, 2, N)
     model, other = make(), make()
@@ -697,7 +697,7 @@ def test_calls_without_a_fit_raise_as_a_fit_does(rng, name):
 
 @pytest.mark.parametrize("refused", [0, 3])
 def test_steps_tell_where_they_end(rng, refused):
-    """A call ends at the refused step that is one too many, with those before it counted."""
+    """A call ends at the refused step beyond the limit; refused steps before the call count."""
     x, y = make_data(rng, 20 * BATCH)
     x[4 * BATCH : 8 * BATCH] *= np.float32(1e38)
     x[9 * BATCH : 17 * BATCH] *= np.float32(1e38)

@@ -27,7 +27,7 @@ def test_work_within_a_fit_hands_ctrl_c_to_it():
 
 
 def test_a_handler_that_a_fit_has_left_behind_steps_aside():
-    """As where another handler raises between the end of a fit and `__exit__`."""
+    """Another handler may raise between the end of a fit and `__exit__`."""
     signals = Signals(terminate=True)
 
     def fit():
@@ -73,7 +73,7 @@ def test_ctrl_c_that_interrupts_a_fit_at_once():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_process_forked_during_a_fit_can_be_ended():
-    """A worker that a callback starts would else go on for ever, and its pool wait for it."""
+    """Otherwise a worker that a callback starts would never end, and its pool would wait for it."""
     with Signals(terminate=True) as signals:
         child = os.fork()
         if child == 0:

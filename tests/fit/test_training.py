@@ -227,7 +227,7 @@ def test_no_progress_bar_where_there_is_no_terminal(data, capsys):
 
 
 class Plain(io.StringIO):
-    """A stream of somebody's that knows nothing of terminals."""
+    """A stream without `isatty`."""
 
     isatty = None
 
@@ -235,7 +235,7 @@ class Plain(io.StringIO):
 @pytest.mark.parametrize("progress", ["auto", True])
 @pytest.mark.parametrize("stream", [None, "closed", "plain"])
 def test_a_fit_needs_no_stderr(data, monkeypatch, capsys, stream, progress):
-    """A windowed program has none, and some close it."""
+    """A windowed program has no stderr, and some programs close it."""
     stderr = None if stream is None else Plain()
     if stream == "closed":
         stderr.close()
@@ -252,7 +252,7 @@ def test_a_fit_needs_no_stderr(data, monkeypatch, capsys, stream, progress):
 
 
 class Broken:
-    """A stream that fails, from some call of `write` on."""
+    """A stream that fails after some calls of `write`."""
 
     def __init__(self, error, calls):
         self.error, self.calls = error, calls
@@ -317,7 +317,7 @@ def test_the_loss_of_an_epoch_goes_by_the_weights(data):
 
 
 def test_weights_of_minibatches_are_those_of_the_whole(rng):
-    """They are scaled by the largest of a call, which must not change their ratios."""
+    """They are scaled by the largest weight of a call, which must not change their ratios."""
     x, y, weight = rng.standard_normal((60, 5)), np.arange(60) % 3, rng.random(60)
     one, other = fastbn.BatchNormMLP((5, 4, 3)), fastbn.BatchNormMLP((5, 4, 3))
     one.partial_fit(x, y, batch_size=20, sample_weight=weight)

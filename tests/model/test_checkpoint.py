@@ -1,4 +1,4 @@
-"""Checkpoints: a fit that is interrupted and goes on ends like one that was not."""
+"""Checkpoints: a resumed fit ends as one that was not interrupted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Killed(Exception):
 
 
 def fit(model, data, path=None, killed_at=None, rate=lambda step: 0.02 / (1 + step), **options):
-    """Train 6 epochs of 12 steps; `killed_at` ends the fit before that step is asked for."""
+    """Train 6 epochs of 12 steps; `killed_at` kills the fit before the rate of that step."""
 
     def schedule(step):
         if killed_at is not None and step >= killed_at:
@@ -62,7 +62,7 @@ def fit(model, data, path=None, killed_at=None, rate=lambda step: 0.02 / (1 + st
 
 
 def facts(model, history):
-    """All that has to be the same in the end."""
+    """Everything that has to be the same in the end."""
     measured = dataclasses.asdict(history)
     del measured["seconds"]
     state = model.snapshot()
@@ -124,7 +124,7 @@ def test_a_fit_that_goes_on_ends_with_the_same_bits(data, tmp_path, name, every)
 
     whole = model()
     expected = facts(whole, fit(whole, data, tmp_path / "whole", **options))
-    if "schedule" in options:  # one that cannot raise: a callback does
+    if "schedule" in options:  # it cannot raise, so a callback does
         kills = [{"callbacks": [kill_in(epoch)]} for epoch in (1, 3, 5)]
     else:
         kills = [{"killed_at": step} for step in (0, 3, 17, 40, 66)]
@@ -134,7 +134,7 @@ def test_a_fit_that_goes_on_ends_with_the_same_bits(data, tmp_path, name, every)
             fit(model(), data, path, resume=True, **{**options, **killing})
     part = model()
     assert_same(facts(part, fit(part, data, path, resume=True, **options)), expected)
-    again = model()  # a fit that is over is over
+    again = model()  # the fit is over, and does not go on
     assert_same(facts(again, fit(again, data, path, resume=True, **options)), expected)
     assert set(os.listdir(tmp_path)) == {"whole", "parts"}
 
@@ -150,7 +150,7 @@ def test_it_does_not_begin_anew(data, tmp_path):
         return 0.1
 
     fit(fastbn.BatchNormMLP(SIZES), data, path, schedule=schedule, resume=True, checkpoint_every=4)
-    assert min(asked[1:]) >= 36  # the first question is whether it can say at all
+    assert min(asked[1:]) >= 36  # the first call only checks the schedule
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(data, tmp_path
 
     def full_disk(descriptor):
         calls.append(descriptor)
-        if len(calls) == 5:  # two of each: the file and its folder
+        if len(calls) == 5:  # two calls for each checkpoint: the file and its folder
             raise OSError(28, "No space left on device")
         sync(descriptor)
 
@@ -295,7 +295,7 @@ def test_ctrl_c_writes_where_the_fit_can_go_on(data, tmp_path, monkeypatch, call
     expected = facts(whole, fit(whole, data, schedule=None))
     pressed = []
 
-    def press(step):  # in the middle of an epoch; it is asked once more when the epoch is noted
+    def press(step):  # in the middle of an epoch; it is called again at its end
         if step == 30 and not pressed:
             pressed.append(os.kill(os.getpid(), signal.SIGINT))
         return 1e-3
@@ -482,7 +482,7 @@ def test_crafted_checkpoints_are_refused(data, tmp_path, name):
 
 
 def test_a_signal_between_two_looks_is_not_missed(data, tmp_path, monkeypatch):
-    """It comes after the last callback of an epoch whose checkpoint is not due."""
+    """The signal comes after the last callback of an epoch, when no checkpoint is due."""
     note_best, pressed = loop.Fit._note_best, []
 
     def press(self):
@@ -634,7 +634,7 @@ def test_numbers_of_the_best_epoch_are_checked(data, tmp_path, name, odd):
 
 
 def marginal(optimizer, batch_norm):
-    """A net and data of which one minibatch has no loss after an update that others still have."""
+    """A net and data: after a large update the loss of one minibatch alone is not finite."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (40, 6)).astype(np.float32)
     x[24:32] *= 1e3
@@ -643,7 +643,7 @@ def marginal(optimizer, batch_norm):
 
 
 def outcome(model, data, path, lr, **options):
-    """Train with one large rate; return what came of it, and the model."""
+    """Train with one large rate; return how the fit ended, and the model."""
     options = {
         "epochs": 2, "batch_size": 8, "shuffle": False, "progress": False, "checkpoint": path,
         "schedule": lambda step: lr if step == 2 else 1e-6, **options,
@@ -677,7 +677,7 @@ def test_a_checkpoint_changes_nothing_of_who_is_to_blame(tmp_path, how, optimize
 @pytest.mark.parametrize("kills", [[11], [14], [9, 12, 17]])
 @pytest.mark.parametrize("every", [1, 5])
 def test_steps_refused_in_a_row_are_counted_across_a_kill(data, tmp_path, kills, every):
-    """Minibatches 9 to 18 are skipped, or with one more the fit ends, killed among them or not."""
+    """Minibatches 9 to 18 are skipped; with one more the fit ends. It may be killed among them."""
 
     def train(last, path, killed_at=None):
         x = data[0].copy()
@@ -702,7 +702,7 @@ def test_steps_refused_in_a_row_are_counted_across_a_kill(data, tmp_path, kills,
 
 @pytest.mark.parametrize("how", ["skip", "stop", "raise"])
 def test_a_model_that_is_not_finite_is_no_checkpoint(data, tmp_path, how):
-    """An update makes parameters infinite; the last checkpoint is of the step before."""
+    """An update makes parameters infinite; the last checkpoint is that of the step before."""
     model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
     huge, path = np.finfo(np.float64).max, tmp_path / "c"
     options = {
@@ -766,7 +766,7 @@ def test_ctrl_c_after_a_gradient_that_is_too_large(tmp_path, how):
 
 
 def test_a_checkpoint_before_a_step_that_is_refused(data, tmp_path):
-    """It is the first one of each epoch."""
+    """The refused step is the first one of each epoch."""
     x, y = data[0].astype(np.float32), data[1]
     x[:8] = 1e38
 
@@ -782,7 +782,7 @@ def test_a_checkpoint_before_a_step_that_is_refused(data, tmp_path):
 
 
 def test_notes_have_to_fit_the_checkpoint(data, tmp_path, monkeypatch):
-    """Its header is longer than that of the model alone."""
+    """The header of a checkpoint is longer than that of its model."""
     model = fastbn.BatchNormMLP((6, 4000, 4))
     written = to_bytes(model)
     cost = tensor_file.header_cost(written[8 : 8 + int.from_bytes(written[:8], "little")])

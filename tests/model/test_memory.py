@@ -1,4 +1,4 @@
-"""What a fit takes: the formula, and data that stays where it is."""
+"""The memory of a fit: the formula, and data that are not copied."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def test_a_read_only_file_is_not_copied(rng, tmp_path, dtype, weighted, mode):
     assert peak < copy * 0.6
 
 
-# Fits in each of which one term of the formula is large: sizes, samples, batch, samples of
-# validation, threads, and the rest.
+# Fits for which one term of the formula is large: sizes, samples, batch, validation samples,
+# threads, and options.
 TERMS = {
     "parameters": ((1000, 1000, 10), 64, 32, 0, 1, {}),
     "the best": ((1000, 1000, 10), 64, 32, 0, 1, {"early_stopping": True}),
@@ -176,4 +176,4 @@ def test_nothing_is_left_of_a_thousand_calls(rng, name):
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < 150_000  # Python's own lists of free tuples are most of it
+    assert after - before < 150_000  # most of it are Python's own lists of free tuples

@@ -1,4 +1,4 @@
-"""What kernels find their memory by: checked, copied, and not to be exchanged afterwards."""
+"""Memory that kernels rely on: it is checked, copied, and cannot be replaced afterwards."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def model(data):
 
 
 def assert_same(model, other):
-    """The same state, and the same training from there."""
+    """Compare the state of two models."""
     assert (model.config, model.steps, model.epochs) == (other.config, other.steps, other.epochs)
     assert model.metadata == other.metadata
     for name in BUFFERS:
@@ -199,7 +199,7 @@ def test_steps_and_epochs_are_counted_in_integers(model, name, before, value):
 
 
 def test_labels_that_a_callback_changes_are_those_that_were_checked():
-    """In another process: labels like these crash it, where kernels see them."""
+    """In another process, which such labels would crash if kernels saw them."""
     code = f"""
 import numpy as np, fastbn
 rng = np.random.default_rng(1)
@@ -244,13 +244,13 @@ def test_samples_that_were_scaled_otherwise_are_refused(data, rng):
 
 
 def former_state(model):
-    """What a pickle of an earlier version holds."""
+    """The state in a pickle of an earlier version."""
     names = (*BUFFERS, "config", "dtype", "layout", "scaling", "steps", "epochs", "metadata")
     return {name: getattr(model, name) for name in names}
 
 
 def moved(array, kind):
-    """The same numbers elsewhere: in memory that a kernel cannot take as it is."""
+    """The same numbers in memory that a kernel cannot use."""
     if kind == "big-endian":
         return array.astype(array.dtype.newbyteorder(">"))
     if kind == "misaligned":
@@ -266,7 +266,7 @@ def moved(array, kind):
 
 @pytest.mark.parametrize("kind", ["read-only", "big-endian", "misaligned", "strided"])
 def test_a_model_of_any_memory_trains(data, model, kind):
-    """As joblib hands it to a worker, or pickles of protocol 5 and mapped files."""
+    """As joblib, pickles of protocol 5 and mapped files hand it over."""
     state = former_state(model)
     for name in BUFFERS:
         state[name] = moved(state[name], kind)

@@ -1,4 +1,4 @@
-"""Inputs of other dtypes than the model's: scaled in float64, and only then rounded."""
+"""Inputs of other dtypes than the model's are scaled in float64 before they are rounded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY = 2_459_000.5
 
 
 def julian_dates(rng, n=600):
-    """A date that says the class, in a tenth of a day: float32 knows it to a quarter of a day."""
+    """Dates within a tenth of a day decide the class; float32 resolves a quarter of a day."""
     t = rng.uniform(0, 0.1, n)
     return np.c_[DAY + t, rng.normal(size=n)], (t > 0.05).astype(np.int64)
 
@@ -37,7 +37,7 @@ def fit(model, x, y, **options):
 
 
 def scaled(x, mode, weight=None):
-    """What the network is to see, by another way."""
+    """The expected inputs of the network, computed in another way."""
     x = x.astype(np.longdouble)
     if mode == "minmax":
         low = x.min(axis=0)
@@ -65,7 +65,7 @@ def test_dates_are_learned(rng, tmp_path, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_way_to_train_sees_scaled_dates(rng, mode):
-    """As a model without scaling that is given the scaled data."""
+    """It trains as a model without scaling on the scaled data."""
     x, y = julian_dates(rng)
     z = scaled(x, mode)
 
@@ -88,7 +88,7 @@ def test_the_samples_are_rounded_once(rng, mode):
     assert (samples.center == 0).all()
     assert (samples.scale == 1).all()
     expected = scaled(x, mode)
-    # float64 knows a date of 0.03 days' deviation to 1.6e-8 of that
+    # float64 resolves 1.6e-8 of a deviation of 0.03 days
     np.testing.assert_allclose(samples.x, expected.astype(np.float32), rtol=1e-6, atol=1e-7)
 
 
@@ -107,7 +107,7 @@ def test_weights_count_in_what_is_measured(rng, mode, weighted):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_scaling_of_float32_data_takes_float64_data(rng, mode):
-    """The float64 data differ from the float32 data that were seen by less than their rounding."""
+    """The float64 data differ from the float32 data before by less than their rounding."""
     x, y = rng.normal(1e4, 1e-2, (400, 2)), rng.integers(0, 2, 400)
     model = make(mode)
     model.partial_fit(x.astype(np.float32), y)
@@ -200,7 +200,7 @@ def test_what_scaling_does_not_bring_into_range_is_refused(rng, mode):
         with pytest.raises(ValueError, match=f"^X: {message}"):
             call()
     fresh = make(mode)
-    for one in (model, fresh):  # of which one does not know its scaling yet
+    for one in (model, fresh):  # fresh has no scaling yet
         with pytest.raises(ValueError, match=rf"^validation_data\[0\]: {message}"):
             fit(one, x, y, validation_data=(far, y))
     assert pickle.dumps(model) == before
@@ -239,7 +239,7 @@ def test_data_of_the_models_dtype_and_bytes_keep_their_bits(rng, monkeypatch):
                 assert samples.arrays.center.dtype == dtype
                 assert np.array_equal(samples.arrays.center, samples.inputs.center)
                 assert np.array_equal(samples.arrays.scale, samples.inputs.scale)
-    # in a float64 model all others are converted, as they have been
+    # in a float64 model all other dtypes are converted
     samples = training_samples(make("zscore", dtype="float64"), np.c_[y, y], y, None).arrays
     assert np.array_equal(samples.x, np.c_[y, y])
 
@@ -303,7 +303,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("convert", [np.asarray, np.asfortranarray, lambda x: x.astype(">f8")])
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_fit_to_dates_goes_on_with_the_same_bits(rng, tmp_path, warm, convert):
-    """In a new model, whose scaling is that of the checkpoint; the data may come in other forms."""
+    """A new model takes the checkpoint's scaling; the data may have another memory layout."""
     x, y = julian_dates(rng)
     options = {
         "epochs": 4, "checkpoint": tmp_path / "c", "validation_data": (x[:99], y[:99]),
@@ -377,7 +377,7 @@ def test_there_is_one_copy_of_the_models_dtype(rng, mode, order):
     finally:
         tracemalloc.stop()
     assert 2 * 4 * x.size < peak <= 1.1 * expected
-    if mode == "zscore":  # which float32 does not hold: its data is copied, too
+    if mode == "zscore":  # float32 cannot represent its scaling, so float32 data are copied, too
         assert model.fit_bytes(n, 100) == model.fit_bytes(n, 100, x_dtype=np.float64)
 
 
@@ -449,7 +449,7 @@ def test_models_of_float64_scale_what_float64_holds(rng, factor, weighted):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
 def test_rows_without_weight_do_not_count(rng, mode, weighted, dtype):
-    """Neither in the scaling of inputs nor in that of targets."""
+    """They count neither in the scaling of inputs nor in that of targets."""
     x, y = rng.integers(0, 100, (300, 2)).astype(dtype), rng.normal(size=300)
     weight = rng.integers(0, 2, 300).astype(float)
     x[weight == 0], y[weight == 0] = 200, 1e6

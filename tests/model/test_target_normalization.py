@@ -311,7 +311,7 @@ def test_what_gives_no_warning(rng):
         for _ in range(3):
             fit(model, x, z, epochs=1)
         fit(make(), x, y)
-        # whose first epoch's loss is above that of the mean: the trained model is not
+        # the loss of its first epoch is above that of the mean, but the trained model is not
         first = make(1, None, lr=0.05)
         history = fit(first, x, z * 0.15, epochs=1, batch_size=4)
         assert history.loss[-1] > (z * 0.15).var() / 2
@@ -334,7 +334,7 @@ def test_what_gives_no_warning(rng):
 
 
 def test_running_statistics_that_fit_nothing_are_noticed(rng):
-    """The training loss knows nothing of them."""
+    """The training loss does not show them."""
     x, y = make_data(rng)
     z = normalized(y)
     model = make(1, None, lr=0.05)
@@ -356,7 +356,7 @@ def test_constant_targets_that_are_not_met(rng, dtype):
 
 
 def test_predictions_of_dates_are_float64(rng):
-    """float32 knows a date to a quarter of a day."""
+    """float32 resolves a quarter of a day."""
     x, _ = make_data(rng)
     y = 2_459_000.5 + 0.01 * x[:, 0]
     model = make()
@@ -381,7 +381,7 @@ def regressor(**options):
 
 def fit_quietly(estimator, x, y):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a fit that has not converged
+        warnings.simplefilter("ignore")  # the fit has not converged
         return estimator.fit(x, y)
 
 

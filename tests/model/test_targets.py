@@ -1,4 +1,4 @@
-"""Networks of yes-or-no outputs and of numbers: what they take, say, measure and refuse."""
+"""Networks with yes-or-no outputs and for numbers: targets, predictions, scores and errors."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_pictures_of_regressions(rng, tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("loss", [SIGMOID, SQUARED])
 def test_targets_and_weights_are_copied(rng, dtype, loss):
-    """A callback may take the caller's memory away."""
+    """A callback may change or free the caller's memory."""
     x = rng.standard_normal((200, 4)).astype(dtype)
     y, weight = rng.uniform(size=(200, 2)).astype(dtype), np.ones(200, dtype)
     column, read_only = y[:, 0].copy(), y.view()

@@ -1,4 +1,4 @@
-"""Trainings that are unusual, but right: without a warning, and all of them finite."""
+"""Trainings that are unusual, but valid: no warnings, and finite results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ X = RNG.normal(size=(12, 4)).astype(np.float32)
 Y = np.arange(12) % 3
 CONSTANT = np.concatenate([X[:, :3], np.full((12, 1), 7, np.float32)], axis=1)
 TARGETS = (RNG.uniform(size=(12, 4)) > 0.5) * 1
-LATE = np.arange(12.0) // 4  # the first minibatch weighs nothing
+LATE = np.arange(12.0) // 4  # the weights of the first minibatch are 0
 
 # X, y, sizes, and options of the model and of fit.
 TRAININGS = {
@@ -71,7 +71,7 @@ ESTIMATORS = {
 
 @pytest.mark.parametrize("case", ESTIMATORS)
 def test_an_estimator_predicts(case):
-    """A classifier the classes that it was given, a regressor finite numbers."""
+    """A classifier predicts classes that it was given, a regressor finite numbers."""
     pytest.importorskip("sklearn")
     kind, make, y, parameters = ESTIMATORS[case]
     estimator = getattr(importlib.import_module("fastbn.sklearn"), f"BatchNormMLP{kind}")(

@@ -1,4 +1,4 @@
-"""The model with one wrong argument: an error that names it, and nothing changed."""
+"""Calls with one wrong argument: an error names it, and nothing changes."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ NEW = {loss: small(loss, fitted=False) for loss in LOSSES}
 
 
 def arguments(pickled, loss=LOSSES[0], *, y=True, **more):
-    """What makes the arguments of a method: the model, data, and more."""
+    """Return a function that makes the arguments of a method: the model, data, and more."""
 
     def make():
         x, targets = samples(loss)
@@ -290,7 +290,7 @@ CALLS = {
     ),
 }
 
-# Lengths that differ may be named by either; checkpoint_every needs a checkpoint.
+# An error about different lengths may name either; checkpoint_every needs a checkpoint.
 SAYS = {
     **{(call, "X"): r"(X|y)\b" for call in ("fit", "partial_fit", "train_step")},
     ("fit", "checkpoint_every"): "checkpoint: expected a path",
@@ -372,7 +372,7 @@ def test_a_wrong_path_is_refused_and_no_file_changes(folder, call, argument, dat
     )
 
 
-# -- good arguments of which a model can make nothing ----------------------------------------------
+# -- valid arguments that a model cannot use -------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["predict_logits", "predict_proba", "predict", "evaluate"])
