@@ -385,6 +385,14 @@ def at(steps=0, epochs=0):
 X, Y = np.random.default_rng(0).standard_normal((20, 6)), np.arange(20) % 4
 
 
+def test_a_model_beyond_the_largest_count_is_not_written(path):
+    model = at(MAX_COUNT)
+    model.train_step(X, Y)
+    with pytest.raises(ValueError, match=f"^steps: expected an integer from 0 to {MAX_COUNT}"):
+        model.save(path)
+    assert not path.exists()
+
+
 def test_a_fit_that_something_else_ends_may_be_as_long_as_it_likes():
     model = at(5, 5)
     model.fit(X, Y, epochs=sys.maxsize, batch_size=10, progress=False, callbacks=[lambda *_: True])
