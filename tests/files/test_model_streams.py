@@ -142,9 +142,13 @@ def test_a_write_that_returns_nothing(model):
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 100, 1000, -1])
-def test_streams_that_end_early(model, size):
+def test_files_and_streams_that_end_early(model, tmp_path, size):
+    data = to_bytes(model)[:size]
     with pytest.raises(ModelFileError, match="^<BytesIO>: .*ends after"):
-        fastbn.BatchNormMLP.load(io.BytesIO(to_bytes(model)[:size]))
+        fastbn.BatchNormMLP.load(io.BytesIO(data))
+    (tmp_path / "m").write_bytes(data)
+    with pytest.raises(ModelFileError, match="m: "):
+        fastbn.BatchNormMLP.load(tmp_path / "m")
 
 
 def test_streams_that_go_on(model):
@@ -233,10 +237,13 @@ def test_models_of_many_layers_come_through_streams():
         fastbn.BatchNormMLP.load(io.BytesIO(data[:end]))
 
 
-def test_a_stream_takes_no_second_copy():
+@pytest.mark.parametrize("kind", ["path", "stream"])
+def test_loading_takes_less_memory_than_twice_the_file(tmp_path, kind):
     data = to_bytes(fastbn.BatchNormMLP((1000, 1000, 10)))
+    (tmp_path / "m").write_bytes(data)
+    source = tmp_path / "m" if kind == "path" else io.BytesIO(data)
     tracemalloc.start()
-    fastbn.BatchNormMLP.load(io.BytesIO(data))
+    fastbn.BatchNormMLP.load(source)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 12e6 < len(data) < peak < 2 * len(data)

@@ -86,36 +86,75 @@ def rewrite(path, change_tensors=None, change_header=None, change_text=str):
     save_file(tensors, path, {"fastbn": change_text(json.dumps(header))})
 
 
+@pytest.fixture
+def assert_refused(trained, tmp_path):
+    """Check that a trained model's file is refused after changes, with an error that names it."""
+
+    def check(message, **changes):
+        path = tmp_path / "m"
+        trained[0].save(path)
+        rewrite(path, **changes)
+        with pytest.raises(ModelFileError, match=message) as caught:
+            fastbn.BatchNormMLP.load(path)
+        assert str(path) in str(caught.value)
+
+    return check
+
+
+def set_first(name, value):
+    return {"change_tensors": lambda tensors: tensors[name].reshape(-1).__setitem__(0, value)}
+
+
+def set_header(**values):
+    return {"change_header": lambda header: header.update(values)}
+
+
+def set_config(**values):
+    return {"change_header": lambda header: header["config"].update(values)}
+
+
 REFUSED = [
     ({"change_tensors": lambda t: t.pop("layers.0.gamma")}, "layers.0.gamma"),
     ({"change_tensors": lambda t: t.update(extra=np.zeros(3))}, "extra"),
     ({"change_tensors": lambda t: t.update({"layers.0.gamma": np.zeros(3, "f4")})}, "gamma.*9"),
     ({"change_tensors": lambda t: t.update({"layers.0.gamma": np.zeros(9)})}, "float64"),
-    ({"change_header": lambda h: h.update(format_version=99)}, "format version 1, got 99"),
     ({"change_header": lambda h: h.pop("format_version")}, "malformed"),
     ({"change_header": lambda h: h.pop("config")}, "config"),
-    ({"change_header": lambda h: h.update(config=[])}, "config"),
     ({"change_header": lambda h: h["config"].pop("lr")}, "lr"),
-    ({"change_header": lambda h: h["config"].update(lr=-1)}, "lr"),
-    ({"change_header": lambda h: h["config"].update(surprise=1)}, "surprise"),
-    ({"change_header": lambda h: h["config"].update(layer_sizes=[6, 8, 4])}, "layers"),
-    ({"change_header": lambda h: h["config"].update(layer_sizes=[10**7] * 3)}, "layers"),
-    ({"change_header": lambda h: h.update(steps=-1)}, "steps"),
-    ({"change_header": lambda h: h.update(steps=10**30)}, "steps"),
-    ({"change_header": lambda h: h["config"].update(eps=10**400)}, "eps"),
-    ({"change_header": lambda h: h.update(metadata=3)}, "metadata"),
-    ({"change_header": lambda h: h.update(target_is_fitted=False)}, "target_is_fitted: .*True"),
-]
+    ({"change_text": lambda text: "[" * 15_000 + "]" * 15_000}, "malformed"),
+    (set_header(format_version=99), "format version 1, got 99"),
+    *[
+        (set_header(format_version=version), "format version 1, got")
+        for version in (0, True, 1.0, "1", None, -1)
+    ],
+    (set_header(config=[]), "config"),
+    (set_config(lr=-1), "lr"),
+    (set_config(surprise=1), "surprise"),
+    (set_config(layer_sizes=[6, 8, 4]), "layers"),
+    (set_config(layer_sizes=[10**7] * 3), "layers"),
+    (set_header(steps=-1), "steps"),
+    (set_header(steps=10**30), "steps"),
+    (set_config(eps=10**400), "eps"),
+    (set_header(metadata=3), "metadata"),
+    (set_header(target_is_fitted=False), "target_is_fitted: .*True"),
+    *[
+        (set_first(name, -1.0), f"{name}: expected numbers of at least 0, got -1")
+        for name in ("optimizer.v.layers.0.gamma", "layers.0.running_var")
+    ],
+    *[
+        (set_first(name, odd), f"{name}: expected finite numbers")
+        for odd in (np.nan, np.inf, -np.inf)
+        for name in (
+            "layers.0.weight", "layers.0.running_mean", "layers.0.running_var", "input.center",
+            "input.scale", "optimizer.m.layers.1.bias", "optimizer.v.layers.0.gamma",
+        )
+    ],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED)
-def test_files_that_say_what_no_model_can_be(trained, tmp_path, changes, message):
-    path = tmp_path / "m"
-    trained[0].save(path)
-    rewrite(path, **changes)
-    with pytest.raises(ModelFileError, match=message) as caught:
-        fastbn.BatchNormMLP.load(path)
-    assert str(path) in str(caught.value)
+def test_files_that_say_what_no_model_can_be(assert_refused, changes, message):
+    assert_refused(message, **changes)
 
 
 @pytest.mark.parametrize("name", ["input_is_fitted", "target_is_fitted"])
@@ -127,20 +166,12 @@ def test_files_without_a_normalization_that_say_it_is_to_be_fitted(tmp_path, nam
         fastbn.BatchNormMLP.load(path)
 
 
-@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 100, 1000, -1])
-def test_truncated_files(trained, tmp_path, size):
-    path = tmp_path / "m"
-    trained[0].save(path)
-    path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(ModelFileError, match="m: "):
-        fastbn.BatchNormMLP.load(path)
-
-
 def test_other_files(tmp_path):
-    with pytest.raises(ModelFileError, match="found none"):
-        fastbn.BatchNormMLP.load(tmp_path / "nothing")
-    with pytest.raises(ModelFileError, match="found none"):
-        fastbn.BatchNormMLP.load(tmp_path)
+    for path in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(ModelFileError, match="found none"):
+            fastbn.BatchNormMLP.load(path)
+    with pytest.raises(ModelFileError, match="not a readable safetensors file"):
+        fastbn.BatchNormMLP.load(tmp_path / ("a" * 300))
     save_file({"x": np.zeros(3)}, tmp_path / "foreign")
     with pytest.raises(ModelFileError, match="fastbn's metadata"):
         fastbn.BatchNormMLP.load(tmp_path / "foreign")
@@ -275,16 +306,6 @@ def test_the_fixtures_are_of_the_present_format():
     assert len(names) == len(OLD) + 2
 
 
-def test_loading_takes_less_memory_than_twice_the_file(tmp_path):
-    path = tmp_path / "m"
-    fastbn.BatchNormMLP((1000, 1000, 10)).save(path)
-    tracemalloc.start()
-    fastbn.BatchNormMLP.load(path)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert 12e6 < path.stat().st_size < peak < 2 * path.stat().st_size
-
-
 def peak_of_refusal(path, message):
     """Return the most memory that is taken until a file is refused."""
     tracemalloc.start()
@@ -376,31 +397,6 @@ def test_the_real_bound_refuses_what_would_take_hundreds_of_megabytes(trained, t
     size = path.stat().st_size
     message = "expected a header of JSON that takes some 100,000,000 bytes"
     assert peak_of_refusal(path, message) < 2 * size
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "layers.0.weight", "layers.0.running_mean", "layers.0.running_var", "input.center",
-        "input.scale", "optimizer.m.layers.1.bias", "optimizer.v.layers.0.gamma",
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_none_are_refused(trained, tmp_path, name, odd):
-    path = tmp_path / "m"
-    trained[0].save(path)
-    rewrite(path, change_tensors=lambda tensors: tensors[name].reshape(-1).__setitem__(0, odd))
-    with pytest.raises(ModelFileError, match=f"{name}: expected finite numbers"):
-        fastbn.BatchNormMLP.load(path)
-
-
-@pytest.mark.parametrize("name", ["optimizer.v.layers.0.gamma", "layers.0.running_var"])
-def test_negative_squares_are_refused(trained, tmp_path, name):
-    path = tmp_path / "m"
-    trained[0].save(path)
-    rewrite(path, change_tensors=lambda tensors: tensors[name].__setitem__(0, -1.0))
-    with pytest.raises(ModelFileError, match=f"{name}: expected numbers of at least 0, got -1"):
-        fastbn.BatchNormMLP.load(path)
 
 
 def test_a_model_that_could_not_be_loaded_is_not_written(trained, tmp_path):
@@ -511,14 +507,6 @@ def test_a_name_as_long_as_may_be(trained, tmp_path, name):
     assert os.listdir(tmp_path) == [name]
 
 
-@pytest.mark.parametrize("version", [0, True, 1.0, "1", None, -1])
-def test_format_versions_that_are_none(trained, tmp_path, version):
-    trained[0].save(tmp_path / "m")
-    rewrite(tmp_path / "m", change_header=lambda header: header.update(format_version=version))
-    with pytest.raises(ModelFileError, match="format version 1, got"):
-        fastbn.BatchNormMLP.load(tmp_path / "m")
-
-
 def test_layers_without_tensors_cost_no_memory(trained, tmp_path):
     path = tmp_path / "m"
     trained[0].save(path)
@@ -527,19 +515,6 @@ def test_layers_without_tensors_cost_no_memory(trained, tmp_path):
     )
     peak = peak_of_refusal(path, "do not fit its 9000 layers")
     assert peak < 2 * path.stat().st_size + (1 << 20)
-
-
-def test_lists_in_lists_are_refused(trained, tmp_path):
-    path = tmp_path / "m"
-    trained[0].save(path)
-    rewrite(path, change_text=lambda text: "[" * 15_000 + "]" * 15_000)
-    with pytest.raises(ModelFileError, match="malformed"):
-        fastbn.BatchNormMLP.load(path)
-
-
-def test_a_path_that_cannot_be_looked_at(tmp_path):
-    with pytest.raises(ModelFileError, match="not a readable safetensors file"):
-        fastbn.BatchNormMLP.load(tmp_path / ("a" * 300))
 
 
 def test_metadata_that_is_too_deep(trained, tmp_path):
