@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -19,11 +19,10 @@ class Columns(NamedTuple):
     label: int | None
 
 
-def quoted(names: Iterable[Any], most: int = 10) -> str:
-    """Return names in quotes, the first `most` of them."""
-    names = list(names)
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
+def quoted(names: Sequence[Any]) -> str:
+    """Return the first ten names in quotes, and how many more there are."""
+    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return ", ".join(map(repr, names[:10])) + more
 
 
 def target_column(header: Header, target: Target) -> int:

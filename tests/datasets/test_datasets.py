@@ -167,7 +167,8 @@ def requests(idx_folder, tmp_path, monkeypatch):
     """A server of the folder's files instead of the real one: the paths that were requested."""
     pooch = pytest.importorskip("pooch", reason="pooch is not installed")
     monkeypatch.delenv("FASTBN_DATA", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "nothing")
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
     for key, name in datasets.IDX_FILES.items():
