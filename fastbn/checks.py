@@ -116,7 +116,7 @@ def same_shape(name: str, array: np.ndarray, other_name: str, other: np.ndarray)
 
 
 def overlapping(array: np.ndarray, others: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Return those of `others` that are `array`, or may overlap it in memory."""
+    """Return the `others` that are `array` or may overlap it in memory."""
     owns, found = array.flags.owndata, []
     for other in others:
         apart = owns and other.flags.owndata  # each has its own memory

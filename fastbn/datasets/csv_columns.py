@@ -13,7 +13,7 @@ Target = str | int | None
 
 
 class Columns(NamedTuple):
-    """The columns of a file to read: those of the features, in this order, and the labels'."""
+    """The columns to read: the features, in this order, and the labels."""
 
     features: Sequence[int]
     label: int | None
@@ -64,7 +64,7 @@ def _find_column(names: list[str], target: str | Integral) -> int | None:
 
 
 def columns_by_name(header: Header, feature_names: Sequence[str]) -> list[int]:
-    """Return the indices of the columns of these names, each of which has to be there once."""
+    """Return the columns with these names; each name has to be there exactly once."""
     path, names, _ = header
     positions = {name: position for position, name in enumerate(names)}
     missing = [name for name in feature_names if name not in positions]
@@ -91,7 +91,7 @@ def check_names_differ(path: Any, names: Sequence[str]) -> None:
 def choose_by_position(
     header: Header, n_features: int, target: Target, *, labelled: bool = False
 ) -> Columns:
-    """Return `n_features` columns in the order of the file, and that of the labels.
+    """Return `n_features` columns in the order of the file, and the column of the labels.
 
     There are labels if there is a target, or one column more than features; `labelled` demands
     them.

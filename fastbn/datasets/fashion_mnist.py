@@ -36,7 +36,7 @@ def load_fashion_mnist(
     ----------
     path : path, optional
         Folder with the four IDX files. Without it: the folder that the environment variable
-        ``FASTBN_DATA`` names, that of Debian's package ``dataset-fashion-mnist``, or a download.
+        ``FASTBN_DATA`` names, Debian's package ``dataset-fashion-mnist``, or a download.
     download : bool
         Allow the download, with pooch, into the user's cache folder.
 

@@ -92,7 +92,7 @@ def load_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def load_idx_folder(path: str | os.PathLike[str]) -> Dataset:
-    """Return the four IDX files of a folder, named as those of MNIST, gzipped or not.
+    """Return the four IDX files of a folder, with the names of MNIST's, gzipped or not.
 
     A file that is there both gzipped and not has to hold the same in both.
 

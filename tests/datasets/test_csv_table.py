@@ -1,4 +1,4 @@
-"""CSV files: what is a header, what is a number, and how much of a file is in memory at once."""
+"""CSV files: numbers, headers, targets, and memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def path(tmp_path):
 @pytest.mark.parametrize(
     "cell", ["1_0", "\u0661\u0662", "1_0.5", "0x10", "1,5", "1e", "--1", "½", "1 0"]
 )
-def test_what_no_csv_writer_writes_is_no_number(path, cell):
+def test_cells_that_no_csv_writer_writes_are_not_numbers(path, cell):
     path.write_text(f'a,kind\n1,x\n"{cell}",y\n', encoding="utf-8")
     with pytest.raises(DataFileError, match=r"line 3, column 'a': expected a number, got '"):
         datasets.load_csv(path)

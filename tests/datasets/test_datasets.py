@@ -72,7 +72,7 @@ def test_the_split_is_seeded_and_disjoint():
 
 @pytest.mark.parametrize("size", [0.1, 0.5, 0.9])
 def test_the_split_draws_from_each_class_in_turn(rng, size):
-    """Models are evaluated on the samples that they were not trained on, in every version."""
+    """The split is the same in every version, so models are evaluated on unseen samples."""
     y = rng.integers(0, 7, 200)
     y[y == 6] = 5
     y[3] = 6  # one sample
@@ -147,7 +147,7 @@ def test_fashion_mnist_is_looked_for_where_it_is_said_to_be(idx_folder, tmp_path
 
 
 def test_fashion_mnist_keeps_its_labels(idx_folder):
-    """A class that is missing does not give its name to the next."""
+    """A class that is missing does not shift the names of the others."""
     for name in (datasets.IDX_FILES["y_train"], datasets.IDX_FILES["y_test"]):
         n = 30 if name.startswith("train") else 10
         labels = np.array([0, 2, 9], np.uint8)[np.arange(n) % 3]
@@ -164,7 +164,7 @@ def test_fashion_mnist_keeps_its_labels(idx_folder):
 
 @pytest.fixture
 def requests(idx_folder, tmp_path, monkeypatch):
-    """A server of the folder's files instead of the real one: the paths that were requested."""
+    """Serve the folder's files instead of the real ones; return the requested paths."""
     pooch = pytest.importorskip("pooch", reason="pooch is not installed")
     monkeypatch.delenv("FASTBN_DATA", raising=False)
     for name in ("no_proxy", "NO_PROXY"):
@@ -320,7 +320,7 @@ def test_npz_that_announces_an_absurd_array(tmp_path, size):
 
 
 def test_npz_damaged_anywhere(tmp_path, rng):
-    """It may load, where no checksum covers the damage, or be refused, but nothing else."""
+    """Damage that no checksum covers may go unnoticed; all other damage is a DataFileError."""
     path = tmp_path / "t.npz"
     np.savez_compressed(path, X=rng.integers(0, 9, (40, 6)), y=np.arange(40) % 2)
     data = path.read_bytes()

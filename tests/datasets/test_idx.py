@@ -1,4 +1,4 @@
-"""The IDX format: what is written comes back, and what is broken says how."""
+"""The IDX format: round trips, and errors that tell what is broken."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3, 10, 12, 18, 20, -10, -8, -5, -4, -1])
 def test_broken_gzip(tmp_path, place):
-    """A flipped byte anywhere but in the time stamp is noticed."""
+    """A flipped byte anywhere but in the time stamp is an error."""
     path = tmp_path / "broken.gz"
     data = bytearray(gzip.compress(idx_bytes(IMAGES)))
     data[place] ^= 0xFF

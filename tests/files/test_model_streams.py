@@ -32,7 +32,7 @@ def assert_same(one, other):
 
 
 class Stream:
-    """Nothing but `read`, of a few bytes at a time."""
+    """A file with nothing but `read`, which returns a few bytes at a time."""
 
     def __init__(self, data, most=7):
         self.data, self.most = memoryview(data), most
@@ -190,7 +190,7 @@ def test_what_is_no_binary_file(model, tmp_path):
 
 
 def sys_like(file):
-    """A text file that says nothing of being one, and has binary data in it."""
+    """A text file that does not look like one, with binary data in it."""
     file.buffer.write(b"\xff" * 100)
     file.seek(0)
     return type("File", (), {"read": staticmethod(file.read)})()
@@ -228,7 +228,7 @@ def test_all_is_checked_before_the_first_byte(tmp_path):
 
 
 def test_models_of_many_layers_come_through_streams():
-    """Their headers are longer than many blocks."""
+    """Their headers span many blocks."""
     model = fastbn.BatchNormMLP((4, *[64] * 400, 3))
     assert_same(fastbn.BatchNormMLP.load(Stream(to_bytes(model), 1 << 20)), model)
     data = to_bytes(model)

@@ -153,7 +153,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED)
-def test_files_that_say_what_no_model_can_be(assert_refused, changes, message):
+def test_files_that_do_not_describe_a_model(assert_refused, changes, message):
     assert_refused(message, **changes)
 
 
@@ -276,7 +276,7 @@ def test_an_old_file_of_float64():
 
 
 def test_an_old_checkpoint_is_gone_on_with(tmp_path):
-    """In the middle of its third epoch; the numbers are of the fit that was not interrupted."""
+    """It stopped in its third epoch; the expected numbers are those of an uninterrupted fit."""
     name = "checkpoint-format-1-zscore.safetensors"
     (tmp_path / "c").write_bytes((pathlib.Path(__file__).parents[1] / "data" / name).read_bytes())
     model = fastbn.BatchNormMLP((5, 7, 4), input_normalization="zscore", dropout=0.1, seed=2)
@@ -299,7 +299,7 @@ def test_an_old_checkpoint_is_gone_on_with(tmp_path):
 
 
 def test_the_fixtures_are_of_the_present_format():
-    """A new format needs files of its own, kept beside the old ones."""
+    """A new version of the format needs new test files, and the old ones stay."""
     data = pathlib.Path(__file__).parents[1] / "data"
     names = [path.name for path in data.glob("*.safetensors")]
     assert all(f"format-{model_file.FORMAT_VERSION}" in name for name in names)
@@ -307,7 +307,7 @@ def test_the_fixtures_are_of_the_present_format():
 
 
 def peak_of_refusal(path, message):
-    """Return the most memory that is taken until a file is refused."""
+    """Return the peak memory of a load that is refused."""
     tracemalloc.start()
     try:
         with pytest.raises(ModelFileError, match=message):
@@ -326,7 +326,7 @@ def peak_of_refusal(path, message):
 def test_a_header_that_would_fill_the_memory_is_refused(
     trained, tmp_path, monkeypatch, value, count
 ):
-    """A few characters that would become many times as many bytes of objects."""
+    """Short JSON that would be parsed to objects of many times its size."""
     path = tmp_path / "m"
     trained[0].save(path)
     monkeypatch.setattr(tensor_file, "MAX_HEADER", 1 << 20)
@@ -372,7 +372,7 @@ def test_models_of_many_layers_and_many_notes_are_written(tmp_path):
 
 
 def test_the_header_that_is_written_is_one_that_is_read(tmp_path, monkeypatch):
-    """Writer and reader have one bound."""
+    """Writing and reading have the same limit."""
     path = tmp_path / "m"
     model = fastbn.BatchNormMLP((4, 3))
     data = to_bytes(model)
@@ -410,7 +410,7 @@ def test_a_model_that_could_not_be_loaded_is_not_written(trained, tmp_path):
 
 
 def in_a_child(work):
-    """Run a function in a forked process that may lose its rights; what it raised, or None."""
+    """Run a function in a forked process, which may drop rights; return its exception or None."""
     reader, writer = multiprocessing.get_context("fork").Pipe(duplex=False)
 
     def child():
@@ -433,7 +433,7 @@ posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no f
 
 @posix
 def test_a_disk_that_is_full(trained, tmp_path):
-    """A limit on the size of files stands for it: writing fails half-way."""
+    """Simulated by a limit on the size of files, so that writing fails half-way."""
     import resource
 
     path = tmp_path / "m"
@@ -472,7 +472,7 @@ def test_a_folder_that_cannot_be_written(trained, tmp_path):
 
 
 def test_the_temporary_file_is_in_the_same_folder(trained, tmp_path, monkeypatch):
-    """Where it can be renamed."""
+    """A file is renamed atomically only within a file system."""
     replace, seen = os.replace, []
     monkeypatch.setattr(
         os, "replace", lambda old, new: (seen.append(pathlib.Path(old).parent), replace(old, new))
@@ -482,7 +482,7 @@ def test_the_temporary_file_is_in_the_same_folder(trained, tmp_path, monkeypatch
 
 
 def test_the_old_file_is_never_written_to(trained, tmp_path):
-    """A second name of it still has all of its bytes."""
+    """A hard link to the old file keeps all of its bytes."""
     model, x, y = trained
     model.save(tmp_path / "m")
     os.link(tmp_path / "m", tmp_path / "old")

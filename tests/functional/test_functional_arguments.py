@@ -1,4 +1,4 @@
-"""The NumPy API at its doors: what it takes, what it refuses, and what it leaves alone."""
+"""Arguments of the NumPy API: accepted, refused, and left unchanged."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_out(rng, layout):
 
 
 def test_out_over_the_given_statistics(rng):
-    """The statistics are rows of the very array that the result goes to."""
+    """The statistics are rows of the array that is overwritten."""
     x = np.abs(rng.standard_normal((6, 3)))
     scaled, _, _ = fastbn.min_max_scale(x, minimum=x[0], maximum=x[0] + 2)
     standard, _, _ = fastbn.standardize(x, mean=x[0], std=x[1])
@@ -113,7 +113,7 @@ def test_the_smallest_spans():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_fit_kernels(rng, dtype):
-    """As a user's own compiled code calls them."""
+    """Called as from a user's own compiled code."""
     x = (3 + rng.standard_normal((100, 6))).astype(dtype)
     x[:, 2] = 0.1
     x[:, 3] *= dtype(1e-25)

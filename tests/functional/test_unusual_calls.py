@@ -1,4 +1,4 @@
-"""Calls that are unusual, but right: without a warning, and with the result that is expected."""
+"""Unusual but valid calls: no warning, and the expected result."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_unusual_targets_and_weights():
 
 def test_steps_of_unusual_sizes():
     def stepped(shape, **options):
-        """Parameters after a step of Adam from 1 along 1."""
+        """Parameters after one step of Adam, from parameters and gradients of 1."""
         param, grad, m, v = np.ones((4, *shape))
         fastbn.adam_step(param[...], grad[...], m[...], v[...], **{"step": 1} | options)
         return param

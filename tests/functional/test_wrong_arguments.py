@@ -167,7 +167,7 @@ TRACKED = of(None, True, "1") | {
 
 
 def good(name, shapes, sizes):
-    """Arguments that are right: float32 numbers from 0.5 to 1."""
+    """Valid arguments: float32 numbers from 0.5 to 1."""
     rng = np.random.default_rng(1)
     arguments = {
         argument: rng.uniform(0.5, 1.0, [sizes[letter] for letter in shape]).astype(np.float32)

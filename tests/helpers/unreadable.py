@@ -1,4 +1,4 @@
-"""Files that cannot be read, by kind: what the wrong calls of readers and of commands are given."""
+"""Files that cannot be read, by kind, for tests of readers and of commands."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def npy(array):
 
 
 def npy_header(text):
-    """An NPZ file with an X whose header is that text."""
+    """An NPZ file with an X of this header."""
     file = io.BytesIO()
     header = text.encode().ljust(118) + b"\n"
     with zipfile.ZipFile(file, "w") as archive:
