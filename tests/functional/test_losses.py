@@ -188,7 +188,7 @@ def test_any_integer_labels(rng, label_dtype):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernels_do_not_follow_a_label_out_of_the_logits(rng, dtype, smoothing, label):
-    """The loss is NaN, the label's own gradient softmax alone, and other samples' stays the same."""
+    """The loss is NaN, that sample's gradient is softmax alone, and the others are unchanged."""
     rows = rng.standard_normal((5, 4)).astype(dtype)
     columns, weight = np.ascontiguousarray(rows.T), np.full(5, dtype(0.2))
     labels = np.array([0, 3, 1, 2, 0])
