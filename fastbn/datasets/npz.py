@@ -41,15 +41,17 @@ def load_npz(path: str | os.PathLike[str], *, test_size: float = 0.2, seed: int 
 def read_parts(path: str | os.PathLike[str]) -> list[Part]:
     """Return the one part, or training and test part, of an NPZ file."""
     file = read_npz(path)
-    if file.find("x") is not None:
-        return [file.part("")]
-    train, test = file.part("_train"), file.part("_test")
-    if train[0].shape[1] != test[0].shape[1]:
+    suffixes = ("_train", "_test") if file.find("x") is None else ("",)
+    parts = []
+    for suffix in suffixes:
+        X = file.features(f"x{suffix}")
+        parts.append((X, file.labels(f"y{suffix}", len(X))))
+    n_features, in_test = parts[0][0].shape[1], parts[-1][0].shape[1]
+    if in_test != n_features:
         raise DataFileError(
-            f"{path}: x_test: expected {train[0].shape[1]} features as x_train, "
-            f"got {test[0].shape[1]}"
+            f"{path}: x_test: expected {n_features} features as x_train, got {in_test}"
         )
-    return [train, test]
+    return parts
 
 
 class NpzFile(NamedTuple):
@@ -59,7 +61,7 @@ class NpzFile(NamedTuple):
     arrays: dict[str, np.ndarray]
 
     def find(self, key: str) -> np.ndarray | None:
-        """Return the array of this name, in lower or upper case."""
+        """Return the array of this name, in lower or upper case, or None."""
         found = [name for name in self.arrays if name.lower() == key]
         if len(found) > 1:
             listed = " and ".join(map(repr, found))
@@ -73,11 +75,6 @@ class NpzFile(NamedTuple):
                 f"{self.path}: expected the key {key!r}, found {sorted(self.arrays)}"
             )
         return array
-
-    def part(self, suffix: str) -> Part:
-        """Return features and labels of the names x and y with a suffix."""
-        X = self.features(f"x{suffix}")
-        return X, self.labels(f"y{suffix}", len(X))
 
     def features(self, key: str) -> np.ndarray:
         """Return an array as a matrix of finite numbers; more dimensions are flattened."""
