@@ -69,15 +69,6 @@ def test_labels_are_matched_by_name_not_by_their_order(model, tmp_path):
     assert float(rows(succeed("evaluate", "m.safetensors", path))["accuracy"].split()[0]) > 90
 
 
-def test_evaluate_all_takes_a_file_of_one_class(model, tmp_path):
-    X, y = samples()
-    moths = y == 2
-    path = write_csv(tmp_path / "moths.csv", X[moths], ["moth"] * moths.sum())
-    assert rows(succeed("evaluate", "m.safetensors", path, "--all")) == expected_rows(
-        model, "moths", X[moths], y[moths]
-    )
-
-
 @pytest.mark.parametrize("ending", ["csv", "npz"])
 @pytest.mark.parametrize("n", [1, 20])
 def test_evaluate_of_one_class(model, tmp_path, ending, n):

@@ -119,6 +119,8 @@ def test_samples_without_weight_are_left_out_of_everything(samples, kind):
     model = kind(**options).fit(X, y, weight)
     alone = kind(**options).fit(X[180:], y[180:], weight[180:])
     assert np.array_equal(model.model_.params, alone.model_.params)
+    with pytest.raises(ValueError, match="sample_weight: .*(non-zero number|some above 0)"):
+        model.fit(X, y, np.zeros(300))
 
 
 def test_a_fit_of_an_earlier_version_goes_on_without_weights_in_its_statistics(samples):
@@ -168,6 +170,13 @@ def test_keys_that_are_no_class_are_taken_as_scikit_learn_takes_them(samples, cl
             else:
                 told.append("")
     assert told[:2] == told[2:]
+
+
+def test_balanced_weights_are_those_by_hand(samples):
+    X, y = samples
+    balanced = BatchNormMLPClassifier(**FAST, class_weight="balanced").fit(X, y)
+    by_hand = BatchNormMLPClassifier(**FAST).fit(X, y, 300 / 3 / np.bincount(y)[y])
+    np.testing.assert_allclose(balanced.predict_proba(X), by_hand.predict_proba(X), atol=1e-6)
 
 
 def test_names_of_classes_have_weights(samples):
