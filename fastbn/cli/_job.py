@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,7 @@ class Job:
     ) -> tuple[Dataset, BatchNormMLP, History]:
         """Load the data and train."""
         from fastbn import datasets
-        from fastbn.model import BatchNormMLP, saving
+        from fastbn.model import BatchNormMLP
         from fastbn.model.checkpoint import OtherDataError
 
         settings = self.settings
@@ -78,7 +79,7 @@ class Job:
             notes["feature_names"] = list(dataset.feature_names)
             notes["target_name"] = dataset.target_name
             model.metadata = notes
-            saving.to_bytes(model)  # refuse names that no file can hold before the training
+            model.save(io.BytesIO())  # refuse names that no file can hold before the training
         model.metadata = {**notes, "job": json.loads(json.dumps(dataclasses.asdict(self)))}
         try:
             history = model.fit(

@@ -61,12 +61,11 @@ def class_indices(labels: np.ndarray, names: list[str], where: str = "labels") -
 
     If no label is the name of a class, whole numbers count the classes from 0.
     """
-    from fastbn.datasets.dataset import all_whole
-
-    if labels.dtype.kind == "f" and all_whole(labels):
-        labels = labels.astype(np.int64)
     distinct, codes = np.unique(labels, return_inverse=True)
-    found = [str(label) for label in distinct]
+    found = [
+        str(int(label) if isinstance(label, float) and label.is_integer() else label)
+        for label in distinct.tolist()
+    ]
     indices = {name: index for index, name in enumerate(names)}
     if not set(indices) & set(found) and all(map(str.isdecimal, found)):
         indices = {str(index): index for index in range(len(names))}
