@@ -13,8 +13,7 @@ def main() -> None:
             import typer  # noqa: F401
         except ImportError as error:
             sys.exit(
-                "fastbn's command line needs typer and rich, of which something is not installed "
-                f"({error}): pip install 'fastbn[cli]'"
+                f"fastbn's command line needs typer and rich ({error}): pip install 'fastbn[cli]'"
             )
         from fastbn.cli._app import app
 

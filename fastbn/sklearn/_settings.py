@@ -62,8 +62,7 @@ class Settings(BaseEstimator):
             )
         if self.solver == "lbfgs":
             warnings.warn(
-                "solver='lbfgs' takes all samples at once, and batch norm is not trained so: "
-                "'adam' is used",
+                "solver='lbfgs' takes all samples at once and is not implemented: 'adam' is used",
                 stacklevel=5,
             )
 

@@ -111,7 +111,7 @@ def test_the_recipes_defaults_are_those_of_the_model():
     assert set(_recipes.FIT) <= set(inspect.signature(BatchNormMLP.fit).parameters)
 
 
-def test_the_notes_preset_and_options_that_go_before_it(insects):
+def test_options_override_the_notes_preset(insects):
     table = rows(succeed("train", insects, "--preset", "notes", "--no-plot", "--epochs", "2"))
     config = BatchNormMLP.load("fastbn-insects.safetensors").config
     assert config.layer_sizes == (4, 32, 3)
@@ -218,9 +218,9 @@ def test_ctrl_c_before_the_first_step_saves_nothing(insects, tmp_path, before, m
 
 @pytest.mark.parametrize(("option", "lines"), [("--no-plot", 1), ("--progress", 1), ("--quiet", 0)])
 def test_compiling_is_announced_once(insects, monkeypatch, option, lines):
-    """Wherever it happens: before the steps of a fit, in them, or in the evaluation after it."""
+    """Before the steps of a fit, in them, or in the evaluation after it."""
     arguments = ["train", insects, *QUICK, "--no-plot", option]
-    run(*arguments)  # compiles all there is to compile
+    run(*arguments)  # compiles everything
     assert "compiling" not in run(*arguments).output
 
     def compiling(method):
@@ -255,7 +255,7 @@ def test_compiling_is_announced_once(insects, monkeypatch, option, lines):
     ],
 )
 def test_without_standard_streams(insects, tmp_path, arguments, code):
-    """As in a program without a console, pythonw.exe's."""
+    """As in a program without a console, such as pythonw.exe."""
     if "m.safetensors" in arguments:
         succeed("train", insects, *QUICK, "--no-plot", "--out", "m.safetensors")
         columns = [line.split(",") for line in insects.read_text().splitlines()]
@@ -330,7 +330,7 @@ def test_the_guides_command_lines_are_right():
     assert {command for command, *_ in lines} == {"train", "predict"}
     commands = typer.main.get_command(app).commands
     for command, *arguments in lines:
-        commands[command].make_context(command, arguments)  # raises where it is not
+        commands[command].make_context(command, arguments)  # raises if it is wrong
 
 
 def test_doctor_prints_a_table_and_the_same_as_json():

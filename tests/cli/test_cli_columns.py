@@ -1,4 +1,4 @@
-"""The columns of a CSV on the command line: matched by name, and a target that is no class."""
+"""The columns of a CSV on the command line: matched by name, and targets that are not classes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(path, columns, *, header=True):
 def insects(tmp_path, monkeypatch):
     """The columns of a data set, and models that were trained on it with and without names."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(progress, "_announced", True)  # no note where something is compiled
+    monkeypatch.setattr(progress, "_announced", True)  # no note about compiling
     X, y = samples()
     columns = {**dict(zip(NAMES, X.T.tolist(), strict=True)), "kind": np.array(KINDS)[y].tolist()}
     for header in (True, False):
@@ -48,7 +48,7 @@ def expected(model="named"):
 
 
 def predicted(*arguments, model="named", notes=""):
-    """Labels that `fastbn predict` writes, which says these notes and nothing else on stderr."""
+    """The labels that `fastbn predict` writes; it prints only these notes on stderr."""
     result = run("predict", f"{model}.safetensors", *arguments, "--out", "p.csv")
     assert result.exit_code == 0, result.output
     assert result.stderr == notes
@@ -84,13 +84,13 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=" ".join)
-def test_columns_are_taken_by_name(insects, order):
+def test_columns_are_matched_by_name(insects, order):
     write("new.csv", pick(insects, *order))
     assert predicted("new.csv") == expected()
 
 
-def test_other_columns_are_named_and_left_alone(insects):
-    """Whatever is in them: words, gaps, or a name that two have."""
+def test_other_columns_are_named_and_ignored(insects):
+    """They may hold words, gaps, or have the same name."""
     other = {"id": range(60), "note": ["", "two words"] * 30, **insects}
     write("new.csv", other)
     note = "fastbn: new.csv: columns that the model does not take: 'id', 'note'\n"
@@ -146,7 +146,7 @@ def test_names_with_spaces_quotes_and_a_byte_order_mark(insects):
 
 
 def test_names_that_are_numbers(insects):
-    """As pandas writes a frame without names; without the labels the header is all numbers."""
+    """As pandas writes a frame without names; without labels the header has only numbers."""
     values = [insects[name] for name in NAMES]
     write("numbers.csv", {**{str(i): v for i, v in enumerate(values)}, "kind": insects["kind"]})
     succeed("train", "numbers.csv", *TRAIN, "--out", "numbers.safetensors")
@@ -178,7 +178,7 @@ def test_a_header_and_no_rows(insects):
 
 
 def test_a_first_line_that_may_be_a_header_is_named(insects):
-    """Numbers that are all whole and all different."""
+    """A first line of whole numbers that all differ."""
     lines = ["1,2,3,4,ant"] + ["0.5,2,2,2,bee", "3,2,2,2.5,ant"] * 10
     pathlib.Path("new.csv").write_text("\n".join(lines))
     note = "fastbn: new.csv: the first line, 1,2,3,4,ant, was taken as a sample\n"
@@ -218,7 +218,7 @@ def test_other_files_go_by_position(insects):
 
 @pytest.mark.parametrize("options", [[], ["--all"], ["--test-size", "0.5"]])
 def test_evaluate_takes_columns_by_name(insects, options):
-    """The labels too, which are not in the last column here."""
+    """Labels too; they are not in the last column here."""
     same = run("evaluate", "named.safetensors", "named.csv", *options)
     (pathlib.Path("elsewhere")).mkdir()
     write("elsewhere/named.csv", {"id": range(60), **pick(insects, *ORDERS[3]), "x": range(60)})
@@ -248,7 +248,7 @@ def test_evaluate_by_position_says_so(insects):
         assert result.stderr == note.format(f"{path}.csv")
 
 
-# -- what a model knows ----------------------------------------------------------------------------
+# -- names in the model ----------------------------------------------------------------------------
 
 
 def test_names_are_in_the_model_and_its_checkpoint(insects):
@@ -275,7 +275,7 @@ def test_info_lists_the_names(insects):
     assert features == f"30: {', '.join(f'c{i}' for i in range(10))} and 20 more"
 
 
-def test_names_that_no_model_file_can_hold(insects, monkeypatch):
+def test_names_too_long_for_a_model_file(insects, monkeypatch):
     """Refused before the training."""
     monkeypatch.setattr(tensor_file, "MAX_HEADER", 1 << 20)
     header = ",".join(f'"{name}{"," * 5000}"' for name in "abcd")
@@ -322,7 +322,7 @@ def test_several_labels_are_refused_unless_one_is_named(insects, header):
 
 ONE_LABEL = [
     {"x": range(60), "c": yes_or_no(0)},
-    {"x": range(60), "zero": [0] * 60, "c": yes_or_no(0)},  # as the last pixel of images
+    {"x": range(60), "zero": [0] * 60, "c": yes_or_no(0)},  # like the last pixel of images
     {"a": yes_or_no(0), "b": yes_or_no(1), "c": yes_or_no(2)},  # all features are 0 or 1
     {"a": yes_or_no(0), "x": range(60), "c": yes_or_no(2)},
     {"x": range(60), "a": yes_or_no(0), "c": ["no", "yes"] * 30},

@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def unwrapped(text):
-    """What stands in a box, on one line."""
+    """The text of a box, on one line."""
     return " ".join(text.translate({ord(c): " " for c in "│╭╮╰╯─"}).split())
 
 
@@ -56,7 +56,7 @@ def test_the_traceback_of_an_error_on_demand():
 
 
 @pytest.mark.parametrize("arguments", [["train", "nonsense"], ["info", "broken.safetensors"]])
-def test_a_process_fails_as_the_runner_says(arguments):
+def test_a_process_fails_like_the_runner(arguments):
     code = f"import sys; sys.argv = ['fastbn', *{arguments!r}]; from fastbn.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")

@@ -59,7 +59,7 @@ def test_evaluate_all_takes_every_sample(model, insects):
 
 
 def test_labels_are_matched_by_name_not_by_their_order(model, tmp_path):
-    """A file without the first class numbers its classes otherwise than the model does."""
+    """A file without the first class would number its classes differently."""
     X, y = samples()
     kept = y > 0
     path = write_csv(tmp_path / "some.csv", X[kept], np.array(KINDS)[y[kept]])
@@ -72,7 +72,7 @@ def test_labels_are_matched_by_name_not_by_their_order(model, tmp_path):
 @pytest.mark.parametrize("ending", ["csv", "npz"])
 @pytest.mark.parametrize("n", [1, 20])
 def test_evaluate_of_one_class(model, tmp_path, ending, n):
-    """And of one sample, which cannot be split."""
+    """A single sample cannot be split."""
     X, y = samples()
     X = X[y == 2][:n]
     path, labels = tmp_path / f"moths.{ending}", ["moth"] * n
@@ -94,7 +94,7 @@ def test_evaluate_of_one_class(model, tmp_path, ending, n):
 
 
 def test_evaluate_takes_many_numbers_that_are_classes(tmp_path):
-    """More than a file that is trained on may have."""
+    """More classes than a file to train on may have."""
     X, y = np.arange(150.0)[:, None], np.arange(150)
     model = BatchNormMLP((1, 150))
     model.metadata = {"class_names": [str(name) for name in y]}
@@ -175,7 +175,7 @@ def test_predict_writes_numpy_files(model, insects):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_predict_leaves_out_the_column_that_was_the_target(tmp_path, known):
-    """Not the last column, where the labels were trained on from the first."""
+    """The model was trained with the labels in the first column, not the last one."""
     X, y = samples()
     labels = np.array(KINDS)[y]
     path = write_csv(tmp_path / "first.csv", X, labels, label_first=True)
@@ -301,8 +301,8 @@ def test_info_and_evaluate_of_a_model_without_metadata(insects):
 
 
 @pytest.mark.parametrize("ending", ["csv", "npz", "npy"])
-def test_predictions_take_the_place_of_the_old_ones(ending):
-    """A second name of the old file still has all of its bytes."""
+def test_predictions_replace_the_old_file(ending):
+    """A hard link to the old file keeps its contents."""
     pathlib.Path(f"p.{ending}").write_text("old")
     os.link(f"p.{ending}", "other")
     succeed("predict", "m.safetensors", "insects.csv", "--out", f"p.{ending}")

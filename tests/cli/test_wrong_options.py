@@ -19,7 +19,7 @@ from unreadable import CSV_FILES, MODEL_FILES, NPZ_FILES, write_files
 from fastbn import datasets
 from fastbn.cli._app import app
 
-# Wrong values: words, and what hypothesis draws beside them.
+# Wrong values: fixed ones, and what hypothesis draws.
 WORD = st.from_regex(r"[a-zO,]{1,4}", fullmatch=True).filter(lambda s: s not in ("nan", "inf"))
 NUMBER = ("fast", "", "nan", "inf", "-1", WORD, st.floats(-1e9, -1e-9).map(str))
 SHARE = (*NUMBER, "1.5", st.floats(1.001, 1e9).map(str))
@@ -98,7 +98,7 @@ OPTIONS = {
     "warmup": ([], {"--dtype": CHOICE}),
 }
 
-# Commands, and files that they cannot read in the place of an argument, which is the number.
+# Commands, the number of an argument, and unreadable files to put there.
 FILES = [
     ("train good.csv", 1, ["nothing", "folder", "nothing.csv", *CSV_FILES, *NPZ_FILES]),
     ("evaluate other.safetensors good.csv", 1, ["nothing", "folder", *MODEL_FILES]),
@@ -117,7 +117,7 @@ FILES = [
     ("profile 4-3", 1, ["nothing", "folder", "good.csv", *MODEL_FILES]),
 ]
 
-# Whole command lines that fail in one line, exit code 1, and what it says.
+# Command lines that fail with exit code 1, and their one-line message.
 FAILS = {
     "train nonsense": "nonsense: expected .*digits",
     "train nothing.csv": "nothing.csv: .*No such file",
@@ -156,7 +156,7 @@ FAILS = {
     "profile 4-0": r"layer_sizes\[1\]",
 }  # fmt: skip
 
-# The same for wrong usage, exit code 2, before any data are loaded.
+# Wrong usage, refused with exit code 2 before any data are loaded.
 MISUSES = {
     "trian": "No such command 'trian'",
     "--nonsense": "No such option.*--nonsense",
@@ -217,7 +217,7 @@ def folder(tmp_path_factory):
 
 
 def assert_refused(folder, arguments, says):
-    """Exit code 1 and one line, or 2 and how the command is used; return the code."""
+    """Expect exit code 1 and a one-line error, or 2 and the usage; return the code."""
     if arguments[:1] == ["bench"]:
         pytest.importorskip("threadpoolctl")
     if "picture.xyz" in arguments:

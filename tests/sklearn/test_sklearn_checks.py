@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of estimators, all of them."""
+"""All of scikit-learn's own checks of estimators."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sklearn.utils.estimator_checks import (
 
 from fastbn.sklearn import BatchNormMLPClassifier, BatchNormMLPRegressor
 
-# Weights against repeated samples: batch norm measures samples without weights.
+# Compares weights with repeated samples; batch norm's statistics ignore weights.
 REPEATED = check_sample_weight_equivalence_on_dense_data.__name__
 
-# What concerns array API estimators, and those with a decision_function.
+# Skipped: for array API estimators, and for estimators with a decision_function.
 OF_OTHERS = {
     "check_array_api_input",
     "check_classifiers_multilabel_output_format_decision_function",
@@ -34,7 +34,7 @@ def expected_failures(estimator):
     return {}
 
 
-@pytest.mark.filterwarnings("ignore")  # many checks do not wait for convergence
+@pytest.mark.filterwarnings("ignore")  # many checks stop before convergence
 @parametrize_with_checks(IN_DOUBLE, expected_failed_checks=expected_failures)
 def test_checks(estimator, check):
     try:
@@ -43,13 +43,13 @@ def test_checks(estimator, check):
         assert check.func.__name__ in OF_OTHERS
 
 
-@pytest.mark.filterwarnings("ignore")  # many checks do not wait for convergence
+@pytest.mark.filterwarnings("ignore")  # many checks stop before convergence
 @pytest.mark.parametrize(
     ("batch_norm", "dtype"), [(True, "float32"), (True, "float64"), (False, "float32")]
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_checks_pass_but_the_one_of_repeated_samples(kind, batch_norm, dtype):
-    """It fails with batch norm, and in float32, whose rounding is more than its 1e-7."""
+    """It fails with batch norm, and in float32, whose rounding errors exceed its 1e-7."""
     done = check_estimator(kind(batch_norm=batch_norm, dtype=dtype), on_skip=None, on_fail=None)
     by_status = {
         status: {one["check_name"] for one in done if one["status"] == status}

@@ -1,4 +1,4 @@
-"""What the estimators hand out: dtypes, probabilities, a lone class, read-only weights."""
+"""Outputs of the estimators: dtypes, probabilities, a single class, read-only weights."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+from estimators import QUIET
 from sklearn.datasets import make_gaussian_quantiles
 from sklearn.model_selection import train_test_split
 from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
@@ -16,10 +15,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from fastbn.sklearn import BatchNormMLPClassifier, BatchNormMLPRegressor
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::sklearn.exceptions.ConvergenceWarning",
-    "ignore:the fit ends worse than the mean:UserWarning",
-)
+pytestmark = QUIET
 
 FAST = {"hidden_layer_sizes": 8, "max_iter": 5, "random_state": 0, "learning_rate_init": 0.01}
 
@@ -37,7 +33,7 @@ KINDS = ["one number", "numbers", "two", "three", "labels", "one class"]
 
 
 def outputs(model, X):
-    """Numbers that a model predicts, by method."""
+    """The numbers that a model predicts."""
     if hasattr(model, "predict_proba"):
         return [model.predict_proba(X), model.predict_log_proba(X)]
     return [model.predict(X)]
@@ -46,7 +42,7 @@ def outputs(model, X):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_predictions_have_the_dtype_of_the_samples(rng, kind, dtype):
-    """float32 of float32, and float64 of all else: as scikit-learn's do."""
+    """As in scikit-learn: float32 for float32, and float64 for everything else."""
     X = rng.integers(-4, 5, (80, 4)).astype(float)
     y = targets(kind, X)
     is_regressor = y.dtype.kind == "f"
@@ -62,12 +58,12 @@ def test_predictions_have_the_dtype_of_the_samples(rng, kind, dtype):
             found = outputs(ours, inputs)
             want = np.float32 if other is np.float32 else np.float64
             assert [array.dtype for array in found] == [want] * len(found), other
-            if other is not bool:  # of which all but two numbers are others
+            if other is not bool:  # whose samples differ
                 for a, b in zip(found, expected, strict=True):
                     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         theirs.fit(X.astype(fitted_on), y)
         for other in (np.float32, np.float64):
-            if fitted_on == other:  # their weights have the dtype of the samples they were given
+            if fitted_on == other:  # scikit-learn's weights have this dtype
                 dtypes = [array.dtype for array in outputs(theirs, X.astype(other))]
                 assert [array.dtype for array in outputs(ours, X.astype(other))] == dtypes
     of_bytes = outputs(ours, (X + 4).astype(np.uint8))
@@ -87,7 +83,7 @@ def test_probabilities_sum_to_one_in_float64(rng, kind):
 
 
 def test_a_large_offset_is_scaled_in_float64(rng):
-    """Julian dates: float32 has a digit for each quarter of a day."""
+    """Julian dates: float32 resolves a quarter of a day."""
     t = rng.uniform(0, 0.1, 1500)
     X = np.c_[2459000.5 + t, rng.standard_normal(1500)]
     near = np.c_[t, X[:, 1]]
@@ -114,19 +110,19 @@ def test_predictions_that_float32_does_not_hold(rng):
         model.predict(X.astype(np.float32))
 
 
-# -- one class alone -------------------------------------------------------------------------------
+# -- a single class --------------------------------------------------------------------------------
 
-# Its probability, and the second column that scikit-learn's MLPClassifier has there too.
+# Probability 1, and the column of zeros that scikit-learn's MLPClassifier has too.
 CERTAIN, LOG_CERTAIN = np.tile([1.0, 0.0], (80, 1)), np.tile([0.0, -np.inf], (80, 1))
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_class_that_is_alone_is_certain(rng, dtype, early_stopping):
+def test_a_single_class_is_certain(rng, dtype, early_stopping):
     X = rng.standard_normal((60, 4)).astype(dtype)
     y = np.array(["spam"] * 60)
     model = BatchNormMLPClassifier(**FAST, early_stopping=early_stopping, warm_start=True)
-    for _ in range(2):  # and goes on
+    for _ in range(2):  # with a warm start
         model.fit(X, y)
         assert list(model.classes_) == ["spam"]
         assert np.array_equal(model.predict(X), y)
@@ -161,12 +157,12 @@ def test_a_label_that_is_constant(rng):
     assert model.fit(X, Y).predict_proba(X).shape == (80, 3)  # several labels of one network
 
 
-# -- weights to read, and text ---------------------------------------------------------------------
+# -- read-only weights, verbose output -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [BatchNormMLPClassifier, BatchNormMLPRegressor])
 @pytest.mark.parametrize("options", [{}, {"batch_norm": False, "input_normalization": None}])
-def test_weights_to_read_are_read_only(rng, kind, options):
+def test_coefs_are_read_only(rng, kind, options):
     X = rng.standard_normal((60, 4))
     model = kind(**FAST, **options).fit(X, targets("three", X))
     before = model.predict(X)

@@ -8,8 +8,7 @@ import re
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+from estimators import QUIET
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_score
@@ -18,7 +17,7 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 
 from fastbn.sklearn import BatchNormMLPClassifier, BatchNormMLPRegressor
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = QUIET
 
 FAST = {
     "hidden_layer_sizes": 8, "max_iter": 5, "random_state": 0, "learning_rate_init": 0.01,
@@ -34,7 +33,7 @@ def samples(rng):
 
 
 def rare(kind, seed, n):
-    """Samples of which 2 % are of the last class, or have the last label."""
+    """Samples: 2 % of them have the last class or label."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, 6))
     score = X[:, 0] + 0.5 * X[:, 1] * X[:, 2] + 0.8 * rng.standard_normal(n)
@@ -72,7 +71,7 @@ def test_a_rare_class_is_learned_as_well_as_by_scikit_learn(kind, way):
 
 @pytest.mark.parametrize("kind", [BatchNormMLPClassifier, BatchNormMLPRegressor])
 def test_statistics_are_of_the_samples_without_weights(samples, kind):
-    """Weights that are all the same in the loss of a minibatch change nothing."""
+    """Weights that are equal within each minibatch change nothing."""
     X, y = samples
     weight = np.repeat([1.0, 7.0, 0.25], 100)
     options = {**FAST, "shuffle": False, "batch_size": 100, "alpha": 0.0, "dtype": "float64"}
@@ -86,7 +85,9 @@ def test_statistics_are_of_the_samples_without_weights(samples, kind):
         np.testing.assert_allclose(weighted.target_scale_, y.std())
 
 
-@pytest.mark.filterwarnings("ignore:the fit ends worse than the mean")  # which is that sample
+@pytest.mark.filterwarnings(
+    "ignore:the fit ends worse than the mean"
+)  # which is the heavy sample's target
 def test_one_heavy_sample_leaves_the_statistics_alone(samples):
     X, _ = samples
     weight = np.ones(300)
@@ -97,7 +98,7 @@ def test_one_heavy_sample_leaves_the_statistics_alone(samples):
     assert model.score(X, X[:, 0]) > 0.5
 
 
-def test_the_penalty_goes_by_samples_and_of_plain_networks_by_weights(samples):
+def test_the_penalty_is_divided_by_samples_and_in_plain_networks_by_weights(samples):
     X, y = samples
     weight = np.full(300, 4.0)
     for batch_norm, expected in ((True, 0.5 / 32), (False, 0.5 / 32 / 4)):
@@ -107,7 +108,7 @@ def test_the_penalty_goes_by_samples_and_of_plain_networks_by_weights(samples):
 
 @pytest.mark.parametrize("kind", [BatchNormMLPClassifier, BatchNormMLPRegressor])
 def test_samples_without_weight_are_left_out_of_everything(samples, kind):
-    """Of the scalings as well, and no minibatch is without weight."""
+    """They do not count in the scalings, and no minibatch is without weight."""
     X, y = samples
     weight = np.zeros(300)
     weight[-120:] = np.linspace(1, 2, 120)
@@ -123,7 +124,7 @@ def test_samples_without_weight_are_left_out_of_everything(samples, kind):
         model.fit(X, y, np.zeros(300))
 
 
-def test_a_fit_of_an_earlier_version_goes_on_without_weights_in_its_statistics(samples):
+def test_a_fit_of_an_earlier_version_continues_without_weights_in_its_statistics(samples):
     X, y = samples
     weight = np.linspace(0.1, 5, 300)
     model = BatchNormMLPClassifier(**FAST, batch_norm_output=True, warm_start=True).fit(X, y)
@@ -131,7 +132,7 @@ def test_a_fit_of_an_earlier_version_goes_on_without_weights_in_its_statistics(s
     expected = model.predict_proba(X)
     again = copy.deepcopy(model).fit(X, y, weight)
     assert not again.model_.config.weighted
-    assert not again.model_.config.unbiased  # running variances stay what they are
+    assert not again.model_.config.unbiased  # the running variances keep their meaning
     assert again.model_.config.batch_norm_output
     assert len(again.loss_curve_) == 10
     assert np.array_equal(model.predict_proba(X), expected)
@@ -151,13 +152,13 @@ def test_a_chunk_without_a_class_that_has_a_weight(samples):
         by_hand.partial_fit(X[rows], y[rows], weight[rows], classes=[0, 1, 2])
     assert np.array_equal(by_class.model_.params, by_hand.model_.params)
     first = BatchNormMLPClassifier(**FAST, class_weight={2: 10})
-    first.partial_fit(X[some], y[some], classes=[0, 1, 2])  # the first call, too
+    first.partial_fit(X[some], y[some], classes=[0, 1, 2])  # in the first call too
 
 
 @pytest.mark.parametrize(
     "class_weight", [{0: 1, 7: 2}, {7: 2}, {0: 1, 1: 2, 2: 3, 7: 4}, {0: 5}, {"0": 1}]
 )
-def test_keys_that_are_no_class_are_taken_as_scikit_learn_takes_them(samples, class_weight):
+def test_keys_that_are_not_classes_are_handled_as_in_scikit_learn(samples, class_weight):
     X, y = samples
     told = []
     for model in (SGDClassifier(), BatchNormMLPClassifier(**FAST)):
@@ -224,7 +225,7 @@ def test_the_advice_for_balanced_parts_works(samples):
     "wrong",
     [np.ones(3), [1, 2, 3], (1.0, 2.0, 1.0), "unbalanced", 3, [{0: 1}, 2], {0: "a", 1: 1}],
 )
-def test_class_weights_that_are_none(samples, wrong):
+def test_wrong_class_weights(samples, wrong):
     X, y = samples
     model = BatchNormMLPClassifier(**FAST, class_weight=wrong)
     says = "could not" if isinstance(wrong, dict) else "expected .*, got"

@@ -109,7 +109,7 @@ PARAMETERS = {
     "loss": NAME | NONE,
 }
 
-# scikit-learn's messages name these somewhere.
+# scikit-learn's messages name these, but not at the start.
 SAYS = {
     **{name: rf"(?s).*\b{name}\b" for name in ("X", "y")},
     **{
@@ -138,7 +138,7 @@ PICKLED = {
 
 
 def arguments(kind, *names, fitted=True):
-    """What makes an estimator and those of the data that are named."""
+    """Return a function that makes an estimator and the named data."""
     return lambda: {
         "self": pickle.loads(PICKLED[kind, fitted]),
         **{name: samples()[name] for name in names},
@@ -180,7 +180,7 @@ EACH_PARAMETER = [
     (kind, name)
     for kind in KINDS
     for name in wrong.parameters(getattr(fastbn.sklearn, kind))
-    if name != "max_fun"  # which is there for scikit-learn's sake, and not used
+    if name != "max_fun"  # which is ignored
 ]
 
 
@@ -218,7 +218,7 @@ TABLES = {
 @pytest.mark.parametrize("kind", KINDS)
 @wrong.examples
 @given(data=st.data())
-def test_tables_that_are_none_of_numbers(kind, name, table, data):
+def test_tables_that_are_not_numbers(kind, name, table, data):
     module, make = TABLES[table]
     pytest.importorskip(module)
     good = arguments(kind, "X", *(("y",) if name == "fit" else ()))
