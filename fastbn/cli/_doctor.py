@@ -1,4 +1,4 @@
-"""`fastbn doctor`: what fastbn found on this machine, and what to fix."""
+"""`fastbn doctor`: what fastbn found on this machine, and what to mend."""
 
 from __future__ import annotations
 

@@ -52,9 +52,9 @@ def naming(*names: str) -> Iterator[None]:
 class BaseBatchNormMLP(CallbackSupportMixin, Settings):
     """Base class of the estimators.
 
-    They add `_facts`, the loss and the fitted attributes that depend on y; `_weights`, of samples
-    and classes; `_strata`, for the split of early stopping, and `_validation_score`, which it
-    monitors; and `_targets`, which the model is trained on.
+    They add `_facts`, the loss and the fitted attributes that depend on y; `_targets`, which the
+    model is trained on; `_validation_score`, which early stopping monitors; and the classifier
+    `_weights`, of samples and their classes.
     """
 
     # -- fit ---------------------------------------------------------------------------------------
@@ -120,7 +120,8 @@ class BaseBatchNormMLP(CallbackSupportMixin, Settings):
         with invalid_parameters(), naming("random_state"):
             random = check_random_state(self.random_state)
         facts = self._facts(y, is_first, incremental, **options)
-        sample_weight = self._weights(y, sample_weight, facts, incremental)
+        if getattr(self, "class_weight", None) is not None:
+            sample_weight = self._weights(y, sample_weight, facts, incremental)
         if sample_weight is not None:
             some = sample_weight > 0
             X, y, sample_weight = X[some], y[some], sample_weight[some]
@@ -180,9 +181,10 @@ class BaseBatchNormMLP(CallbackSupportMixin, Settings):
     ) -> tuple[Any, Any]:
         """Set samples aside for early stopping: X, y and weights of both parts."""
         arrays = [X, y] if weight is None else [X, y, weight]
+        two_classes = facts["loss"] == "sigmoid_cross_entropy" and y.ndim == 1
         parts = train_test_split(
             *arrays, random_state=random, test_size=self.validation_fraction,
-            stratify=self._strata(y, facts),
+            stratify=y if two_classes else None,  # as in scikit-learn
         )  # fmt: skip
         if parts[1].shape[0] < 2:
             raise ValueError(

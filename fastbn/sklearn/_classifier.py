@@ -199,8 +199,6 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
     def _weights(
         self, y: np.ndarray, sample_weight: Any, facts: dict[str, Any], incremental: bool
     ) -> Any:
-        if self.class_weight is None:
-            return sample_weight
         if incremental and needs_all_targets(self.class_weight):
             raise ValueError(
                 f"class_weight: expected None or a dict in partial_fit, got {self.class_weight!r}: "
@@ -217,10 +215,6 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
                 f"{self.class_weight!r:.200}"
             )
         return weights
-
-    def _strata(self, y: np.ndarray, facts: dict[str, Any]) -> Any:
-        # only for two classes, as in scikit-learn
-        return y if facts["n_outputs_"] == 1 and not facts["_is_multilabel"] else None
 
     def _validation_score(
         self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any

@@ -177,14 +177,6 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     def _targets(self, y: np.ndarray, facts: dict[str, Any]) -> np.ndarray:
         return y.reshape(len(y), -1)
 
-    def _weights(
-        self, y: np.ndarray, sample_weight: Any, facts: dict[str, Any], incremental: bool
-    ) -> Any:
-        return sample_weight
-
-    def _strata(self, y: np.ndarray, facts: dict[str, Any]) -> None:
-        return None
-
     def _validation_score(
         self, model: BatchNormMLP, facts: dict[str, Any], X: Any, y: Any, weight: Any
     ) -> float:
