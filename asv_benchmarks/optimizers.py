@@ -30,3 +30,31 @@ class Optimizers(Benchmark):
 
     def time_rmsprop(self, *_: Any) -> None:
         self.rmsprop(self.param, self.grad, self.v)
+
+
+class Denormals(Benchmark):
+    """Adam by itself, and a training step, which treats denormals as zero, on such moments.
+
+    All but 28 of the step's inputs are zero, so most weights have no gradient.
+    """
+
+    params: Any = ([0.0, 1e-40],)
+    param_names = ("moments",)
+
+    def setup(self, moment: float) -> None:
+        limit_threads(1)
+        self.adam, self.moment = find("adam_step"), moment
+        self.param, self.grad = np.ones((2, 1 << 16), np.float32)
+        self.grad[:] = 0
+        self.moments = np.full((2, 1 << 16), moment, np.float32)
+        self.model = find("BatchNormMLP")((784, 256, 128, 10))
+        self.x, self.y = np.zeros((128, 784), np.float32), np.arange(128) % 10
+        self.x[:, :28] = normal(128, 28)
+        call_first(lambda: self.time_adam(moment), lambda: self.time_step(moment))
+
+    def time_adam(self, *_: Any) -> None:
+        self.adam(self.param, self.grad, *self.moments, step=1000)
+
+    def time_step(self, *_: Any) -> None:
+        self.model.m[:] = self.model.v[:] = self.moment
+        self.model.partial_fit(self.x, self.y, batch_size=128)

@@ -23,22 +23,22 @@ import argparse
 import itertools
 import statistics
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from peers import shared, train_torch
+from peers import Parameters, parameters, train_torch
+from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
-from torch.nn import functional
 
 from fastbn.sklearn import BatchNormMLPClassifier
 
 TRAINING, TEST, FEATURES, CHUNK = 5000, 20_000, 6, 500
-HIDDEN, RATE, EPOCHS, ALPHA = 64, 0.003, 10, 1e-4
+HIDDEN, RATE, EPOCHS, ALPHA = (64,), 0.003, 10, 1e-4
 KINDS = ("two classes", "three classes", "three labels")
 WAYS = ("fit", "partial_fit")
 
@@ -53,15 +53,8 @@ class Problem(NamedTuple):
     is_rare: np.ndarray  # (TEST,)
 
 
-class Recipe(NamedTuple):
-    """How to train on it."""
-
-    way: str  # one of WAYS
-    batch_size: int
-    seed: int
-
-
-Fit = Callable[[Problem, Recipe], np.ndarray]  # returns the rare class's scores of the test samples
+# Trains in one of WAYS, and returns the rare class's scores of the test samples.
+Fit = Callable[[Problem, str, Parameters], np.ndarray]
 
 
 def problem(kind: str, share: float, seed: int) -> Problem:
@@ -81,18 +74,13 @@ def problem(kind: str, share: float, seed: int) -> Problem:
     return Problem(X[:TRAINING], y[:TRAINING], weight, X[TRAINING:], is_rare[TRAINING:])
 
 
-def chunks(n: int) -> Iterator[slice]:
-    """Yield the chunks of all passes over the data."""
-    for _ in range(EPOCHS):
-        yield from (slice(start, start + CHUNK) for start in range(0, n, CHUNK))
-
-
 def train_estimator(model: Any, X: np.ndarray, data: Problem, way: str) -> Any:
     """Train an estimator of scikit-learn's kind."""
     if way == "fit":
         return model.fit(X, data.y, sample_weight=data.weight)
     classes = np.unique(data.y) if data.y.ndim == 1 else np.arange(data.y.shape[1])
-    for part in chunks(len(X)):
+    for _, start in itertools.product(range(EPOCHS), range(0, len(X), CHUNK)):
+        part = slice(start, start + CHUNK)
         model.partial_fit(X[part], data.y[part], sample_weight=data.weight[part], classes=classes)
     return model
 
@@ -102,51 +90,29 @@ def scaler_of(data: Problem, way: str) -> StandardScaler:
     return StandardScaler().fit(data.X if way == "fit" else data.X[:CHUNK])
 
 
-def parameters(recipe: Recipe) -> dict[str, Any]:
-    """Return the parameters of scikit-learn's estimator and of ours."""
-    return shared(HIDDEN, RATE, EPOCHS, recipe.batch_size, ALPHA, recipe.seed)
-
-
-def fit_fastbn(data: Problem, recipe: Recipe) -> np.ndarray:
+def fit_fastbn(data: Problem, way: str, params: Parameters) -> np.ndarray:
     """Fit ours."""
-    model = BatchNormMLPClassifier(**parameters(recipe), n_threads=1)
-    return train_estimator(model, data.X, data, recipe.way).predict_proba(data.X_test)[:, -1]
+    model = BatchNormMLPClassifier(**params, n_threads=1)
+    return train_estimator(model, data.X, data, way).predict_proba(data.X_test)[:, -1]
 
 
-def fit_sklearn(data: Problem, recipe: Recipe) -> np.ndarray:
+def fit_sklearn(data: Problem, way: str, params: Parameters) -> np.ndarray:
     """Fit scikit-learn's, on z-scores."""
-    scaler, model = scaler_of(data, recipe.way), MLPClassifier(**parameters(recipe))
-    train_estimator(model, scaler.transform(data.X), data, recipe.way)
+    scaler, model = scaler_of(data, way), MLPClassifier(**params)
+    train_estimator(model, scaler.transform(data.X), data, way)
     return model.predict_proba(scaler.transform(data.X_test))[:, -1]
 
 
-def fit_torch(data: Problem, recipe: Recipe) -> np.ndarray:
+def fit_torch(data: Problem, way: str, params: Parameters) -> np.ndarray:
     """Fit PyTorch's, on z-scores."""
-    scaler, y = scaler_of(data, recipe.way), data.y
-    outputs = 3 if y.ndim == 2 or y.max() > 1 else 1
-    is_softmax = y.ndim == 1 and outputs == 3
-    targets = torch.from_numpy(y if is_softmax else y.reshape(-1, outputs).astype(np.float32))
-    weight = torch.from_numpy(data.weight.astype(np.float32))
-
-    def minibatches() -> Iterator[torch.Tensor]:
-        n = len(data.X)
-        for part in [slice(None)] * EPOCHS if recipe.way == "fit" else chunks(n):
-            rows = torch.arange(n)[part]
-            yield from rows[torch.randperm(len(rows))].split(recipe.batch_size)
-
-    def cost(out: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        target, w = targets[rows], weight[rows]
-        if is_softmax:
-            return functional.cross_entropy(out, target, reduction="none") @ w / w.sum()
-        loss = functional.binary_cross_entropy_with_logits(out, target, weight=w[:, None])
-        return outputs * loss
-
-    logits = train_torch(
-        (FEATURES, HIDDEN, outputs), is_softmax, recipe.seed, RATE, ALPHA / recipe.batch_size,
-        scaler.transform(data.X), minibatches, cost,
-    )  # fmt: skip
+    scaler, y = scaler_of(data, way), data.y
+    loss = "softmax" if y.ndim == 1 and y.max() > 1 else "sigmoid"
+    if y.ndim == 1 and loss == "sigmoid":
+        y = y[:, None]
+    chunk = None if way == "fit" else CHUNK
+    logits = train_torch(scaler.transform(data.X), y, loss, params, data.weight, chunk)
     out = logits(scaler.transform(data.X_test))
-    return (out.softmax(dim=1) if is_softmax else out.sigmoid())[:, -1].numpy()
+    return (softmax(out, axis=1) if loss == "softmax" else expit(out))[:, -1]
 
 
 CONTESTANTS: dict[str, Fit] = {
@@ -160,7 +126,8 @@ def compare(kind: str, way: str, share: float, batch_size: int, seeds: int) -> s
     for seed in range(seeds):
         data = problem(kind, share, seed)
         for who, fit in CONTESTANTS.items():
-            scores = fit(data, Recipe(way, batch_size, seed))
+            params = parameters(HIDDEN, RATE, EPOCHS, batch_size, ALPHA, seed)
+            scores = fit(data, way, params)
             found[who].append(float(roc_auc_score(data.is_rare, scores)))
     ours, *others = found.values()
     differences = [a - max(rest) for a, *rest in zip(ours, *others, strict=True)]
