@@ -1,7 +1,7 @@
-"""Compile ahead all that fastbn will ever call, so that no program waits for the compiler.
+"""Compile all kernels ahead of time.
 
-The kernels are called, on few numbers, through the functions and the model that call them: what is
-compiled here is what they ask for.
+The public functions and a model are called with small arrays, so that kernels are compiled for the
+argument types with which these call them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from fastbn.parallel.openmp import NO_POOL
 from fastbn.parallel.team import barrier
 from fastbn.parallel.threads import run_team
 
-# Enough for every kernel to have something to do.
+# Sizes that reach every kernel.
 SAMPLES, FEATURES, CLASSES = 16, 8, 3
 
 
 def warm_up(dtype: Any) -> Iterator[str]:
-    """Compile everything for one dtype, serial and parallel; yields what it is about to do."""
+    """Compile everything for one dtype, serial and parallel; yield the name of each part first."""
     dtype = np.dtype(dtype)
     yield "teams of threads"
     run_team(barrier, 2, lambda member: (member,))
@@ -73,16 +73,14 @@ def _serial_and_parallel(calls: Callable[[], None]) -> None:
         dispatch.PARALLEL_ELEMENTS = threshold
 
 
-def _both_layouts(x: np.ndarray) -> list[tuple[Layout, np.ndarray]]:
+def _layouts(x: np.ndarray) -> list[tuple[Layout, np.ndarray]]:
     return [("NC", x), ("CN", np.ascontiguousarray(x.T))]
 
 
 def _batch_norm(dtype: np.dtype) -> None:
     x, _ = _data(dtype)
     gamma, beta = np.ones((2, FEATURES), dtype)
-    arrays = _both_layouts(x)
-    arrays.append(("NC", x[:, :, None]))
-    for layout, array in arrays:
+    for layout, array in [*_layouts(x), ("NC", x[:, :, None])]:
         mean, var = functional.batch_statistics(array, layout=layout)
         y, mean, rstd = functional.batch_norm(array, gamma, beta, layout=layout)
         functional.batch_norm_backward(y, array, gamma, beta, mean, rstd, layout=layout)
@@ -95,14 +93,14 @@ def _batch_norm(dtype: np.dtype) -> None:
 
 def _scaling(dtype: np.dtype) -> None:
     x, _ = _data(dtype)
-    for layout, array in _both_layouts(x):
+    for layout, array in _layouts(x):
         functional.min_max_scale(array, layout=layout)
         functional.standardize(array, layout=layout)
 
 
 def _optimizers(dtype: np.dtype) -> None:
     x, labels = _data(dtype)
-    for layout, array in _both_layouts(x):
+    for layout, array in _layouts(x):
         functional.softmax_cross_entropy(array, labels, layout=layout)
         functional.sigmoid_cross_entropy(array, np.zeros(array.shape), layout=layout)
         functional.squared_error(array, array, layout=layout)
@@ -113,7 +111,7 @@ def _optimizers(dtype: np.dtype) -> None:
 
 
 def _tensors(dtype: np.dtype) -> None:
-    """What `fastbn.torch` calls: kernels that are given memory by its address."""
+    """Call the kernels of `fastbn.torch`, which take addresses."""
     like, step, batches = np.zeros(1, dtype), np.ones(1, np.float32), np.zeros(1, np.int64)
     stats, memory = np.ones((2, FEATURES), dtype), np.ones((9, SAMPLES * FEATURES), dtype)
     x, dy, y, dx, gamma, beta, mean, var, work = (row.ctypes.data for row in memory)

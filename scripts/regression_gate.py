@@ -6,13 +6,13 @@ BASE and HEAD are revisions of this repository, or folders that hold the package
 work tree as it is. The benchmarks are those of asv_benchmarks/ in the work tree, in this Python.
 
 Both revisions run at once, in a process each, and take samples in turns, in both orders, so that a
-burst of the machine meets both. In every round each benchmark gets new processes. A benchmark is
-slower where the median of its rounds' ratios is above the threshold, and still is with twice as
-many rounds more, in processes with other layouts of memory, three quarters of all rounds being
-above half of it. What is not measured any more in HEAD is a failure too, and so are controls,
-NumPy's work, that seem slower.
+burst of load slows both. In every round each benchmark gets new processes. A benchmark is slower if
+the median of its rounds' ratios is above the threshold, and still is after twice as many further
+rounds in processes with another layout of memory, and three quarters of all rounds are above half
+of the threshold. It is a failure, too, if HEAD lacks a benchmark, or if the controls, NumPy's work,
+seem slower.
 
-Exit codes: 0 no slowdown, 1 a slowdown, 2 nothing can be said.
+Exit codes: 0 no slowdown, 1 a slowdown, 2 no result.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def serve() -> None:
 
 
 def measure(found: Any, method: str, params: tuple[Any, ...]) -> None:
-    """Set one benchmark up, then take a sample for each line on stdin until an empty one."""
+    """Set up one benchmark, then take a sample for each line on stdin until an empty one."""
     benchmark = found()
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -95,7 +95,7 @@ def measure(found: Any, method: str, params: tuple[Any, ...]) -> None:
 
 
 def sample(run: Any, params: tuple[Any, ...], count: int) -> float:
-    """Return what so many calls take."""
+    """Return the time of so many calls."""
     start = time.perf_counter()
     for _ in range(count):
         run(*params)
@@ -118,7 +118,7 @@ class Side:
         self.start()
 
     def start(self) -> None:
-        """Start the process; every process it forks for a benchmark has its layout of memory."""
+        """Start the process; the processes that it forks share its layout of memory."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.folder), str(ROOT)])}
         environment.pop("NUMBA_CACHE_DIR", None)  # machine code stays beside the sources
         self._process = subprocess.Popen(
@@ -169,7 +169,7 @@ def sources(name: str) -> pathlib.Path:
 
 @dataclasses.dataclass
 class Compared:
-    """What the rounds of a benchmark have shown."""
+    """The rounds of one benchmark."""
 
     name: str
     base: list[float] = dataclasses.field(default_factory=list)  # median of each round, seconds
@@ -194,7 +194,7 @@ class Compared:
         return (max(self.ratios) - min(self.ratios)) / 2
 
     def is_slower(self, threshold: float) -> bool:
-        """Tell whether the rounds say so, and agree."""
+        """Tell whether the median is above the threshold, and most rounds agree."""
         half = 1.0 + (threshold - 1.0) / 2
         above = sum(ratio > half for ratio in self.ratios)
         return self.ratio > threshold and 4 * above >= 3 * len(self.ratios)
@@ -237,7 +237,7 @@ def compare(
                 break
         if compared.base and compared.ratio > threshold:
             for extra in range(2 * rounds):
-                if extra % rounds == 0:  # where things lie in memory is chance, too
+                if extra % rounds == 0:  # the layout of memory is chance, too
                     for side in sides.values():
                         side.close()
                         side.start()
@@ -258,30 +258,22 @@ def markdown(found: list[Compared], base: str, head: str) -> list[str]:
     ]
     measured = [compared for compared in found if compared.base]
     for compared in sorted(measured, key=lambda compared: -compared.ratio):
-        times = (seconds(statistics.median(side)) for side in (compared.base, compared.head))
+        base, head = (statistics.median(side) * 1e6 for side in (compared.base, compared.head))
         lines.append(
-            f"| `{compared.name}` | {' | '.join(times)} | {compared.ratio:.2f} "
+            f"| `{compared.name}` | {base:,.1f} us | {head:,.1f} us | {compared.ratio:.2f} "
             f"| ±{compared.noise:.2f} | {compared.verdict} |"
         )
     return lines
 
 
-def seconds(value: float) -> str:
-    """Return a time with three digits."""
-    for unit, size in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
-        if value < 999.5 * size or unit == "s":
-            return f"{value / size:.3g} {unit}"
-    raise AssertionError
-
-
 def fail(message: str) -> int:
-    """Say that nothing can be said; return the exit code."""
+    """Print why there is no result; return the exit code."""
     print(f"regression gate: {message}", file=sys.stderr)
     return 2
 
 
 def judge(found: list[Compared]) -> int:
-    """Say what the comparison means; return the exit code."""
+    """Print the result; return the exit code."""
     for compared in found:
         if compared.error:
             return fail(f"{compared.name}: {compared.error}")
@@ -320,10 +312,11 @@ def main(arguments: list[str] | None = None) -> int:
         wanted = re.compile(options.bench)
     except re.error as error:
         parser.error(f"--bench: expected a regular expression, got {options.bench!r} ({error})")
-    if options.markdown and not options.markdown.absolute().parent.is_dir():
-        parser.error(f"--markdown: the folder {options.markdown.parent} does not exist")
-    if options.markdown and options.markdown.is_dir():
-        parser.error(f"--markdown: expected a file, {options.markdown} is a folder")
+    if options.markdown:
+        try:
+            options.markdown.open("a").close()
+        except OSError as error:
+            parser.error(f"--markdown: {error}")
     sides = {"base": Side(options.base), "head": Side(options.head)}
     try:
         names = [name for name in sides["head"].benchmarks if wanted.search(name)]
@@ -333,11 +326,8 @@ def main(arguments: list[str] | None = None) -> int:
             side.close()
     table = "\n".join(markdown(found, options.base, options.head))
     print(table)
-    if options.markdown is not None:
-        try:
-            options.markdown.write_text(table + "\n")
-        except OSError as error:
-            return fail(f"--markdown: {error}")
+    if options.markdown:
+        options.markdown.write_text(table + "\n")
     return judge(found)
 
 

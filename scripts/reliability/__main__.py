@@ -1,10 +1,9 @@
-"""Break things, and count what comes of it: the figures of docs/reliability.md.
+"""Break things on purpose and count the results: the figures of docs/reliability.md.
 
     python scripts/reliability [--seed 1] [--share 0.1] [--only NAME ...] [--list]
 
-Each trial is a promise, and a number of cases in which something is broken on purpose. The seed is
-printed: with the same one the same cases come again. A broken promise ends the command with the
-case and an exit code of 1.
+Each trial is a promise and a number of cases that could break it. The seed is printed; the same
+seed gives the same cases. If a promise is broken, the command prints the case and exits with 1.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from suite import TRIALS
 
 
 def main() -> int:
-    """Run the trials; 1 where a promise is broken."""
+    """Run the trials; return 1 if a promise is broken."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seed", type=int, help="Of the cases; drawn if it is not given.")
-    parser.add_argument("--share", type=float, default=1.0, help="Part of the cases to run.")
+    parser.add_argument("--seed", type=int, help="Seed of the cases (default: random).")
+    parser.add_argument("--share", type=float, default=1.0, help="Share of the cases to run.")
     parser.add_argument("--only", nargs="+", choices=[t.name for t in TRIALS], metavar="NAME")
-    parser.add_argument("--list", action="store_true", help="Name the trials, and run none.")
+    parser.add_argument("--list", action="store_true", help="List the trials.")
     options = parser.parse_args()
     if options.list:
         for trial in TRIALS:
             print(f"{trial.name:<10} {trial.count:>5}  {trial.promise}")
         return 0
-    # a shell's background job ignores Ctrl-C, and so would the trainings that are sent one
+    # a shell's background job ignores Ctrl-C, and so would the trainings that get it here
     signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
-    print(f"seed {seed}\n\n| trial | cases | what came of them | seconds |\n|---|---|---|---|")
+    print(f"seed {seed}\n\n| trial | cases | results | seconds |\n|---|---|---|---|")
     broken = 0
     for trial in TRIALS:
         if options.only and trial.name not in options.only:

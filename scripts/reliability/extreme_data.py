@@ -1,4 +1,4 @@
-"""Data at the ends of what a dtype holds, and how near a result has to be to the oracle's."""
+"""Data near the limits of a dtype, and comparisons with the oracle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOLERANCE = {"float32": 2e-6, "float64": 5e-14}
 # is rounded in the same direction. 128 of them in a row are an error of 128 / 2 * eps / 2 at most.
 VARIANCE = {"float32": 2e-6 + 32 * 2.0**-23, "float64": 5e-14}
 
-# Some of the smallest numbers above 0: results near them have few digits.
+# A few of the smallest positive numbers: results near them have few digits.
 DENORMAL = 1e-44
 
 
@@ -30,7 +30,7 @@ def tolerance(x: Array) -> float:
 
 
 def near(what: str, got: Any, expected: Any, error: Any) -> None:
-    """Refuse a result that differs from the oracle's by more than `error`, or is no number."""
+    """Refuse a result that differs from the oracle's by more than `error`, or is NaN."""
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     excess = np.abs(got - expected) - np.broadcast_to(error, expected.shape)
     assert got.shape == expected.shape, f"{what}: shape {got.shape}, not {expected.shape}"
@@ -61,7 +61,7 @@ COLUMNS: dict[str, Column] = {
 
 
 def draw(rng: Generator, n: int, c: int, dtype: Any, names: list[str] | None = None) -> Array:
-    """Draw features (n, c), each of some kind."""
+    """Draw features (n, c), each of a random kind."""
     kinds = [COLUMNS[rng.choice(names or list(COLUMNS))] for _ in range(c)]
     return np.stack([kind(rng, n) for kind in kinds], axis=1).astype(dtype)
 
@@ -80,7 +80,7 @@ def turned(x: Array, layout: str) -> Array:
 
 
 def exact_statistics(x: Array) -> tuple[Array, Array]:
-    """Mean and variance of each column, by the oracle and free of the first sample's size."""
+    """Return the oracle's mean and variance of each column, computed around its first sample."""
     origin = x[0].astype(np.float64)
     mean, var = ref.batch_statistics(turned(x - origin, "CN"), "CN")  # rows are added in pairs
     return mean + origin, var

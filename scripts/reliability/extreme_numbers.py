@@ -1,7 +1,7 @@
-"""Numbers at the ends of what a dtype holds, and many of them: each result beside the oracle's.
+"""Numbers near the limits of a dtype, and ten million rows, compared with the oracle.
 
-The oracle (`fastbn.reference`) computes in float64, of the very numbers that fastbn is given, less
-the first sample where a shift changes nothing: its own rounding would be seen otherwise.
+The oracle (`fastbn.reference`) gets the same numbers in float64. For statistics, the first sample
+is subtracted before, since the oracle's own rounding would show otherwise.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MANY = 10_000_000
 
 
 def statistics(rng: Generator) -> str:
-    """Mean and variance; one beyond the dtype is infinite."""
+    """Mean and variance; a variance beyond the dtype is infinite."""
     x, layout = draw_any(rng)
     mean, var = fastbn.batch_statistics(turned(x, layout), layout=layout)
     check_statistics(x, mean, var)
@@ -41,7 +41,7 @@ def statistics(rng: Generator) -> str:
 
 
 def check_statistics(x: Array, mean: Array, var: Array) -> None:
-    """The error of a mean is one of its own rounding, and of sums of what is off the mean."""
+    """Check a mean up to its rounding, plus the error of a sum of distances from it."""
     expected, expected_var = exact_statistics(x)
     off = np.abs(x - expected).max(axis=0)
     rounding = np.finfo(x.dtype).eps * np.abs(expected)
@@ -93,7 +93,7 @@ def batch_norm(rng: Generator) -> str:
 
 
 def inference(rng: Generator) -> str:
-    """Running statistics of the same sizes, as far as the dtype holds them."""
+    """Inference with running statistics of such sizes, as far as the dtype holds them."""
     x, layout = draw_any(rng)
     mean, var = (np.minimum(s, 1e38).astype(x.dtype) for s in exact_statistics(x))
     beta = rng.standard_normal(x.shape[1]).astype(x.dtype)
@@ -105,7 +105,7 @@ def inference(rng: Generator) -> str:
 
 
 def scaling(rng: Generator) -> str:
-    """Z-scores and min-max; what has no inverse in the dtype is taken for constant."""
+    """Z-scores and min-max; a range without an inverse in the dtype counts as constant."""
     x, layout = draw_any(rng)
     t, given, smallest = tolerance(x), turned(x, layout), 1.01 / np.finfo(x.dtype).max
     y, mean, std = fastbn.standardize(given, layout=layout)
@@ -213,7 +213,7 @@ def gradients_beyond(rng: Generator) -> str:
 
 
 def running(rng: Generator) -> str:
-    """Ten thousand updates: each is rounded once, and forgotten as the weights say."""
+    """Ten thousand updates, each rounded once, with errors that decay as the weights do."""
     dtype = np.float32 if rng.random() < 0.8 else np.float64
     momentum = [0.1, 0.01, None][rng.integers(3)]
     size = np.array([1.0, 1e30, 1e-30, 1e-5])
@@ -236,12 +236,12 @@ def running(rng: Generator) -> str:
 
 
 def ten_million(rng: Generator) -> str:
-    """Sums of ten million rows: blocks in float32, and totals in float64, lose no more than few."""
+    """Sums of ten million rows: blocks in float32 and totals in float64 keep their digits."""
     x = np.empty((MANY, 3), np.float32)
     x[:, 0] = rng.standard_normal(MANY, np.float32)
     kind = rng.integers(3)
     x[:, 1] = 0.1 if kind == 0 else x[::-1, 0] * [0, 1e-2, 1e30][kind] + [0, 1e4, 0][kind]
-    x[:, 2] = np.where(rng.random(MANY) < 0.5, 1.1, -1.1)  # whose roundings go one way
+    x[:, 2] = np.where(rng.random(MANY) < 0.5, 1.1, -1.1)  # all rounded in one direction
     check_statistics(x, *fastbn.batch_statistics(x))
     turned_x = np.ascontiguousarray(x.T)
     check_statistics(x, *fastbn.batch_statistics(turned_x, layout="CN"))
@@ -262,7 +262,7 @@ COUNT = 600
 
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
-    """Kinds of cases in turns; some long ones among them, and the longest at the end."""
+    """Take the kinds of cases in turns, with some long ones between, and the longest at the end."""
     many = 3 if count == COUNT else 0
     for index in range(count):
         rng = np.random.default_rng([seed, index])

@@ -1,4 +1,4 @@
-"""Drawn trainings, and a digest of every bit that comes of one."""
+"""Random trainings, and a digest of all bits of their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error")
 
 
 def draw_job(rng: np.random.Generator, **changes: Any) -> Job:
-    """Draw a net of a few layers, its options, those of its fit, and its data."""
+    """Draw a network, its options, the options of its fit, and its data."""
 
     def one_of(*values: Any) -> Any:
         return values[rng.integers(len(values))]
@@ -39,7 +39,7 @@ def draw_job(rng: np.random.Generator, **changes: Any) -> Job:
     if model["loss"] == "squared_error":
         model["target_normalization"] = one_of(None, "zscore")
     if model["optimizer"] == "sgd" and not model["batch_norm"]:
-        model["lr"] = 1e-4  # what is not normalized would diverge
+        model["lr"] = 1e-4  # it would diverge without normalization
     batch = int(rng.integers(4, 65))
     return {
         "sizes": [
@@ -59,7 +59,7 @@ def draw_job(rng: np.random.Generator, **changes: Any) -> Job:
         },
         "patience": one_of(None, 1, 3),  # of early stopping
         "validated": one_of(True, False),
-        "explodes": None,  # a step whose rate is far too large
+        "explodes": None,  # a step with a far too large rate
         **changes,
     }
 
@@ -76,7 +76,7 @@ def data_of(job: Job, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def model_of(job: Job) -> BatchNormMLP:
-    """Return the model before its training, which may be too short to learn anything."""
+    """Return the model before its training, which may be too short to learn from."""
     model = BatchNormMLP(job["sizes"], **job["model"])
     model._engine.warns_of_mean = False
     return model

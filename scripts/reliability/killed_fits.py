@@ -1,4 +1,4 @@
-"""Trainings that are killed, and go on from their checkpoints."""
+"""Trainings that are killed, and resumed from their checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INTERRUPTED = 3  # exit code of a training that Ctrl-C has ended
 
 
 def draw_long_job(rng: np.random.Generator) -> Job:
-    """Draw a training of a second or so, some with a step whose rate is far too large."""
+    """Draw a training of about a second; half of them have a step with a far too large rate."""
     job = draw_job(rng, rows=2000, sizes=[30, *rng.integers(8, 97, rng.integers(1, 4)).tolist(), 5])
     job["fit"] |= {
         "epochs": int(rng.integers(20, 60)),
@@ -34,7 +34,7 @@ def draw_long_job(rng: np.random.Generator) -> Job:
 
 
 def run(job: Job, result: pathlib.Path, began: Any, **checkpoint: Any) -> None:
-    """Train, and write the digest and how many steps were taken in this process."""
+    """Train; write the digest and the number of steps taken in this process."""
     taken: list[int] = []
     model = model_of(job)
     take_steps = model._engine.take_steps

@@ -19,7 +19,7 @@ SIZES = (256, 256, 10)  # a file of some 2 MB
 
 
 def save_again_and_again(path: pathlib.Path, begun: Any) -> None:
-    """Save the new model until somebody kills the process."""
+    """Save the new model until the process is killed."""
     new = BatchNormMLP(SIZES, seed=2)
     begun.set()
     while True:
@@ -27,7 +27,7 @@ def save_again_and_again(path: pathlib.Path, begun: Any) -> None:
 
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
-    """Kill a process that saves, at a random moment, and look at what there is."""
+    """Kill a process at a random moment of saving, and load what is there."""
     rng = np.random.default_rng(seed)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fastbn.model"])

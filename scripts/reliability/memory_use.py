@@ -31,7 +31,7 @@ ROOM, DATA = 100 << 20, 400 << 20
 
 
 def status(name: str) -> int:
-    """Return a number of this process from /proc: bytes, or a count."""
+    """Return a number that /proc has about this process: bytes, or a count."""
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             value, *unit = line.split()[1:]
@@ -74,7 +74,7 @@ def growth(rng: np.random.Generator, folder: pathlib.Path) -> str:
 
 
 def limited(options: Options, columns: int, dtype: Any) -> fastbn.BatchNormMLP:
-    """Compile what a fit needs, and forbid more memory than ROOM from then on."""
+    """Compile what a fit needs, then limit further memory to ROOM."""
     config = {"input_normalization": options["mode"], "weighted": options["weighted"]}
     x, y = np.ones((64, columns), dtype), np.arange(64) % 2
     x[::2] = 0
@@ -95,7 +95,7 @@ def memmap(options: Options) -> None:
     rows = DATA // (columns * np.dtype(dtype).itemsize)
     path = pathlib.Path(options["folder"], "data")
     with path.open("wb") as file:
-        file.truncate(DATA)  # zeros, which take no place on the disk
+        file.truncate(DATA)  # zeros, which take no space on the disk
     rng = np.random.default_rng(options["seed"])
     x = np.memmap(path, dtype, "r+", shape=(rows, columns))
     some = rng.choice(rows, 1000, replace=False)
@@ -136,7 +136,7 @@ def batches(options: Options) -> None:
 
 
 def resident(options: Options) -> None:
-    """Compare the formula with what the system counts, where fixed costs are small."""
+    """Compare the formula with the system's count, for a net beside which fixed costs are small."""
     rows = 1024
     x, y = np.ones((rows, 784), np.float32), np.arange(rows) % 10
     fastbn.BatchNormMLP((784, 16, 10)).fit(x, y, epochs=1, batch_size=256, progress=False)

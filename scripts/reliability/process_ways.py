@@ -1,7 +1,7 @@
 """Ways to use fastbn in threads and processes: ``python process_ways.py WAY JOBS``.
 
-Each trains some jobs (JSON) and prints their digests, the i-th that of the i-th job, from the first
-one again where there are more.
+Each trains some jobs (JSON) and prints their digests, in the order of the jobs. Ways that train the
+jobs several times repeat that order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from thread_settings import settings
 
 import fastbn
 
-SECONDS = 100  # that an answer may take
+SECONDS = 100  # time limit of an answer
 
 Way = Callable[[list[Job]], list[str]]
 
@@ -36,7 +36,7 @@ X = np.random.default_rng(0).standard_normal((700, 300)).astype(np.float32)
 
 
 def call_functions() -> bytes:
-    """Call a function of the NumPy API that is for several threads."""
+    """Call a function of the NumPy API that uses several threads."""
     return fastbn.batch_norm(X)[0].tobytes()
 
 
@@ -52,7 +52,7 @@ def train_and_call(job: Job) -> str:
 
 
 def threads(jobs: list[Job]) -> list[str]:
-    """A thread a job, while two more call the NumPy functions."""
+    """One thread per job, while two more call the NumPy functions."""
     expected, over = call_functions(), threading.Event()
     ready = threading.Barrier(len(jobs) + 2)
 
@@ -112,7 +112,7 @@ def ray(jobs: list[Job]) -> list[str]:
 
 
 def pool_of(method: str) -> Way:
-    """Return the way by a pool of multiprocessing, after the parent has computed."""
+    """Return the way that uses a pool of multiprocessing, after the parent has computed."""
 
     def way(jobs: list[Job]) -> list[str]:
         for job in jobs:
@@ -180,7 +180,7 @@ def prefork(jobs: list[Job]) -> list[str]:
 
 
 def forks(jobs: list[Job]) -> list[str]:
-    """Fork at some moments of another thread's training, the loading of its kernels included."""
+    """Fork while another thread trains, or loads its kernels."""
     model, over = model_of(jobs[0]), threading.Event()
     x, y, weight = data_of(jobs[0])
     endless: dict[str, Any] = {"epochs": 10**6, "early_stopping": None}
@@ -209,7 +209,7 @@ def forks(jobs: list[Job]) -> list[str]:
 
 
 def after(use: Callable[[Job], object], way: Way) -> Way:
-    """Return a way that begins with the use of something."""
+    """Return a way that calls `use` first."""
 
     def both(jobs: list[Job]) -> list[str]:
         use(jobs[0])
@@ -219,7 +219,7 @@ def after(use: Callable[[Job], object], way: Way) -> Way:
 
 
 def terminated_in_a_thread(jobs: list[Job]) -> list[str]:
-    """SIGTERM ends a process that trains in a second thread; its checkpoint is there to resume."""
+    """SIGTERM ends a process that trains in a second thread; its checkpoint is resumed."""
     job = {**jobs[0], "patience": None, "fit": {**jobs[0]["fit"], "epochs": 300}}
     expected = train(job)
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from jobs import draw_job, train
+from process_ways import WAYS
 from trial import Trial
 
 import fastbn
@@ -23,23 +24,11 @@ import fastbn
 HERE = pathlib.Path(__file__).parent
 SECONDS = 150  # the most that a case may take
 
-# Ways of process_ways.py, and the package that each needs.
-WAYS = {
-    "threads": None,
-    "daemon": None,
-    "dask": "distributed",
-    "ray": "ray",
-    "fork": None,
-    "spawn": None,
-    "forkserver": None,
-    "loky": "joblib",
-    "prefork": None,
-    "fork_while_training": None,
-    "fork_at_first_use": None,
-    "terminated_in_a_thread": None,
-    "torch_first": "torch",
+# The package that a way needs.
+NEEDED = {
+    "dask": "distributed", "ray": "ray", "loky": "joblib", "torch_first": "torch",
     "torch_last": "torch",
-}
+}  # fmt: skip
 
 LAYERS = {"workqueue": "workqueue", "omp": "omppool", "tbb": "tbbpool"}  # and numba's modules
 
@@ -48,7 +37,7 @@ TBB = pathlib.Path(sys.prefix, "lib", "libtbb.so.12")
 
 
 class Child:
-    """A Python process in a session of its own, ended with all that it has started."""
+    """A Python process in a session of its own; `kill` ends its children, too."""
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
@@ -57,7 +46,7 @@ class Child:
         )  # fmt: skip
 
     def output(self) -> str:
-        """Wait for its end, which has to be a good one; return what it has written."""
+        """Wait for its end, which must be without an error; return its output."""
         try:
             output, errors = self.process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
@@ -68,7 +57,7 @@ class Child:
         return output
 
     def kill(self) -> None:
-        """End it, and all that is left of what it has started."""
+        """End it and its children."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -76,7 +65,7 @@ class Child:
 
 
 def is_installed(module: str) -> bool:
-    """Tell whether a module is there; a folder of its name is none."""
+    """Tell whether a module is installed; a folder of its name does not count."""
     spec = importlib.util.find_spec(module)
     return spec is not None and spec.origin is not None
 
@@ -89,8 +78,8 @@ def has_layer(layer: str) -> bool:
 
 
 def train_by(way: str, layer: str | None, rng: np.random.Generator, folder: pathlib.Path) -> str:
-    """Train drawn nets in a way, under a drawn threading layer if none is given."""
-    needed = WAYS[way]
+    """Train random nets in a way, under this threading layer or a random one."""
+    needed = NEEDED.get(way)
     if needed is not None and not is_installed(needed):
         return f"left out: no {needed} here"
     layer = layer or str(rng.choice([name for name in LAYERS if has_layer(name)]))
@@ -154,7 +143,7 @@ def killed_compiler(rng: np.random.Generator, folder: pathlib.Path) -> str:
 
 
 def vanished_cache(rng: np.random.Generator, folder: pathlib.Path) -> str:
-    """The folder is removed between import and use, and there may be a file in its place."""
+    """The folder is removed between import and use, and in half of the cases replaced by a file."""
     cache, seed = folder / "cache", int(rng.integers(2**31))
     before = f"shutil.rmtree({str(cache)!r})"
     if rng.random() < 0.5:
@@ -167,7 +156,7 @@ def vanished_cache(rng: np.random.Generator, folder: pathlib.Path) -> str:
 
 
 def thread_settings(rng: np.random.Generator, folder: pathlib.Path) -> str:
-    """Draw numbers of threads and a threading layer; look at a training that is long enough."""
+    """Run a training under random numbers of threads and a random threading layer."""
     job = draw_job(
         rng, sizes=[64, 128, 10], rows=2000, has_weight=False, patience=None, validated=False
     )
@@ -186,13 +175,17 @@ def thread_settings(rng: np.random.Generator, folder: pathlib.Path) -> str:
 
 CASES: dict[str, Callable[[np.random.Generator, pathlib.Path], str]] = {
     **{f"threads, {layer}": functools.partial(train_by, "threads", layer) for layer in LAYERS},
-    **{way: functools.partial(train_by, way, None) for way in WAYS if way != "threads"},
+    **{
+        way: functools.partial(train_by, way, None)
+        for way in WAYS
+        if way not in ("threads", "settings")
+    },
     **{case.__name__: case for case in (killed_compiler, vanished_cache, thread_settings)},
 }
 
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
-    """Take the ways in turns, in an order that is drawn."""
+    """Take the ways in turns, in a random order."""
     names = np.random.default_rng(seed).permutation(sorted(CASES))
     for i in range(count):
         name = str(names[i % len(names)])

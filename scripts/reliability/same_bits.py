@@ -1,4 +1,4 @@
-"""The same bits: for any threads, progress, callbacks, files, batches and processes.
+"""The same bits with any threads, progress, callbacks, files, batches and processes.
 
 ``python same_bits.py`` trains the jobs that it reads, one a line, and prints their digests.
 """
@@ -67,7 +67,7 @@ def with_checkpoints(job: Job, folder: pathlib.Path) -> str:
 
 
 def resumed(job: Job, folder: pathlib.Path) -> str:
-    """Stopped in the middle by an error, and gone on with from the checkpoint."""
+    """Stopped in the middle by an error, and resumed from the checkpoint."""
 
     class Stopped(Exception):
         pass
@@ -93,7 +93,7 @@ class Other:
         )  # fmt: skip
 
     def train(self, job: Job, folder: pathlib.Path) -> str:
-        """Return the digest that it comes to."""
+        """Return the digest of its result."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(job) + "\n")
@@ -111,7 +111,7 @@ WAYS: dict[str, Way] = {
 
 
 def by_parts(job: Job, folder: pathlib.Path) -> dict[str, str]:
-    """Return digests of one training in the order of the data, taken in parts of several kinds."""
+    """Train in the order of the data, divided into calls in several ways; return the digests."""
     (x, y, weight), epochs = data_of(job), job["fit"]["epochs"]
     batch = job["fit"]["batch_size"]
     plain = {**job, "patience": None, "validated": False}
@@ -154,7 +154,7 @@ def by_parts(job: Job, folder: pathlib.Path) -> dict[str, str]:
 
 
 def function_digests(rng: np.random.Generator, threads: int | None) -> dict[str, str]:
-    """Call the functions on drawn data with so many threads, None for all: a digest of each."""
+    """Return a digest of each function's results on random data; None threads are all."""
     features = int(np.exp(rng.uniform(0, np.log(1500))))
     samples = int(np.exp(rng.uniform(np.log(2), np.log(300_000 // features))))
     layout = "NC" if rng.random() < 0.6 else "CN"
@@ -194,7 +194,7 @@ def function_digests(rng: np.random.Generator, threads: int | None) -> dict[str,
 
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
-    """Train drawn nets in all ways, and call the functions with any number of threads."""
+    """Train random nets in all ways, and call the functions with several numbers of threads."""
     other = Other()
     ways = {**WAYS, "another process": other.train}
     for i in range(count):

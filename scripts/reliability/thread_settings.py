@@ -1,4 +1,4 @@
-"""Threads of a training and of the NumPy functions, beside what the environment asks for."""
+"""Compare the numbers of threads that fastbn uses with those that the environment requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import fastbn
 
 
 def most_threads(count: Callable[[], int], function: Callable[[], Any]) -> tuple[Any, int]:
-    """Return a call's result, and how many threads more than before were counted at once."""
+    """Return a call's result, and the largest number of additional threads."""
     over, counts = threading.Event(), [0]
 
     def watch() -> None:
@@ -34,7 +34,7 @@ def most_threads(count: Callable[[], int], function: Callable[[], Any]) -> tuple
 
 
 def settings(jobs: list[Job]) -> list[str]:
-    """Compare the threads that are seen with those that the environment asks for."""
+    """Train and call the NumPy functions, count threads, and return the training's digest."""
     import threadpoolctl
 
     def blas() -> dict[str, int]:

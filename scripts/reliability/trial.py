@@ -1,4 +1,4 @@
-"""What a trial is, and how it is run."""
+"""Trials of a promise."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 
 class Trial(NamedTuple):
-    """A promise, and how it is put to the test.
+    """A promise, and the cases that could break it.
 
-    `cases(seed, count, folder)` yields what came of each of `count` cases, in a few words, and
-    raises AssertionError where the promise is broken. `folder` is empty, and its own.
+    `cases(seed, count, folder)` yields the result of each of `count` cases, in a few words, and
+    raises AssertionError if the promise is broken. `folder` is a new, empty folder.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Trial(NamedTuple):
     cases: Callable[[int, int, pathlib.Path], Iterator[str]]
 
     def run(self, seed: int, share: float, folder: pathlib.Path) -> collections.Counter[str]:
-        """Run a share of the cases, at least one; return how often each thing came of them."""
+        """Run a share of the cases, at least one; return how often each result came."""
         found: collections.Counter[str] = collections.Counter()
         try:
             found.update(self.cases(seed, self.size(share), folder))

@@ -149,8 +149,8 @@ def test_a_commit_that_raises_is_told(clone):
         (["--threshold", "1"], "--threshold: expected a ratio above 1"),
         (["--rounds", "0"], "--rounds: expected at least 1"),
         (["--bench", "("], "--bench: expected a regular expression"),
-        (["--markdown", "nowhere/table.md"], "--markdown: the folder nowhere does not exist"),
-        (["--markdown", "."], "--markdown: expected a file, . is a folder"),
+        (["--markdown", "nowhere/table.md"], "No such file or directory: 'nowhere/table.md'"),
+        (["--markdown", "."], "Is a directory: '.'"),
     ],
 )
 def test_mistakes(arguments, message):
