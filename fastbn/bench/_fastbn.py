@@ -10,7 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 import fastbn
 from fastbn import BatchNormMLP
-from fastbn.bench import _work as work_
+from fastbn.bench import _work as recipe
 from fastbn.bench._work import (
     BATCHES,
     BatchNormWork,
@@ -31,8 +31,8 @@ class FastbnStepper(Stepper):
     def __init__(self, work: StepWork, threads: int | None = None) -> None:
         self.work, self.threads = work, threads  # None: as many as fastbn chooses
         self.model = BatchNormMLP(
-            work.sizes, negative_slope=work_.SLOPE, eps=work_.EPS, momentum=work_.MOMENTUM,
-            lr=work_.LR, betas=(work_.BETA1, work_.BETA2), optimizer_eps=work_.ADAM_EPS,
+            work.sizes, negative_slope=recipe.SLOPE, eps=recipe.EPS, momentum=recipe.MOMENTUM,
+            lr=recipe.LR, betas=(recipe.BETA1, recipe.BETA2), optimizer_eps=recipe.ADAM_EPS,
         )  # fmt: skip
         parameters = dict(self.model.named_parameters())
         for index, weight in enumerate(work.weights()):
@@ -43,7 +43,7 @@ class FastbnStepper(Stepper):
     def run(self, times: int) -> None:
         steps = times * BATCHES
         order, bounds = np.tile(self.epoch, times), np.arange(steps + 1) * self.work.batch
-        lrs = np.full(steps, work_.LR)
+        lrs = np.full(steps, recipe.LR)
         with at_most(self.threads):
             self.losses, _ = self.model._engine.run_steps(self.samples, order, bounds, lrs)
 
@@ -91,13 +91,13 @@ class BatchNorm(Runner):
         self.y = np.empty_like(x) if out else None
         self.dx = np.empty_like(x) if out else None
         self.settings: dict[str, Any] = {
-            "layout": layout, "activation": "leaky_relu", "negative_slope": work_.SLOPE
+            "layout": layout, "activation": "leaky_relu", "negative_slope": recipe.SLOPE
         }  # fmt: skip
         self.last: list[np.ndarray] = []
 
     def once(self) -> None:
         y, mean, rstd = fastbn.batch_norm(
-            self.x, self.gamma, self.beta, eps=work_.EPS, out=self.y, **self.settings
+            self.x, self.gamma, self.beta, eps=recipe.EPS, out=self.y, **self.settings
         )
         dx, dgamma, dbeta = fastbn.batch_norm_backward(
             self.dy, self.x, self.gamma, self.beta, mean, rstd, out=self.dx, **self.settings
@@ -114,8 +114,8 @@ class Adam(FlatAdam):
     def once(self) -> None:
         self.step += 1
         fastbn.adam_step(
-            self.params, self.grads, self.m, self.v, step=self.step, lr=work_.LR,
-            betas=(work_.BETA1, work_.BETA2), eps=work_.ADAM_EPS,
+            self.params, self.grads, self.m, self.v, step=self.step, lr=recipe.LR,
+            betas=(recipe.BETA1, recipe.BETA2), eps=recipe.ADAM_EPS,
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fastbn.bench import _work as work_
+from fastbn.bench import _work as recipe
 from fastbn.bench._work import AdamWork, BatchNormWork, Runner, ScaleWork, Stepper, StepWork
 from fastbn.bench.scripts.jax_net import batch_norm, first_state, leaky_relu, step
 
@@ -27,7 +27,7 @@ class JaxStepper(Stepper):
         self.data = x, y
 
         def one(state: Any, rows: Any, x: Any, y: Any) -> tuple[Any, Any]:
-            state, (loss, _) = step(state, x[rows], y[rows], axis, work_)
+            state, (loss, _) = step(state, x[rows], y[rows], axis, recipe)
             return state, loss
 
         def many(state: Any, order: Any, x: Any, y: Any) -> tuple[Any, Any]:
@@ -67,7 +67,7 @@ def batch_norm_and_gradients(x: Any, gamma: Any, beta: Any, dy: Any) -> Any:
     """Return y of batch norm with LeakyReLU, dx, dgamma, dbeta."""
 
     def forward(x: Any, gamma: Any, beta: Any) -> Any:
-        return leaky_relu(batch_norm(x, gamma, beta, 0, work_.EPS)[0], work_.SLOPE)
+        return leaky_relu(batch_norm(x, gamma, beta, 0, recipe.EPS)[0], recipe.SLOPE)
 
     y, backward = jax.vjp(forward, x, gamma, beta)
     return y, *backward(dy)
@@ -89,7 +89,7 @@ class Adam(JaxRunner):
     def __init__(self, work: AdamWork) -> None:
         self.work = work
         params, grads = work.data()
-        adam = optax.adam(work_.LR, b1=work_.BETA1, b2=work_.BETA2, eps=work_.ADAM_EPS)
+        adam = optax.adam(recipe.LR, b1=recipe.BETA1, b2=recipe.BETA2, eps=recipe.ADAM_EPS)
         self.grads = list(map(jnp.asarray, work.split(grads)))
         self.last = list(map(jnp.asarray, work.split(params)))
         self.state = adam.init(self.last)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from fastbn.bench import _work as work_
+from fastbn.bench import _work as recipe
 from fastbn.bench._work import (
     AdamWork,
     BatchNormWork,
@@ -26,7 +26,7 @@ class NumpyStepper(Stepper):
         self.pools = ThreadpoolController()  # looks at all libraries: not within a sample
         self.x, self.y = work.data()
         self.order = work.order()
-        self.net = NumpyNet(work.weights(), work_)
+        self.net = NumpyNet(work.weights(), recipe)
 
     def run(self, times: int) -> None:
         losses = []
@@ -45,9 +45,9 @@ class BatchNorm(Runner):
 
     def once(self) -> None:
         n = np.float32(len(self.x))
-        slope, one = np.float32(work_.SLOPE), np.float32(1)
+        slope, one = np.float32(recipe.SLOPE), np.float32(1)
         xhat = self.x - self.x.mean(axis=0)
-        rstd = 1 / np.sqrt(np.einsum("ij,ij->j", xhat, xhat) / n + np.float32(work_.EPS))
+        rstd = 1 / np.sqrt(np.einsum("ij,ij->j", xhat, xhat) / n + np.float32(recipe.EPS))
         xhat *= rstd
         y = xhat * self.gamma
         y += self.beta
@@ -74,7 +74,7 @@ class Adam(FlatAdam):
 
     def once(self) -> None:
         self.step += 1
-        adam(self.params, self.grads, self.m, self.v, self.step, self.scratch, work_)
+        adam(self.params, self.grads, self.m, self.v, self.step, self.scratch, recipe)
 
 
 class Scale(Runner):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import fastbn.torch
-from fastbn.bench import _work as work_
+from fastbn.bench import _work as recipe
 from fastbn.bench._work import (
     AdamWork,
     BatchNormWork,
@@ -23,7 +23,7 @@ from fastbn.bench._work import (
 from fastbn.bench.scripts.torch_net import build
 
 ADAM: dict[str, Any] = {
-    "lr": work_.LR, "betas": (work_.BETA1, work_.BETA2), "eps": work_.ADAM_EPS,
+    "lr": recipe.LR, "betas": (recipe.BETA1, recipe.BETA2), "eps": recipe.ADAM_EPS,
 }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ class TorchStepper(Stepper):
         self.threads = threads
         self.x, self.y = map(torch.from_numpy, work.data())
         self.order = torch.from_numpy(work.order())
-        self.net = build(work.weights(), work_, inplace=not compiled)  # which slows compiled code
+        self.net = build(work.weights(), recipe, inplace=not compiled)  # which slows compiled code
         self.adam: Any = torch.optim.Adam(self.net.parameters(), fused=True, **ADAM)
         self.loss: Any = torch.compile(self._loss, dynamic=False) if compiled else self._loss
 
@@ -99,8 +99,8 @@ class BatchNorm(TorchRunner):
         x, self.dy, *affine = map(torch.from_numpy, work.data())
         self.x = x.requires_grad_()
         # no running statistics: the functions of the other sides keep none
-        self.norm = torch.nn.BatchNorm1d(work.features, work_.EPS, track_running_stats=False)
-        activation = torch.nn.LeakyReLU(work_.SLOPE, not compiled)
+        self.norm = torch.nn.BatchNorm1d(work.features, recipe.EPS, track_running_stats=False)
+        activation = torch.nn.LeakyReLU(recipe.SLOPE, not compiled)
         module = torch.nn.Sequential(self.norm, activation)
         self._set_affine(*affine)
         self.module = torch.compile(module, dynamic=False) if compiled else module
@@ -131,11 +131,11 @@ class Module(BatchNorm):
         layout: Any = torch.channels_last if work.channels_last else torch.contiguous_format
         self.x, self.dy = x.to(memory_format=layout).requires_grad_(), dy.to(memory_format=layout)
         kind = torch.nn.BatchNorm2d if x.dim() == 4 else torch.nn.BatchNorm1d
-        self.norm = kind(x.shape[1], work_.EPS, work_.MOMENTUM)
+        self.norm = kind(x.shape[1], recipe.EPS, recipe.MOMENTUM)
         self._set_affine(*affine)
         module: Any = self.norm
         if work.activation:
-            activation = torch.nn.LeakyReLU(work_.SLOPE, inplace=way != "compiled")
+            activation = torch.nn.LeakyReLU(recipe.SLOPE, inplace=way != "compiled")
             module = torch.nn.Sequential(self.norm, activation)
         if way == "compiled":
             module = torch.compile(module, dynamic=False)

@@ -85,7 +85,7 @@ def test_peers_take_the_same_training_steps(peer):
 
 
 def test_other_work_is_marked_wrong(monkeypatch):
-    monkeypatch.setattr(_numpy.work_, "ADAM_EPS", 1e-2)  # as the stepper's formula reads it
+    monkeypatch.setattr(_numpy.recipe, "ADAM_EPS", 1e-2)  # as the stepper's formula reads it
     ours = _fastbn.FastbnStepper(TINY)
     monkeypatch.undo()
     makers = {("fastbn", ""): lambda: ours, ("numpy", ""): lambda: _numpy.NumpyStepper(TINY, 1)}
@@ -234,7 +234,7 @@ def test_another_adam_is_marked_wrong(monkeypatch, change):
     expected = ours.results()
     makers["fastbn", ""] = lambda: Fixed(*expected)
     for name, value in change.items():
-        monkeypatch.setattr(_numpy.work_, name, value)
+        monkeypatch.setattr(_numpy.recipe, name, value)
     assert _suites.kernel_row("Adam", "w", makers, {}).wrong == ["numpy"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import gzip
 import importlib.util
 import json
 import math
@@ -12,6 +11,7 @@ import os
 import numpy as np
 import pytest
 from cases import JIT_DISABLED
+from idx_files import write_idx
 
 import fastbn
 from fastbn.bench import _startup, _timing
@@ -42,19 +42,15 @@ def peer(request):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder with IDX files of images that ten classes are not quite easy to tell apart by."""
+    """A folder with IDX files of images of ten classes that overlap a little."""
     rng = np.random.default_rng(20261123)
     prototypes = rng.integers(60, 200, (CLASSES, *PIXELS))
     for part, n, is_gzipped in (("train", N_TRAIN, True), ("t10k", N_TEST, False)):
         labels = rng.integers(0, CLASSES, n)
         pixels = (prototypes[labels] + rng.normal(0, 35, (n, *PIXELS))).clip(0, 255)
         for kind, array in (("images", pixels), ("labels", labels)):
-            path = tmp_path / f"{part}-{kind}-idx{array.ndim}-ubyte"
-            sizes = b"".join(size.to_bytes(4) for size in array.shape)
-            data = bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
-            if is_gzipped:
-                path, data = path.with_suffix(".gz"), gzip.compress(data)
-            path.write_bytes(data)
+            name = f"{part}-{kind}-idx{array.ndim}-ubyte" + ".gz" * is_gzipped
+            write_idx(tmp_path / name, array.astype(np.uint8), compress=is_gzipped)
     return tmp_path
 
 
