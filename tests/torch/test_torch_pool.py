@@ -50,19 +50,38 @@ for _ in range(3):
     optimizer.step()
 with torch.no_grad():
     images.eval()(x.view(50, 8, 30, 30))
+"""
+
+COUNT = """
 print(len(os.listdir("/proc/self/task")) - before)
 from numba.np.ufunc import parallel
 print(parallel._is_initialized)
 """
 
+FORK = """
+import warnings
+warnings.simplefilter("ignore")  # a fork of a process with threads
+norm = fastbn.torch.BatchNorm1d(600)
+y = norm(x)
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(1)  # as PyTorch's own workers do
+    os._exit(0 if torch.equal(norm(x), y) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
 
 @linux
 @pytest.mark.parametrize("first", ["", FASTBN_FIRST], ids=["PyTorch first", "fastbn first"])
-def test_no_threads_but_pytorchs(first):
-    for _ in range(2):  # the first may compile, which imports libraries with threads of their own
-        threads, layer = run_python(first + USE_BOTH, OMP_NUM_THREADS="3")
+def test_no_threads_but_pytorchs_and_a_forked_child_computes_the_same(first):
+    exec(FASTBN_FIRST + USE_BOTH, {})  # compiles, which would start threads
+    threads, layer, child = run_python(
+        first + USE_BOTH + COUNT + FORK,
+        OMP_NUM_THREADS="3", OMP_WAIT_POLICY="passive",  # no spinning on other tests' cores
+    )  # fmt: skip
     assert threads == "0"
     assert layer == str(bool(first)), "numba's own pool is for the NumPy functions"
+    assert child == "0"
 
 
 def threads_that_worked(monkeypatch, numbers):
@@ -91,23 +110,6 @@ def test_a_forked_child_computes_alone(monkeypatch):
     """GNU OpenMP's threads do not live in a forked child."""
     monkeypatch.setattr(_functions, "is_forked", lambda: True)
     assert threads_that_worked(monkeypatch, 1 << 16) == 1
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_child_after_the_parent_has_computed():
-    code = """
-    import os, sys, warnings, torch
-    import fastbn.torch
-    warnings.simplefilter("ignore")  # a fork of a process with threads
-    module, x = fastbn.torch.BatchNorm1d(300), torch.randn(700, 300)
-    y = module(x)
-    child = os.fork()
-    if child == 0:
-        torch.set_num_threads(1)  # as PyTorch's own workers do
-        os._exit(0 if torch.equal(module(x), y) else 1)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    """
-    assert run_python(code) == ["0"]
 
 
 def test_without_a_pool_large_tensors_are_for_pytorch(monkeypatch):
