@@ -1,4 +1,4 @@
-"""The cache of compiled kernels on disk: what outdates a kernel, and files that are checked."""
+"""The cache of compiled kernels on disk: what outdates a kernel, and its checked files."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from fastbn.jit import cache_files
 
 # -- stamps ----------------------------------------------------------------------------------------
 
-# Modules and packages whose code may be compiled into kernels of other modules, or says how these
-# are compiled. What only chooses how many threads run a kernel is none of them.
+# Modules and packages whose code may be compiled into kernels of other modules, or determines how
+# these are compiled. Modules that only choose how many threads run a kernel are left out.
 SHARED = (
-    "jit.compiler", "jit.intrinsics", "jit.intrinsics_python", "jit.numba_internals", "kernels",
-    "options", "parallel.openmp", "parallel.team",
+    "jit.compiler", "jit.intrinsics", "jit.numba_internals", "kernels", "options",
+    "parallel.openmp", "parallel.team",
 )  # fmt: skip
 
 
 def stamp(module: str) -> str:
-    """Return a digest of what the kernels of a module are compiled from.
+    """Return a digest of the sources of a module's kernels: the module's own, and the shared ones.
 
-    That is the module itself and the shared ones: a change in a helper outdates all kernels that
-    have it inlined. What has been imported does not matter.
+    So a change in a helper outdates all kernels that may have it inlined.
     """
     if getattr(sys, "frozen", False):  # into an executable file
         return _executable_digest()
@@ -54,7 +53,7 @@ def _shared_specs() -> tuple[Any, ...]:
 
 
 def _with_contents(spec: Any) -> Iterator[Any]:
-    """Yield a module, and all modules in it where it is a package; none is imported."""
+    """Yield a module and, if it is a package, all modules in it, without importing any."""
     yield spec
     inside = pkgutil.iter_modules(spec.submodule_search_locations or [], f"{spec.name}.")
     for info in sorted(inside, key=lambda info: info.name):
@@ -76,7 +75,7 @@ def _executable_digest() -> str:
 
 
 def _content(spec: Any, path: str) -> bytes:
-    """Return a module's source, or its bytecode where that is all there is; also from a zip."""
+    """Return a module's source, or its bytecode if there is no source; also from a zip."""
     if spec is not None and hasattr(spec.loader, "get_data"):
         content: bytes = spec.loader.get_data(path)
         return content
@@ -91,10 +90,10 @@ CHECKSUM_BYTES = hashlib.sha256().digest_size
 class KernelFiles:
     """The files of one kernel: an index, and a file of machine code for each entry.
 
-    They take the place of numba's, which numbers the latter: processes that write at once would
-    take each other's numbers, and one that dies between index and code would leave the code of
-    former sources under a new stamp. Here a file is named after all that decides what is in it, and
-    begins with a checksum, since the processor would run damaged code as it is.
+    They replace numba's, which numbers the files of code: processes that write at the same time
+    would use the same numbers, and one that dies between index and code would leave old code under
+    a new stamp. Here a file is named after all that determines its contents. It begins with a
+    checksum, since the processor would run damaged code as it is.
     """
 
     def __init__(
@@ -104,17 +103,11 @@ class KernelFiles:
         self._stamps = [numba.__version__, stamp]
         self._dump = dump
 
-    def flush(self) -> None:
-        """Forget all entries."""
-        self._save_index({})
-
     def load(self, key: Any) -> Any:
-        """Return what was written for this key; None where nothing was."""
+        """Return what was saved for this key, or None."""
         name = self._load_index().get(key)
-        if name is None:
-            return None
         try:
-            return self._load_data(name)
+            return name and self._load_data(name)
         except OSError:  # somebody has removed it
             return None
 
@@ -126,40 +119,34 @@ class KernelFiles:
         if not overloads:
             self._remove_all_but(name)
         if key not in overloads:
-            self._save_index({**overloads, key: name})
-
-    def _save_index(self, overloads: Any) -> None:
-        self._save_data(self._index_name, (*self._stamps, overloads))
+            self._save_data(self._index_name, (*self._stamps, {**overloads, key: name}))
 
     def _load_index(self) -> Any:
         try:
             *stamps, overloads = self._load_data(self._index_name)
-        except Warning:  # where warnings are errors
+        except Warning:  # an error if the user says so
             raise
-        except Exception:  # a damaged index is as good as none
+        except Exception:  # a damaged index counts as missing
             return {}
         return overloads if stamps == self._stamps else {}
 
     def _save_data(self, name: str, data: Any) -> None:
         content = self._dump(data)
-        cache_files.write(self._path(name), hashlib.sha256(content).digest() + content)
+        cache_files.write(self._folder / name, hashlib.sha256(content).digest() + content)
 
     def _load_data(self, name: str) -> Any:
-        content = cache_files.read(self._path(name))
+        content = cache_files.read(self._folder / name)
         checksum, data = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
         if hashlib.sha256(data).digest() != checksum:
             raise ValueError(f"{name} is damaged")
         return pickle.loads(data)
-
-    def _path(self, name: str) -> pathlib.Path:
-        return self._folder / name
 
     def _name_of(self, key: Any) -> str:
         digest = hashlib.sha256(repr((self._stamps[1], key)).encode()).hexdigest()
         return f"{self._index_name.removesuffix('nbi')}{digest[:16]}.nbc"
 
     def _remove_all_but(self, name: str) -> None:
-        """Remove the machine code of former sources."""
+        """Remove the machine code of older sources."""
         pattern = f"{self._index_name.removesuffix('nbi')}*.nbc"
         for path in self._folder.glob(pattern):
             if path.name != name:

@@ -1,10 +1,9 @@
-"""Files of a cache: read only where nobody but the user and root can have written them.
+"""Files of the cache, which are trusted only if nobody but the user and root can write them.
 
-Machine code is pickled, and unpickling runs whatever a file says. So a folder that is kept for the
-user is made for the user alone, and one that others may write to is neither read nor written. A
-group that only the user is in may write to it. The `__pycache__` of an installed package needs no
-such care: who can write there can change the package itself, and its files have to be readable by
-all who use the package.
+Machine code is pickled, and unpickling runs whatever a file says. So a cache folder is created for
+the user alone, and a folder that others may write to is neither read nor written. A group whose
+only member is the user may write to it. The `__pycache__` of an installed package is not checked:
+whoever can write there can change the package itself, and all users of the package read its files.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ import secrets
 import stat
 import warnings
 
-try:  # at once, and not in a first fit: a child forked meanwhile would wait for an import for ever
+try:  # now, not in a first fit: a child that is forked during an import may wait for it for ever
     import grp
     import pwd
-except ImportError:  # no such system
+except ImportError:  # not on this system
     pass
 
 ROOT = 0
 
 
 class UntrustedError(OSError):
-    """Somebody else may have written what should be read, or could change what is written."""
+    """Others may have written the file that is read, or may change the file that is written."""
 
 
 def is_installed(folder: pathlib.Path) -> bool:
@@ -35,25 +34,25 @@ def is_installed(folder: pathlib.Path) -> bool:
 
 
 def make_folder(folder: pathlib.Path) -> None:
-    """Make a folder, and those above it, for the user alone."""
+    """Create a folder and its parents, for the user alone."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(mode=0o777 if is_installed(folder) else 0o700, exist_ok=True)
 
 
 def read(path: pathlib.Path) -> bytes:
-    """Return what is in a file; an `UntrustedError`, and a warning, if it is not to be trusted."""
+    """Return a file's contents; warn and raise `UntrustedError` if others may have written it."""
     folder = path.parent
     _refuse(folder, untrusted(folder))
     with open(path, "rb") as file:
         if not is_installed(folder):
-            # the open file is looked at, since another one may get its name meanwhile
+            # check the open file, since another one may get its name at any time
             _refuse(folder, _problem(path, os.fstat(file.fileno())))
         return file.read()
 
 
 def write(path: pathlib.Path, data: bytes) -> None:
-    """Write a file as a whole or not at all; an `UntrustedError` in a folder that is not safe."""
+    """Write a file completely or not at all; `UntrustedError` if others may write to its folder."""
     folder = path.parent
     _refuse(folder, untrusted(folder))
     mode = 0o666 if is_installed(folder) else 0o600
@@ -70,20 +69,20 @@ def write(path: pathlib.Path, data: bytes) -> None:
 
 
 def untrusted(folder: pathlib.Path) -> str | None:
-    """Return why files in a folder are not to be trusted; None where they are."""
+    """Return why files in a folder are not trusted, or None."""
     if is_installed(folder):
         return None
     above = folder.parent
     return (
         _problem(folder, folder.stat())
-        or _problem(folder, folder.lstat())  # a link that somebody else has put there
+        or _problem(folder, folder.lstat())  # of a link: its own owner
         or _problem(above, above.stat(), sticky=True)
     )
 
 
 def _problem(path: pathlib.Path, status: os.stat_result, *, sticky: bool = False) -> str | None:
-    """Return who may write to a file or folder, if it is others; with `sticky` /tmp is fine."""
-    if os.name != "posix":  # other systems have no such owners and modes
+    """Return how others may write to a file or folder, or None; `sticky` allows one like /tmp."""
+    if os.name != "posix":  # no owners and modes
         return None
     if status.st_uid not in (ROOT, os.geteuid()):
         return f"{path} belongs to another user (uid {status.st_uid})"
@@ -95,8 +94,8 @@ def _problem(path: pathlib.Path, status: os.stat_result, *, sticky: bool = False
 
 
 def _is_private(gid: int) -> bool:
-    """Tell whether a group is the user's own: it has the user's name, and no other members."""
-    with contextlib.suppress(NameError, KeyError):  # no such system, or no such user or group
+    """Tell whether a group is the user's own: it has the user's name and no other members."""
+    with contextlib.suppress(NameError, KeyError):  # not on this system, or no such user or group
         user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(gid)
         return gid != ROOT and group.gr_name == user and set(group.gr_mem) <= {user}
     return False
@@ -106,7 +105,7 @@ _warned: set[pathlib.Path] = set()
 
 
 def _refuse(folder: pathlib.Path, problem: str | None) -> None:
-    """Raise an `UntrustedError` if there is a problem; warn once of each folder."""
+    """Raise `UntrustedError` if there is a problem; warn once for each folder."""
     if problem is None:
         return
     message = (

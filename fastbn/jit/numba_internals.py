@@ -1,7 +1,6 @@
-"""Everything that fastbn does with numba's internals: the one module to look at for a new numba.
+"""All uses of numba's internals: the one module to check for a new version of numba.
 
-`fastbn.jit.numba_probe` lists what is used here, and is asked before this module is imported.
-Without it (`fastbn.jit.compiler`) kernels take longer to compile and are right.
+`fastbn.jit.numba_probe` lists what is used here and looks for it before this module is imported.
 """
 
 from __future__ import annotations
@@ -29,22 +28,21 @@ from fastbn.jit.postponed_signals import Postponed
 
 # -- compiling -----------------------------------------------------------------------------------
 
-# Linkages of functions of which a process keeps one; numba's for copies, and for parallel loops.
+# Linkages of functions that a process keeps one copy of: numba's for kernels and parallel loops.
 SHARED = (Linkage.linkonce_odr, Linkage.weak_odr)
 
 
 class _Library(JITCodeLibrary):
-    """Machine code that keeps its copies of other kernels to itself.
+    """Machine code whose copies of other kernels are private.
 
-    A kernel has a copy of each kernel that it calls. The copy is optimized together with it, and
-    may round in another way. Numba gives all copies one name, and uses the first copy that a
-    process loads for all of them: results depended on what was used before. The same goes for the
-    bodies of parallel loops.
+    A kernel has a copy of each kernel that it calls, optimized together with it, which may round
+    differently. Numba gives all copies one name, and a process uses the first one it loads for all:
+    results would depend on what was used before. So would those of parallel loops.
     """
 
     def _finalize_final_module(self) -> None:
-        if self._shared_module is None:  # it was compiled, and not loaded
-            # first what is linked into other kernels: all of it, for them to have one copy of each
+        if self._shared_module is None:  # compiled, not loaded
+            # first make what is linked into other kernels, with shared names: one copy of each
             self._finalized = True
             self._get_module_for_linking()
             for function in self._final_module.functions:
@@ -54,7 +52,7 @@ class _Library(JITCodeLibrary):
 
 
 class _Compiler(Compiler):
-    """Numba's compiler, into a `_Library`."""
+    """Numba's compiler, which compiles into a `_Library`."""
 
     def compile_extra(self, func: Any) -> Any:
         library = _Library(self.state.targetctx.codegen(), func.__qualname__)
@@ -63,15 +61,15 @@ class _Compiler(Compiler):
         return super().compile_extra(func)
 
 
-# Options of all kernels, of those that never unpack Python's arguments, and of those that do not
-# count references to arrays.
+# Options of all kernels, of kernels that Python never calls, and of kernels that count no
+# references to arrays.
 OPTIONS: dict[str, Any] = {"pipeline_class": _Compiler, "no_cfunc_wrapper": True}
 INNER: dict[str, Any] = {"no_cpython_wrapper": True}
 UNCOUNTED: dict[str, Any] = {"_nrt": False}
 
 
 def delegate_to(kernel: Any, inner: Any) -> None:
-    """Let other kernels that call `kernel` be linked to `inner`, one version for all constants."""
+    """Link kernels that call `kernel` to `inner` instead, to one version for all constants."""
     template_for = inner.get_call_template
 
     def get_call_template(args: Any, kws: Any) -> Any:
@@ -82,28 +80,28 @@ def delegate_to(kernel: Any, inner: Any) -> None:
     kernel.get_compile_result = inner.get_compile_result
 
 
-# An exception in the middle of it leaves numba's registries half read, and nothing compiles again.
+# An exception while numba compiles leaves its registries half read, and nothing compiles again.
 _compiling = Postponed()
 
 
 def prepare(dispatcher: Any) -> None:
-    """Give a kernel its cache, and let signals wait while it is compiled or loaded."""
-    # where no folder can be written, every process compiles for itself
+    """Give a kernel its cache, and postpone signals while it is compiled or loaded."""
+    # if no folder is writable, every process compiles for itself
     with contextlib.suppress(RuntimeError, OSError):
         dispatcher._cache = _KernelCache(dispatcher.py_func, announce)
     compile_ = dispatcher.compile
 
     @functools.wraps(compile_)
     def compile_or_load(sig: Any) -> Any:
-        with global_compiler_lock, _compiling:  # no fork meanwhile
+        with global_compiler_lock, _compiling:  # forks wait for the lock
             return compile_(sig)
 
     dispatcher.compile = compile_or_load
 
 
 if hasattr(os, "register_at_fork"):
-    # A child forked while another thread compiles, or loads from the cache, would wait for that
-    # thread for ever: it has its lock, and not the thread. So a fork waits until that is done.
+    # a child forked while another thread compiles or loads would inherit a locked lock, and not the
+    # thread that unlocks it: so a fork waits for the lock
     os.register_at_fork(
         before=global_compiler_lock.acquire,
         after_in_parent=global_compiler_lock.release,
@@ -115,9 +113,9 @@ if hasattr(os, "register_at_fork"):
 
 
 class _OfModule(caching._CacheLocator):
-    """Where to keep what is compiled from a module, which may be in a zip.
+    """Where to cache what is compiled from a module, which may be in a zip.
 
-    Numba asks for a source file instead, by the path that it had when it was compiled to bytecode.
+    Numba requires a source file instead, at the path that it had when it became bytecode.
     """
 
     _module: str
@@ -138,20 +136,20 @@ class _OfModule(caching._CacheLocator):
 
     @staticmethod
     def fits(path: str) -> bool:
-        """Tell whether there is such a folder for a module with this path."""
+        """Tell whether this kind of folder exists for a module with this path."""
         return True
 
     def ensure_cache_path(self) -> None:
         folder = pathlib.Path(self.get_cache_path())
         cache_files.make_folder(folder)
-        tempfile.TemporaryFile(dir=folder).close()  # an error where it cannot be written
+        tempfile.TemporaryFile(dir=folder).close()  # an error if it is not writable
 
     def get_source_stamp(self) -> str:
         return cache.stamp(self._module)
 
 
 class _UserProvided(_OfModule, caching.UserProvidedCacheLocator):
-    """`NUMBA_CACHE_DIR`, where it is set."""
+    """`NUMBA_CACHE_DIR`, if it is set."""
 
     @staticmethod
     def fits(path: str) -> bool:
@@ -159,7 +157,7 @@ class _UserProvided(_OfModule, caching.UserProvidedCacheLocator):
 
 
 class _InTree(_OfModule, caching.InTreeCacheLocator):
-    """`__pycache__` beside the kernels, where it can be written."""
+    """`__pycache__` beside the kernels, if it is writable."""
 
     @staticmethod
     def fits(path: str) -> bool:
@@ -172,7 +170,7 @@ class _UserWide(_OfModule, caching.UserWideCacheLocator):
 
 # -- the cache -----------------------------------------------------------------------------------
 
-# What of numba's settings shapes the machine code, beside the processor, which it knows itself.
+# Numba's settings that shape the machine code. Its own index has the processor, and none of these.
 SETTINGS = (
     "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "LLVM_REFPRUNE_PASS", "BOUNDSCHECK",
     "DEBUGINFO_DEFAULT", "EXTEND_VARIABLE_LIFETIMES", "USING_SVML", "PARFOR_MAX_TUPLE_SIZE",
@@ -187,7 +185,7 @@ class _KernelCacheImpl(caching.CompileResultCacheImpl):
 class _KernelCache(caching.FunctionCache):
     """Numba's cache with `KernelFiles`; `miss` is called before a kernel is compiled.
 
-    A RuntimeError where there is no folder that can be written.
+    RuntimeError if no folder is writable.
     """
 
     _impl_class = _KernelCacheImpl
@@ -208,18 +206,18 @@ class _KernelCache(caching.FunctionCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write a compiled kernel."""
-        with contextlib.suppress(OSError):  # a full disk: other processes compile for themselves
+        with contextlib.suppress(OSError):  # a full disk
             self._save_overload(sig, data)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return a kernel that was compiled before, or None."""
         try:
-            # numba would first import all that it can compile, which takes longer than to load
+            # numba's own method first imports all it can compile, which takes longer than loading
             rtsys.initialize(target_context)
             result = self._load_overload(sig, target_context)
         except Warning:
             raise
-        except Exception:  # a damaged file is as good as none
+        except Exception:  # a damaged file counts as missing
             result = None
         if result is None:
             target_context.refresh()

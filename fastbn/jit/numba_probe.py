@@ -1,8 +1,8 @@
-"""Which of numba's internals fastbn uses, and whether the installed numba has them.
+"""Check that the installed numba has the internals that fastbn uses.
 
-Numba may change its internals from one version to the next. `problem` looks for all that
-`fastbn.jit.numba_internals` uses, which takes some milliseconds and compiles nothing. If something
-is missing, that module is not imported, and kernels are compiled in numba's ordinary way.
+They may change from one version to the next. `problem` looks for everything that
+`fastbn.jit.numba_internals` uses, in a few milliseconds. If something is missing, that module is
+not imported, and kernels are compiled in numba's ordinary way.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import inspect
 import pkgutil
 from collections.abc import Iterator
 
-# Functions and classes, and the parameters of those that fastbn calls or overrides.
+# Functions and classes that fastbn calls or overrides, with their parameters.
 CALLED = {
     "numba.core.caching:UserProvidedCacheLocator.get_cache_path": "self",
     "numba.core.caching:InTreeCacheLocator.get_cache_path": "self",
@@ -31,7 +31,6 @@ CALLED = {
     "numba.core.caching:FunctionCache._load_overload": "self sig target_context",
     "numba.core.caching:IndexDataCacheFile.load": "self key",
     "numba.core.caching:IndexDataCacheFile.save": "self key data",
-    "numba.core.caching:IndexDataCacheFile.flush": "self",
     "numba.core.serialize:dumps": "obj",
     "numba.core.runtime:rtsys.initialize": "ctx",
     "numba.core.base:BaseContext.refresh": "self",
@@ -49,7 +48,7 @@ CALLED = {
     "numba.core.types:unliteral": "lit_type",
 }
 
-# Attributes that are set when an object is made.
+# Attributes of classes, and those that constructors set.
 SET = {
     "numba.core.caching:CompileResultCacheImpl": "_locator_classes",
     "numba.core.caching:Cache.__init__": "_cache_file _cache_path _impl _py_func",
@@ -64,12 +63,12 @@ SET = {
 
 
 def problem() -> str | None:
-    """Return what is missing or has other parameters; None where nothing is."""
+    """Return the first internal that is missing or has other parameters, or None."""
     return next(_problems(), None)
 
 
 def advice(version: str, problem: str) -> str:
-    """Return what a problem of this version of numba leads to, and what to do."""
+    """Return what a problem with this version of numba causes, and what to do."""
     return (
         f"numba {version} has changed internals that fastbn uses ({problem}): kernels take longer "
         "to compile, and the last bits of results may differ from process to process. Install a "

@@ -1,11 +1,11 @@
-"""Signals that wait for work which an exception would leave broken: the compiler's."""
+"""Postpone signal handlers during work that an exception would leave broken: compiling."""
 
 from __future__ import annotations
 
 import signal
 import threading
 
-# The public one makes an enum of what it returns, which takes a hundred times as long.
+# The public one converts its result to an enum, which takes a hundred times as long.
 from _signal import getsignal  # type: ignore[import-not-found]
 from types import FrameType
 from typing import Any
@@ -14,24 +14,23 @@ NUMBERS = tuple(map(int, sorted(signal.valid_signals())))
 
 
 def hears_signals() -> bool:
-    """Tell whether this is Python's main thread, the only one that signals reach."""
+    """Tell whether this is Python's main thread, the only one that runs signal handlers."""
     return threading.current_thread() is threading.main_thread()
 
 
 class Postponed:
-    """Context in which signals wait: for the end, or for a context of the same object within it.
+    """Context that postpones signal handlers to its end, or to a nested context of the object.
 
-    For work that an exception at any moment would leave broken, made of parts between which it
-    would not. Every signal that has a handler in Python waits. The handlers are then called in the
-    order in which the signals came; a signal that came several times counts once, as it does where
-    the system holds it back.
+    For work that an exception at any moment would leave broken, except at the beginning of its
+    parts, which are the nested contexts. Handlers are then called in the order of their signals.
+    A signal that came several times counts once, as it does if the system blocks it.
     """
 
     def __init__(self) -> None:
         self._depth = 0
         self._replaced: dict[int, Any] = {}  # handlers, by signal
         self._waiting: dict[int, tuple[Any, FrameType | None]] = {}  # handlers, and their argument
-        self._raised: BaseException | None = None  # by a handler, between two parts
+        self._raised: BaseException | None = None  # by a handler, at the beginning of a part
 
     def __enter__(self) -> None:
         if not hears_signals():
@@ -58,7 +57,7 @@ class Postponed:
         finally:
             self._let_through()
         if raised is not None and raised is not error:
-            raise raised  # the work has caught it, and may have raised another one for it
+            raise raised  # the work has caught it, and may have raised another error instead
 
     def _replace(self) -> None:
         try:
@@ -67,15 +66,15 @@ class Postponed:
                 if callable(handler):
                     self._replaced[number] = handler
                     signal.signal(number, self._hear)
-        except BaseException:  # by a handler that is not replaced yet
+        except BaseException:  # raised by a handler that is not replaced yet
             self._restore()
             raise
 
     def _restore(self) -> None:
-        """Put all handlers back, even where one that is back raises meanwhile."""
+        """Put all handlers back, even if one of them is called and raises."""
         try:
             for number, handler in self._replaced.items():
-                if getsignal(number) == self._hear:  # else a handler has set another one
+                if getsignal(number) == self._hear:  # unless a handler has set another one
                     signal.signal(number, handler)
             self._replaced = {}
         except BaseException:
@@ -86,7 +85,7 @@ class Postponed:
         self._waiting.setdefault(number, (self._replaced[number], frame))
 
     def _let_through(self) -> None:
-        """Call the handlers of the signals that wait, even where one raises."""
+        """Call the handlers of all postponed signals, even if one raises."""
         if self._waiting:
             number = next(iter(self._waiting))
             handler, frame = self._waiting.pop(number)

@@ -13,7 +13,7 @@ thus the same however rows and panels are shared among threads.
 from __future__ import annotations
 
 from fastbn.jit.compiler import njit, njit_strict
-from fastbn.jit.intrinsics import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_tile
+from fastbn.jit.intrinsics import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_tile, view
 
 # Products of a chain of multiply-adds: a panel's part stays in the first-level cache, and float32
 # sums keep their digits.
@@ -33,26 +33,26 @@ def multiply_panel(a, k, depth, panels, start, out, first, last, j, add):
     Adds the products k to k + depth; the panel's row k is at panels[start].
     """
     width = panel_width(out)
-    columns = min(width, out.shape[1] - j)
+    panel = view(panels, start, (depth * width,))
     i = first
-    if 2 * columns > width:
+    if 2 * (out.shape[1] - j) > width:
         while i + TILE_ROWS <= last:
-            multiply_tile(TILE_ROWS, 2, a, i, panels, start, k, depth, out, j, columns, add)
+            multiply_tile(TILE_ROWS, 2, a, i, k, depth, panel, out, j, add)
             i += TILE_ROWS
         while i + 2 <= last:
-            multiply_tile(2, 2, a, i, panels, start, k, depth, out, j, columns, add)
+            multiply_tile(2, 2, a, i, k, depth, panel, out, j, add)
             i += 2
         if i < last:
-            multiply_tile(1, 2, a, i, panels, start, k, depth, out, j, columns, add)
+            multiply_tile(1, 2, a, i, k, depth, panel, out, j, add)
     else:
         while i + TILE_ROWS <= last:
-            multiply_tile(TILE_ROWS, 1, a, i, panels, start, k, depth, out, j, columns, add)
+            multiply_tile(TILE_ROWS, 1, a, i, k, depth, panel, out, j, add)
             i += TILE_ROWS
         while i + 2 <= last:
-            multiply_tile(2, 1, a, i, panels, start, k, depth, out, j, columns, add)
+            multiply_tile(2, 1, a, i, k, depth, panel, out, j, add)
             i += 2
         if i < last:
-            multiply_tile(1, 1, a, i, panels, start, k, depth, out, j, columns, add)
+            multiply_tile(1, 1, a, i, k, depth, panel, out, j, add)
 
 
 @njit_strict

@@ -1,4 +1,4 @@
-"""A team, as compiled code sees it: its members, their shares, and the barrier where they meet."""
+"""A team of threads in compiled code: its members, their shares of the work, and the barrier."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from fastbn.jit.intrinsics import atomic_add, atomic_load, atomic_store, yield_c
 # Places of the counters, two cache lines apart.
 ARRIVED, GENERATION, PRESENT, DECIDERS, DECISION, N_COUNTERS = range(0, 96, 16)
 
-# Decisions whether a team begins; FORKED is that of a child process, which does not have the team.
+# Whether a team begins. FORKED is set in a forked child, where the team's threads do not exist.
 COMPLETE, CANCELLED, FORKED = 1, 2, 3
 
-# Looks at the barrier before the core is offered to others: some microseconds.
+# Checks of the barrier before the core is given to another thread: some microseconds.
 PATIENCE = 2000
 
 
 class Member(NamedTuple):
     """One thread's place in its team.
 
-    With a log the compiled code is another one (`fastbn.jit.intrinsics.mark`).
+    Kernels are compiled separately for members with a log (`fastbn.jit.intrinsics.mark`).
     """
 
     counters: np.ndarray  # (N_COUNTERS,) int64, shared
     rank: int
     size: int
-    log: np.ndarray | None = None  # where it notes when it does what, for the profile
+    log: np.ndarray | None = None  # what it did when, for the profile
 
 
 @njit_inlined
 def alone_in(member: Member) -> Member:
-    """A team of one, for work that a member does by itself."""
+    """The member as a team of one, for work that it does by itself."""
     return Member(member.counters, 0, 1, member.log)
 
 
 @njit
 def share(n: int, member: Member) -> tuple[int, int]:
-    """Part of range(n) that is this member's: first and last."""
+    """Return this member's part of range(n): first and last."""
     return n * member.rank // member.size, n * (member.rank + 1) // member.size
 
 
 @njit
 def barrier(member: Member) -> None:
-    """Wait until all members are here; what each wrote before is then seen by all.
+    """Wait until all members are here; everyone then sees what each wrote before.
 
-    Waiting is spinning, and after PATIENCE looks giving the core to whoever waits for one: the
-    member that is missing may be among them.
+    A member spins, and after PATIENCE checks gives its core to other threads, since the missing
+    member may be waiting for one.
     """
     if member.size == 1:
         return
@@ -58,37 +58,37 @@ def barrier(member: Member) -> None:
         atomic_store(counters, ARRIVED, 0)
         atomic_store(counters, GENERATION, generation + 1)
         return
-    looks = 0
+    checks = 0
     while atomic_load(counters, GENERATION) == generation:
-        looks += 1
-        if looks > PATIENCE:
+        checks += 1
+        if checks > PATIENCE:
             yield_core()
 
 
 @njit
 def gather_team(member: Member) -> bool:
-    """Wait until the team is complete: True. Or until it is cancelled: False, for every member."""
+    """Wait until the team is complete (True) or cancelled (False, for every member)."""
     counters = member.counters
     if atomic_add(counters, PRESENT, 1) == member.size - 1:
         decide(counters, COMPLETE)
-    looks = 0
+    checks = 0
     while atomic_load(counters, DECISION) == 0:
-        looks += 1
-        if looks > PATIENCE:
+        checks += 1
+        if checks > PATIENCE:
             yield_core()
     return atomic_load(counters, DECISION) == COMPLETE
 
 
 @njit
 def decide(counters: np.ndarray, decision: int) -> None:
-    """The first decision counts."""
+    """Make a decision, unless one is made already."""
     if atomic_add(counters, DECIDERS, 1) == 0:
         atomic_store(counters, DECISION, decision)
 
 
 @njit
 def finish_team(counters: np.ndarray, ended: np.ndarray) -> None:
-    """Cancel a team that is not complete; of one that is, wait for the members in `ended`."""
+    """Cancel a team that is not complete; if it is, wait until all of `ended` are set."""
     decide(counters, CANCELLED)
     while atomic_load(counters, DECISION) == 0:
         yield_core()

@@ -225,8 +225,7 @@ def test_compiling_is_announced_once(insects, monkeypatch, option, lines):
 
     def compiling(method):
         def call(self, *args):
-            for listener in list(listeners._listeners):
-                listener()
+            listeners.announce(call, "float32")
             return method(self, *args)
 
         return call

@@ -1,65 +1,156 @@
-"""The way to memory: lines asked for ahead, and stores that go past the caches."""
+"""Arrays without checks or references, and the way to memory: prefetches, streams, fences."""
 
 from __future__ import annotations
 
-from typing import Any
+import ctypes
+import math
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.imputils import impl_ret_borrowed
+from numba.np.arrayobj import populate_array
 
-from fastbn.jit.intrinsics.emit import I32, I64, Array, declare, intrinsic
-from fastbn.jit.intrinsics_python import LINE_BYTES
+from fastbn.jit.intrinsics.emit import I32, I64, declare, intrinsic
+
+# Bytes of a cache line.
+LINE_BYTES = 64
+
+# -- arrays on memory that somebody else holds -----------------------------------------------------
 
 
-@intrinsic
-def prefetch(typingctx: Any, x: Any, row: Any, column: Any) -> Any:
-    """Ask for the cache line of x[row, column], which will be read soon, in the second-level cache.
+@intrinsic(python=lambda x: x)
+def strided(typingctx, x):
+    """The same array, its layout unknown to the compiler: one version of code for all layouts."""
+    result = x.copy(layout="A")
 
-    Many more lines can be on their way to it than to the first level.
+    def emit(context, builder, x):
+        return impl_ret_borrowed(context, builder, result, x.value)
+
+    return result(x), emit
+
+
+def _array_of(context, builder, kind, data, shape):
+    """Build an array of C order that owns nothing."""
+    size = context.get_abi_sizeof(data.type.pointee)
+    strides = [I64(size)]
+    for extent in shape[:0:-1]:
+        strides.insert(0, builder.mul(strides[0], extent))
+    result = context.make_array(kind)(context, builder)
+    populate_array(
+        result, data=data, shape=shape, strides=strides, itemsize=I64(size), meminfo=None
+    )
+    return result._getvalue()
+
+
+def _view(buffer, start, shape):
+    return buffer.reshape(-1)[start : start + math.prod(shape)].reshape(shape)
+
+
+@intrinsic(python=_view)
+def view(typingctx, buffer, start, shape):
+    """An array of this shape, a tuple, on the numbers of a contiguous buffer from `start` on.
+
+    It owns nothing and checks nothing: a fraction of the code of a slice that is reshaped.
+    """
+    result = types.Array(buffer.dtype, len(shape), "C")
+
+    def emit(context, builder, buffer, start, extents):
+        extents = [
+            context.cast(builder, extent, kind, types.intp)
+            for extent, kind in zip(cgutils.unpack_tuple(builder, extents), shape, strict=True)
+        ]
+        data = builder.gep(buffer.data, [start])
+        return _array_of(context, builder, result, data, extents)
+
+    return result(buffer, types.intp, shape), emit
+
+
+def _at_address(like, address, size):
+    if size == 0:
+        return np.empty(0, like.dtype)
+    memory = (ctypes.c_byte * (size * like.itemsize)).from_address(int(address))
+    return np.frombuffer(memory, like.dtype)
+
+
+@intrinsic(python=_at_address)
+def at_address(typingctx, like, address, size):
+    """An array of `size` numbers of the dtype of `like` at an address; it owns nothing."""
+    result = types.Array(like.dtype, 1, "C")
+
+    def emit(context, builder, like, address, size):
+        data = builder.inttoptr(address, like.number.as_pointer())
+        return _array_of(context, builder, result, data, [size])
+
+    return result(like, types.int64, types.int64), emit
+
+
+@intrinsic(python=lambda x, size: np.empty(size, x.dtype), prefer_literal=True)
+def scratch_like(typingctx, x, size):
+    """Memory for `size` numbers, a literal, of x's dtype: on the stack of this kernel."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+    result, n = types.Array(x.dtype, 1, "C"), size.literal_value
+
+    def emit(context, builder, x, size):
+        data = cgutils.alloca_once(builder, x.number, size=n)
+        return _array_of(context, builder, result, data, [I64(n)])
+
+    return result(x, size), emit
+
+
+# -- past and into the caches ----------------------------------------------------------------------
+
+
+@intrinsic(python=lambda x, row, column: None)
+def prefetch(typingctx, x, row, column):
+    """Request the cache line of x[row, column], which is read soon, in the second-level cache.
+
+    Many more lines can be in flight to it than to the first level.
     """
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = Array(context, builder, signature.args[0], args[0]).pointer(args[1], args[2])
+    def emit(context, builder, x, row, column):
         void = cgutils.voidptr_t
         function = declare(builder, "llvm.prefetch.p0", ir.VoidType(), [void, I32, I32, I32])
-        builder.call(function, [builder.bitcast(pointer, void), I32(0), I32(2), I32(1)])
-        return context.get_dummy_value()
+        line = builder.bitcast(x.pointer(row, column), void)
+        builder.call(function, [line, I32(0), I32(2), I32(1)])
 
-    return types.void(x, types.intp, types.intp), codegen
+    return types.void(x, types.intp, types.intp), emit
 
 
-@intrinsic(prefer_literal=True)
-def stream_piece(typingctx: Any, size: Any, piece: Any, target: Any, j: Any) -> Any:
+def _stream_piece(size, piece, target, j):
+    target[j : j + size] = piece[:size]
+
+
+@intrinsic(python=_stream_piece, prefer_literal=True)
+def stream_piece(typingctx, size, piece, target, j):
     """target[j : j + size] = piece[:size], past the caches; `size` is a literal of whole lines.
 
     target[j] must begin a line. A `fence` has to follow before another thread reads the target.
     """
     if not isinstance(size, types.IntegerLiteral):
         return None
+    n = size.literal_value
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source = Array(context, builder, signature.args[1], args[1])
-        target = Array(context, builder, signature.args[2], args[2])
-        lanes = LINE_BYTES // source.size
-        line = ir.VectorType(source.data.type.pointee, lanes).as_pointer()
-        for start in range(0, size.literal_value, lanes):
-            place = builder.gep(source.data, [I64(start)])
-            value = builder.load(builder.bitcast(place, line))
-            value.align = source.size
-            place = target.pointer(builder.add(args[3], I64(start)))
-            store = builder.store(value, builder.bitcast(place, line), align=LINE_BYTES)
+    def emit(context, builder, size, piece, target, j):
+        lanes = LINE_BYTES // piece.size
+        line = ir.VectorType(piece.number, lanes).as_pointer()
+        for start in range(0, n, lanes):
+            source = builder.gep(piece.data, [I64(start)])
+            value = builder.load(builder.bitcast(source, line))
+            value.align = piece.size
+            place = builder.bitcast(target.pointer(builder.add(j, I64(start))), line)
+            store = builder.store(value, place, align=LINE_BYTES)
             store.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
-        return context.get_dummy_value()
 
-    return types.void(size, piece, target, types.intp), codegen
+    return types.void(size, piece, target, types.intp), emit
 
 
-@intrinsic
-def fence(typingctx: Any) -> Any:
+@intrinsic(python=lambda: None)
+def fence(typingctx):
     """Finish all stores before any that follow."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def emit(context, builder):
         builder.fence("seq_cst")
-        return context.get_dummy_value()
 
-    return types.void(), codegen
+    return types.void(), emit

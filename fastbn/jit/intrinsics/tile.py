@@ -1,28 +1,31 @@
-"""Tiles of vector registers: a block of a matrix product, and a block turned."""
+"""Tiles of vector registers: a block of a matrix product, and a block that is transposed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import binding, ir
 from numba.core import types
 
 from fastbn.jit.intrinsics.emit import (
     I32,
+    I64,
     IS_X86,
-    Array,
     declare,
     emit_multiply_add,
     intrinsic,
     splat,
     suffix_of,
 )
-from fastbn.jit.intrinsics_python import PANEL_BYTES
+
+# Bytes of a row of a panel (kernels/gemm.py): two registers of AVX-512, four of AVX.
+PANEL_BYTES = 128
 
 
 def _has(feature: str) -> bool:
-    """Tell whether numba compiles for a feature: of this processor, unless it is told otherwise."""
+    """Tell whether numba compiles for a feature: this processor's, or those it is told."""
     config: Any = numba.config
     if config.CPU_FEATURES is not None:
         return f"+{feature}" in config.CPU_FEATURES.split(",")
@@ -32,7 +35,7 @@ def _has(feature: str) -> bool:
 def _tile_rows() -> int:
     """Rows of a register tile.
 
-    rows * PANEL_BYTES of sums, a row of a panel and one broadcast number have to find room in the
+    rows * PANEL_BYTES of sums, a row of a panel and one broadcast number have to fit into the
     registers: 32 of 64 bytes, 16 of 32 (or ARM's 32 of 16), or the 16 of 16 of plain x86-64.
     """
     if _has("avx512f"):
@@ -43,152 +46,149 @@ def _tile_rows() -> int:
 TILE_ROWS = _tile_rows()
 
 
-@intrinsic(prefer_literal=True)
-def multiply_tile(
-    typingctx: Any,
-    rows: Any,  # literal: of the tile
-    vectors: Any,  # literal 1 or 2: half a panel, or a whole one
-    a: Any,  # (M, K), of any strides
-    i: Any,  # first row of the tile, in a and in out
-    panels: Any,  # flat
-    start: Any,  # of the panel's row k in `panels`
-    k: Any,  # first of the products to add
-    depth: Any,  # how many
-    out: Any,  # (M, N)
-    j: Any,  # first column of the tile in out
-    columns: Any,  # of the panel
-    accumulate: Any,  # 0 overwrites out, 1 adds to it
-) -> Any:
-    """out[i : i + rows, j : j + columns] (+)= a[i : i + rows, k : k + depth] panel.
+def _multiply_tile(rows, vectors, a, i, k, depth, panel, out, j, accumulate):
+    width = PANEL_BYTES // out.itemsize
+    panel = panel[: depth * width].reshape(depth, width)
+    target = out[i : i + rows, j : j + vectors * width // 2]
+    total = np.zeros(target.shape, out.dtype)
+    for n in range(depth):  # in this order, whatever the tile
+        total += a[i : i + rows, k + n, None] * panel[n, : target.shape[1]]
+    target[...] = target + total if accumulate else total
 
-    The sums live in registers. Each is one chain of fused multiply-adds in the order of k, so that
+
+@intrinsic(python=_multiply_tile, prefer_literal=True)
+def multiply_tile(
+    typingctx,
+    rows,  # literal: of the tile
+    vectors,  # literal 1 or 2: half a panel, or a whole one
+    a,  # (M, K), of any strides
+    i,  # first row of the tile, in a and in out
+    k,  # first of the products to add
+    depth,  # how many
+    panel,  # flat, from its row k on
+    out,  # (M, N)
+    j,  # first column of the panel in out; out may end before the panel does
+    accumulate,  # 0 overwrites out, 1 adds to it
+):
+    """out[i : i + rows, j : j + width] (+)= a[i : i + rows, k : k + depth] panel.
+
+    The sums stay in registers. Each is one chain of fused multiply-adds in the order of k, so that
     its bits depend on nothing but k and depth.
     """
     if not isinstance(rows, types.IntegerLiteral):
         return None
     n_rows, n_vectors = rows.literal_value, vectors.literal_value
+    tile = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        i, start, k, depth, j, columns, accumulate = (args[n] for n in (3, 5, 6, 7, 9, 10, 11))
-        a, panels, out = (Array(context, builder, signature.args[n], args[n]) for n in (2, 4, 8))
-        number, word, size = out.data.type.pointee, i.type, out.size
-        lanes = PANEL_BYTES // 2 // size
-        vector = ir.VectorType(number, lanes)
-        tile = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
+    def emit(context, builder, rows, vectors, a, i, k, depth, panel, out, j, accumulate):
+        lanes = PANEL_BYTES // 2 // out.size
+        vector = ir.VectorType(out.number, lanes)
 
-        def load(pointer: Any) -> Any:
+        def load(pointer):
             value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
-            value.align = size
+            value.align = out.size
             return value
 
         # the loop over k
         before, function = builder.block, builder.function
         a_first = a.pointer(i, k)
-        panel = builder.gep(panels.data, [start])
         body, done = function.append_basic_block("k"), function.append_basic_block("done")
         builder.branch(body)
         builder.position_at_end(body)
-        count = builder.phi(word)
-        count.add_incoming(word(0), before)
+        count = builder.phi(I64)
+        count.add_incoming(I64(0), before)
         sums = {}
         for place in tile:
             sums[place] = builder.phi(vector)
             sums[place].add_incoming(ir.Constant(vector, None), before)
-        step = word(lanes * 2)
-        row = builder.gep(panel, [builder.mul(count, step)])
-        right = [load(builder.gep(row, [word(v * lanes)])) for v in range(n_vectors)]
+        row = builder.gep(panel.data, [builder.mul(count, I64(lanes * 2))])
+        right = [load(builder.gep(row, [I64(v * lanes)])) for v in range(n_vectors)]
         left = builder.gep(a_first, [builder.mul(count, a.strides[1])])
         totals = {}
         for r in range(n_rows):
-            place = builder.gep(left, [builder.mul(word(r), a.strides[0])])
+            place = builder.gep(left, [builder.mul(I64(r), a.strides[0])])
             value = splat(builder, builder.load(place), lanes)
             for v in range(n_vectors):
-                totals[r, v] = emit_multiply_add(context, builder, value, right[v], sums[r, v])
-        following = builder.add(count, word(1))
+                totals[r, v] = emit_multiply_add(builder, value, right[v], sums[r, v])
+        following = builder.add(count, I64(1))
         count.add_incoming(following, body)
         for place in tile:
             sums[place].add_incoming(totals[place], body)
         builder.cbranch(builder.icmp_signed("<", following, depth), body, done)
         builder.position_at_end(done)
 
-        # the way out: whole vectors, or as many of their lanes as there are columns
-        suffix = f"{suffix_of(context, vector)}.p0"
-        bits = ir.VectorType(ir.IntType(1), lanes)
+        # the results: whole vectors, or as many of their lanes as out has columns
+        suffix = f"{suffix_of(vector)}.p0"
+        pointer, bits = vector.as_pointer(), ir.VectorType(ir.IntType(1), lanes)
         masked_load = declare(
-            builder, f"llvm.masked.load.{suffix}", vector, [vector.as_pointer(), I32, bits, vector]
+            builder, f"llvm.masked.load.{suffix}", vector, [pointer, I32, bits, vector]
         )
         masked_store = declare(
-            builder, f"llvm.masked.store.{suffix}", ir.VoidType(),
-            [vector, vector.as_pointer(), I32, bits],
-        )  # fmt: skip
-        numbers = ir.Constant(ir.VectorType(word, lanes), [word(n) for n in range(lanes)])
-        masks = [
-            builder.icmp_signed(
-                "<", numbers, splat(builder, builder.sub(columns, word(v * lanes)), lanes)
-            )
-            for v in range(n_vectors)
-        ]
-        adds = splat(builder, builder.icmp_signed("!=", accumulate, accumulate.type(0)), lanes)
+            builder, f"llvm.masked.store.{suffix}", ir.VoidType(), [vector, pointer, I32, bits]
+        )
+        numbers = ir.Constant(ir.VectorType(I64, lanes), [I64(n) for n in range(lanes)])
+        columns = builder.sub(out.shape[1], j)
+        ends = [builder.sub(columns, I64(v * lanes)) for v in range(n_vectors)]
+        masks = [builder.icmp_signed("<", numbers, splat(builder, end, lanes)) for end in ends]
+        adds = splat(builder, builder.icmp_signed("!=", accumulate, I64(0)), lanes)
         wanted = [builder.and_(mask, adds) for mask in masks]
         zero = ir.Constant(vector, None)
 
-        def leave(store: Any) -> None:
+        def finish(is_whole):
             for r, v in tile:
-                place = out.pointer(builder.add(i, word(r)), builder.add(j, word(v * lanes)))
-                place = builder.bitcast(place, vector.as_pointer())
-                old = builder.call(masked_load, [place, I32(size), wanted[v], zero])
-                store(builder.fadd(old, totals[r, v]), place, v)
+                place = out.pointer(builder.add(i, I64(r)), builder.add(j, I64(v * lanes)))
+                place = builder.bitcast(place, pointer)
+                old = builder.call(masked_load, [place, I32(out.size), wanted[v], zero])
+                result = builder.fadd(old, totals[r, v])
+                if is_whole:
+                    builder.store(result, place, align=out.size)
+                else:
+                    builder.call(masked_store, [result, place, I32(out.size), masks[v]])
 
-        is_whole = builder.icmp_signed(">=", columns, word(n_vectors * lanes))
+        is_whole = builder.icmp_signed(">=", columns, I64(n_vectors * lanes))
         with builder.if_else(is_whole, likely=True) as (then, otherwise):
             with then:
-                leave(lambda value, place, v: builder.store(value, place, align=size))
+                finish(True)
             with otherwise:
-                leave(
-                    lambda value, place, v: builder.call(
-                        masked_store, [value, place, I32(size), masks[v]]
-                    )
-                )
-        return context.get_dummy_value()
+                finish(False)
 
     word = types.intp
-    arguments = (rows, vectors, a, word, panels, *[word] * 3, out, *[word] * 3)
-    return types.void(*arguments), codegen
+    return types.void(rows, vectors, a, word, word, word, panel, out, word, word), emit
 
 
-@intrinsic
-def transpose_tile(
-    typingctx: Any, x: Any, start: Any, stride: Any, y: Any, y_start: Any, y_stride: Any
-) -> Any:
+def _transpose_tile(x, start, stride, y, y_start, y_stride):
+    for r in range(8):
+        for c in range(8):
+            y[y_start + c * y_stride + r] = x[start + r * stride + c]
+
+
+@intrinsic(python=_transpose_tile)
+def transpose_tile(typingctx, x, start, stride, y, y_start, y_stride):
     """y[c, r] = x[r, c] of an 8 x 8 tile.
 
     x and y are flat; a tile begins at `start`, and its rows are `stride` apart.
     """
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x, start, stride, y, y_start, y_stride = args
-        source = Array(context, builder, signature.args[0], x)
-        target = Array(context, builder, signature.args[3], y)
-        vector = ir.VectorType(source.data.type.pointee, 8)
+    def emit(context, builder, x, start, stride, y, y_start, y_stride):
+        vector = ir.VectorType(x.number, 8)
 
-        def place(matrix: Array, start: Any, stride: Any, row: int) -> Any:
-            offset = builder.add(start, builder.mul(stride, stride.type(row)))
+        def place(matrix, start, stride, row):
+            offset = builder.add(start, builder.mul(stride, I64(row)))
             return builder.bitcast(builder.gep(matrix.data, [offset]), vector.as_pointer())
 
-        def shuffle(a: Any, b: Any, lanes: list[int]) -> Any:
+        def shuffle(a, b, lanes):
             return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, 8), lanes))
 
         rows = []
         for r in range(8):
-            rows.append(builder.load(place(source, start, stride, r)))
-            rows[r].align = source.size
+            rows.append(builder.load(place(x, start, stride, r)))
+            rows[r].align = x.size
         # three rounds: in each, rows r and r + 4 are merged lane by lane
         lanes = [[n // 2 + 4 * half + 8 * (n % 2) for n in range(8)] for half in (0, 1)]
         for _ in range(3):
             rows = [shuffle(rows[r // 2], rows[r // 2 + 4], lanes[r % 2]) for r in range(8)]
         for c in range(8):
-            builder.store(rows[c], place(target, y_start, y_stride, c), align=source.size)
-        return context.get_dummy_value()
+            builder.store(rows[c], place(y, y_start, y_stride, c), align=x.size)
 
     word = types.intp
-    return types.void(x, word, word, y, word, word), codegen
+    return types.void(x, word, word, y, word, word), emit

@@ -1,0 +1,123 @@
+"""What a thread asks of its processor: atomic counters, its core, its clock, its denormals."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from llvmlite import ir
+from numba.core import cgutils, types
+
+from fastbn.jit.compiler import njit
+from fastbn.jit.intrinsics.emit import I32, I64, IS_ARM, IS_X86, declare, intrinsic
+
+# -- other threads ---------------------------------------------------------------------------------
+
+
+@intrinsic()
+def atomic_add(typingctx, counters, index, value):
+    """Add to counters[index], an int64, atomically, and return what was there before."""
+
+    def emit(context, builder, counters, index, value):
+        return builder.atomic_rmw("add", counters.pointer(index), value, "acq_rel")
+
+    return types.int64(counters, types.intp, types.int64), emit
+
+
+@intrinsic()
+def atomic_load(typingctx, counters, index):
+    """Read counters[index], an int64, and see everything its writer wrote before it."""
+
+    def emit(context, builder, counters, index):
+        return builder.load_atomic(counters.pointer(index), "acquire", 8)
+
+    return types.int64(counters, types.intp), emit
+
+
+@intrinsic()
+def atomic_store(typingctx, counters, index, value):
+    """Write counters[index], an int64, after everything that this thread wrote before."""
+
+    def emit(context, builder, counters, index, value):
+        builder.store_atomic(value, counters.pointer(index), "release", 8)
+
+    return types.void(counters, types.intp, types.int64), emit
+
+
+# Give this core to another thread that waits for one.
+yield_core = types.ExternalFunction(
+    "SwitchToThread" if sys.platform == "win32" else "sched_yield", types.int32()
+)
+
+# -- the clock -------------------------------------------------------------------------------------
+
+
+@intrinsic(python=time.perf_counter_ns)
+def ticks(typingctx):
+    """Time in the processor's units: the time stamp counter, which all cores share."""
+
+    def emit(context, builder):
+        if IS_ARM:  # programs may not read the counter that LLVM reads
+            return builder.asm(ir.FunctionType(I64, []), "mrs $0, cntvct_el0", "=r", [], True)
+        return builder.call(declare(builder, "llvm.readcyclecounter", I64, []), [])
+
+    return types.int64(), emit
+
+
+@njit
+def mark(log, place):
+    """Log that `place` ends now. If the log is None, this compiles to nothing.
+
+    The log is (1 + entries, 2) int64: log[0, 0] counts marks, including those that found no room;
+    the other rows are (ticks, place).
+    """
+    if log is not None:
+        log[0, 0] += 1
+        if log[0, 0] < log.shape[0]:
+            log[log[0, 0], 0] = ticks()
+            log[log[0, 0], 1] = place
+
+
+# -- denormals -------------------------------------------------------------------------------------
+
+# Bits of the control word of x86's vector unit: read denormal operands as zero, and make none.
+DENORMALS_ARE_ZERO, FLUSH_TO_ZERO = 1 << 6, 1 << 15
+
+
+@intrinsic(python=lambda: 0)
+def flush_denormals(typingctx):
+    """Compute without denormals in this thread from here on, and return the previous mode.
+
+    On x86, where an operation on a denormal may take a hundred cycles. ARM's cores need no help.
+    """
+
+    def emit(context, builder):
+        if not IS_X86:
+            return I32(0)
+        place = cgutils.alloca_once(builder, I32)
+        _call_with_pointer(builder, "llvm.x86.sse.stmxcsr", place)
+        before = builder.load(place)
+        _set_mode(builder, builder.or_(before, I32(DENORMALS_ARE_ZERO | FLUSH_TO_ZERO)))
+        return before
+
+    return types.int32(), emit
+
+
+@intrinsic(python=lambda mode: None)
+def restore_denormals(typingctx, mode):
+    """Return to the mode that `flush_denormals` returned."""
+
+    def emit(context, builder, mode):
+        if IS_X86:
+            _set_mode(builder, mode)
+
+    return types.void(types.int32), emit
+
+
+def _set_mode(builder, mode):
+    _call_with_pointer(builder, "llvm.x86.sse.ldmxcsr", cgutils.alloca_once_value(builder, mode))
+
+
+def _call_with_pointer(builder, name, place):
+    function = declare(builder, name, ir.VoidType(), [cgutils.voidptr_t])
+    builder.call(function, [builder.bitcast(place, cgutils.voidptr_t)])
