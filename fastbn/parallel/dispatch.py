@@ -1,4 +1,4 @@
-"""Kernels with ``prange``: on numba's threads where that pays and is safe, else on one."""
+"""Kernels with ``prange``: on numba's threads if that pays and is safe, else on one."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numba
 
 from fastbn.parallel.choice import Choice
 
-# Below this many elements a parallel region costs more than it saves; 0 has it on one core, too.
+# Below this many elements a parallel region costs more than it saves. 0 forces parallel regions.
 PARALLEL_ELEMENTS = 1 << 17
 
-# One parallel region at a time: numba's workqueue layer aborts the process when a second thread
-# enters it, and on every layer two regions at once only fight for the cores.
+# One parallel region at a time: numba's workqueue layer aborts the process if a second thread
+# enters it, and on every layer two regions at once only compete for the cores.
 _region = threading.Lock()
 _forked = False
 
-# By kernel, and bits of the number of elements.
+# By kernel and bits of the number of elements.
 _choices: dict[tuple[Any, int], Choice] = {}
 
 
 def _after_fork_in_child() -> None:
-    # GNU OpenMP kills a forked child at its first parallel region: children compute serially.
+    # GNU OpenMP kills a forked child at its first parallel region, so children compute serially
     global _forked, _region
     _forked = True
     _region = threading.Lock()
@@ -40,9 +40,9 @@ def is_forked() -> bool:
 
 
 def dispatch(serial: Any, parallel: Any, n_elements: int, *args: Any) -> Any:
-    """Call ``parallel(*args)`` where that pays and is safe, else ``serial(*args)``.
+    """Call ``parallel(*args)`` if that pays and is safe, else ``serial(*args)``.
 
-    The two give the same bits: work is cut by size, never by the number of threads.
+    Both give the same bits: work is cut by size, never by the number of threads.
     """
     is_forced = PARALLEL_ELEMENTS == 0
     if (

@@ -1,9 +1,8 @@
-"""How many threads a team gets: as many as the work can keep busy, and one where that was faster.
+"""How many threads a team gets: as many as the work keeps busy, or one if that was faster.
 
-The work is counted in floating point operations of matrix products. Each thread costs a start, and
-each barrier of a step costs the same however much work lies between two of them. Both are worth
-about so many operations on any processor, which is all that is asked of a first guess: for a step
-where one thread may be as fast, the times of recent calls decide (`fastbn.parallel.choice`).
+Work is counted in floating point operations of matrix products. Starting a thread and passing a
+barrier are worth about a fixed number of operations on any processor, which is enough for a first
+guess. If one thread may be as fast, recent timings decide (`fastbn.parallel.choice`).
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from fastbn.jit.compiler import DISABLED
 from fastbn.parallel.choice import Choice
 from fastbn.parallel.cores import available_threads, thread_limit
 
-# What one thread computes while another is started: 0.05 to 0.2 ms.
+# Operations of one thread while another is started: 0.05 to 0.2 ms.
 START_FLOPS = 1e7
 
-# What a thread should have to compute from one barrier to the next: 1 to 3 microseconds.
+# Operations that a thread needs between two barriers: 1 to 3 microseconds.
 PHASE_FLOPS = 2.5e5
 
-# A step of more is a team's wherever the cores are: it takes one thread some milliseconds.
+# A larger step always gets a team: it takes one thread some milliseconds.
 LARGE_STEP_FLOPS = 5e8
 
 
 def team_size(flops: float, barriers: int, steps: int) -> int:
-    """Return how many threads can take `steps` steps of so much work, each with some barriers.
+    """Return how many threads take a call of `steps` steps of `flops` operations each.
 
-    With n threads a call takes about flops * steps / n + n * START_FLOPS, which is least where n is
-    the root below. `FASTBN_NUM_THREADS` is taken as it is.
+    With n threads it takes about flops * steps / n + n * START_FLOPS, which is least for the square
+    root below. `FASTBN_NUM_THREADS` overrides this.
     """
     most = 1 if DISABLED else available_threads()
     if most == 1 or thread_limit("FASTBN_NUM_THREADS") is not None:
@@ -38,15 +37,15 @@ def team_size(flops: float, barriers: int, steps: int) -> int:
 
 
 class TrainingTeam:
-    """How many threads take a model's steps on minibatches of about one size."""
+    """The number of threads for a model's steps on minibatches of about one size."""
 
     def __init__(self, flops: float, barriers: int) -> None:
         self._flops, self._barriers = flops, barriers
         self._choices: dict[int, Choice] = {}  # by bits of the number of steps
-        self._choice: Choice | None = None  # of the last call, if there was something to choose
+        self._choice: Choice | None = None  # of the last call, if it had one
 
     def size(self, steps: int) -> int:
-        """Return how many threads shall take the next call, of so many steps."""
+        """Return how many threads take the next call, of this many steps."""
         team = team_size(self._flops, self._barriers, steps)
         is_fixed = thread_limit("FASTBN_NUM_THREADS") is not None
         self._choice = None
@@ -55,6 +54,6 @@ class TrainingTeam:
         return team if self._choice is None or self._choice.several(steps) else 1
 
     def learn(self, size: int, steps: int, seconds: float) -> None:
-        """Take note of how long the call took, of so many steps, that `size` threads have taken."""
+        """Record how long `size` threads took for the call."""
         if self._choice is not None:
             self._choice.learn(size > 1, steps, seconds)

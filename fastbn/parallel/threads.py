@@ -1,8 +1,7 @@
-"""The threads of a team: started for one call of a compiled function, and gone when it returns.
+"""The threads of a team, which live for one call of a compiled function.
 
-They are plain Python threads. They hold no lock of Python's while they compute, and nothing of them
-is left when the call returns: no pool that spins beside other people's, nothing to break in a
-forked child, nothing to take turns for.
+They are plain Python threads and release Python's lock while they compute. No pool remains that
+would spin beside other libraries' threads, or break in a forked child.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from fastbn.parallel.team import (
     gather_team,
 )
 
-# Counters of the teams that are there, by their ids.
+# Counters of the teams that exist now, by their ids.
 _teams: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
 
 
 def _after_fork_in_child() -> None:
-    """Let nobody wait for members: they are threads of the parent."""
+    """End all waits for members: their threads exist in the parent only."""
     for counters in list(_teams.values()):
         counters[DECIDERS], counters[DECISION] = 1, FORKED
 
@@ -42,13 +41,12 @@ if hasattr(os, "register_at_fork"):
 def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Member], Any]) -> None:
     """Call ``function(*arguments(member))`` for `size` members at once.
 
-    `function` must be compiled code that cannot fail half-way. Either all members run it or, where
-    a thread cannot be started, none.
+    `function` must be compiled code that cannot fail half-way. Either all members run it or, if a
+    thread cannot be started, none.
 
-    Whatever the handler of a signal raises meanwhile is raised when no member computes any more.
-    Python runs handlers after a call and at the start of a function of its own, so that nothing
-    comes in between where the first thing in `finally` is a call of compiled code: the last wait.
-    A handler may fork as well: RuntimeError in the child.
+    An exception of a signal handler is raised when no member computes any more. Python runs
+    handlers after a call and at the start of a Python function, so none runs before the last wait,
+    a compiled call at the start of `finally`. If a handler forks, the child gets a RuntimeError.
     """
     members = [Member(np.zeros(0, np.int64), 0, 1, None)]
     if size > 1:
@@ -60,7 +58,7 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
         function(*calls[0])
         return
     errors: list[BaseException] = []
-    ended = np.zeros(size, np.int64)  # 1 for a member that does not touch its arguments any more
+    ended = np.zeros(size, np.int64)  # 1 for a member that does not use its arguments any more
     nobody = ended[:0]
     finish_team(np.zeros(N_COUNTERS, np.int64), nobody)  # compiled from here on
 
@@ -68,13 +66,13 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
         try:
             if gather_team(members[rank]):
                 function(*calls[rank])
-        except BaseException as error:  # of the compiler: raised before anything is computed
+        except BaseException as error:  # of the compiler, before anything is computed
             errors.append(error)
             finish_team(counters, nobody)
         finally:
             ended[rank] = 1
 
-    # The caller only waits: a signal that Python handles there cannot cost the team a member.
+    # The caller only waits, so a signal handler that raises there costs the team no member.
     threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(size)]
     try:
         for thread in threads:
@@ -83,7 +81,7 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
             thread.join()
     except BaseException:
         finish_team(counters, nobody)
-        for thread in threads:  # asleep, unless something is raised again
+        for thread in threads:  # wait asleep, unless a handler raises again
             if thread.is_alive():
                 thread.join()
         raise
@@ -92,4 +90,4 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
     if errors:
         raise errors[0]
     if counters[DECISION] == FORKED:
-        raise RuntimeError("this process was forked during the work of a team: the parent goes on")
+        raise RuntimeError("this process was forked while a team worked: the parent goes on")

@@ -16,17 +16,6 @@ from fastbn.parallel.cores import smallest_quota
 V2 = "0::/user.slice/job.scope\n"
 V1 = "12:memory:/elsewhere\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n"
 
-# Of /proc/self/mountinfo, with the folders where systems mount control groups, and others.
-MOUNTS = """\
-22 27 0:21 / /proc rw,relatime - proc proc rw
-31 23 0:28 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755
-32 31 0:29 / /sys/fs/cgroup rw shared:4 master:1 - cgroup2 cgroup2 rw,nsdelegate
-33 31 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
-34 31 0:31 /docker/abc /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
-35 31 0:32 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct
-36 31 0:33 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset
-"""
-
 TREES = {
     "nothing": ({}, None),
     "version 2, the root of a container": ({"cpu.max": "150000 100000\n"}, 1.5),
@@ -95,22 +84,6 @@ TREES = {
         {"proc": "0::/a\n3:memory:/b\n", "unified/a/cpu.max": "100000 100000"},
         1.0,
     ),
-    "version 1 elsewhere": (
-        {
-            "proc": V1,
-            "mounts": "9 1 0:9 / /cgroup/cpu rw - cgroup none rw,cpuset,cpu\n",
-            "/cgroup/cpu/docker/abc/cpu.cfs_quota_us": "300000",
-            "/cgroup/cpu/docker/abc/cpu.cfs_period_us": "200000",
-            "cpu/cpu.cfs_quota_us": "100000",
-            "cpu/cpu.cfs_period_us": "100000",
-        },
-        1.5,
-    ),
-    "version 2 elsewhere": (
-        {"mounts": "9 1 0:9 / /my\\040groups rw - cgroup2 x rw\n", "/my groups/cpu.max": "2 1"},
-        2.0,
-    ),
-    "mounts that are malformed": ({"mounts": "cgroup2\n1 - cgroup2 x rw", "cpu.max": "1 1"}, None),
     "a group out of sight": ({"proc": "0::/../job\n", "cpu.max": "200000 100000"}, 2.0),
     "what is malformed": (
         {"proc": "nonsense\n", "cpu.max": "1 0", "cpu/cpu.cfs_quota_us": "much"},
@@ -121,9 +94,8 @@ TREES = {
 
 @pytest.mark.parametrize(("files", "expected"), TREES.values(), ids=TREES)
 def test_quotas(tmp_path, files, expected):
-    places = {"proc": "/proc/self/cgroup", "mounts": "/proc/self/mountinfo"}
-    for name, text in ({"mounts": MOUNTS} | files).items():
-        path = tmp_path / places.get(name, f"/sys/fs/cgroup/{name}" if name[0] != "/" else name)[1:]
+    for name, text in files.items():
+        path = tmp_path / ("proc/self/cgroup" if name == "proc" else f"sys/fs/cgroup/{name}")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert smallest_quota(tmp_path) == expected
