@@ -107,6 +107,14 @@ def float_vector(
     return kernel_input(converted(name, array, dtype))
 
 
+def nonnegative_vector(name: str, value: Any, features: int, dtype: np.dtype) -> np.ndarray:
+    """Return `value` as a vector of variances or deviations, none of them negative."""
+    vector = float_vector(name, value, features, dtype)
+    if (vector < 0).any():
+        raise ValueError(f"{name}: expected numbers of at least 0, got {vector.min()}")
+    return vector
+
+
 def same_shape(name: str, array: np.ndarray, other_name: str, other: np.ndarray) -> None:
     """Refuse `array` unless it has the shape of `other`."""
     if array.shape != other.shape:

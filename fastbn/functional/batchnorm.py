@@ -1,4 +1,4 @@
-"""Batch normalization on NumPy arrays."""
+"""Batch normalization of a training batch: statistics, forward and backward (docs/batchnorm.md)."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ GRADIENTS = get_args(Gradient)
 _Arrays3 = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _training_input(name: str, value: Any, layout: Any) -> np.ndarray:
-    x = layout_input(name, value, layout)
+def _training_input(value: Any, layout: Any) -> np.ndarray:
+    x = layout_input("x", value, layout)
     if x.size < 2 * n_features(x, layout):
         raise ValueError(
-            f"{name}: expected more than 1 value per feature when training, got shape {x.shape}"
+            f"x: expected more than 1 value per feature when training, got shape {x.shape}"
         )
     return x
 
@@ -49,7 +49,7 @@ def _training_input(name: str, value: Any, layout: Any) -> np.ndarray:
 def _moments_nc(x: np.ndarray, least: float = 0.0) -> _Arrays3:
     """Return shift, mean - shift and biased variance of the columns of x (N, C), all (C,).
 
-    The last two are float64. All is computed in float64 if the squares overflow float32, or if a
+    The last two are float64. Squares are computed in float64 if they overflow float32, or if a
     variance is below `least`.
     """
     features = x.shape[1]
@@ -83,12 +83,19 @@ def batch_statistics(x: Any, *, layout: Layout = "NC") -> tuple[np.ndarray, np.n
     TypeError
         `x` is not float32 or float64.
     ValueError
-        `x` has the wrong number of dimensions, or no values.
+        `x` has the wrong number of dimensions, or no values, or `layout` is another one.
 
     Notes
     -----
     Corrected two-pass algorithm: Chan, Golub & LeVeque, "Algorithms for computing the sample
     variance", The American Statistician 37 (1983), eq. 1.7 and 2.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbn import batch_statistics
+    >>> batch_statistics(np.array([[0.0, 10.0], [2.0, 30.0]]))
+    (array([ 1., 20.]), array([  1., 100.]))
     """
     x = layout_input("x", x, layout)
     if x.size == 0:
@@ -125,7 +132,7 @@ def batch_norm(
     gamma, beta : arrays (C,), optional
         Scale and shift; None stands for 1 and 0.
     eps : float
-        Added to the variance.
+        Added to the variance; at least 0.
     layout : "NC" or "CN"
     activation : None, "leaky_relu", "relu" or "identity"
         Applied in the same pass; "identity" is the same as None.
@@ -143,16 +150,29 @@ def batch_norm(
     Raises
     ------
     TypeError
-        An array is not float32 or float64.
+        An array is not float32 or float64, or `eps` or `negative_slope` is not a number.
     ValueError
-        A shape, an option or a number is not as described above.
+        `x` has the wrong number of dimensions, or one value per feature; `gamma`, `beta` or `out`
+        has another shape, or `out` another dtype; an option or a number is not as described above.
 
     Notes
     -----
     Ioffe & Szegedy 2015 (arXiv 1502.03167), algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbn import batch_norm
+    >>> x = np.array([[0.0, 10.0], [2.0, 30.0]])
+    >>> y, mean, rstd = batch_norm(x, beta=np.array([0.0, 5.0]), eps=0.0)
+    >>> y
+    array([[-1.,  4.],
+           [ 1.,  6.]])
+    >>> mean, rstd
+    (array([ 1., 20.]), array([1. , 0.1]))
     """
     source = as_array("x", x)
-    x = _training_input("x", x, layout)
+    x = _training_input(x, layout)
     features = n_features(x, layout)
     gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
     beta = float_vector("beta", beta, features, x.dtype, 0.0)
@@ -162,8 +182,12 @@ def batch_norm(
     if is_sample_major(x, layout):
         mean, _, rstd = normalize_nc(x, gamma, beta, eps, slope, y)
     else:
-        rows, result = as_feature_rows(x, layout), as_feature_rows(y, layout)
-        mean, _, rstd = normalize_cn(rows, gamma, beta, eps, slope, result)
+        mean, var, rstd = np.empty((3, features), x.dtype)
+        dispatch(
+            cn.batch_norm_forward_cn, cn.batch_norm_forward_cn_parallel, x.size,
+            as_feature_rows(x, layout), (mean, rstd, gamma, beta), eps, slope, 0, features,
+            as_feature_rows(y, layout), var,
+        )  # fmt: skip
     return delivered(y, out), mean, rstd
 
 
@@ -175,7 +199,7 @@ def normalize_nc(
     mean, var, rstd = np.empty(features, x.dtype), np.empty(features), np.empty(features, x.dtype)
     done = dispatch(
         nc.batch_norm_forward_nc, nc.batch_norm_forward_nc_parallel, x.size,
-        x, gamma, beta, eps, slope, y, mean, var, rstd,
+        x, (mean, rstd, gamma, beta), eps, slope, y, var,
     )  # fmt: skip
     if not done:  # squares overflow or underflow float32, or there are NaNs
         shift, delta, var = _moments_nc(x, SMALL - eps)
@@ -183,18 +207,6 @@ def normalize_nc(
         scale, offset = np.empty((2, features), x.dtype)
         nc.derive_affine_nc(gamma, beta, delta, var, eps, scale, offset, rstd)
         nc.affine_activation_nc(x, shift, scale, offset, slope, y)
-    return mean, var, rstd
-
-
-def normalize_cn(
-    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, eps: float, slope: Any, y: np.ndarray
-) -> _Arrays3:
-    """Write y = act(batch norm of x), both (B, C, L); return mean, var and rstd. No checks."""
-    mean, var, rstd = np.empty((3, gamma.size), x.dtype)
-    dispatch(
-        cn.batch_norm_forward_cn, cn.batch_norm_forward_cn_parallel, x.size,
-        x, gamma, beta, eps, slope, 0, gamma.size, y, mean, var, rstd,
-    )  # fmt: skip
     return mean, var, rstd
 
 
@@ -237,17 +249,31 @@ def batch_norm_backward(
     Raises
     ------
     TypeError
-        An array is not float32 or float64.
+        An array is not float32 or float64, or `negative_slope` is not a number.
     ValueError
-        A shape, an option or a number is not as described above.
+        `x` has the wrong number of dimensions, or one value per feature; another array has another
+        shape, or `out` another dtype; an option or a number is not as described above.
 
     Notes
     -----
     Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3, with the terms collected. The sign of the
     activation's input is recomputed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbn import batch_norm, batch_norm_backward
+    >>> x = np.array([[0.0], [2.0], [4.0], [2.0]])
+    >>> y, mean, rstd = batch_norm(x, eps=0.0)
+    >>> dy = np.array([[1.0], [0.0], [0.0], [0.0]])  # of the loss y[0, 0]
+    >>> dx, dgamma, dbeta = batch_norm_backward(dy, x, None, None, mean, rstd)
+    >>> dx.ravel().round(3).tolist()
+    [0.177, -0.177, 0.177, -0.177]
+    >>> dgamma.round(3), dbeta
+    (array([-1.414]), array([1.]))
     """
     sources = (as_array("dy", dy), as_array("x", x))
-    x = _training_input("x", x, layout)
+    x = _training_input(x, layout)
     dy = float_array("dy", dy)
     same_shape("dy", dy, "x", x)
     dy = kernel_input(converted("dy", dy, x.dtype))
@@ -259,107 +285,17 @@ def batch_norm_backward(
     slope = slope_of(activation, negative_slope, x.dtype)
     exact = choice("gradient", gradient, GRADIENTS) == "exact"
     dx = output_for(out, x, (*sources, gamma, beta, mean, rstd))
+    norm = (mean, rstd, gamma, beta)
+    dgamma, dbeta = np.empty(features, x.dtype), np.empty(features, x.dtype)
     if is_sample_major(x, layout):
-        dgamma, dbeta = gradients_nc(dy, x, gamma, beta, mean, rstd, slope, exact, dx)
+        dispatch(
+            nc.batch_norm_backward_nc, nc.batch_norm_backward_nc_parallel, x.size,
+            dy, x, norm, slope, exact, dx, dgamma, dbeta,
+        )  # fmt: skip
     else:
-        dgamma, dbeta = gradients_cn(
-            as_feature_rows(dy, layout), as_feature_rows(x, layout), gamma, beta, mean, rstd,
-            slope, exact, as_feature_rows(dx, layout),
+        dispatch(
+            cn.batch_norm_backward_cn, cn.batch_norm_backward_cn_parallel, x.size,
+            as_feature_rows(dy, layout), as_feature_rows(x, layout), norm, slope, exact,
+            0, features, as_feature_rows(dx, layout), dgamma, dbeta,
         )  # fmt: skip
     return delivered(dx, out), dgamma, dbeta
-
-
-def gradients_nc(
-    dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
-    rstd: np.ndarray, slope: Any, exact: bool, dx: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Write dx for x (N, C); return dgamma and dbeta. No checks."""
-    dgamma, dbeta = np.empty(gamma.size, x.dtype), np.empty(gamma.size, x.dtype)
-    dispatch(
-        nc.batch_norm_backward_nc, nc.batch_norm_backward_nc_parallel, x.size,
-        dy, x, gamma, beta, mean, rstd, slope, exact, dx, dgamma, dbeta,
-    )  # fmt: skip
-    return dgamma, dbeta
-
-
-def gradients_cn(
-    dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
-    rstd: np.ndarray, slope: Any, exact: bool, dx: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Write dx for x (B, C, L); return dgamma and dbeta. No checks."""
-    dgamma, dbeta = np.empty(gamma.size, x.dtype), np.empty(gamma.size, x.dtype)
-    dispatch(
-        cn.batch_norm_backward_cn, cn.batch_norm_backward_cn_parallel, x.size,
-        dy, x, gamma, beta, mean, rstd, slope, exact, 0, gamma.size, dx, dgamma, dbeta,
-    )  # fmt: skip
-    return dgamma, dbeta
-
-
-def nonnegative_vector(name: str, value: Any, features: int, dtype: np.dtype) -> np.ndarray:
-    """Return `value` as a vector of variances or deviations, none of them negative."""
-    vector = float_vector(name, value, features, dtype)
-    if (vector < 0).any():
-        raise ValueError(f"{name}: expected numbers of at least 0, got {vector.min()}")
-    return vector
-
-
-def batch_norm_inference(
-    x: Any,
-    running_mean: Any,
-    running_var: Any,
-    gamma: Any = None,
-    beta: Any = None,
-    *,
-    eps: float = 1e-5,
-    layout: Layout = "NC",
-    activation: FusedActivation | None = None,
-    negative_slope: float = 0.01,
-    out: np.ndarray | None = None,
-) -> np.ndarray:
-    """Normalize with running statistics: ``act(gamma * (x - mean) / sqrt(var + eps) + beta)``.
-
-    Parameters
-    ----------
-    x : array of float32 or float64, (N, C), (N, C, *spatial) or with ``layout="CN"`` (C, N)
-        Any number of samples, also 0.
-    running_mean, running_var : arrays (C,)
-    gamma, beta, eps, layout, activation, negative_slope, out
-        As in `batch_norm`.
-
-    Returns
-    -------
-    y : array of the shape and dtype of `x`
-
-    Raises
-    ------
-    TypeError, ValueError
-        As in `batch_norm`, or a running variance is negative.
-
-    Notes
-    -----
-    Ioffe & Szegedy 2015 (arXiv 1502.03167), algorithm 2.
-    """
-    source = as_array("x", x)
-    x = layout_input("x", x, layout)
-    features = n_features(x, layout)
-    running_mean = float_vector("running_mean", running_mean, features, x.dtype)
-    running_var = nonnegative_vector("running_var", running_var, features, x.dtype)
-    gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
-    beta = float_vector("beta", beta, features, x.dtype, 0.0)
-    eps = number("eps", eps, 0.0)
-    slope = slope_of(activation, negative_slope, x.dtype)
-    y = output_for(out, x, (source, running_mean, running_var, gamma, beta))
-    if x.size == 0:
-        return delivered(y, out)
-    if is_sample_major(x, layout):
-        dispatch(
-            nc.batch_norm_inference_nc, nc.batch_norm_inference_nc_parallel, x.size,
-            x, running_mean, running_var, gamma, beta, eps, slope, y,
-        )  # fmt: skip
-    else:
-        dispatch(
-            cn.batch_norm_inference_cn, cn.batch_norm_inference_cn_parallel, x.size,
-            as_feature_rows(x, layout), running_mean, running_var, gamma, beta, eps, slope,
-            0, features, as_feature_rows(y, layout),
-        )  # fmt: skip
-    return delivered(y, out)

@@ -6,9 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from fastbn.checks import choice, float_array, float_vector, kernel_input, number, pair
+from fastbn.checks import (
+    choice,
+    float_array,
+    float_vector,
+    kernel_input,
+    nonnegative_vector,
+    number,
+    pair,
+)
 from fastbn.functional._layout import LAYOUTS, delivered, output_for
-from fastbn.functional.batchnorm import nonnegative_vector
 from fastbn.kernels import preprocessing as kernels
 from fastbn.kernels import statistics_nc
 from fastbn.options import Layout

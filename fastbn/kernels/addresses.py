@@ -15,9 +15,9 @@ import numpy as np
 from fastbn.jit.compiler import njit, njit_allocating, njit_inlined
 from fastbn.jit.intrinsics import at_address, view
 from fastbn.kernels.batchnorm_cn import (
-    backward_features,
+    batch_norm_backward_cn,
+    batch_norm_forward_cn,
     batch_norm_inference_cn,
-    forward_features,
 )
 from fastbn.kernels.batchnorm_formulas import Norm
 from fastbn.kernels.batchnorm_nc import (
@@ -80,9 +80,9 @@ def statistics_share(rank, size, x, mean, var, work):
 
 @njit
 def forward_share(rank, size, x, norm, eps, slope, y, var):
-    """`forward_features` of some features."""
+    """`batch_norm_forward_cn` of some features."""
     first, last = share_of(var.size, rank, size)
-    forward_features(x, norm, eps, slope, first, last, y, var)
+    batch_norm_forward_cn(x, norm, eps, slope, first, last, y, var)
 
 
 @njit
@@ -110,9 +110,9 @@ def gradient_input_share(rank, size, dy, x, norm, slope, coefficients, dx):
 
 @njit
 def backward_share(rank, size, dy, x, norm, slope, exact, dx, dgamma, dbeta):
-    """`backward_features` of some features."""
+    """`batch_norm_backward_cn` of some features."""
     first, last = share_of(dgamma.size, rank, size)
-    backward_features(dy, x, norm, slope, exact, first, last, dx, dgamma, dbeta)
+    batch_norm_backward_cn(dy, x, norm, slope, exact, first, last, dx, dgamma, dbeta)
 
 
 # -- a pass ----------------------------------------------------------------------------------------

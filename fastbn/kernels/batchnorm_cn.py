@@ -3,8 +3,8 @@
 x is (B, C, L), a feature is x[:, c, :]. A matrix (C, N) is the case B = 1, a batch of images
 (N, C, H, W) the case L = H * W. `slope` is LeakyReLU's; 1 is no activation.
 
-`forward_features` and `backward_features` are what compiled code calls. `batch_norm_forward_cn` and
-`batch_norm_backward_cn` are the same for callers that have plain arrays, such as Python.
+`norm` is a `Norm`, or a plain tuple of its arrays. A kernel computes features first to last; its
+`..._parallel` version has the same arguments, and threads share the features.
 """
 
 from __future__ import annotations
@@ -17,40 +17,35 @@ from numba import prange
 from fastbn.jit.compiler import njit, njit_inlined, njit_parallel, njit_strict
 from fastbn.jit.intrinsics import fence, scratch_like, stream_piece, view
 from fastbn.kernels.activations import affine_activation, stream_affine_activation
-from fastbn.kernels.batchnorm_formulas import (
-    Norm,
-    gradient_input,
-    normalized,
-    of_feature,
-)
+from fastbn.kernels.batchnorm_formulas import gradient_input, normalized, of_feature
 from fastbn.kernels.reductions import BLOCK, SMALL
 from fastbn.kernels.statistics_cn import TILE, careful_moments, moments, rows_per_group
 from fastbn.kernels.streams import PIECE, is_streamed, whole_pieces
 
-# -- forward and backward of some features ---------------------------------------------------------
+# -- forward and backward --------------------------------------------------------------------------
 
 
 @njit_strict
-def forward_features(
+def batch_norm_forward_cn(
     x,  # (B, C, L)
     norm,  # gamma, beta; out: mean, rstd
     eps,
     slope,
-    start,  # features start to stop
-    stop,
+    first,  # features first to last
+    last,
     y,  # out (B, C, L)
     var,  # out (C,), biased
 ):
     """y = act(gamma * xhat + beta) with the statistics of this batch."""
     number = x.dtype.type
-    mean, rstd, gamma, beta = norm.mean, norm.rstd, norm.gamma, norm.beta
+    mean, rstd, gamma, beta = norm
     streamed = is_streamed(x)
-    for first in range(start, stop, rows_per_group(x)):
-        last = min(first + rows_per_group(x), stop)
+    for start in range(first, last, rows_per_group(x)):
+        stop = min(start + rows_per_group(x), last)
         # phase 1: moments; mean holds the shift, and rstd holds mean - shift
-        moments(x, first, last, mean, rstd, var)
+        moments(x, start, stop, mean, rstd, var)
         # phase 2: normalize around the shift, since mean is rounded to this dtype
-        for c in range(first, last):
+        for c in range(start, stop):
             shift, delta, var_c = mean[c], np.float64(rstd[c]), np.float64(var[c])
             # var may overflow this dtype although y is finite
             if not SMALL < var_c + eps < math.inf:
@@ -69,26 +64,30 @@ def forward_features(
 
 
 @njit_strict
-def backward_features(
+def batch_norm_backward_cn(
     dy,  # (B, C, L) gradient of the activated output
     x,  # (B, C, L)
     norm,  # mean, rstd, gamma, beta
     slope,
     exact,  # bool; False treats mean and var as constants
-    start,  # features start to stop
-    stop,
+    first,  # features first to last
+    last,
     dx,  # out (B, C, L)
     dgamma,  # out (C,)
     dbeta,  # out (C,)
 ):
-    """dx, dgamma and dbeta."""
+    """dx = gamma * rstd * (g - dbeta / n - xhat * dgamma / n), with
+    dbeta = sum(g), dgamma = sum(g * xhat).
+
+    g = dy * act'(gamma * xhat + beta). Without `exact`, dx = gamma * rstd * g.
+    """
     number = x.dtype.type
     share = 1.0 / (x.shape[0] * x.shape[2]) if exact else 0.0
     streamed = is_streamed(x)
-    for first in range(start, stop, rows_per_group(x)):
-        last = min(first + rows_per_group(x), stop)
+    for start in range(first, last, rows_per_group(x)):
+        stop = min(start + rows_per_group(x), last)
         # phase 1: dbeta = sum g, dgamma = sum g * xhat
-        for c in range(first, last):
+        for c in range(start, stop):
             total, total_x = 0.0, 0.0
             for b in range(x.shape[0]):
                 total, total_x = add_gradient_sums(
@@ -97,7 +96,7 @@ def backward_features(
             dbeta[c] = total
             dgamma[c] = total_x
         # phase 2: dx = gamma * rstd * (g - dbeta / n - xhat * dgamma / n)
-        for c in range(first, last):
+        for c in range(start, stop):
             norm_c = of_feature(norm, c)
             constant, linear = number(share * dbeta[c]), number(share * dgamma[c])
             for b in range(x.shape[0]):
@@ -170,94 +169,48 @@ def batch_norm_inference_cn(
     beta,  # (C,)
     eps,
     slope,
-    start,  # features start to stop
-    stop,
+    first,  # features first to last
+    last,
     y,  # out (B, C, L)
 ):
     """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta).
 
     Compiled without fast-math: each kernel that it is a part of gives the same bits.
     """
-    for c in range(start, stop):
+    for c in range(first, last):
         scale = x.dtype.type(gamma[c] / math.sqrt(np.float64(running_var[c]) + eps))
         for b in range(x.shape[0]):
             affine_activation(x[b, c], running_mean[c], scale, beta[c], slope, y[b, c])
-
-
-# -- for plain arrays ------------------------------------------------------------------------------
-
-
-@njit_strict
-def batch_norm_forward_cn(
-    x,  # (B, C, L)
-    gamma,  # (C,)
-    beta,  # (C,)
-    eps,
-    slope,
-    start,  # features start to stop
-    stop,
-    y,  # out (B, C, L)
-    mean,  # out (C,)
-    var,  # out (C,), biased
-    rstd,  # out (C,)
-):
-    """y = act(gamma * xhat + beta) with the statistics of this batch."""
-    forward_features(x, Norm(mean, rstd, gamma, beta), eps, slope, start, stop, y, var)
-
-
-@njit_strict
-def batch_norm_backward_cn(
-    dy,  # (B, C, L) gradient of the activated output
-    x,  # (B, C, L)
-    gamma,  # (C,)
-    beta,  # (C,)
-    mean,  # (C,)
-    rstd,  # (C,)
-    slope,
-    exact,  # bool; False treats mean and var as constants
-    start,  # features start to stop
-    stop,
-    dx,  # out (B, C, L)
-    dgamma,  # out (C,)
-    dbeta,  # out (C,)
-):
-    """dx, dgamma and dbeta."""
-    norm = Norm(mean, rstd, gamma, beta)
-    backward_features(dy, x, norm, slope, exact, start, stop, dx, dgamma, dbeta)
 
 
 # -- the same on several threads, which share tiles of features ------------------------------------
 
 
 @njit_parallel
-def batch_norm_forward_cn_parallel(x, gamma, beta, eps, slope, start, stop, y, mean, var, rstd):
-    """Run `forward_features` over tiles of features."""
-    for tile in prange((stop - start + TILE - 1) // TILE):
-        first = start + tile * TILE
-        norm = Norm(mean, rstd, gamma, beta)
-        forward_features(x, norm, eps, slope, first, min(first + TILE, stop), y, var)
+def batch_norm_forward_cn_parallel(x, norm, eps, slope, first, last, y, var):
+    """Run `batch_norm_forward_cn` over tiles of features."""
+    for tile in prange((last - first + TILE - 1) // TILE):
+        start = first + tile * TILE
+        batch_norm_forward_cn(x, norm, eps, slope, start, min(start + TILE, last), y, var)
 
 
 @njit_parallel
-def batch_norm_backward_cn_parallel(
-    dy, x, gamma, beta, mean, rstd, slope, exact, start, stop, dx, dgamma, dbeta
-):
-    """Run `backward_features` over tiles of features."""
-    for tile in prange((stop - start + TILE - 1) // TILE):
-        first = start + tile * TILE
-        last = min(first + TILE, stop)
-        norm = Norm(mean, rstd, gamma, beta)
-        backward_features(dy, x, norm, slope, exact, first, last, dx, dgamma, dbeta)
+def batch_norm_backward_cn_parallel(dy, x, norm, slope, exact, first, last, dx, dgamma, dbeta):
+    """Run `batch_norm_backward_cn` over tiles of features."""
+    for tile in prange((last - first + TILE - 1) // TILE):
+        start = first + tile * TILE
+        stop = min(start + TILE, last)
+        batch_norm_backward_cn(dy, x, norm, slope, exact, start, stop, dx, dgamma, dbeta)
 
 
 @njit_parallel
 def batch_norm_inference_cn_parallel(
-    x, running_mean, running_var, gamma, beta, eps, slope, start, stop, y
+    x, running_mean, running_var, gamma, beta, eps, slope, first, last, y
 ):
     """Run `batch_norm_inference_cn` over tiles of features."""
-    for tile in prange((stop - start + TILE - 1) // TILE):
-        first = start + tile * TILE
-        last = min(first + TILE, stop)
+    for tile in prange((last - first + TILE - 1) // TILE):
+        start = first + tile * TILE
+        stop = min(start + TILE, last)
         batch_norm_inference_cn(
-            x, running_mean, running_var, gamma, beta, eps, slope, first, last, y
+            x, running_mean, running_var, gamma, beta, eps, slope, start, stop, y
         )

@@ -12,7 +12,11 @@ from fastbn.jit.intrinsics import multiply_add
 
 
 class Norm(NamedTuple):
-    """What normalizes, scales and shifts: arrays (C,), or the four numbers of one feature."""
+    """What normalizes, scales and shifts: arrays (C,), or the four numbers of one feature.
+
+    Kernels unpack it, so callers in Python pass a plain tuple in this order: numba takes a named
+    tuple's arguments from Python a microsecond later.
+    """
 
     mean: Any
     rstd: Any
@@ -23,7 +27,8 @@ class Norm(NamedTuple):
 @njit_inlined
 def of_feature(norm, c):
     """The numbers of feature c."""
-    return Norm(norm.mean[c], norm.rstd[c], norm.gamma[c], norm.beta[c])
+    mean, rstd, gamma, beta = norm
+    return Norm(mean[c], rstd[c], gamma[c], beta[c])
 
 
 @njit_inlined
@@ -34,7 +39,7 @@ def normalized(x, norm):
 
 @njit_inlined
 def activation_gradient(dy, xhat, norm, slope):
-    """g = dy * act'(gamma * xhat + beta): the sign is computed again, not stored."""
+    """g = dy * act'(gamma * xhat + beta): the sign is recomputed, not stored."""
     g = dy if multiply_add(xhat, norm.gamma, norm.beta) > 0 else slope * dy
     return g
 

@@ -1,8 +1,9 @@
 """Batch norm of features that are columns: forward, backward, inference (docs/batchnorm.md).
 
 x is (N, C). Rows are cut into chunks (`statistics_nc`), and threads share the chunks: a kernel of
-one chunk is named `chunk_...`. Matrices of few features are computed by `batchnorm_nc_blocks`.
-`slope` is LeakyReLU's; 1 is no activation.
+one chunk is named `chunk_...`. Its loops go down blocks of few features (`batchnorm_nc_blocks`), or
+along rows of many (`batchnorm_nc_rows`). `slope` is LeakyReLU's; 1 is no activation. `norm` is a
+`Norm`, or a plain tuple of its arrays.
 
 The kernels at the end are compiled twice, serial and for several threads.
 """
@@ -14,27 +15,26 @@ import math
 import numpy as np
 from numba import prange
 
-from fastbn.jit.compiler import njit, njit_allocating, njit_inlined, njit_strict, parallel_twin
-from fastbn.jit.intrinsics import fence, multiply_add, scratch_like, stream_piece, view
-from fastbn.kernels.activations import affine_leaky_relu
-from fastbn.kernels.batchnorm_formulas import (
-    Norm,
-    activation_gradient,
-    gradient_input,
-    normalized,
-    of_feature,
-)
+from fastbn.jit.compiler import njit, njit_allocating, njit_strict, parallel_twin
+from fastbn.jit.intrinsics import fence, multiply_add
+from fastbn.kernels.batchnorm_formulas import activation_gradient, normalized, of_feature
 from fastbn.kernels.batchnorm_nc_blocks import affine_blocks, has_blocks, input_blocks, sums_blocks
+from fastbn.kernels.batchnorm_nc_rows import (
+    row_affine_activation,
+    row_gradient_input,
+    stream_affine_activation_nc,
+    stream_row_gradient_input,
+)
 from fastbn.kernels.reductions import SMALL
 from fastbn.kernels.statistics_nc import (
     chunk_moments_nc,
+    chunk_rows,
     combine_moments_nc,
     count_chunks,
-    rows_per_chunk,
 )
-from fastbn.kernels.streams import PIECE, is_streamed, whole_pieces
+from fastbn.kernels.streams import is_streamed
 
-# Features from which large results go past the caches: rows are whole pieces but for their ends.
+# With fewer features, large results go through the caches: their rows have few whole pieces.
 STREAMED_FEATURES = 1024
 
 # -- forward: y = (x - shift) * scale + offset, and the activation ---------------------------------
@@ -68,60 +68,17 @@ def prepare_affine_nc(
     affine,  # out (3, C): shift, scale and offset
     var,  # out (C,) float64, biased
 ):
-    """Combine the chunks; False where a variance is not finite, or lost in float32."""
-    shift, delta = affine[0], np.empty(norm.gamma.size)
+    """Combine the chunks; False if a variance is not finite, or lost in float32."""
+    mean, rstd, gamma, beta = norm
+    shift, delta = affine[0], np.empty(gamma.size)
     combine_moments_nc(partials[0], partials[1], partials[2], n, shift, delta, var)
     for j in range(var.size):
         if not SMALL < var[j] + eps < math.inf:
             return False
-    derive_affine_nc(norm.gamma, norm.beta, delta, var, eps, affine[1], affine[2], norm.rstd)
+    derive_affine_nc(gamma, beta, delta, var, eps, affine[1], affine[2], rstd)
     for j in range(var.size):
-        norm.mean[j] = shift[j] + delta[j]
+        mean[j] = shift[j] + delta[j]
     return True
-
-
-@njit_inlined
-def row_affine_activation(x, shift, scale, offset, slope, y):
-    """y = act((x - shift) * scale + offset) for a part of one row."""
-    for j in range(x.size):
-        y[j] = affine_leaky_relu(x[j], shift[j], scale[j], offset[j], slope)
-
-
-@njit_strict
-def put_affine_activation(x, k, shift, scale, offset, slope, out):
-    """Fill `out` with numbers k, k + 1, ... of y, counted row after row."""
-    features, done = shift.size, 0
-    while done < out.size:
-        i, j = (k + done) // features, (k + done) % features
-        last = min(j + out.size - done, features)
-        row_affine_activation(
-            x[i, j:last], shift[j:last], scale[j:last], offset[j:last], slope,
-            out[done : done + last - j],
-        )  # fmt: skip
-        done += last - j
-
-
-@njit_strict
-def stream_affine_activation_nc(x, first, last, shift, scale, offset, slope, y):
-    """Rows first to last of y, past the caches; a `fence` has to follow."""
-    features = shift.size
-    start = first * features
-    flat = view(y, start, ((last - first) * features,))
-    head, tail = whole_pieces(flat)
-    piece, across = scratch_like(y, PIECE), scratch_like(y, PIECE)
-    put_affine_activation(x, start, shift, scale, offset, slope, flat[:head])
-    for k in range(head, tail, PIECE):
-        i, j = (start + k) // features, (start + k) % features
-        if j + PIECE <= features:
-            row_affine_activation(
-                view(x[i], j, (PIECE,)), view(shift, j, (PIECE,)), view(scale, j, (PIECE,)),
-                view(offset, j, (PIECE,)), slope, piece,
-            )  # fmt: skip
-            stream_piece(PIECE, piece, flat, k)
-        else:
-            put_affine_activation(x, start + k, shift, scale, offset, slope, across)
-            stream_piece(PIECE, across, flat, k)
-    put_affine_activation(x, start + tail, shift, scale, offset, slope, flat[tail:])
 
 
 @njit_strict
@@ -135,8 +92,7 @@ def chunk_affine_activation_nc(
     y,  # out (N, C)
 ):
     """y = act((x - shift) * scale + offset) for the rows of one chunk."""
-    rows = rows_per_chunk(x.shape[1])
-    first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
+    first, last = chunk_rows(x, chunk)
     if is_streamed(x) and x.shape[1] >= STREAMED_FEATURES:
         stream_affine_activation_nc(x, first, last, shift, scale, offset, slope, y)
         fence()
@@ -161,8 +117,7 @@ def chunk_gradient_sums_nc(
     total_x,  # out (C,): the sum of g * xhat
 ):
     """Partial sums for dbeta and dgamma over the rows of one chunk, four rows at a time."""
-    rows = rows_per_chunk(x.shape[1])
-    first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
+    first, last = chunk_rows(x, chunk)
     if has_blocks(x):
         return sums_blocks(dy, x, first, last, norm, slope, total, total_x)
     for j in range(total.size):
@@ -219,40 +174,6 @@ def combine_gradient_sums_nc(
         linear[j] = work[1, j] * share
 
 
-@njit_inlined
-def row_gradient_input(dy, x, norm, slope, coefficients, dx):
-    """dx of one row, or of a part: all arrays begin and end with it."""
-    constant, linear, one = coefficients[0], coefficients[1], x.dtype.type(1)
-    for j in range(x.size):
-        dx[j] = gradient_input(dy[j], x[j], of_feature(norm, j), slope, one, constant[j], linear[j])
-
-
-@njit_inlined
-def part_gradient_input(dy, x, norm, slope, coefficients, start, size, dx):
-    """dx of numbers start to start + size of a row, to all of `dx`."""
-    part = (size,)
-    norm_part = Norm(
-        view(norm.mean, start, part),
-        view(norm.rstd, start, part),
-        view(norm.gamma, start, part),
-        view(norm.beta, start, part),
-    )
-    both = view(coefficients[0], start, part), view(coefficients[1], start, part)
-    row_gradient_input(view(dy, start, part), view(x, start, part), norm_part, slope, both, dx)
-
-
-@njit_strict
-def stream_row_gradient_input(dy, x, norm, slope, coefficients, dx):
-    """dx of one row, past the caches; a `fence` has to follow."""
-    first, last = whole_pieces(dx)
-    piece = scratch_like(dx, PIECE)
-    part_gradient_input(dy, x, norm, slope, coefficients, 0, first, dx[:first])
-    for j in range(first, last, PIECE):
-        part_gradient_input(dy, x, norm, slope, coefficients, j, PIECE, piece)
-        stream_piece(PIECE, piece, dx, j)
-    part_gradient_input(dy, x, norm, slope, coefficients, last, dx.size - last, dx[last:])
-
-
 @njit_strict
 def chunk_gradient_input_nc(
     dy,  # (N, C)
@@ -264,8 +185,7 @@ def chunk_gradient_input_nc(
     dx,  # out (N, C)
 ):
     """dx = gamma * rstd * (g - dbeta / n - xhat * dgamma / n) for the rows of one chunk."""
-    rows = rows_per_chunk(x.shape[1])
-    first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
+    first, last = chunk_rows(x, chunk)
     if has_blocks(x):
         return input_blocks(dy, x, first, last, norm, slope, coefficients, dx)
     if is_streamed(x) and x.shape[1] >= STREAMED_FEATURES:
@@ -290,18 +210,15 @@ def affine_activation_nc(x, shift, scale, offset, slope, y):
 @njit_allocating
 def batch_norm_forward_nc(
     x,  # (N, C)
-    gamma,  # (C,)
-    beta,  # (C,)
+    norm,  # gamma, beta; out: mean, rstd
     eps,
     slope,
     y,  # out (N, C)
-    mean,  # out (C,)
     var,  # out (C,) float64, biased
-    rstd,  # out (C,)
 ):
-    """y = act(gamma * xhat + beta); False, and y unchanged, where squares overflow float32."""
+    """y = act(gamma * xhat + beta); False, and y unchanged, if squares overflow float32."""
     partials = np.empty((3, count_chunks(x), x.shape[1]), x.dtype)
-    affine, norm = np.empty((3, x.shape[1]), x.dtype), Norm(mean, rstd, gamma, beta)
+    affine = np.empty((3, x.shape[1]), x.dtype)
     for k in prange(partials.shape[1]):
         chunk_moments_nc(x, k, partials[0, k], partials[1, k], partials[2, k])
     done = prepare_affine_nc(partials, x.shape[0], norm, eps, affine, var)
@@ -314,26 +231,25 @@ def batch_norm_forward_nc(
 def batch_norm_backward_nc(
     dy,  # (N, C) gradient of the activated output
     x,  # (N, C)
-    gamma,  # (C,)
-    beta,  # (C,)
-    mean,  # (C,)
-    rstd,  # (C,)
+    norm,  # mean, rstd, gamma, beta
     slope,
     exact,  # bool; False treats mean and var as constants
     dx,  # out (N, C)
     dgamma,  # out (C,)
     dbeta,  # out (C,)
 ):
-    """dx, dgamma and dbeta."""
+    """dx = gamma * rstd * (g - dbeta / n - xhat * dgamma / n), with
+    dbeta = sum(g), dgamma = sum(g * xhat).
+
+    g = dy * act'(gamma * xhat + beta). Without `exact`, dx = gamma * rstd * g.
+    """
     chunks, features = count_chunks(x), x.shape[1]
     partials, work = np.empty((2, chunks, features), x.dtype), np.empty((2, features))
     coefficients = np.empty((2, features), x.dtype)
     for k in prange(chunks):
-        norm = Norm(mean, rstd, gamma, beta)
         chunk_gradient_sums_nc(dy, x, norm, slope, k, partials[0, k], partials[1, k])
     combine_gradient_sums_nc(partials, x.shape[0], exact, work, coefficients, dgamma, dbeta)
     for k in prange(chunks):
-        norm = Norm(mean, rstd, gamma, beta)
         chunk_gradient_input_nc(dy, x, norm, slope, k, coefficients, dx)
 
 

@@ -1,11 +1,12 @@
 """Blocks of features, for sample-major batch norm of few features (docs/batchnorm.md).
 
-A loop along short rows spends its time on the beginnings of rows, and on loading the parameters and
-sums of the features for each row. So a block of features goes down the rows of a chunk with all of
-these in registers: memory of the stack whose size the compiler knows. Wide matrices are left to
-loops along rows, since the parts of a block would lie too far apart in memory.
+A loop along short rows spends its time at the beginnings of rows, and loading the parameters and
+sums of all features for each row. So these kernels go down the rows of a chunk with a block of
+features at a time, whose parameters and sums stay in registers: stack memory whose size the
+compiler knows. Wide matrices use loops along rows (`batchnorm_nc_rows`), since the parts of a block
+would be too far apart in memory.
 
-Functions named `..._blocks` are for all features of a matrix that `has_blocks`.
+Functions named `..._blocks` process all features of a matrix that `has_blocks`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ NARROW_BYTES = 1024
 
 @njit
 def has_blocks(x):
-    """Tell whether x (N, C) is computed by blocks: its rows are short, and whole blocks."""
+    """Tell whether x (N, C) is computed by blocks: its rows are short and consist of blocks."""
     return x.shape[1] % SLIM_BLOCK == 0 and x.shape[1] * x.itemsize <= NARROW_BYTES
 
 
@@ -41,13 +42,10 @@ def norm_in_registers(norm, j, width):
     In one loop: the compiler replaces a loop that copies a single vector by a call of memcpy, after
     which the copy stays in memory.
     """
-    mean, rstd = scratch_like(norm.mean, width), scratch_like(norm.mean, width)
-    gamma, beta = scratch_like(norm.mean, width), scratch_like(norm.mean, width)
+    mean, rstd = scratch_like(norm[0], width), scratch_like(norm[0], width)
+    gamma, beta = scratch_like(norm[0], width), scratch_like(norm[0], width)
     for k in range(width):
-        mean[k] = norm.mean[j + k]
-        rstd[k] = norm.rstd[j + k]
-        gamma[k] = norm.gamma[j + k]
-        beta[k] = norm.beta[j + k]
+        mean[k], rstd[k], gamma[k], beta[k] = of_feature(norm, j + k)
     return Norm(mean, rstd, gamma, beta)
 
 
@@ -80,20 +78,13 @@ def moments_block(width, x, first, last, j, shift, total, square):
 
 
 @njit_strict
-def moments_blocks(
-    x,  # (N, C)
-    first,  # rows first to last
-    last,
-    shift,  # (C,)
-    total,  # out (C,): the sum of d = x - shift
-    square,  # out (C,): the sum of d * d
-):
-    """Moments around a shift."""
-    whole = x.shape[1] // WIDE_BLOCK * WIDE_BLOCK
-    for j in range(0, whole, WIDE_BLOCK):
-        moments_block(WIDE_BLOCK, x, first, last, j, shift, total, square)
-    if whole < x.shape[1]:
-        moments_block(SLIM_BLOCK, x, first, last, whole, shift, total, square)
+def moments_blocks(x, first, last, shift, total, square):
+    """Moments of rows first to last; see `statistics_nc.add_moments`."""
+    for j in range(0, x.shape[1], WIDE_BLOCK):
+        if j + WIDE_BLOCK <= x.shape[1]:
+            moments_block(WIDE_BLOCK, x, first, last, j, shift, total, square)
+        else:
+            moments_block(SLIM_BLOCK, x, first, last, j, shift, total, square)
 
 
 @njit_inlined
@@ -111,22 +102,13 @@ def affine_block(width, x, first, last, j, shift, scale, offset, slope, y):
 
 
 @njit_strict
-def affine_blocks(
-    x,  # (N, C)
-    first,  # rows first to last
-    last,
-    shift,  # (C,)
-    scale,  # (C,)
-    offset,  # (C,)
-    slope,
-    y,  # out (N, C)
-):
-    """y = act((x - shift) * scale + offset)."""
-    whole = x.shape[1] // WIDE_BLOCK * WIDE_BLOCK
-    for j in range(0, whole, WIDE_BLOCK):
-        affine_block(WIDE_BLOCK, x, first, last, j, shift, scale, offset, slope, y)
-    if whole < x.shape[1]:
-        affine_block(SLIM_BLOCK, x, first, last, whole, shift, scale, offset, slope, y)
+def affine_blocks(x, first, last, shift, scale, offset, slope, y):
+    """Rows first to last of y; see `batchnorm_nc.chunk_affine_activation_nc`."""
+    for j in range(0, x.shape[1], WIDE_BLOCK):
+        if j + WIDE_BLOCK <= x.shape[1]:
+            affine_block(WIDE_BLOCK, x, first, last, j, shift, scale, offset, slope, y)
+        else:
+            affine_block(SLIM_BLOCK, x, first, last, j, shift, scale, offset, slope, y)
 
 
 @njit_inlined
@@ -150,22 +132,13 @@ def sums_block(width, dy, x, first, last, j, norm, slope, total, total_x):
 
 
 @njit_strict
-def sums_blocks(
-    dy,  # (N, C)
-    x,  # (N, C)
-    first,  # rows first to last
-    last,
-    norm,  # mean, rstd, gamma, beta
-    slope,
-    total,  # out (C,): the sum of g
-    total_x,  # out (C,): the sum of g * xhat
-):
-    """Sums for dbeta and dgamma."""
-    whole = x.shape[1] // WIDE_BLOCK * WIDE_BLOCK
-    for j in range(0, whole, WIDE_BLOCK):
-        sums_block(WIDE_BLOCK, dy, x, first, last, j, norm, slope, total, total_x)
-    if whole < x.shape[1]:
-        sums_block(SLIM_BLOCK, dy, x, first, last, whole, norm, slope, total, total_x)
+def sums_blocks(dy, x, first, last, norm, slope, total, total_x):
+    """Sums over rows first to last; see `batchnorm_nc.chunk_gradient_sums_nc`."""
+    for j in range(0, x.shape[1], WIDE_BLOCK):
+        if j + WIDE_BLOCK <= x.shape[1]:
+            sums_block(WIDE_BLOCK, dy, x, first, last, j, norm, slope, total, total_x)
+        else:
+            sums_block(SLIM_BLOCK, dy, x, first, last, j, norm, slope, total, total_x)
 
 
 @njit_inlined
@@ -186,19 +159,10 @@ def input_block(width, dy, x, first, last, j, norm, slope, coefficients, dx):
 
 
 @njit_strict
-def input_blocks(
-    dy,  # (N, C)
-    x,  # (N, C)
-    first,  # rows first to last
-    last,
-    norm,  # mean, rstd, gamma, beta
-    slope,
-    coefficients,  # (2, C): constant and linear of `gradient_input`
-    dx,  # out (N, C)
-):
-    """dx of some rows."""
-    whole = x.shape[1] // WIDE_BLOCK * WIDE_BLOCK
-    for j in range(0, whole, WIDE_BLOCK):
-        input_block(WIDE_BLOCK, dy, x, first, last, j, norm, slope, coefficients, dx)
-    if whole < x.shape[1]:
-        input_block(SLIM_BLOCK, dy, x, first, last, whole, norm, slope, coefficients, dx)
+def input_blocks(dy, x, first, last, norm, slope, coefficients, dx):
+    """Rows first to last of dx; see `batchnorm_nc.chunk_gradient_input_nc`."""
+    for j in range(0, x.shape[1], WIDE_BLOCK):
+        if j + WIDE_BLOCK <= x.shape[1]:
+            input_block(WIDE_BLOCK, dy, x, first, last, j, norm, slope, coefficients, dx)
+        else:
+            input_block(SLIM_BLOCK, dy, x, first, last, j, norm, slope, coefficients, dx)

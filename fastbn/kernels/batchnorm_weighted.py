@@ -1,8 +1,8 @@
 """Batch norm with a weight for each sample: a weight of two counts as the sample twice.
 
-docs/batchnorm.md derives it: weights that add up to 1 take the place of 1 / n. x is (C, N), a row
-is one feature of all samples. A second pass measures the variance around the mean, rounded to the
-dtype of x. Sums are taken as in `reductions`.
+docs/batchnorm.md has the derivation: weights that add up to 1 replace 1 / n. x is (C, N), a row is
+one feature of all samples. A second pass measures the variance around the mean, rounded to the
+dtype of x. Sums are computed as in `reductions`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def weighted_row_moments(row, weight, shift):
 
 @njit
 def weighted_row_moments_wide(row, weight, shift):
-    """The same, all in float64: for rows whose squares overflow float32."""
+    """The same, all in float64, for rows whose squares overflow float32."""
     total = 0.0
     square = 0.0
     for i in range(row.size):
@@ -63,14 +63,14 @@ def weighted_batch_norm_forward_cn(
     norm,  # gamma, beta; out: mean, rstd
     eps,
     slope,
-    start,  # features start to stop
-    stop,
+    first,  # features first to last
+    last,
     y,  # out (C, N)
     var,  # out (C,), biased
 ):
     """y = act(gamma * xhat + beta) with the weighted statistics of this batch."""
     number = x.dtype.type
-    for c in range(start, stop):
+    for c in range(first, last):
         # phase 1: the mean, from the first sample, and the variance around it
         delta, _ = weighted_row_moments(x[c], weight, x[c, 0])
         shift = number(x[c, 0] + delta)
@@ -94,16 +94,20 @@ def weighted_batch_norm_backward_cn(
     norm,  # mean, rstd, gamma, beta
     slope,
     exact,  # bool; False treats mean and var as constants
-    start,  # features start to stop
-    stop,
+    first,  # features first to last
+    last,
     dx,  # out (C, N)
     dgamma,  # out (C,)
     dbeta,  # out (C,)
 ):
-    """dx, dgamma and dbeta."""
+    """dx = gamma * rstd * (g - w * (dbeta + xhat * dgamma)), with
+    dbeta = sum(g), dgamma = sum(g * xhat).
+
+    g = dy * act'(gamma * xhat + beta). Without `exact`, dx = gamma * rstd * g.
+    """
     number = x.dtype.type
     share = 1.0 if exact else 0.0
-    for c in range(start, stop):
+    for c in range(first, last):
         norm_c = of_feature(norm, c)
         # phase 1: dbeta = sum g, dgamma = sum g * xhat
         total, total_x = add_gradient_sums(dy[c], x[c], norm_c, slope, 0.0, 0.0)

@@ -1,7 +1,7 @@
 """Mean and variance of features that are rows: x is (B, C, L), a feature is x[:, c, :].
 
-docs/batchnorm.md says how they are measured. A matrix (C, N) is the case B = 1, a batch of images
-(N, C, H, W) the case L = H * W. A feature's rows belong to one thread, so that nothing is reduced
+docs/batchnorm.md explains how they are measured. A matrix (C, N) is the case B = 1, a batch of
+images (N, C, H, W) the case L = H * W. A feature's rows belong to one thread, so nothing is reduced
 across threads.
 """
 
@@ -17,10 +17,10 @@ from fastbn.kernels.reductions import row_moments, row_moments_wide
 
 @njit
 def rows_per_group(x):
-    """Features that pass through a kernel's phases together.
+    """Features that go through a kernel's phases together.
 
-    Several, so that the processor starts the next feature's sum while the last one ends; few enough
-    for their rows to stay in the first-level cache from phase to phase.
+    Several, so that the processor starts the next feature's sum while the last one ends, but few
+    enough for their rows to stay in the first-level cache from phase to phase.
     """
     return max(1, min(8, 8192 // (x.shape[0] * x.shape[2] * x.itemsize)))
 
@@ -61,10 +61,10 @@ def feature_sums_wide(x, c, shift):
 def careful_moments(x, c, mean, least):
     """Shift, mean - shift and variance of feature c, measured around its approximate mean.
 
-    Sums are taken in float64 where float32 overflows, or gives a variance below `least`.
+    Sums are in float64 if float32 overflows or gives a variance below `least`.
     """
     inverse = 1.0 / (x.shape[0] * x.shape[2])
-    if not abs(mean) < math.inf:  # math.isfinite(x) asks for x - x, which fast-math takes for 0
+    if not abs(mean) < math.inf:  # math.isfinite(x) computes x - x, which fast-math assumes is 0
         total, _ = feature_sums_wide(x, c, x.dtype.type(0))
         mean = total * inverse
     shift = x.dtype.type(mean)
@@ -86,8 +86,8 @@ def moments(
 ):
     """Moments around a shift near the mean (Chan, Golub & LeVeque 1983, eq. 1.7).
 
-    One pass, around the mean of four samples. A feature where that lies more than a standard
-    deviation off the mean takes a second pass around the mean, rounded to the dtype of x.
+    One pass around the mean of four samples. If that is more than a standard deviation away from
+    a feature's mean, a second pass measures around the mean, rounded to the dtype of x.
     """
     inverse = 1.0 / (x.shape[0] * x.shape[2])
     for c in range(first, last):
@@ -107,27 +107,27 @@ def moments(
 @njit_strict
 def statistics_cn(
     x,  # (B, C, L)
-    start,  # features start to stop
-    stop,
+    first,  # features first to last
+    last,
     mean,  # out (C,)
     var,  # out (C,), biased
     work,  # overwritten (C,)
 ):
-    """mean and var of features start to stop."""
-    for first in range(start, stop, rows_per_group(x)):
-        last = min(first + rows_per_group(x), stop)
-        moments(x, first, last, mean, work, var)
-        for c in range(first, last):
+    """mean and var of features first to last."""
+    for start in range(first, last, rows_per_group(x)):
+        stop = min(start + rows_per_group(x), last)
+        moments(x, start, stop, mean, work, var)
+        for c in range(start, stop):
             mean[c] += work[c]
 
 
-# Features of a tile, the unit of work that parallel loops share out.
+# Features of a tile, the unit of work of parallel loops.
 TILE = 4
 
 
 @njit_parallel
-def statistics_cn_parallel(x, start, stop, mean, var, work):
+def statistics_cn_parallel(x, first, last, mean, var, work):
     """Run `statistics_cn` over tiles of features."""
-    for tile in prange((stop - start + TILE - 1) // TILE):
-        first = start + tile * TILE
-        statistics_cn(x, first, min(first + TILE, stop), mean, var, work)
+    for tile in prange((last - first + TILE - 1) // TILE):
+        start = first + tile * TILE
+        statistics_cn(x, start, min(start + TILE, last), mean, var, work)

@@ -1,10 +1,10 @@
 """Mean and variance of features that are columns: x is (N, C) (docs/batchnorm.md).
 
-A walk down one column would load a cache line for each number. Instead the rows are cut into
-chunks of a size that depends on C alone. Each chunk gives partial sums of all features, vectorized
-along the row, and the chunks are combined in float64 in their order. So the bits do not depend on
-how many threads share the chunks. No loop here needs fast-math to vectorize: a sum down the rows
-is one addition per feature and row.
+Going down one column would load a cache line for each number. Instead the rows are cut into chunks
+whose size depends only on C. Each chunk gives partial sums of all features, vectorized along the
+row, and the chunks are combined in order, in float64. So the bits do not depend on how many threads
+share the chunks. No loop here needs fast-math to vectorize: a sum down the rows is one addition per
+feature and row.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from fastbn.kernels.batchnorm_nc_blocks import has_blocks, moments_blocks
 # Elements of a chunk, about.
 CHUNK_ELEMENTS = 65536
 
-# The mean of this many first rows of a chunk is the shift of its moments.
+# A chunk's shift is the mean of this many of its first rows.
 NEAR = 16
 
 
 @njit
 def rows_per_chunk(n_features):
-    """Rows of a chunk: small enough for a cache, many enough for partials to be cheap."""
+    """Rows of a chunk: few enough for a cache, and enough to make the partial sums cheap."""
     return min(max(CHUNK_ELEMENTS // n_features, 16), 512)
 
 
@@ -34,6 +34,13 @@ def count_chunks(x):
     """Chunks that x (N, C) is cut into."""
     rows = rows_per_chunk(x.shape[1])
     return (x.shape[0] + rows - 1) // rows
+
+
+@njit
+def chunk_rows(x, chunk):
+    """Rows of one chunk: first and last."""
+    rows = rows_per_chunk(x.shape[1])
+    return chunk * rows, min((chunk + 1) * rows, x.shape[0])
 
 
 @njit_strict
@@ -84,8 +91,7 @@ def chunk_moments_nc(
     If that lies more than a standard deviation off the mean of some feature, a second pass takes
     the mean of the chunk.
     """
-    rows = rows_per_chunk(x.shape[1])
-    first, last = chunk * rows, min((chunk + 1) * rows, x.shape[0])
+    first, last = chunk_rows(x, chunk)
     near = min(NEAR, last - first)
     inverse_near, inverse = x.dtype.type(1.0 / near), x.dtype.type(1.0 / (last - first))
     add_rows(x, first, first + near, shift)

@@ -18,7 +18,7 @@ from fastbn.kernels.activations import (
     dropout,
     dropout_key,
 )
-from fastbn.kernels.batchnorm_cn import backward_features, forward_features
+from fastbn.kernels.batchnorm_cn import batch_norm_backward_cn, batch_norm_forward_cn
 from fastbn.kernels.batchnorm_formulas import Norm
 from fastbn.kernels.batchnorm_weighted import (
     weighted_batch_norm_backward_cn,
@@ -129,7 +129,7 @@ def activate(network, recipe, work, index, z, first, last, a):
         weight = work.weight[:rows]
         weighted_batch_norm_forward_cn(z, weight, norm, recipe.eps, slope, first, last, a, var)
     else:
-        forward_features(as_batch(z), norm, recipe.eps, slope, first, last, as_batch(a), var)
+        batch_norm_forward_cn(as_batch(z), norm, recipe.eps, slope, first, last, as_batch(a), var)
 
 
 @njit_inlined
@@ -180,7 +180,7 @@ def backward(network, recipe, work, samples, order, step, member):
                 first, last, dz, tensor(network.grads, layer, GAMMA), dbeta,
             )  # fmt: skip
         elif layer[NORMALIZED]:
-            backward_features(
+            batch_norm_backward_cn(
                 as_batch(da), as_batch(z), norm_of(network, work, layer), slope, recipe.exact,
                 first, last, as_batch(dz), tensor(network.grads, layer, GAMMA), dbeta,
             )  # fmt: skip

@@ -14,6 +14,7 @@ from fastbn.kernels import (
     batchnorm_cn,
     batchnorm_nc,
     batchnorm_nc_blocks,
+    batchnorm_nc_rows,
     batchnorm_weighted,
     elementwise,
     gemm,
@@ -69,7 +70,8 @@ def arrays(dtype):
     labels, weight = np.zeros(64, i8), np.ones(64, dtype)
     f64 = np.ones(8)
     flat = [np.ones(2000, dtype) for _ in range(4)]
-    bn, nc, blocks, bw = batchnorm_cn, batchnorm_nc, batchnorm_nc_blocks, batchnorm_weighted
+    bn, nc, bw = batchnorm_cn, batchnorm_nc, batchnorm_weighted
+    blocks, rows = batchnorm_nc_blocks, batchnorm_nc_rows
     norm, norms = Norm(s, s, s, s), Norm(vec, vec, vec, vec)
     both = np.ones((2, 8), dtype)
     fma, select = {"multiply", "add"}, {"multiply", "compare"}
@@ -114,20 +116,14 @@ def arrays(dtype):
             fma | select | {"stream"},
         ),
         (statistics_cn.statistics_cn, (batch, 0, 8, vec, vec.copy(), vec.copy()), fma),
-        (bn.forward_features, (batch, norms, s, s, 0, 8, batch.copy(), vec.copy()), fma | select),
         (
             bn.batch_norm_forward_cn,
-            (batch, vec, vec, s, s, 0, 8, batch.copy(), vec.copy(), vec.copy(), vec.copy()),
-            fma | select,
-        ),
-        (
-            bn.backward_features,
-            (batch, batch, norms, s, True, 0, 8, batch.copy(), vec, vec),
+            (batch, norms, s, s, 0, 8, batch.copy(), vec.copy()),
             fma | select,
         ),
         (
             bn.batch_norm_backward_cn,
-            (batch, batch, vec, vec, vec, vec, s, True, 0, 8, batch.copy(), vec, vec),
+            (batch, batch, tuple(norms), s, True, 0, 8, batch.copy(), vec, vec),
             fma | select,
         ),
         (bn.batch_norm_inference_cn, (batch, *[vec] * 4, s, s, 0, 8, batch.copy()), fma | select),
@@ -141,15 +137,15 @@ def arrays(dtype):
         (statistics_nc.add_moments, (x, 0, 64, vec, vec.copy(), vec.copy()), fma),
         (statistics_nc.combine_moments_nc, (x[:1], x[1:2], x[2:3], 64, vec, f64, f64.copy()), fma),
         (nc.derive_affine_nc, (vec, vec, f64, f64, s, vec, vec, vec), {"root", "multiply"}),
-        (nc.row_affine_activation, (row, *flat[:3], s, row.copy()), fma | select),
-        (nc.put_affine_activation, (x, 0, vec, vec, vec, s, row[:500].copy()), fma | select),
+        (rows.row_affine_activation, (row, *flat[:3], s, row.copy()), fma | select),
+        (rows.put_affine_activation, (x, 0, vec, vec, vec, s, row[:500].copy()), fma | select),
         (
-            nc.stream_affine_activation_nc,
+            rows.stream_affine_activation_nc,
             (x, 0, 64, vec, vec, vec, s, x.copy()),
             fma | select | {"stream"},
         ),
         (
-            nc.stream_row_gradient_input,
+            rows.stream_row_gradient_input,
             (row, row.copy(), Norm(*flat), s, np.ones((2, 2000), dtype), row.copy()),
             fma | select | {"stream"},
         ),
@@ -170,7 +166,7 @@ def arrays(dtype):
             fma | select,
         ),
         (
-            nc.row_gradient_input,
+            rows.row_gradient_input,
             (row, row, Norm(*flat), s, np.ones((2, 2000), dtype), row.copy()),
             fma | select,
         ),
@@ -309,7 +305,7 @@ def test_the_reading_can_fail():
     pattern = PACKED["multiply"][0 if X86 else 1]
     assert not re.findall(rf"^\s*(?:{pattern})\b", text, flags=re.MULTILINE)
     vec, matrix = np.ones(8, f), np.ones((64, 8), f)
-    allocating = (matrix, vec, vec, f(0), f(0), matrix.copy(), vec.copy(), np.ones(8), vec.copy())
+    allocating = (matrix, (vec,) * 4, f(0), f(0), matrix.copy(), np.ones(8))
     assert COUNTING.search(assembly(batchnorm_nc.batch_norm_forward_nc, allocating))
 
 
@@ -341,9 +337,9 @@ def test_every_kernel_with_a_loop_is_read():
         "pack_columns",  # the loops of what is left over by transpose_tile
     }
     for module in (
-        activations, batchnorm_cn, batchnorm_nc, batchnorm_nc_blocks, batchnorm_weighted,
-        elementwise, gemm, losses, optimizers, preprocessing, reductions, running, statistics_cn,
-        statistics_nc, tensors,
+        activations, batchnorm_cn, batchnorm_nc, batchnorm_nc_blocks, batchnorm_nc_rows,
+        batchnorm_weighted, elementwise, gemm, losses, optimizers, preprocessing, reductions,
+        running, statistics_cn, statistics_nc, tensors,
     ):  # fmt: skip
         tree = ast.parse(pathlib.Path(module.__file__).read_text())
         for function in tree.body:

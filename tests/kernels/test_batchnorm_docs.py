@@ -1,48 +1,62 @@
-"""docs/batchnorm.md names files and kernels that exist, and none of the entry points is missing."""
+"""docs/batchnorm.md leads from an equation to kernels, tests and benchmarks that exist."""
 
 from __future__ import annotations
 
-import importlib
+import ast
 import pathlib
 import re
 
-from fastbn.kernels import batchnorm, batchnorm_cn, running, statistics_cn
+from fastbn.kernels import batchnorm, batchnorm_cn, batchnorm_formulas, running, statistics_cn
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "batchnorm.md").read_text(encoding="utf-8")
 
-# A cell of the table: a file of fastbn/kernels and the kernels in it.
-CELL = re.compile(r"\| `(\w+)\.py`:([^|]*)")
+# A cell of a table: a file, and functions or methods in it.
+CELL = re.compile(r"\| `(\w+\.py)`:([^|]*)")
+FOLDERS = [ROOT / name for name in ("fastbn/kernels", "tests/functional", "asv_benchmarks")]
 
 
-def kernels():
-    """Names of kernels in the table, by module."""
+def cells():
+    """Names in the tables, by file."""
     found = {}
-    for module, names in CELL.findall(TEXT):
-        found.setdefault(module, set()).update(re.findall(r"`(\w+)`", names))
+    for name, names in CELL.findall(TEXT):
+        (file,) = (folder / name for folder in FOLDERS if (folder / name).is_file())
+        found.setdefault(file, set()).update(re.findall(r"`([\w.]+)`", names))
     return found
 
 
-def test_every_kernel_of_the_table_is_in_its_file():
-    assert len(kernels()) >= 8
-    for name, names in kernels().items():
-        module = importlib.import_module(f"fastbn.kernels.{name}")
-        source = pathlib.Path(module.__file__).read_text(encoding="utf-8")
-        for kernel in names:
-            assert f"\ndef {kernel}(" in source, f"{name}: no {kernel}"
+def test_every_name_of_the_tables_is_in_its_file():
+    assert len(cells()) >= 12
+    for file, names in cells().items():
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        there = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                there |= {f"{node.name}.{member.name}" for member in node.body
+                          if isinstance(member, ast.FunctionDef)}  # fmt: skip
+        assert names
+        assert names <= there, file
+
+
+def test_every_equation_leads_to_a_test_and_a_benchmark():
+    """And to a kernel of each layout: a row of the first table."""
+    rows = [line for line in TEXT.splitlines() if line.startswith("| [")]
+    for equation in ("forward", "backward", "inference"):
+        (row,) = (row for row in rows if row.startswith(f"| [{equation}]"))
+        names = {
+            name for _, found in CELL.findall(row) for name in re.findall(r"`([\w.]+)`", found)
+        }
+        kernels = {f"batch_norm_{equation}_{layout}" for layout in ("cn", "nc")}
+        assert names == {*kernels, f"test_{equation}", f"BatchNorm.time_{equation}"}
+        anchor = re.search(r"\(#([\w-]+)\)", row)[1]
+        assert f"## {anchor.replace('-', ' ')}\n" in TEXT.lower()
 
 
 def test_every_file_exists():
-    files = re.findall(r"`((?:fastbn|functional|kernels|tests)/[\w/]+\.py)`", TEXT)
+    files = re.findall(r"`((?:fastbn|functional|kernels|tests|asv_benchmarks)/[\w/]+\.py)`", TEXT)
     assert len(files) > 8
     for file in files:
         assert (ROOT / file).is_file() or (ROOT / "fastbn" / file).is_file(), file
-
-
-def test_both_layouts_have_their_entry_points_in_the_table():
-    for layout in ("cn", "nc"):
-        for way in ("forward", "backward", "inference"):
-            assert f"batch_norm_{way}_{layout}" in kernels()[f"batchnorm_{layout}"]
 
 
 def test_kernels_name_the_document():
@@ -55,7 +69,7 @@ def test_kernels_name_the_document():
 
 def test_the_public_module_has_the_kernels_of_all_files():
     """`fastbn.kernels.batchnorm`, which users import, is not a second copy of anything."""
-    homes = [batchnorm_cn, running, statistics_cn]
+    homes = [batchnorm_cn, batchnorm_formulas, running, statistics_cn]
     for name in batchnorm.__all__:
         assert any(getattr(batchnorm, name) is vars(home).get(name) for home in homes), name
     assert {"batch_norm_forward_cn", "batch_norm_backward_cn", "fold"} <= set(batchnorm.__all__)
