@@ -1,0 +1,31 @@
+"""Compiled work of teams, for tests."""
+
+from __future__ import annotations
+
+from fastbn.jit.compiler import njit
+from fastbn.parallel import team
+
+
+@njit
+def relay(rounds, cells, member):
+    """Every member writes its cell, and after the barrier reads all: the sum is known."""
+    wrong = 0
+    for r in range(rounds):
+        cells[member.rank] = r * (member.rank + 1)
+        team.barrier(member)
+        total = 0
+        for k in range(member.size):
+            total += cells[k]
+        if total != r * member.size * (member.size + 1) // 2:
+            wrong += 1
+        team.barrier(member)
+    cells[member.size + member.rank] = wrong
+
+
+@njit
+def wait_at_gate(cells, member):
+    """Say that the member is here, wait until cells[0] is 1, and say that it is done."""
+    cells[1 + member.rank] = 1
+    while team.atomic_load(cells, 0) == 0:
+        team.yield_core()
+    cells[1 + member.size + member.rank] = 1
