@@ -14,80 +14,78 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from cases import JIT_DISABLED
 from numba.core.compiler_lock import global_compiler_lock
-from own_process import ANNOUNCED, run_python
+from own_process import ANNOUNCED, python_process, run_python
 
 from fastbn.jit import listeners
 
 
 @pytest.mark.compiles
 def test_compiling_is_announced_once_and_only_when_it_happens(tmp_path):
-    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    assert run_python(ANNOUNCED, **cache).strip() == "1"
-    assert run_python(ANNOUNCED, **cache).strip() == "0", "the second process compiled again"
+    """To listeners, and by the logger, which says what is compiled."""
+    first, second = (python_process(ANNOUNCED, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert first.stdout.strip() == "1"
+    assert "INFO:fastbn:compiling" in first.stderr
+    assert "float32" in first.stderr
+    assert "float64" in first.stderr
+    assert second.stdout.strip() == "0", "the second process compiled again"
+    assert "INFO" not in second.stderr
 
 
-@pytest.mark.compiles
-def test_the_logger_says_what_is_compiled(tmp_path):
-    code = textwrap.dedent(ANNOUNCED).replace("sys.stderr", "sys.stdout")
-    first = run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
-    assert "INFO:fastbn:compiling" in first
-    assert "float32" in first
-    assert "float64" in first
-    assert "INFO" not in run_python(code, NUMBA_CACHE_DIR=str(tmp_path))
-
-
-STATISTICS = """
-    import hashlib, sys, numpy as np, fastbn
+COMPUTED = """
+    import hashlib, numpy as np, fastbn
     from fastbn.kernels import batchnorm_nc as nc
+    from fastbn.kernels.statistics_nc import moments_nc_parallel
     from fastbn.parallel import dispatch
     x = np.random.default_rng(0).normal(1, 3, (668, 96)).astype(np.float32)
     if {chunk_first}:
         nc.chunk_moments_nc(x, 0, *np.empty((3, 96), np.float32))
+    loss, gradient = fastbn.softmax_cross_entropy(x, np.arange(668) % 96)
     for dispatch.PARALLEL_ELEMENTS in (0, 1 << 62):
         mean, var = fastbn.batch_statistics(x)
-        print(hashlib.sha256(mean.tobytes() + var.tobytes()).hexdigest())
+        print(loss, *(hashlib.sha256(a.tobytes()).hexdigest() for a in (gradient, mean, var)))
+    (compiled,) = moments_nc_parallel.overloads.values()
+    if moments_nc_parallel.stats.cache_misses:  # it was compiled, and not loaded
+        functions = compiled.library._final_module.functions
+        for name in {{f.linkage.name for f in functions
+                      if "gufunc" in f.name and not f.is_declaration}}:
+            print("linkage", name)
 """
 
 
 @pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
 def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
-    """Of a kernel that is compiled into several others one copy used to serve them all."""
-    digests = []
-    for chunk_first in (False, False, True, True):  # compiled, loaded, beside a new kernel, loaded
-        code = STATISTICS.format(chunk_first=chunk_first)
-        digests += run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).split()
-    assert len(digests) == 8
-    assert len(set(digests)) == 1, digests
+    """Nor on processes that compile into one folder at once.
 
+    Of a kernel that is compiled into several others, or of the body of a parallel loop, one copy
+    used to serve them all.
+    """
 
-BODIES = """
-    import numpy as np, fastbn
-    from fastbn.kernels.statistics_nc import moments_nc_parallel
-    from fastbn.parallel import dispatch
-    dispatch.PARALLEL_ELEMENTS = 0
-    fastbn.batch_statistics(np.ones((668, 96), np.float32))
-    (compiled,) = moments_nc_parallel.overloads.values()
-    functions = compiled.library._final_module.functions
-    print(*{f.linkage.name for f in functions if "gufunc" in f.name and not f.is_declaration})
-"""
+    def lines(chunk_first):
+        code = COMPUTED.format(chunk_first=chunk_first)
+        return run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).splitlines()
 
-
-@pytest.mark.compiles
-@pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
-def test_bodies_of_parallel_loops_are_not_shared_either(tmp_path):
-    assert run_python(BODIES, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["internal"]
+    with ThreadPoolExecutor(2) as pool:
+        found = [line for each in pool.map(lines, (False, False)) for line in each]
+    linkages = {line for line in found if line.startswith("linkage")}
+    assert linkages == {"linkage internal"}
+    results = [line for line in found if line not in linkages]
+    for chunk_first in (False, True, True):  # loaded, beside a new kernel, loaded
+        results += lines(chunk_first)
+    assert len(results) == 10
+    assert len(set(results)) == 1, results
 
 
 @pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
-@pytest.mark.parametrize("setting", ["NUMBA_OPT", "NUMBA_LOOP_VECTORIZE", "NUMBA_BOUNDSCHECK"])
-def test_what_numba_is_told_is_not_kept_for_others(tmp_path, setting):
+def test_what_numba_is_told_is_not_kept_for_others(tmp_path):
     """Numba alone would give all processes the code of the first, with its settings."""
-    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    told = cache | {setting: "1" if setting == "NUMBA_BOUNDSCHECK" else "0"}
-    compiled = [run_python(ANNOUNCED, **each).strip() for each in (told, cache, told, cache)]
-    assert compiled == ["1", "1", "0", "0"]
+    settings = {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "NUMBA_BOUNDSCHECK": "1"}
+    told = [*({name: value} for name, value in settings.items()), {}]
+    for compiles in ("1", "0"):
+        for each in told:
+            calls = run_python(ANNOUNCED, NUMBA_CACHE_DIR=str(tmp_path), **each).strip()
+            assert calls == compiles, each
 
 
 INTERRUPTED = """
@@ -184,26 +182,6 @@ def test_a_listener_is_called_once_for_several_kernels():
     assert calls == [1]
 
 
-COMPUTED = """
-    import numpy as np, fastbn
-    from fastbn.parallel import dispatch
-    x = np.random.default_rng(0).normal(1, 3, (668, 96)).astype(np.float32)
-    loss, gradient = fastbn.softmax_cross_entropy(x, np.arange(668) % 96)
-    for dispatch.PARALLEL_ELEMENTS in (0, 1 << 62):
-        mean, var = fastbn.batch_statistics(x)
-        print(loss, gradient.tobytes().hex(), mean.tobytes().hex(), var.tobytes().hex())
-"""
-
-
-@pytest.mark.compiles
-def test_processes_that_compile_at_once(tmp_path):
-    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda _: run_python(COMPUTED, **cache), range(2)))
-    assert results[0] == results[1]
-    assert run_python(COMPUTED, **cache) == results[0]
-
-
 # What warm_up has to have compiled, on other data than its own.
 EVERYTHING = """
     import numpy as np, fastbn
@@ -270,6 +248,7 @@ def test_warming_up_leaves_nothing_to_compile():
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_a_fork_waits_for_a_thread_that_compiles():
     """The child has the compiler's lock, and not the thread that would give it back."""
+    importlib.import_module("fastbn.jit.numba_internals")  # has forks wait
     held, leave = threading.Event(), threading.Event()
 
     def compile_something():

@@ -31,20 +31,18 @@ TESTS = pathlib.Path(__file__).parents[1]
 # take longer than a test.
 FILES = {
     "bits": ["kernels/test_same_bits.py"],
-    "batch norm": [
+    "oracle": [
         "functional/test_batchnorm.py",
         "kernels/test_streams.py",
         "kernels/test_addresses.py",
         "functional/test_running.py",
-    ],
-    "functions": [
         "functional/test_losses.py",
         "functional/test_optimizers.py",
         "functional/test_preprocessing.py",
         "kernels/test_elementwise.py",
         "kernels/test_gemm.py",
+        "kernels/test_training_steps.py",
     ],
-    "training": ["kernels/test_training_steps.py"],
 }
 
 # Left out: parallel kernels, which give the bits of serial ones (test_same_bits.py).

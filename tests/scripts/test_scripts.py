@@ -85,11 +85,21 @@ def test_perf_is_told_the_names_of_kernels(tmp_path):
     assert "fastbn.kernels.batchnorm_nc.batch_norm_forward_nc" in names
 
 
+@pytest.fixture
+def one_thread_of_pytorch():
+    """Two threads on nets this small would spend their time waiting."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread_of_pytorch")
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("data", ["iris", "diabetes"])
 def test_the_table_of_estimators(data):
     """Three networks learn the same data about as well: classes, and numbers."""
-    pytest.importorskip("torch", reason="PyTorch is not installed")
     tabular = load("tabular")
     arrays = tabular.DATA[data](return_X_y=True)
     line = tabular.compare(data, *arrays, 2, 1, {**tabular.SMALL, "epochs": 30})
@@ -101,12 +111,12 @@ def test_the_table_of_estimators(data):
     assert all(float(cell.removesuffix(" s")) > 0 for cell in cells[2::2])
 
 
+@pytest.mark.usefixtures("one_thread_of_pytorch")
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("way", ["fit", "partial_fit"])
 @pytest.mark.parametrize("kind", ["two classes", "three classes", "three labels"])
 def test_the_table_of_rare_classes(monkeypatch, kind, way):
     """Three networks learn a weighted rare class about as well."""
-    pytest.importorskip("torch", reason="PyTorch is not installed")
     script = load("rare_classes")
     monkeypatch.setattr(script, "EPOCHS", 4)
     line = script.compare(kind, way, 0.05, 50, 1)
@@ -117,8 +127,9 @@ def test_the_table_of_rare_classes(monkeypatch, kind, way):
     assert float(cells[7]) == pytest.approx(aucs[0] - max(aucs[1:]), abs=0.0011)
 
 
-def test_the_table_of_pools():
+def test_the_table_of_pools(monkeypatch):
     pytest.importorskip("torch", reason="PyTorch is not installed")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # threads that spin would take time of others
     lines = load("torch_pools").compare(1, 3)
     cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines[2:]]
     assert [tuple(row[:2]) for row in cells] == [
