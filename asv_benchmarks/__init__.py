@@ -1,1 +1,1 @@
-"""Benchmarks for airspeed velocity: docs/benchmarks.md tells how to run them."""
+"""Benchmarks for airspeed velocity: see docs/benchmarks.md."""

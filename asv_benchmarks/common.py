@@ -1,4 +1,4 @@
-"""What the benchmarks share: functions that a commit may not have yet, threads, data, peers."""
+"""What the benchmarks share: functions that a commit may not have yet, threads and data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DTYPES = ["float32", "float64"]
 THREADS = [1, 2]
 
 
-# Where later commits have what the benchmarks ask for by the beginning of its first path.
+# Later paths of what the benchmarks find by the paths of earlier commits, by their beginnings.
 MOVED = {
     "reference_mlp.": "reference.mlp.",
     "kernels.curves.curve_": "kernels.saturating.saturating_",
@@ -48,7 +48,7 @@ def find(path: str) -> Any:
 
 
 def limit_threads(count: int) -> None:
-    """Let fastbn take so many threads; the benchmark is skipped where there are not so many cores.
+    """Let fastbn use `count` threads; skip the benchmark if there are fewer cores.
 
     Every benchmark runs in a process of its own, so nothing is put back.
     """

@@ -12,7 +12,7 @@ UNITS_ROWS = [(64, 64), (128, 128), (32, 6000), (1024, 256)]
 
 
 class Loops(Benchmark):
-    """A layer of so many units on a minibatch of so many rows."""
+    """A layer by its units and the rows of its minibatch."""
 
     params: Any = (UNITS_ROWS, DTYPES)
     param_names = ("units_rows", "dtype")
@@ -98,7 +98,7 @@ class InputFits(Loops):
 
 
 class GradientNorm(Benchmark):
-    """The factor that clips the gradients of so many parameters."""
+    """The factor that clips gradients, by number of parameters."""
 
     params: Any = ([1_000, 100_000, 3_000_000], DTYPES)
     param_names = ("parameters", "dtype")
@@ -113,7 +113,7 @@ class GradientNorm(Benchmark):
 
 
 class SoftmaxRows(Benchmark):
-    """Probabilities of so many rows, in place: a softmax of probabilities is as much work."""
+    """Softmax in place: a softmax of probabilities is as much work as one of logits."""
 
     params: Any = ([(1, 10), (6000, 10), (256, 1000)], DTYPES)
     param_names = ("rows_classes", "dtype")

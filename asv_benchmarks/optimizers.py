@@ -10,7 +10,7 @@ from .common import DTYPES, THREADS, Benchmark, call_first, find, limit_threads,
 
 
 class Optimizers(Benchmark):
-    """In place, on so many parameters."""
+    """In place, by number of parameters."""
 
     params: Any = ([1_000, 100_000, 3_000_000], DTYPES, THREADS)
     param_names = ("parameters", "dtype", "threads")

@@ -1,4 +1,4 @@
-"""Figures that are not times: accuracy, and how far speed is from what limits it."""
+"""Figures that are not times: accuracy, and times relative to their limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .training import bare_products
 
 
 class Accuracy:
-    """Of a net on the embedded digits after so many epochs; the seed is fixed."""
+    """Accuracy on the embedded digits after some epochs; the seed is fixed."""
 
     timeout = 300.0
     params: Any = ([1, 10],)

@@ -82,7 +82,7 @@ class Epoch(Benchmark):
 
 
 class Inference(Benchmark):
-    """`predict_proba` on so many samples."""
+    """`predict_proba` by number of samples."""
 
     params: Any = ([1, 100, 10_000], THREADS)
     param_names = ("samples", "threads")

@@ -3,7 +3,7 @@
     python examples/numpy_loop.py [--samples 6000] [--batch 128] [--repeats 7]
 
 prints what a step takes after each replacement, on random data of Fashion-MNIST's shape, all stages
-taking turns. docs/numpy.md tells the story.
+taking turns. docs/numpy.md explains it.
 """
 
 from __future__ import annotations

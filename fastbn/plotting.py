@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Blue and vermilion of Okabe & Ito's palette, which colour-blind readers tell apart.
+# Blue and vermilion of Okabe & Ito's palette for colour-blind readers.
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 INK, PALE = "#404040", "#DADADA"
 
-MAX_DOTS = 30  # up to so many epochs are marked by dots
+MAX_DOTS = 30  # epochs up to which each is marked
 LOGARITHMIC_FROM = 30.0  # a loss that falls by more than this factor gets a logarithmic axis
 
 
@@ -93,7 +93,7 @@ def plot_history(
 
 
 def new_figure(width: float, height: float, dpi: int = 150) -> Figure:
-    """Return an empty figure of so many inches, without pyplot.
+    """Return an empty figure of this size in inches, without pyplot.
 
     Raises
     ------

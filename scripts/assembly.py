@@ -1,10 +1,10 @@
-"""Show what the compiler made of a kernel: its remarks on loops, and the assembly.
+"""Print a kernel's assembly, and the compiler's remarks on its loops.
 
     python scripts/assembly.py [KERNEL [DTYPE]]
 
 KERNEL is a name as in optimizers.adam; without one, all are listed. The remarks, on stderr, say
-what loops were vectorized, how wide, and why others were not. Below the assembly is a count of its
-floating-point instructions by the registers they work on. All kernels are compiled anew, which
+which loops were vectorized, with which width, and why others were not. Below the assembly, its
+floating-point instructions are counted by register type. All kernels are compiled again, which
 takes half a minute.
 """
 
@@ -54,7 +54,7 @@ def compiled_again(kernel, dtype):
 
 
 def count(assembly):
-    """Return how many floating-point instructions work on which registers."""
+    """Return the number of floating-point instructions by register type."""
     found = collections.Counter()
     for line in assembly.splitlines():
         if match := X86.match(line):
@@ -74,8 +74,8 @@ def main(arguments):
     if name not in known or dtype not in ("float32", "float64"):
         sys.exit(__doc__)
     for kernel in known.values():
-        kernel._cache = NullCache()  # callers from disk do not tell the arguments of what they call
-    for _ in warm_up(dtype):  # tells the arguments that kernels are called with
+        kernel._cache = NullCache()  # callers from disk have no signatures of what they call
+    for _ in warm_up(dtype):  # compiles for the arguments of fastbn's calls
         pass
     for option in REMARKS:
         llvm.set_option("", f"--{option}=loop-vectorize")

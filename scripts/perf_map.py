@@ -1,10 +1,10 @@
-"""Run a Python program and tell `perf` the names of fastbn's compiled kernels.
+"""Run a Python program and write the names of fastbn's compiled kernels for `perf`.
 
     perf record python scripts/perf_map.py PROGRAM [ARGUMENT...]
     perf report
 
-`perf` sees machine code that was made while the program ran, and not what it is called. When the
-program ends, the kernels' addresses are written to /tmp/perf-PID.map, where `perf report` looks.
+`perf` does not know the names of machine code that was compiled while the program ran. When the
+program ends, the kernels' addresses are written to /tmp/perf-PID.map, which `perf report` reads.
 """
 
 import os
@@ -14,7 +14,7 @@ import sys
 
 from numba.core.registry import cpu_target
 
-# A symbol has no size: a function ends where the next one begins, or after so many bytes.
+# A symbol has no size: a function ends where the next one begins, or after this many bytes.
 LONGEST = 1 << 16
 
 

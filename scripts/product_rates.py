@@ -1,8 +1,8 @@
-"""Measure what docs/design.md says of matrix products and of copies, on one thread.
+"""Measure the figures of docs/design.md on matrix products and copies, with one thread.
 
-The rate of a register tile alone; the products of training steps, each packed by itself, beside
-NumPy's BLAS; and a copy past the caches beside an ordinary one. Medians of nine, in turns, in both
-orders. Run it as ``python scripts/product_rates.py`` on a machine that does nothing else.
+The rate of a register tile; the products of training steps, each with its packing, and in NumPy's
+BLAS; a copy past the caches and an ordinary one. Medians of nine, in turns, in both orders. Run it
+as ``python scripts/product_rates.py`` on an idle machine.
 """
 
 import numpy as np

@@ -44,7 +44,7 @@ WAYS = ("fit", "partial_fit")
 
 
 class Problem(NamedTuple):
-    """Samples whose last class or label is the rare one."""
+    """Samples; the last class or label is the rare one."""
 
     X: np.ndarray  # (TRAINING, FEATURES)
     y: np.ndarray  # (TRAINING,) or (TRAINING, labels)
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
     options = parser.parse_args()
-    warnings.simplefilter("ignore")  # all of them are to take all epochs
+    warnings.simplefilter("ignore")  # about convergence: all run all epochs
     torch.set_num_threads(1)
     print(f"| classes | way | rare | batch | {' | '.join(CONTESTANTS)} | fastbn less the better |")
     print("|" + "---|" * (5 + len(CONTESTANTS)))

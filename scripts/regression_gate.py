@@ -95,7 +95,7 @@ def measure(found: Any, method: str, params: tuple[Any, ...]) -> None:
 
 
 def sample(run: Any, params: tuple[Any, ...], count: int) -> float:
-    """Return the time of so many calls."""
+    """Return the time of `count` calls."""
     start = time.perf_counter()
     for _ in range(count):
         run(*params)

@@ -124,9 +124,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--data", nargs="*", default=[*DATA], choices=[*DATA], metavar="NAME")
-    parser.add_argument("--fashion-mnist", metavar="FOLDER", help="Take this one, too.")
+    parser.add_argument("--fashion-mnist", metavar="FOLDER", help="Measure this one, too.")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")  # all of them are to take all epochs
+    warnings.simplefilter("ignore")  # about convergence: all run all epochs
     for fit in (fit_fastbn, fit_torch):  # compile, and start threads
         for y in (np.arange(64) % 3, np.arange(64) % 2, np.arange(64.0)):
             X = np.random.default_rng(0).standard_normal((64, 4))

@@ -1,14 +1,13 @@
-"""Measure whether PyTorch and fastbn stand in each other's way in one process.
+"""Measure whether PyTorch and fastbn slow each other down in one process.
 
     python scripts/torch_pools.py [--processes 7] [--steps 300]
 
-A training step in PyTorch's own words (784-256-128-10, 128 samples, fused Adam), in turns with the
-same step accelerated by `fastbn.torch` and with one of fastbn's NumPy functions: in a process where
-PyTorch was imported and used first, in one where fastbn was, and, beside them, in a process without
-fastbn, in turns with itself and with a function of NumPy's own on as much memory. Where two pools
-of threads fight for the cores, a step takes several times as long, now and then or always.
-Processes take turns; microseconds, the median over processes of each one's median and 99th
-percentile. Run it on a machine that does nothing else.
+A training step of PyTorch (784-256-128-10, 128 samples, fused Adam) takes turns with the same step
+accelerated by `fastbn.torch` and with one of fastbn's NumPy functions: in a process that imports
+and uses PyTorch first, and in one that uses fastbn first. In a third process, without fastbn, it
+takes turns with itself and a function of NumPy. If two pools of threads compete for the cores, a
+step takes several times as long. Processes take turns; the table has microseconds, the median over
+processes of each one's median and 99th percentile. Run it on an idle machine.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from fastbn.bench._work import Runner, StepWork
 from fastbn.doctor import DISTRIBUTIONS, installed_version
 from fastbn.parallel.cores import available_threads
 
@@ -20,9 +19,6 @@ PACKAGES = {
     "sklearn": ["sklearn"],
     "numpy": ["numpy"],
 }
-
-# The name of fastbn's time with one thread, which is no contestant's.
-ALONE = "one thread"
 
 # A contestant's side and setting, and what makes it.
 Makers = dict[tuple[str, str], Callable[[], Any]]
@@ -148,30 +144,3 @@ def makers(kind: str, work: Any, peers: Collection[str], **ours: Any) -> Makers:
 def absent(kind: str, peers: Collection[str]) -> dict[str, str]:
     """Return why some of the peers do not take part."""
     return {peer: why for peer, why in REASONS.get(kind, {}).items() if peer in peers}
-
-
-def copies(size: int) -> dict[str, Runner]:
-    """Return ways to copy so many bytes, by name."""
-    from fastbn.bench._fastbn import Copy
-
-    return {
-        f"copy{', past the caches' if past else ''}, {threads_of(count)}": Copy(size, count, past)
-        for count in thread_counts()
-        for past in (False, True)
-    }
-
-
-def bare_products(work: StepWork) -> dict[str, Runner]:
-    """Return the bare matrix products of a step, by name."""
-    from fastbn.bench._fastbn import BareGemms
-
-    return {
-        f"bare products, {threads_of(count)}": BareGemms(work, count) for count in thread_counts()
-    }
-
-
-def alone(work: StepWork) -> dict[str, Runner]:
-    """Return fastbn with one thread, where it may take more."""
-    from fastbn.bench._fastbn import FastbnStepper
-
-    return {ALONE: FastbnStepper(work, threads=1)} if available_threads() > 1 else {}

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastbn.bench._peers import ALONE, PACKAGES
+from fastbn.bench._peers import PACKAGES
 from fastbn.bench._row import Row
 from fastbn.doctor import installed_version, report
 from fastbn.parallel.cores import allowed_cores, available_threads
@@ -97,7 +97,7 @@ def _cells(row: Row) -> dict[tuple[int, str], str]:
     for limit in row.limits:
         cells[LIMIT, f"over {limit.partition(',')[0]}"] = f"{row.over_limit:.2f}"
     if row.alone:
-        cells[ONE_THREAD, f"over {ALONE}"] = f"{row.over_alone:.2f}"
+        cells[ONE_THREAD, "over one thread"] = f"{row.over_alone:.2f}"
     if row.flops:
         cells[RATE, "GFLOP/s"] = f"{row.flops / row.ours / 1e9:.0f}"
     return cells

@@ -105,7 +105,7 @@ def startup_rows(against: Collection[str], data: str | None) -> Iterator[Row]:
 
 
 def import_row(against: Collection[str]) -> Row:
-    """`import fastbn` and those of its peers, all with NumPy, whose import alone is the limit."""
+    """`import fastbn` and its peers' imports, each with NumPy, whose import alone is the limit."""
     processes: Processes = {
         "import numpy": Process(("-c", "import numpy")),
         ("fastbn", ""): Process(("-c", "import numpy, fastbn")),
@@ -118,7 +118,7 @@ def import_row(against: Collection[str]) -> Row:
 
 
 def first_step_row(against: Collection[str], warm: Mapping[str, str]) -> Row:
-    """A step on 64-128-10 with batches of 64, where all has been compiled by an earlier process."""
+    """A step on 64-128-10 with batches of 64, with everything compiled by an earlier process."""
     processes = {("fastbn", ""): _script("fastbn", "first-step")}
     for side, setting, environment in (("numpy", "", {}), ("torch", "", {}), ("jax", "jit", warm)):
         if side in against:
@@ -127,7 +127,7 @@ def first_step_row(against: Collection[str], warm: Mapping[str, str]) -> Row:
 
 
 def empty_cache_row(against: Collection[str]) -> Row:
-    """The same step, with all the compiling that it takes."""
+    """The same step, with an empty cache of compiled code."""
     processes = {("fastbn", ""): _script("fastbn", "first-step", empty="NUMBA_CACHE_DIR")}
     if "jax" in against:
         processes["jax", "jit"] = _script("jax", "first-step", environment=JAX, empty=JAX_CACHE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastbn.bench import _peers
-from fastbn.bench._peers import Makers
+from fastbn.bench._fastbn import BareGemms, Copy, FastbnStepper
+from fastbn.bench._peers import Makers, thread_counts, threads_of
 from fastbn.bench._row import Row
 from fastbn.bench._timing import interleave
 from fastbn.bench._work import (
@@ -28,7 +30,7 @@ from fastbn.bench._work import (
 
 SUITES = ("kernels", "step", "torch", "startup")
 
-# After so many epochs of 8 steps, or calls, all sides must have the same results.
+# Epochs of 8 steps, and calls, after which the results of all sides are compared.
 EPOCHS_COMPARED, CALLS_COMPARED = 3, 20
 
 # From here on a batch norm or an Adam step is compared with a copy: bytes to move.
@@ -86,38 +88,43 @@ def step_row(suite: str, kind: str, work: StepWork, peers: Collection[str]) -> R
     made, apart = prepare(_peers.makers(kind, work, peers), missing, EPOCHS_COMPARED)
     runs: dict[Any, Runner] = dict(made)
     if kind == "step":
-        runs |= {**_peers.bare_products(work), **_peers.alone(work)}
+        for count in thread_counts():
+            runs[f"bare products, {threads_of(count)}"] = BareGemms(work, count)
+        if len(thread_counts()) > 1:
+            runs["alone"] = FastbnStepper(work, threads=1)
     times = interleave({key: runner.run for key, runner in runs.items()})
     times = {key: timing / BATCHES for key, timing in times.items()}
-    alone = times.pop(_peers.ALONE, None)
+    alone = times.pop("alone", None)
     flops = work.flops if kind == "step" else None
     return Row.of(suite, work.name, times, apart=apart, missing=missing, alone=alone, flops=flops)
 
 
 def kernel_row(
-    suite: str, name: str, makers: Makers, missing: Mapping[str, str], bytes_moved: int = 0
+    suite: str, work: str, makers: Makers, missing: Mapping[str, str], bytes_moved: int = 0
 ) -> Row:
     """Measure a kernel; beside a copy if it moves more bytes than caches hold."""
     missing = dict(missing)
     made, apart = prepare(makers, missing, CALLS_COMPARED)
     runs: dict[Any, Runner] = dict(made)
     if bytes_moved >= BEYOND_CACHES:
-        runs |= _peers.copies(COPY_BYTES)
+        for count, past in itertools.product(thread_counts(), (False, True)):
+            name = f"copy{', past the caches' if past else ''}, {threads_of(count)}"
+            runs[name] = Copy(COPY_BYTES, count, past)
     times = interleave({key: runner.run for key, runner in runs.items()})
     times = {
         key: timing if key in made else timing / (2 * COPY_BYTES / bytes_moved)
         for key, timing in times.items()
     }
-    return Row.of(suite, name, times, apart=apart, missing=missing)
+    return Row.of(suite, work, times, apart=apart, missing=missing)
 
 
 def prepare(
     makers: Makers, missing: dict[str, str], calls: int
 ) -> tuple[dict[tuple[str, str], Runner], dict[str, float]]:
-    """Make the contestants, and compare the results of so many calls with those of the first.
+    """Make the contestants, and compare their results after `calls` calls with the first one's.
 
-    The first is fastbn's. A peer that fails is added to `missing`. Returns the contestants, and
-    each side's largest distance.
+    The first is fastbn's. A peer that fails is added to `missing`. Return the contestants, and each
+    side's largest distance.
     """
     gc.collect()
     torch = sys.modules.get("torch")
@@ -132,7 +139,7 @@ def prepare(
             contestant = make()
             contestant.run(calls)
             results = [np.array(array) for array in contestant.results()]
-        except Exception as error:  # the others are measured all the same
+        except Exception as error:  # the others are still measured
             if side == "fastbn":
                 raise
             lines = str(error).strip().splitlines() or [repr(error)]

@@ -29,7 +29,7 @@ ADAM: dict[str, Any] = {
 
 @contextlib.contextmanager
 def threads_at(count: int) -> Iterator[None]:
-    """Context in which PyTorch has so many threads."""
+    """Context in which PyTorch uses `count` threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

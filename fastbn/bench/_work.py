@@ -22,7 +22,7 @@ class Runner:
     """A contestant: does its work, and shows the results of the last time."""
 
     def run(self, times: int) -> None:
-        """Do the work so many times."""
+        """Do the work `times` times."""
         for _ in range(times):
             self.once()
 

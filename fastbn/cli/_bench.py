@@ -89,7 +89,7 @@ def bench(
 
 
 def _limit_cores(threads: int | None) -> None:
-    """Limit this process to so many cores, and its pools to so many threads."""
+    """Limit the cores of this process, and the threads of its pools."""
     if threads is None:
         return
     if hasattr(os, "sched_setaffinity"):

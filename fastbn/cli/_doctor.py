@@ -37,7 +37,7 @@ def doctor(
 
 def _rows(facts: Facts) -> list[tuple[str, str]]:
     cpu, cache = facts.cpu, facts.cache
-    cores = f"{cpu.cores}, of which {cpu.cores_allowed} for this process"
+    cores = f"{cpu.cores}, {cpu.cores_allowed} allowed for this process"
     if cpu.quota is not None:
         cores += f", limited to {cpu.quota:g} by a control group"
     rows = [

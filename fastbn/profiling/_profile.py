@@ -218,7 +218,7 @@ class _Runner:
         self._order = rng.permutation(n)
 
     def seconds(self, logs: list[Any], steps: int) -> float:
-        """Take so many steps, with a thread for each log, and return the time."""
+        """Take `steps` steps, with a thread for each log, and return the time."""
         order = np.resize(self._order, steps * self._rows)
         bounds = np.arange(steps + 1) * self._rows
         lrs = np.full(steps, self._model.config.lr)

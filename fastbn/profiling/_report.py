@@ -23,7 +23,7 @@ COLUMNS = (
 # Parts below this share are one row together.
 SMALL_SHARE = 0.001
 
-# A trace ends after so many events: viewers become slow beyond.
+# A trace ends after this number of events: viewers become slow beyond.
 MOST_EVENTS = 100_000
 
 # Colours of Okabe & Ito's palette.

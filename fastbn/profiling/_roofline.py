@@ -1,8 +1,8 @@
-"""The limits of this machine, measured beside what is compared with them.
+"""The limits of this machine, measured in the same run as the kernels.
 
-How fast so many threads multiply, from registers and from the first-level cache; and how fast they
-copy and read arrays of some sizes, from the first-level cache to memory. A kernel whose data is of
-such a size can be no faster than that (Williams, Waterman & Patterson 2009, "Roofline").
+The rate at which a number of threads multiplies register tiles, and the rates at which they copy
+and read arrays of several sizes, from the first-level cache to memory. They bound the speed of a
+kernel with data of that size (Williams, Waterman & Patterson 2009, "Roofline").
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fastbn.profiling._work import Work
 # Bytes of the arrays that are copied and read, of all threads together.
 SIZES = (1 << 15, 1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 26)
 
-# What a sample takes at least.
+# Shortest sample.
 SAMPLE_SECONDS = 4e-3
 
 
@@ -63,7 +63,7 @@ def multiply_often(count, a, panels, out, elapsed, member):
 
 @njit
 def copy_often(count, source, target, total, elapsed, member):
-    """Copy `count` times; `total` takes nothing."""
+    """Copy `count` times; `total` is not used."""
     begun = begin(member)
     for _ in range(count):
         if is_streamed(target):
@@ -86,7 +86,7 @@ def read_often(count, source, target, total, elapsed, member):
 
 @dataclasses.dataclass(frozen=True)
 class Ceilings:
-    """What so many threads of this machine reach."""
+    """The rates that `threads` threads of this machine reach."""
 
     threads: int
     flops: float  # per second, of register tiles: what matrix products can reach
@@ -95,20 +95,20 @@ class Ceilings:
     read: tuple[float, ...]
 
     def seconds(self, work: Work) -> float:
-        """Return the least time that the work takes here."""
+        """Return the shortest time for the work on this machine."""
         size = work.read + work.written
         both = 2 * min(work.read, work.written)
         moving = both / self._at(size, self.copy) + (size - both) / self._at(size, self.read)
         return max(work.flops / self.flops, moving)
 
     def _at(self, size: float, rates: tuple[float, ...]) -> float:
-        """Rate for data of that size, between those measured; smaller data is in the same cache."""
+        """Interpolate the rate for data of that size; the smallest data are in the first cache."""
         logs = [math.log(max(one, 1.0)) for one in (size, *self.sizes)]
         return float(np.interp(logs[0], logs[1:], rates))
 
 
 class Probes:
-    """Measures the limits of so many threads, one sample after the other; the best ones count."""
+    """Measures the limits of a number of threads; the best samples count."""
 
     def __init__(self, threads: int, dtype: np.dtype) -> None:
         self._threads = threads
@@ -155,7 +155,7 @@ class _Probe:
 
 
 def _product_probe(threads: int, dtype: np.dtype) -> _Probe:
-    """Register tiles whose operands stay in the first-level cache: operations."""
+    """Operations of register tiles whose operands stay in the first-level cache."""
     width = PANEL_BYTES // dtype.itemsize
     places = [
         (
@@ -169,11 +169,11 @@ def _product_probe(threads: int, dtype: np.dtype) -> _Probe:
 
 
 def _stream_probe(kernel: Any, passes: int, size: int, threads: int, dtype: np.dtype) -> _Probe:
-    """Over `passes` arrays that have `size` bytes together, a part for each thread: bytes."""
+    """Bytes of `passes` arrays with `size` bytes in total, a part for each thread."""
     length = max(1, size // passes // threads // dtype.itemsize)
     places = []
     for _ in range(threads):
         source, target = aligned_zeros(length, dtype), aligned_zeros(length, dtype)
-        source[:] = target[:] = 1  # memory that is there
+        source[:] = target[:] = 1  # so that the memory is mapped
         places.append((source, target, np.zeros(1)))
     return _Probe(kernel, float(passes * length * dtype.itemsize * threads), places)

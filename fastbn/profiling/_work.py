@@ -1,8 +1,8 @@
-"""What each kernel of a training step has to do: operations, and bytes that must move.
+"""Operations of each kernel of a training step, and the bytes that it must move.
 
-Counted from the formulas, once for a step, however many threads share it. An operation is an
-addition, a multiplication, a comparison, a division or a root; a fused multiply-add is two, and an
-exponential twenty. Bytes are what the kernel must read and write if each array is touched once.
+They are counted from the formulas, per step, for all threads together. An operation is an addition,
+a multiplication, a comparison, a division or a root; a fused multiply-add counts as two, and an
+exponential as twenty. Bytes are those that a kernel reads and writes if it touches each array once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES = {
     kernels.BEGIN: "between steps",
 }
 
-# Operations on an element: batch norm takes moments (4), normalizes (2) and activates (2); backward
+# Operations per element: batch norm takes moments (4), normalizes (2) and activates (2); backward
 # normalizes (2), passes the activation (2), adds two sums (3) and corrects (4).
 FORWARD_FLOPS = {True: 8, False: 3}
 BACKWARD_FLOPS = {True: 11, False: 3}
@@ -43,7 +43,7 @@ LOSS_FLOPS = 26
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Of one step."""
+    """Operations and bytes of one step."""
 
     flops: float = 0.0
     read: float = 0.0  # bytes
@@ -51,9 +51,7 @@ class Work:
 
 
 def step_work(model: BatchNormMLP, rows: int) -> dict[tuple[int, int], Work]:
-    """Return the work of each (kind, layer) of `kernels.network` in a step of `rows` samples, whose
-    numbers have the dtype of the model.
-    """
+    """Return the work of each (kind, layer) of `kernels.network` in a step of `rows` samples."""
     config, size = model.config, model.dtype.itemsize
     optimizer_flops, moments = WORK[config.optimizer]
     reads, writes = 2 + len(moments), 1 + len(moments)  # parameters, gradients and moments
