@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from cases import JIT_DISABLED
@@ -46,6 +48,15 @@ def test_facts_are_those_of_this_process(monkeypatch):
     assert found.team_threads >= 1
     assert found.environment["OPENBLAS_VERBOSE"] == "0"
     assert "A_SECRET" not in found.environment
+
+
+def test_each_package_is_in_its_extra():
+    pyproject = pathlib.Path(__file__).parents[1] / "pyproject.toml"
+    extras = tomllib.loads(pyproject.read_text())["project"]["optional-dependencies"]
+    for package, extra in doctor.PACKAGES.items():
+        if extra is not None:
+            name = doctor.DISTRIBUTIONS.get(package, package)
+            assert any(line.startswith(name) for line in extras[extra]), package
 
 
 def test_a_report_is_json():
