@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from fastbn.functional.batchnorm import normalize_nc
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
-from fastbn.kernels.running import update_running_statistics
 from fastbn.parallel.dispatch import is_forked
 from fastbn.parallel.openmp import NO_POOL, find_pool
 from fastbn.torch._memory import address_of, empty_like
@@ -58,7 +57,7 @@ def is_lazy(x: torch.Tensor) -> bool:
 
 
 def have_size(size: int, vectors: tuple[torch.Tensor | None, ...]) -> bool:
-    """Tell whether all vectors have so many numbers: the kernels see addresses alone."""
+    """Tell whether all vectors have this size: the kernels only get addresses."""
     return all(vector is None or vector.numel() == size for vector in vectors)
 
 
@@ -93,21 +92,21 @@ def vectors(
 
 
 def threads_for(size: int) -> int:
-    """Return how many of PyTorch's threads are to work on so many numbers."""
+    """Return how many of PyTorch's threads work on this many numbers."""
     return torch.get_num_threads() if size >= PARALLEL and not is_forked() else 1
 
 
 def leaves_threads_idle(size: int) -> bool:
-    """Tell whether the kernels would work alone where PyTorch shares the work."""
+    """Tell whether the kernels would run on one thread where PyTorch uses several."""
     return POOL is NO_POOL and threads_for(size) > 1
 
 
-# A momentum: running statistics are means of all batches.
+# Stands for a momentum of None: running statistics are means of all batches.
 MEAN_OF_ALL = math.nan
 
 
 class Recipe(NamedTuple):
-    """What a module says of a call, beside the tensors that have gradients."""
+    """Arguments of a call that have no gradients."""
 
     eps: float
     slope: float
@@ -118,51 +117,22 @@ class Recipe(NamedTuple):
 
 
 class BatchNormTraining(torch.autograd.Function):
-    """y = act(gamma * (x - mean) / sqrt(var + eps) + beta); running statistics move in place."""
+    """y = act(gamma * (z - mean) / sqrt(var + eps) + beta); running statistics move in place.
+
+    z is x, or x W^T + b: then this is one function where PyTorch's graph has five.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None,
+        ctx: Any, x: torch.Tensor, linear_weight: torch.Tensor | None,
+        linear_bias: torch.Tensor | None, weight: torch.Tensor | None, bias: torch.Tensor | None,
         recipe: Recipe,
     ) -> torch.Tensor:  # fmt: skip
-        """Normalize x, and let running statistics follow."""
-        y, stats = _train(x, weight, bias, recipe)
-        ctx.save_for_backward(x, weight, bias)
-        ctx.constants = stats, recipe
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        """Gradients of x, weight and bias."""
-        (dy,) = grads
-        x, weight, bias = ctx.saved_tensors
-        stats, recipe = ctx.constants
-        if is_pytorchs(dy):
-            with torch.enable_grad():
-                y = native(x, weight, bias, recipe)
-            return *differentiable(y, dy, (x, weight, bias)), None
-        dx, dgamma, dbeta = differentiate(dy, x, weight, bias, stats, recipe.slope, True)
-        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        return (
-            dx if needs_x else None,
-            dgamma if needs_weight else None,
-            dbeta if needs_bias else None,
-            None,
-        )
-
-
-class LinearBatchNormTraining(torch.autograd.Function):
-    """The same of z = x W^T + b: one function, where PyTorch's graph has five."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, linear_weight: torch.Tensor, linear_bias: torch.Tensor | None,
-        weight: torch.Tensor | None, bias: torch.Tensor | None, recipe: Recipe,
-    ) -> torch.Tensor:  # fmt: skip
-        """Normalize x W^T + b, and let running statistics follow."""
-        z = functional.linear(x, linear_weight, linear_bias)
+        """Normalize z, and update running statistics."""
+        z = x if linear_weight is None else functional.linear(x, linear_weight, linear_bias)
         y, stats = _train(z, weight, bias, recipe)
-        ctx.save_for_backward(x, linear_weight, linear_bias, weight, bias, z)
+        saved = None if linear_weight is None else z
+        ctx.save_for_backward(x, linear_weight, linear_bias, weight, bias, saved)
         ctx.constants = stats, recipe
         return y
 
@@ -170,17 +140,24 @@ class LinearBatchNormTraining(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         """Gradients of x, W, b, weight and bias."""
         (dy,) = grads
-        x, linear_weight, linear_bias, weight, bias, z = ctx.saved_tensors
+        *inputs, z = ctx.saved_tensors
+        x, linear_weight, linear_bias, weight, bias = inputs
         stats, recipe = ctx.constants
         if is_pytorchs(dy):
             with torch.enable_grad():
-                y = native(functional.linear(x, linear_weight, linear_bias), weight, bias, recipe)
-            inputs = (x, linear_weight, linear_bias, weight, bias)
+                if linear_weight is not None:
+                    x = functional.linear(x, linear_weight, linear_bias)
+                y = functional.batch_norm(x, None, None, weight, bias, True, 0.0, recipe.eps)
+                y = activate(y, recipe.slope)
             return *differentiable(y, dy, inputs), None
+        z = x if linear_weight is None else z
         dz, dgamma, dbeta = differentiate(dy, z, weight, bias, stats, recipe.slope, True)
         needs = ctx.needs_input_grad
+        dx: torch.Tensor | None = dz
+        if linear_weight is not None:
+            dx = torch.mm(dz, linear_weight) if needs[0] else None
         return (
-            torch.mm(dz, linear_weight) if needs[0] else None,
+            dx,
             torch.mm(dz.t(), x) if needs[1] else None,
             dz.sum(dim=0) if needs[2] else None,
             dgamma if needs[3] else None,
@@ -189,10 +166,9 @@ class LinearBatchNormTraining(torch.autograd.Function):
         )
 
 
-# `apply` without what looks for functorch's transforms, which `is_covered` has done: some
-# microseconds less.
+# `apply` without looking for functorch's transforms, which `is_traced` has done: some microseconds
+# less.
 normalize = super(torch.autograd.Function, BatchNormTraining).apply
-normalize_linear = super(torch.autograd.Function, LinearBatchNormTraining).apply
 
 
 def _train(
@@ -216,9 +192,9 @@ def _train(
 
 
 def is_pytorchs(dy: torch.Tensor) -> bool:
-    """Tell whether gradients are to have gradients themselves, or dy is a batch of them or traced.
+    """Tell whether PyTorch's own formulas have to compute the gradients.
 
-    Then they are those of PyTorch's own formulas.
+    That is where gradients have gradients themselves, and where dy is a batch of them or traced.
     """
     return torch.is_grad_enabled() or not torch._C._has_storage(dy) or is_traced(dy)
 
@@ -253,31 +229,21 @@ def _check_saved(
     dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None,
     stats: np.ndarray,
 ) -> None:  # fmt: skip
-    """Refuse what a hook has replaced by tensors that the kernels would read past their ends."""
-    dtype, shape = dy.dtype, dy.shape
+    """Refuse tensors that a hook has put in, which the kernels would read past their ends."""
+    channels, tensors = stats.shape[1], [one for one in (dy, x, weight, bias) if one is not None]
     if (
-        x.shape != shape
-        or stats.shape[1] != shape[1]
-        or dtype not in LIKE
-        or LIKE[dtype].dtype != stats.dtype
+        x.shape == dy.shape
+        and x.shape[1] == channels
+        and have_size(channels, (weight, bias))
+        and all(one.dtype in LIKE and LIKE[one.dtype].dtype == stats.dtype for one in tensors)
+        and all(one.is_cpu for one in tensors)
     ):
-        raise RuntimeError(
-            f"batch norm: expected the saved input and its gradient alike, {stats.shape[1]} "
-            f"channels of {stats.dtype}, got {tuple(x.shape)} of {x.dtype} and {tuple(shape)} of "
-            f"{dtype}: a hook has replaced one"
-        )
-    for tensor in (dy, x, weight, bias):
-        if tensor is not None and (tensor.dtype is not dtype or not tensor.is_cpu):
-            raise RuntimeError(
-                f"batch norm: expected saved tensors of {dtype} on the CPU, got {tensor.dtype} on "
-                f"{tensor.device}: a hook has replaced one"
-            )
-    if not have_size(shape[1], (weight, bias)):
-        raise RuntimeError(
-            f"batch norm: expected saved parameters of {shape[1]} numbers, got "
-            f"{[tuple(one.shape) for one in (weight, bias) if one is not None]}: a hook has "
-            "replaced one"
-        )
+        return
+    found = ", ".join(f"{tuple(one.shape)} {one.dtype} {one.device}" for one in tensors)
+    raise RuntimeError(
+        f"batch norm: expected a gradient and saved tensors of {channels} channels, all "
+        f"{stats.dtype} on the CPU, got {found}: a hook has replaced one"
+    )
 
 
 def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -288,8 +254,7 @@ def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, address_of(x), mean.data_ptr(),
         var.data_ptr(),
     ):  # fmt: skip
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        var, mean = torch.var_mean(x.double(), axes, correction=0)
+        var, mean = torch.var_mean(x.double(), axes_of(x), correction=0)
     return mean, var
 
 
@@ -312,47 +277,50 @@ def _train_wide(
     x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, recipe: Recipe, y: torch.Tensor,
     stats: np.ndarray,
 ) -> None:  # fmt: skip
-    """With sums in float64: where squares overflow float32, and where there are NaNs."""
-    rows = x.detach().numpy()
-    if x.dim() == 4:
-        rows = rows.transpose(0, 2, 3, 1)
-    source = np.ascontiguousarray(rows).reshape(-1, x.shape[1])
-    target = np.empty_like(source)
-    mean, wide, rstd = normalize_nc(
-        source, gamma.detach().numpy(), beta.detach().numpy(), recipe.eps,
-        source.dtype.type(recipe.slope), target,
-    )  # fmt: skip
-    result = torch.from_numpy(target.reshape(rows.shape))
-    y.copy_(result.permute(0, 3, 1, 2) if x.dim() == 4 else result)
-    stats[...] = mean, rstd
-    _, _, momentum, running_mean, running_var, count = recipe
-    if running_mean is not None and running_var is not None and count is not None:
-        count += 1
+    """`_train` in float64: where squares overflow float32, and where there are NaNs."""
+    wide = x.double()
+    var, mean = torch.var_mean(wide, axes_of(x), correction=0)
+    rstd = (var + recipe.eps).rsqrt()
+    wide = (wide - along(mean, x)) * along(rstd * gamma, x) + along(beta.double(), x)
+    y.copy_(activate(wide, recipe.slope))
+    stats[...] = torch.stack([mean, rstd]).numpy()
+    count, momentum = recipe.num_batches_tracked, recipe.momentum
+    if count is not None:
+        count.add_(1)
         share = 1.0 / float(count) if math.isnan(momentum) else momentum
-        with np.errstate(over="ignore"):  # var may overflow this dtype although y is finite
-            var = wide.astype(mean.dtype, copy=False)
-        update_running_statistics(
-            mean, var, source.shape[0], share, True, running_mean.numpy(), running_var.numpy()
-        )
+        n = x.numel() // x.shape[1]
+        update_running(recipe.running_mean, recipe.running_var, mean, var, n, share)
 
 
-def native(
-    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, recipe: Recipe
-) -> torch.Tensor:
-    """Say the same in PyTorch's own words."""
-    y = functional.batch_norm(x, None, None, weight, bias, True, 0.0, recipe.eps)
-    return activate(y, recipe.slope)
+def update_running(
+    running_mean: torch.Tensor | None, running_var: torch.Tensor | None, mean: torch.Tensor,
+    var: torch.Tensor, count: Any, momentum: float,
+) -> None:  # fmt: skip
+    """Update running statistics from those of a batch of `count` values per feature."""
+    if running_mean is not None and running_var is not None:
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+
+
+def axes_of(x: torch.Tensor) -> list[int]:
+    """Return the axes that statistics are taken over."""
+    return [axis for axis in range(x.dim()) if axis != 1]
+
+
+def along(vector: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return a vector with one number per feature so that it broadcasts with x."""
+    return vector.view(-1, *[1] * (x.dim() - 2))
 
 
 def activate(y: torch.Tensor, slope: float) -> torch.Tensor:
-    """LeakyReLU by PyTorch: ReLU with slope 0, and nothing with 1."""
+    """Apply LeakyReLU by PyTorch's code: ReLU with slope 0, nothing with slope 1."""
     if slope == 1:
         return y
     return functional.relu(y) if slope == 0 else functional.leaky_relu(y, slope)
 
 
 def differentiable(
-    y: torch.Tensor, dy: torch.Tensor, inputs: tuple[torch.Tensor | None, ...]
+    y: torch.Tensor, dy: torch.Tensor, inputs: Sequence[torch.Tensor | None]
 ) -> list[torch.Tensor | None]:
     """Gradients that have gradients themselves."""
     needs = [tensor is not None and tensor.requires_grad for tensor in inputs]

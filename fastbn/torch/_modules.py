@@ -21,13 +21,12 @@ from fastbn.torch._functions import (
     is_covered,
     leaves_threads_idle,
     normalize,
-    normalize_linear,
 )
 from fastbn.torch._tracing import as_leaf, is_traced, refusal
 
 
 def has_global_hooks() -> bool:
-    """Tell whether a call of any module calls hooks that were registered for all."""
+    """Tell whether there are hooks that calls of all modules run."""
     return bool(
         _global_backward_pre_hooks
         or _global_backward_hooks
@@ -37,7 +36,7 @@ def has_global_hooks() -> bool:
 
 
 def is_bare(part: torch.nn.Module) -> bool:
-    """Tell whether calling a module is calling its class's forward, and nothing else."""
+    """Tell whether a call of this module only runs its class's forward."""
     return not (
         part._forward_pre_hooks
         or part._forward_hooks
@@ -73,17 +72,14 @@ class FastBatchNorm(_BatchNorm):
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Normalize a batch: with its own statistics in training, else with the running ones."""
         if is_traced(input):
-            return self._traced(input)
+            is_proxy = isinstance(input, torch.fx.Proxy)
+            leaf: torch.Tensor | None = as_leaf(self, input) if is_proxy else None
+            return self._by_pytorch(input, self.slope) if leaf is None else leaf
         if not isinstance(input, torch.Tensor):
             raise TypeError(f"input: expected a tensor, got {type(input).__name__}")
         if self.least and input.numel() < self.least:
             return self._by_pytorch(input, self.slope)
         return self._normalize(input, self.slope)
-
-    def _traced(self, x: torch.Tensor) -> torch.Tensor:
-        """Let a tracer see what it sees of PyTorch's batch norm."""
-        leaf: torch.Tensor | None = as_leaf(self, x) if isinstance(x, torch.fx.Proxy) else None
-        return self._by_pytorch(x, self.slope) if leaf is None else leaf
 
     def __prepare_scriptable__(self) -> None:
         raise refusal("torch.jit.script", self)
@@ -91,16 +87,7 @@ class FastBatchNorm(_BatchNorm):
     def normalize_between(
         self, linear: torch.nn.Linear | None, x: torch.Tensor, activation: torch.nn.Module | None
     ) -> torch.Tensor:
-        """Normalize the result of a linear layer, and activate it: in one function of the graph.
-
-        Parameters
-        ----------
-        linear : torch.nn.Linear, optional
-            Its hooks are not called.
-        x : tensor (N, in_features)
-        activation : torch.nn.LeakyReLU or torch.nn.ReLU, optional
-            Without one the slope is the module's own.
-        """
+        """Apply a linear layer, this batch norm and LeakyReLU or ReLU, without calling hooks."""
         if is_traced(x):
             traced: torch.Tensor = self(x if linear is None else linear(x))
             return traced if activation is None else activation(traced)
@@ -121,13 +108,12 @@ class FastBatchNorm(_BatchNorm):
             and x.shape[0] > 1
             and weight.shape == (self.num_features, x.shape[1])
             and have_size(self.num_features, vectors)
-            and (vectors[2] is None) == (vectors[3] is None)
             and not torch.is_autocast_enabled("cpu")
             and not leaves_threads_idle(x.shape[0] * self.num_features)
         ):
-            recipe = self._recipe(slope)
+            recipe = self._recipe(slope, *vectors[2:])
             if recipe is not None:
-                y: torch.Tensor = normalize_linear(x, weight, bias, *vectors[:2], recipe)
+                y: torch.Tensor = normalize(x, weight, bias, *vectors[:2], recipe)
                 return y
         return self._normalize(linear(x), slope)
 
@@ -140,19 +126,16 @@ class FastBatchNorm(_BatchNorm):
         features = x.shape[1]
         if size <= features or features != self.num_features or not have_size(features, vectors):
             return self._by_pytorch(x, slope)  # which says what is wrong
-        if (mean is None) != (var is None):
-            return self._by_pytorch(x, slope)
-        if not self.training and mean is not None and var is not None:
-            needs = torch.is_grad_enabled() and any(
-                tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)
-            )
-            if needs or not self.eps > 0:
-                return self._by_pytorch(x, slope)
-            return infer(x, weight, bias, mean, var, float(self.eps), slope)
-        recipe = self._recipe(slope)
+        recipe = self._recipe(slope, mean, var)
         if recipe is None:
             return self._by_pytorch(x, slope)
-        y: torch.Tensor = normalize(x, weight, bias, recipe)
+        if not self.training and mean is not None and var is not None:
+            if torch.is_grad_enabled() and any(
+                tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)
+            ):
+                return self._by_pytorch(x, slope)
+            return infer(x, weight, bias, mean, var, recipe.eps, slope)
+        y: torch.Tensor = normalize(x, None, None, weight, bias, recipe)
         return y
 
     def _vectors(self) -> tuple[torch.Tensor | None, ...]:
@@ -165,21 +148,22 @@ class FastBatchNorm(_BatchNorm):
         except KeyError:  # pruning and parametrizations put other things in their places
             return self.weight, self.bias, self.running_mean, self.running_var
 
-    def _recipe(self, slope: float) -> Recipe | None:
-        """What a training batch is to be normalized with; None where a kernel cannot."""
+    def _recipe(
+        self, slope: float, mean: torch.Tensor | None, var: torch.Tensor | None
+    ) -> Recipe | None:
+        """Return the arguments of a kernel, or None where PyTorch's code has to decide."""
         eps = float(self.eps)
-        if not eps > 0:
-            return None  # PyTorch refuses it
+        if not eps > 0 or (mean is None) != (var is None):
+            return None
         if not (self.training and self.track_running_stats):
             return Recipe(eps, slope, 0.0, None, None, None)
-        count: torch.Tensor | None = self._buffers.get("num_batches_tracked")
+        count = self._buffers.get("num_batches_tracked")
         if count is None or not (
             count.dtype is torch.int64 and count.is_cpu and count.numel() == 1
         ):
             return None
         momentum = MEAN_OF_ALL if self.momentum is None else float(self.momentum)
-        buffers = self._buffers
-        return Recipe(eps, slope, momentum, buffers["running_mean"], buffers["running_var"], count)
+        return Recipe(eps, slope, momentum, mean, var, count)
 
     def _by_pytorch(self, x: torch.Tensor, slope: float) -> torch.Tensor:
         return activate(by_pytorch(self, x), slope)
@@ -204,7 +188,7 @@ class BatchNormLeakyReLU(FastBatchNorm):
     eps, momentum, affine, track_running_stats, device, dtype
         As in `torch.nn.BatchNorm1d`.
     **options
-        What else it takes in the installed version, such as `bias`.
+        Other options that it has in the installed version of PyTorch, such as `bias`.
     """
 
     def __init__(
@@ -271,14 +255,13 @@ class LinearBatchNormLeakyReLU(torch.nn.Module):
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """act(BN(W x)) of (N, in_features)."""
         linear, norm = self.linear, self.norm
-        joined = (
+        if (
             type(linear) is torch.nn.Linear
             and type(norm) is BatchNormLeakyReLU
             and is_bare(linear)
             and is_bare(norm)
             and not has_global_hooks()
-        )
-        y: torch.Tensor = (
-            norm.normalize_between(linear, input, None) if joined else norm(linear(input))
-        )
+        ):
+            return norm.normalize_between(linear, input, None)
+        y: torch.Tensor = norm(linear(input))
         return y

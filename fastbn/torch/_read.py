@@ -188,9 +188,21 @@ def _read_layers(
             setattr(layers[-1], slot, part)
     if not layers:
         raise ValueError("module: expected at least one Linear, got none")
+    width = layers[0].linear.in_features
     for index, layer in enumerate(layers):
         if layer.norm is None and layer.linear.bias is None:
             raise ValueError(f"module: expected a bias in layer {index}, which has no batch norm")
+        if layer.linear.in_features != width:
+            raise ValueError(
+                f"module: expected {width} features before layer {index}, as the layer before it "
+                f"has, got {layer.linear.in_features}"
+            )
+        width = layer.linear.out_features
+        if layer.norm is not None and layer.norm.num_features != width:
+            raise ValueError(
+                f"module: expected batch norm of {width} features in layer {index}, got "
+                f"{layer.norm.num_features}"
+            )
     return scaling, layers, undoing
 
 

@@ -10,6 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastbn.torch._functions import (
     activate,
+    along,
+    axes_of,
     differentiable,
     differentiate,
     have_size,
@@ -17,6 +19,7 @@ from fastbn.torch._functions import (
     is_covered,
     is_pytorchs,
     statistics,
+    update_running,
 )
 from fastbn.torch._modules import FastBatchNorm, by_pytorch
 from fastbn.torch._tracing import is_traced, refusal
@@ -41,7 +44,7 @@ class SyncBatchNorm(_BatchNorm):
     its graph. Other tracers cannot: they take the module after `eval()`.
     """
 
-    slope = 1.0  # of the activation that a converted module had
+    slope = 1.0  # of the activation in the module that was converted
 
     def __init__(
         self,
@@ -87,9 +90,9 @@ class SyncBatchNorm(_BatchNorm):
                 f"input: expected {self.num_features} channels as the module has, got {x.shape[1]}"
             )
         for vector in vectors:
-            if vector is not None and x.dtype is not vector.dtype:
-                if vector.dtype is torch.float32 and x.dtype in HALVES:
-                    continue
+            if vector is None or x.dtype is vector.dtype:
+                continue
+            if vector.dtype is not torch.float32 or x.dtype not in HALVES:
                 raise TypeError(f"input: expected {vector.dtype} as the module is, got {x.dtype}")
         compiling = torch.compiler.is_compiling()
         if is_traced(x) and not compiling:
@@ -97,21 +100,17 @@ class SyncBatchNorm(_BatchNorm):
                 "SyncBatchNorm: in training with several processes only torch.compile and "
                 "torch.export can trace it, and tensors have to be plain: call eval() first"
             )
-        momentum: float = 0.0
-        running: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
-        if self.track_running_stats and self.num_batches_tracked is not None:
-            momentum = self.momentum  # type: ignore[assignment]
-            if self.momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked + 1)
-            running = self.running_mean, self.running_var
+        count = self.num_batches_tracked if self.track_running_stats else None
+        momentum: Any = self.momentum
+        if momentum is None:
+            momentum = 0.0 if count is None else 1.0 / float(count + 1)
+        running = (None, None) if count is None else (self.running_mean, self.running_var)
         arguments = x, self.weight, self.bias, *running, momentum, self.eps, self.process_group
-        result: torch.Tensor
-        if compiling or not is_covered(x, *vectors):
-            result = _by_operations(*arguments)
-        else:
-            result = _Synchronized.apply(*arguments)
-        if self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        by_kernels = not compiling and is_covered(x, *vectors)
+        normalize = _Synchronized.apply if by_kernels else _by_operations
+        result: torch.Tensor = normalize(*arguments)
+        if count is not None:
+            count.add_(1)
         return result
 
     def __prepare_scriptable__(self) -> None:
@@ -148,7 +147,7 @@ class _Synchronized(torch.autograd.Function):
         rstd = (var + eps).rsqrt()
         mean_, var_ = mean.to(x.dtype), var.to(x.dtype)
         y = infer(x, weight, bias, mean_, var_, eps, 1.0) if x.numel() else torch.empty_like(x)
-        _follow(running_mean, running_var, mean, var, count, momentum)
+        update_running(running_mean, running_var, mean, var, count, momentum)
         ctx.save_for_backward(x, weight, bias)
         ctx.constants = mean, rstd, count, eps, group
         return y
@@ -171,19 +170,14 @@ class _Synchronized(torch.autograd.Function):
         scale = rstd if weight is None else rstd * weight.double()
         constant = (scale * (mean_g - mean * rstd * mean_gx)).to(x.dtype)
         linear = (scale * rstd * mean_gx).to(x.dtype)
-        shape = (-1, *[1] * (x.dim() - 2))
-        dx = dx.sub_(constant.view(shape)).addcmul_(linear.view(shape), x, value=-1)
+        dx = dx.sub_(along(constant, x)).addcmul_(along(linear, x), x, value=-1)
         needs = ctx.needs_input_grad
-        return (
-            dx if needs[0] else None,
-            dgamma if needs[1] else None,
-            dbeta if needs[2] else None,
-            *[None] * 5,
-        )
+        found = zip((dx, dgamma, dbeta), needs[:3], strict=True)
+        return *[grad if need else None for grad, need in found], *[None] * 5
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+    """Sum of a tensor over all processes; its gradient is the sum of all gradients."""
 
     @staticmethod
     def forward(ctx: Any, part: torch.Tensor, group: Any) -> torch.Tensor:
@@ -202,9 +196,8 @@ def _by_operations(
     running_mean: torch.Tensor | None, running_var: torch.Tensor | None,
     momentum: float, eps: float, group: Any,
 ) -> torch.Tensor:  # fmt: skip
-    """`_Synchronized`, differentiable any number of times: PyTorch's operations, in float64."""
-    axes = [axis for axis in range(x.dim()) if axis != 1]
-    shape = (1, -1, *[1] * (x.dim() - 2))
+    """Compute what `_Synchronized` does, differentiable any number of times, in float64."""
+    axes = axes_of(x)
     wide = x.double()
     own = wide.new_full((1,), x.numel() // x.shape[1])
     sums = _Sum.apply(torch.cat([wide.sum(axes), own]), group)
@@ -214,29 +207,19 @@ def _by_operations(
     elif count < 2:
         raise ValueError(f"{TOO_FEW}, got input size {int(count)}")
     mean = sums[:-1] / count
-    wide = wide - mean.view(shape)
+    wide = wide - along(mean, x)
     var = _Sum.apply(wide.square().sum(axes), group) / count
-    y = wide * (var + eps).rsqrt().view(shape)
+    y = wide * along((var + eps).rsqrt(), x)
     if weight is not None:
-        y = y * weight.double().view(shape)
+        y = y * along(weight.double(), x)
     if bias is not None:
-        y = y + bias.double().view(shape)
-    _follow(running_mean, running_var, mean.detach(), var.detach(), count.detach(), momentum)
+        y = y + along(bias.double(), x)
+    update_running(running_mean, running_var, mean.detach(), var.detach(), count.detach(), momentum)
     return y.to(x.dtype)
 
 
-def _follow(
-    running_mean: torch.Tensor | None, running_var: torch.Tensor | None, mean: torch.Tensor,
-    var: torch.Tensor, count: Any, momentum: float,
-) -> None:  # fmt: skip
-    """Update running statistics from those of a batch."""
-    if running_mean is not None and running_var is not None:
-        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-        running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
-
-
 def _joined_statistics(x: torch.Tensor, group: Any) -> tuple[int, torch.Tensor, torch.Tensor]:
-    """Values per feature, mean and biased variance of all processes' batches, in float64.
+    """Return values per feature, mean and biased variance over all processes, in float64.
 
     Chan, Golub & LeVeque 1983, eq. 2.1, in the order of the ranks: all processes get the same bits.
     """

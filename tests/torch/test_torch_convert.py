@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed")
 import torch
 from torch import nn
+from torch.nn import BatchNorm1d, Linear, ReLU, Sequential
 
 from fastbn import BatchNormMLP
 from fastbn.torch import _convert, from_torch, to_torch
@@ -95,27 +96,27 @@ def test_decay_of_weights_alone_makes_two_groups(rng):
 
 
 def test_what_computes_otherwise_is_refused():
-    class Twice(nn.Linear):
+    class Twice(Linear):
         def forward(self, x):
             return 2 * super().forward(x)
 
-    class Reverse(nn.Sequential):
+    class Reverse(Sequential):
         def forward(self, x):
             return -super().forward(x)
 
     with pytest.raises(TypeError, match=r"module\[0\]: expected Linear's own forward"):
-        from_torch(nn.Sequential(Twice(3, 2)))
+        from_torch(Sequential(Twice(3, 2)))
     with pytest.raises(TypeError, match="module: expected Sequential's own forward"):
-        from_torch(Reverse(linear(3, 2)))
-    tied = linear(3, 3)
+        from_torch(Reverse(Linear(3, 2)))
+    tied = Linear(3, 3)
     with pytest.raises(ValueError, match=r"module\[2\]: expected each layer once"):
-        from_torch(nn.Sequential(tied, nn.ReLU(), tied))
-    normalized = nn.Sequential(linear(3, 4), nn.BatchNorm1d(4), linear(4, 2), nn.BatchNorm1d(2))
+        from_torch(Sequential(tied, ReLU(), tied))
+    normalized = Sequential(Linear(3, 4), BatchNorm1d(4), Linear(4, 2), BatchNorm1d(2))
     for loss in ("sigmoid_cross_entropy", "squared_error"):
         with pytest.raises(ValueError, match="expected no batch norm in layer 1, with the loss"):
             from_torch(normalized, loss=loss)
-    net = nn.Sequential(linear(3, 2))
-    for parameters in (linear(3, 2).parameters(), [net[0].weight]):
+    net = Sequential(Linear(3, 2))
+    for parameters in (Linear(3, 2).parameters(), [net[0].weight]):
         with pytest.raises(ValueError, match="optimizer: expected all parameters of the module"):
             from_torch(net, torch.optim.Adam(parameters))
     adam = torch.optim.Adam(net.parameters(), weight_decay=0.1)
@@ -138,10 +139,10 @@ def test_an_accelerated_network_is_read_as_it_was(rng):
 def test_a_network_of_pytorchs_own(rng):
     """A bias before batch norm moves into the running mean."""
     torch.manual_seed(0)
-    module = nn.Sequential(
-        nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.1),
-        nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.1), nn.Identity(),
-        nn.Linear(6, 2),
+    module = Sequential(
+        Linear(5, 8), BatchNorm1d(8), ReLU(), nn.Dropout(0.1),
+        Linear(8, 6), BatchNorm1d(6), ReLU(), nn.Dropout(0.1), nn.Identity(),
+        Linear(6, 2),
     )  # fmt: skip
     x = torch.randn(40, 5)
     for _ in range(5):
@@ -155,48 +156,95 @@ def test_a_network_of_pytorchs_own(rng):
     )
 
 
-def linear(n_in, n_out, bias=True):
-    return nn.Linear(n_in, n_out, bias)
+def with_nan():
+    layer = Linear(2, 2)
+    layer.weight.data.fill_(torch.nan)
+    return layer
+
+
+OTHER = r"module\[{}\]: expected Linear, .* in this order, got {}"
+INCOMPLETE = r"module\[1\]: expected a BatchNorm1d with parameters, running statistics and a mom"
 
 
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ([nn.Conv1d(2, 2, 1)], r"module\[0\]: expected Linear, .*got Conv1d"),
-        ([linear(2, 2), nn.GELU()], r"module\[1\]: expected Linear, .*got GELU"),
-        ([linear(2, 3), nn.ReLU(), nn.BatchNorm1d(3), linear(3, 2)], r"module\[2\]: expected"),
-        ([linear(2, 3), nn.BatchNorm1d(3, affine=False)], r"module\[1\]: expected a BatchNorm1d"),
-        ([linear(2, 3, False), nn.ReLU(), linear(3, 2)], "expected a bias in layer 0"),
-        ([linear(2, 3), nn.ReLU()], "expected nothing behind the last layer but its batch norm"),
-        ([linear(2, 3), nn.ReLU(), linear(3, 3), linear(3, 2)], "expected the same activation"),
+        ([nn.Conv1d(2, 2, 1)], OTHER.format(0, "Conv1d")),
+        ([ReLU()], OTHER.format(0, "ReLU")),
+        ([BatchNorm1d(4), Linear(4, 3)], OTHER.format(0, "BatchNorm1d")),
+        ([Linear(2, 2), nn.GELU()], OTHER.format(1, "GELU")),
+        ([Linear(4, 3), nn.Conv1d(3, 3, 1)], OTHER.format(1, "Conv1d")),
+        ([Linear(4, 3), BatchNorm1d(3), BatchNorm1d(3)], OTHER.format(2, "BatchNorm1d")),
         (
-            [linear(2, 3), nn.BatchNorm1d(3), linear(3, 3), linear(3, 2)],
+            [Linear(2, 3), ReLU(), BatchNorm1d(3), Linear(3, 2)],
+            r"module\[2\]: expected",
+        ),
+        ([Linear(2, 3), BatchNorm1d(3, affine=False)], INCOMPLETE),
+        ([Linear(2, 3), BatchNorm1d(3, track_running_stats=False)], INCOMPLETE),
+        ([Linear(2, 3), BatchNorm1d(3, momentum=None)], INCOMPLETE),
+        ([Linear(2, 3, False), ReLU(), Linear(3, 2)], "expected a bias in layer 0"),
+        ([Linear(2, 3, False)], "expected a bias in layer 0"),
+        ([Linear(2, 3), ReLU()], "expected nothing behind the last layer but its batch norm"),
+        (
+            [Linear(2, 3), ReLU(), Linear(3, 3), Linear(3, 2)],
+            "expected the same activation",
+        ),
+        (
+            [Linear(2, 3), ReLU(), Linear(3, 3), nn.Tanh(), Linear(3, 2)],
+            "expected the same activation",
+        ),
+        (
+            [Linear(2, 3), BatchNorm1d(3), Linear(3, 3), Linear(3, 2)],
             "the same batch norm in all",
         ),
-        ([linear(2, 3), linear(3, 2), nn.BatchNorm1d(2)], "batch norm in all hidden layers"),
+        ([Linear(2, 3), Linear(3, 2), BatchNorm1d(2)], "batch norm in all hidden layers"),
         ([], "expected at least one Linear"),
-        ([linear(2, 2).to(torch.bfloat16)], "expected float32 or float64 throughout"),
+        ([Linear(2, 2).to(torch.bfloat16)], "expected float32 or float64 throughout"),
+        ([Linear(2, 2).half()], "expected float32 or float64 throughout"),
+        ([Linear(2, 3), BatchNorm1d(3).double()], "expected float32 or float64 throughout"),
+        (
+            [Linear(4, 5), ReLU(), Linear(6, 3)],
+            "module: expected 5 features .* 1, .* got 6",
+        ),
+        ([Linear(2, 3), BatchNorm1d(4)], "module: expected batch norm of 3 .* 0, got 4"),
+        ([with_nan()], "module: layers.0.weight: expected finite numbers"),
     ],
 )
 def test_what_a_model_cannot_be(parts, message):
+    module = Sequential(*parts)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     with pytest.raises((TypeError, ValueError), match=message):
-        from_torch(nn.Sequential(*parts))
+        from_torch(module)
+    for name, tensor in module.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, equal_nan=True)
 
 
-def test_mistakes(rng):
-    module = nn.Sequential(linear(2, 2))
-    parameters = list(module.parameters())
+OPTIMIZERS = [
+    (torch.optim.Adagrad, {}, "expected Adam, AdamW, SGD or RMSprop, got Adagrad"),
+    (torch.optim.Adam, {"amsgrad": True}, r"expected none of \['amsgrad'\]"),
+    (torch.optim.SGD, {"maximize": True}, r"expected none of \['maximize'\]"),
+    (torch.optim.SGD, {"momentum": 0.9, "dampening": 0.1}, r"expected none of \['dampening'\]"),
+    (torch.optim.RMSprop, {"centered": True}, r"expected none of \['centered'\]"),
+    (torch.optim.RMSprop, {"momentum": 0.9}, r"expected none of \['momentum'\]"),
+]
+
+
+@pytest.mark.parametrize(("kind", "options", "message"), OPTIMIZERS)
+def test_optimizers_that_a_model_does_not_have(kind, options, message):
+    module = Sequential(Linear(2, 2))
+    with pytest.raises((TypeError, ValueError), match=f"optimizer: {message}"):
+        from_torch(module, kind(module.parameters(), **options))
+
+
+def test_mistakes():
+    module = Sequential(Linear(2, 2))
+    weight, bias = module.parameters()
     with pytest.raises(TypeError, match=r"module: expected a torch.nn.Sequential, got Linear"):
         from_torch(module[0])
-    with pytest.raises(
-        TypeError, match="optimizer: expected Adam, AdamW, SGD or RMSprop, got Adagrad"
-    ):
-        from_torch(module, torch.optim.Adagrad(parameters))
-    with pytest.raises(ValueError, match=r"optimizer: expected none of \['amsgrad'\]"):
-        from_torch(module, torch.optim.Adam(parameters, amsgrad=True))
-    groups = [{"params": parameters[:1]}, {"params": parameters[1:], "weight_decay": 0.2}]
-    with pytest.raises(ValueError, match="optimizer: expected one group of .* got 2 groups"):
-        from_torch(module, torch.optim.Adam(groups))
+    for decay in (0.2, 0.0):
+        groups = [{"params": [bias]}, {"params": [weight], "weight_decay": decay}]
+        with pytest.raises(ValueError, match="optimizer: expected one group of .* got 2 groups"):
+            from_torch(module, torch.optim.Adam(groups))
     with pytest.raises(TypeError, match="model: expected a BatchNormMLP, got int"):
         to_torch(3)
     with pytest.raises(ValueError, match="model: expected one that has seen data"):
