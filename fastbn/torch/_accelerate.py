@@ -20,10 +20,10 @@ FASTER: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm2d: BatchNorm2d,
 }
 
-# Batch norms that become one of those in their first call (`cls_to_become`).
+# Batch norms that become one of those at their first call (`cls_to_become`).
 LAZY = (nn.LazyBatchNorm1d, nn.LazyBatchNorm2d)
 
-# What `accelerate` leaves in a module.
+# Attributes that `accelerate` sets on a module.
 MARKS = (ORIGINAL, "least", "cls_to_become")
 
 # Below this many numbers in the input, PyTorch's batch norm is faster than ours alone: the call
@@ -37,8 +37,7 @@ Run = tuple[nn.Linear | None, nn.Module, nn.Module | None]
 class FastSequential(nn.Sequential):
     """A `Sequential` that computes a batch norm together with the modules before and after it.
 
-    Which ones these are is looked up in each call: modules may be called alone, sliced, replaced
-    and hooked.
+    Each call looks these modules up, because they may be called alone, sliced, replaced or hooked.
     """
 
     _fastbn_original: type[nn.Module] = nn.Sequential
@@ -60,7 +59,7 @@ class FastSequential(nn.Sequential):
         raise refusal("torch.jit.script", self)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Let copies and pickles find the class, which may have been made at run time."""
+        """Name the original class, because pickles cannot find one that was made at run time."""
         return _empty, (self._fastbn_original,), self.__dict__
 
     def _get_name(self) -> str:
@@ -68,10 +67,7 @@ class FastSequential(nn.Sequential):
 
 
 def runs(modules: Iterable[Any]) -> Iterator[Run]:
-    """Yield the runs of a Sequential's modules, in order.
-
-    A module with hooks, or with a `forward` of its own, would see other numbers: it is not joined.
-    """
+    """Yield the runs of a Sequential's modules, in order; modules with hooks are not joined."""
     row = list(modules)
     place = 0
     while place < len(row):
@@ -91,15 +87,15 @@ def runs(modules: Iterable[Any]) -> Iterator[Run]:
 
 
 def accelerate(model: nn.Module, *, verbose: bool = True) -> list[str]:
-    """Let the batch norms of a model, and what stands beside them, run on fastbn's kernels.
+    """Run the batch norms of a model, and the modules beside them, on fastbn's kernels.
 
     `BatchNorm1d` and `BatchNorm2d` are swapped wherever they are. In a `Sequential` a `LeakyReLU`
     or `ReLU` behind one is computed in the same pass, and a `Linear` before a `BatchNorm1d` in the
-    same function of PyTorch's graph. Modules stay the objects that they are, with the same names,
-    parameters, buffers and hooks: an optimizer made before goes on working, and the state
-    dictionary has the same keys. Batch norms of another class (a subclass, too) are left alone;
-    what has hooks stays apart. A lazy batch norm is swapped in its first call, when it becomes one
-    that is not. A batch norm that is joined with nothing leaves inputs of fewer than
+    same function of PyTorch's graph. Modules stay the same objects, with the same names,
+    parameters, buffers and hooks: existing optimizers keep working, and the state dictionary has
+    the same keys. Batch norms of other classes, subclasses included, are left alone, and modules
+    with hooks are not joined. A lazy batch norm is swapped at its first call, when PyTorch turns it
+    into an ordinary one. A batch norm that is joined with nothing leaves inputs of fewer than
     128 x 128 numbers to PyTorch.
 
     Parameters
@@ -114,7 +110,7 @@ def accelerate(model: nn.Module, *, verbose: bool = True) -> list[str]:
     list of str
         A line for each batch norm that was swapped.
     """
-    _refuse_others(model)
+    _check_model(model)
     verbose = flag("verbose", verbose)
     lines: dict[Any, str] = {}
     for name, part in model.named_modules():
@@ -135,14 +131,14 @@ def accelerate(model: nn.Module, *, verbose: bool = True) -> list[str]:
 
 
 def restore(model: nn.Module) -> None:
-    """Undo `accelerate`: every module is of its own class again.
+    """Undo `accelerate`: give every module its own class again.
 
     Parameters
     ----------
     model : torch.nn.Module
         Changed in place.
     """
-    _refuse_others(model)
+    _check_model(model)
     for part in model.modules():
         if ORIGINAL in vars(part):
             if type(part) not in LAZY:
@@ -153,15 +149,15 @@ def restore(model: nn.Module) -> None:
             part.__class__ = part._fastbn_original  # type: ignore[assignment]
 
 
-def _refuse_others(model: Any) -> None:
+def _check_model(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
 
 
 def _join(sequence: nn.Module, lines: dict[Any, str]) -> None:
-    """Let a Sequential join its modules, if there is anything to join, and say what.
+    """Let a Sequential join its modules if any can be joined, and add them to the lines.
 
-    With a lazy module there may be, as soon as that is of another class.
+    One with a lazy module may join it later.
     """
     kind: Any = type(sequence)
     parts: list[Any] = list(sequence._modules.values())
@@ -181,7 +177,7 @@ def _join(sequence: nn.Module, lines: dict[Any, str]) -> None:
 
 @functools.cache
 def _faster(kind: Any) -> type[nn.Module]:
-    """Return the class that joins, of a Sequential or a subclass without its own forward."""
+    """Return the class that joins modules for a Sequential or a subclass of it."""
     if issubclass(kind, FastSequential):
         return kind
     if kind is nn.Sequential:

@@ -42,7 +42,7 @@ class _Scaling(nn.Module):
         super().__init__()
         self.register_buffer("center", center)
         self.register_buffer("scale", scale)
-        # has the dtype, and goes along when the module's is changed
+        # its dtype changes with that of the module
         like = None if dtype is None else torch.empty(0, dtype=dtype)
         self.register_buffer("like", like, persistent=False)
 
@@ -58,8 +58,8 @@ class InputScaling(_Scaling):
     ----------
     center, scale : tensors (features,)
     dtype : torch.dtype, optional
-        Of the result, which is computed in the dtype of center and scale, or in that of x where it
-        is wider. Without `dtype` it stays in that.
+        Dtype of the result. The default, and the dtype of the computation, is the wider one of x
+        and of center and scale.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
@@ -68,7 +68,7 @@ class InputScaling(_Scaling):
 
 
 class TargetScaling(_Scaling):
-    """``y / scale + center`` per output: what a model says, in the units of its targets.
+    """``y / scale + center`` per output: predictions in the units of the targets.
 
     Parameters
     ----------
@@ -125,10 +125,10 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
     Returns
     -------
     module : torch.nn.Sequential
-        From inputs to logits: `InputScaling` where the model scales, then for each layer `Linear`,
-        `BatchNorm1d`, the activation and `Dropout`. In the mode of prediction (`eval`). Of a model
-        with `target_normalization` the last module is a `TargetScaling`, so that the outputs are
-        those of `predict`; ``module[:-1]`` is the network that learns normalized targets.
+        From inputs to logits, in evaluation mode: `InputScaling` if the model scales its inputs,
+        then for each layer `Linear`, `BatchNorm1d`, the activation and `Dropout`. If the model has
+        a `target_normalization`, the last module is a `TargetScaling` and the outputs are those of
+        `predict`; ``module[:-1]`` is the network that learns normalized targets.
     optimizer : torch.optim.Adam, AdamW, SGD or RMSprop
         With the model's moments and steps.
     """

@@ -14,10 +14,14 @@ from torch.nn import functional
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
 from fastbn.parallel.dispatch import is_forked
 from fastbn.parallel.openmp import NO_POOL, find_pool
-from fastbn.torch._memory import address_of, empty_like
-from fastbn.torch._tracing import PLAIN, is_traced
-
-DTYPES = (torch.float32, torch.float64)
+from fastbn.torch._memory import (
+    address_of,
+    as_kernels_take_it,
+    empty_like,
+    have_size,
+    is_lazy,
+)
+from fastbn.torch._tracing import is_traced
 
 # An array of each dtype, for kernels that take addresses.
 LIKE: dict[torch.dtype, np.ndarray] = {
@@ -30,55 +34,6 @@ POOL = find_pool(torch._C.__file__)
 
 # Numbers from which they share the work, as PyTorch's own operations do.
 PARALLEL = 32768
-
-
-def is_covered(x: Any, *others: torch.Tensor | None) -> bool:
-    """Tell whether the kernels take x, and contiguous parameters or buffers of its dtype.
-
-    Plain dense tensors on the CPU. The caller has asked `is_traced`.
-    """
-    dtype = x.dtype
-    if dtype not in DTYPES or not x.is_cpu or type(x) not in PLAIN:
-        return False
-    for other in others:
-        if other is not None and (
-            other.dtype is not dtype
-            or not other.is_cpu
-            or type(other) not in PLAIN
-            or not other.is_contiguous()
-        ):
-            return False
-    return x.layout is torch.strided and not is_lazy(x)
-
-
-def is_lazy(x: torch.Tensor) -> bool:
-    """Tell whether the memory of x does not hold its numbers: negated, or zeros without memory."""
-    return x.is_neg() or x._is_zerotensor()
-
-
-def have_size(size: int, vectors: tuple[torch.Tensor | None, ...]) -> bool:
-    """Tell whether all vectors have this size: the kernels only get addresses."""
-    return all(vector is None or vector.numel() == size for vector in vectors)
-
-
-def as_kernels_take_it(x: torch.Tensor) -> tuple[torch.Tensor, tuple[bool, int, int, int]]:
-    """Return x, copied if it must be, and how its memory is laid out.
-
-    That is whether it is sample-major ((N, C) or channels-last), and B, C and L of the array
-    (B, C, L) that it is otherwise; sample-major L is 1.
-    """
-    shape = x.shape
-    if len(shape) == 2:
-        if x.is_contiguous():
-            return x, (True, *shape, 1)
-        if x.t().is_contiguous():
-            return x, (False, 1, shape[1], shape[0])
-        return x.contiguous(), (True, *shape, 1)
-    if not x.is_contiguous():
-        if len(shape) == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            return x, (True, x.numel() // shape[1], shape[1], 1)
-        x = x.contiguous()
-    return x, (False, shape[0], shape[1], x.numel() // (shape[0] * shape[1]))
 
 
 def vectors(
@@ -230,20 +185,19 @@ def _check_saved(
     stats: np.ndarray,
 ) -> None:  # fmt: skip
     """Refuse tensors that a hook has put in, which the kernels would read past their ends."""
-    channels, tensors = stats.shape[1], [one for one in (dy, x, weight, bias) if one is not None]
-    if (
-        x.shape == dy.shape
-        and x.shape[1] == channels
-        and have_size(channels, (weight, bias))
-        and all(one.dtype in LIKE and LIKE[one.dtype].dtype == stats.dtype for one in tensors)
-        and all(one.is_cpu for one in tensors)
-    ):
-        return
-    found = ", ".join(f"{tuple(one.shape)} {one.dtype} {one.device}" for one in tensors)
-    raise RuntimeError(
-        f"batch norm: expected a gradient and saved tensors of {channels} channels, all "
-        f"{stats.dtype} on the CPU, got {found}: a hook has replaced one"
-    )
+    channels, dtype, tensors = stats.shape[1], dy.dtype, (dy, x, weight, bias)
+    fits = x.shape == dy.shape and x.shape[1] == channels and have_size(channels, (weight, bias))
+    fits = fits and dtype in LIKE and LIKE[dtype].dtype == stats.dtype
+    for one in tensors:
+        fits = fits and (one is None or (one.dtype is dtype and one.is_cpu))
+    if not fits:
+        found = [
+            f"{tuple(one.shape)} {one.dtype} {one.device}" for one in tensors if one is not None
+        ]
+        raise RuntimeError(
+            f"batch norm: expected a gradient and saved tensors of {channels} channels, all "
+            f"{stats.dtype} on the CPU, got {', '.join(found)}: a hook has replaced one"
+        )
 
 
 def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

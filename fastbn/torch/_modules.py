@@ -16,12 +16,11 @@ from fastbn.torch._functions import (
     MEAN_OF_ALL,
     Recipe,
     activate,
-    have_size,
     infer,
-    is_covered,
     leaves_threads_idle,
     normalize,
 )
+from fastbn.torch._memory import have_size, is_covered
 from fastbn.torch._tracing import as_leaf, is_traced, refusal
 
 

@@ -15,15 +15,8 @@ from torch.autograd.graph import increment_version
 
 from fastbn.kernels.optimizers import PART
 from fastbn.kernels.tensors import GRAD, PARAM, STEP, TOP, M, V, adam_tensors
-from fastbn.torch._functions import (
-    DTYPES,
-    LIKE,
-    POOL,
-    is_lazy,
-    leaves_threads_idle,
-    threads_for,
-)
-from fastbn.torch._memory import address_of
+from fastbn.torch._functions import LIKE, POOL, leaves_threads_idle, threads_for
+from fastbn.torch._memory import DTYPES, address_of, is_lazy
 from fastbn.torch._tracing import PLAIN, is_traced
 
 
@@ -100,16 +93,20 @@ class FastAdam(torch.optim.Optimizer):
         kept: dict[int, _Tables] = self.__dict__.setdefault("_kept", {})
         tables = kept.pop(id(group), None)
         # lists to append to, and in PyTorch 2.6 the option amsgrad
-        _, *names = _parameters_of(type(self)._init_group)
-        found: dict[str, Any] = {name: group.get(name, []) for name in names[1:]}
+        names = _parameters_of(type(self)._init_group)[2:]
+        found: dict[str, Any] = {name: group.get(name, []) for name in names}
         self._init_group(group, *found.values())
         params, grads = found["params_with_grad"], found["grads"]
         columns = ["state_steps", "exp_avgs", "exp_avg_sqs"]
         columns += ["max_exp_avg_sqs"] * group["amsgrad"]
         tensors = list(itertools.chain(params, *(found[name] for name in columns)))
         shapes = [(one.shape, one.dtype) for one in params]
-        for grad, (shape, _) in zip(grads, shapes, strict=True):
-            if grad.shape != shape or not _is_plain(grad, shapes[0][1]):
+        for param, grad in zip(params, grads, strict=True):
+            if (
+                grad.shape != param.shape
+                or not param.is_contiguous()
+                or not _is_plain(grad, params[0].dtype)
+            ):
                 return None
         if tables is None or not tables.hold(tensors, shapes):
             tables = _new_tables(tensors, shapes)
@@ -132,6 +129,8 @@ def _new_tables(tensors: list[torch.Tensor], shapes: list[Any]) -> _Tables | Non
     n = len(shapes)
     params, steps = tensors[:n], tensors[n : 2 * n]
     dtype, counter = (one[0].dtype if n else torch.float32 for one in (params, steps))
+    if dtype not in DTYPES or counter not in DTYPES:
+        return None
     for index, one in enumerate(tensors):
         if n <= index < 2 * n:
             if not _is_plain(one, counter) or one.numel() != 1:
@@ -179,10 +178,9 @@ def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_plain(tensor: Any, dtype: torch.dtype) -> bool:
-    """Tell whether this is a dense contiguous CPU tensor of this dtype, float32 or float64."""
+    """Tell whether this is a dense contiguous CPU tensor of this dtype."""
     return (
         tensor.dtype is dtype
-        and dtype in DTYPES
         and tensor.is_cpu
         and type(tensor) in PLAIN
         and tensor.layout is torch.strided

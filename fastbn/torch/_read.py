@@ -27,7 +27,7 @@ OF_THE_MODULE = ("layer_sizes", "batch_norm", "batch_norm_output", "dtype", "tar
 
 IDENTITY = ("identity", 1.0)
 
-# Parts of a module by their kinds, and what may follow each; None is the start.
+# The kinds of parts that a module has, in their order; the middle ones form a layer.
 SLOTS: dict[str, Any] = {
     "scaling": InputScaling,
     "linear": nn.Linear,
@@ -35,15 +35,6 @@ SLOTS: dict[str, Any] = {
     "activation": (nn.LeakyReLU, *NAMED.values()),
     "dropout": nn.Dropout,
     "undoing": TargetScaling,
-}
-FOLLOWERS: dict[str | None, tuple[str, ...]] = {
-    None: ("scaling", "linear"),
-    "scaling": ("linear",),
-    "linear": ("linear", "norm", "activation", "dropout", "undoing"),
-    "norm": ("linear", "activation", "dropout", "undoing"),
-    "activation": ("linear", "dropout", "undoing"),
-    "dropout": ("linear", "undoing"),
-    "undoing": (),
 }
 
 
@@ -58,10 +49,10 @@ def from_torch(
         Layers as `to_torch` makes them, in order: `Linear`, `BatchNorm1d` (with parameters and
         running statistics; a bias before it moves into the running mean), `LeakyReLU`, `ReLU`,
         `Tanh` or `Sigmoid`, `Dropout`; an `InputScaling` before the first, a `TargetScaling`
-        behind the last, an `Identity` anywhere.
-        All hidden layers have to be alike, and so has the last but for its activation.
+        behind the last, an `Identity` anywhere. The last layer has no activation and no dropout;
+        all others are alike.
     optimizer : torch.optim.Adam, AdamW, SGD or RMSprop, optional
-        Of the module's parameters: gives its moments, steps and options.
+        Optimizer of the module's parameters, with the moments, steps and options to take over.
     options
         More arguments of `BatchNormMLP`: `loss`, `seed`.
 
@@ -72,7 +63,7 @@ def from_torch(
     Raises
     ------
     TypeError, ValueError
-        The module or the optimizer has something that a model does not; the message says what.
+        The module or the optimizer has something that a model does not have.
     """
     if not isinstance(module, nn.Sequential):
         raise TypeError(f"module: expected a torch.nn.Sequential, got {type(module).__name__}")
@@ -158,18 +149,20 @@ def _read_layers(
     scaling: Any = None
     undoing: Any = None
     layers: list[Layer] = []
-    before: Any = None  # slot of the part before
+    rank = -1  # of a part among SLOTS
     part: Any
+    slot: Any
     for place, part in enumerate(module):
         if isinstance(part, nn.Identity):
             continue
         slot = next((slot for slot, kinds in SLOTS.items() if isinstance(part, kinds)), None)
-        if slot not in FOLLOWERS[before]:
+        before, rank = rank, list(SLOTS).index(slot) if slot else -1
+        goes_on = rank > before and (layers or slot == "scaling")
+        if not (goes_on or (slot == "linear" and undoing is None)):
             raise TypeError(
                 f"module[{place}]: expected Linear, BatchNorm1d, LeakyReLU, ReLU, Tanh or Sigmoid, "
                 f"Dropout in this order, got {part!s:.200}"
             )
-        before = slot
         if slot == "scaling":
             scaling = part
         elif slot == "undoing":
@@ -183,8 +176,12 @@ def _read_layers(
                 )
             layers.append(Layer(part))
         else:
-            if slot == "norm":
-                _check_norm(place, part)
+            needed = ("weight", "bias", "running_mean", "running_var", "momentum")
+            if slot == "norm" and any(getattr(part, name) is None for name in needed):
+                raise ValueError(
+                    f"module[{place}]: expected a BatchNorm1d with parameters, running statistics "
+                    f"and a momentum, got {part!s:.200}"
+                )
             setattr(layers[-1], slot, part)
     if not layers:
         raise ValueError("module: expected at least one Linear, got none")
@@ -206,15 +203,6 @@ def _read_layers(
     return scaling, layers, undoing
 
 
-def _check_norm(place: int, norm: nn.BatchNorm1d) -> None:
-    tensors = norm.weight, norm.bias, norm.running_mean, norm.running_var
-    if any(tensor is None for tensor in tensors) or norm.momentum is None:
-        raise ValueError(
-            f"module[{place}]: expected a BatchNorm1d with parameters, running statistics and a "
-            f"momentum, got {norm!s:.200}"
-        )
-
-
 def _named(part: nn.Module | None) -> tuple[str, float]:
     """Name and slope of an activation, as the model has them."""
     for name, kind in NAMED.items():
@@ -224,7 +212,7 @@ def _named(part: nn.Module | None) -> tuple[str, float]:
 
 
 def _computes_as(part: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Tell whether a module has the forward of one of these, and not one of its own."""
+    """Tell whether a module has the forward of one of these classes."""
     return "forward" not in vars(part) and any(type(part).forward is one.forward for one in kinds)
 
 
@@ -261,7 +249,7 @@ def _one(name: str, values: Iterable[Any], default: Any) -> Any:
 def _optimizer_options(
     optimizer: torch.optim.Optimizer | None, module: nn.Module
 ) -> dict[str, Any]:
-    """Arguments of the model that say how the optimizer goes about it."""
+    """Return the model's options of the optimizer."""
     if optimizer is None:
         return {}
     kinds = {kind: name for name, kind in OPTIMIZERS.items()}
@@ -293,10 +281,7 @@ def _optimizer_options(
 
 
 def _one_group(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], bool]:
-    """Return the options of all parameters, and whether those of one dimension decay, too.
-
-    There may be two groups, as `to_torch` makes them: matrices, and vectors without decay.
-    """
+    """Return the options of all parameters, and whether those of vectors include the decay."""
     first, *others = optimizer.param_groups
     if not others:
         return first, True

@@ -14,13 +14,12 @@ from fastbn.torch._functions import (
     axes_of,
     differentiable,
     differentiate,
-    have_size,
     infer,
-    is_covered,
     is_pytorchs,
     statistics,
     update_running,
 )
+from fastbn.torch._memory import have_size, is_covered
 from fastbn.torch._modules import FastBatchNorm, by_pytorch
 from fastbn.torch._tracing import is_traced, refusal
 

@@ -7,21 +7,20 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-# Plain tensors. A subclass may do anything with an operation.
+# Plain tensors: subclasses may redefine operations.
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 
-# Where an accelerated module keeps the class that it had.
+# The attribute in which an accelerated module keeps its original class.
 ORIGINAL = "_fastbn_original"
 
 
 def is_traced(x: Any = None) -> bool:
     """Tell whether a call must use PyTorch's own operations.
 
-    Then nothing may depend on sizes or addresses, and every operation has to go by PyTorch's
-    dispatcher. Each of these asks for it: `torch.compile` and `torch.export`, `torch.jit.trace`,
-    the transforms of `torch.func`, modes such as `FakeTensorMode` and that of `make_fx`, modes that
-    replace functions, forward-mode differentiation, and an x that is no plain tensor: a subclass,
-    or a proxy of `torch.fx`.
+    Then nothing may depend on sizes or addresses, and every operation has to go through PyTorch's
+    dispatcher. That holds for `torch.compile`, `torch.export`, `torch.jit.trace`, the transforms of
+    `torch.func`, modes for operations (`FakeTensorMode`, `make_fx`) and for functions, forward-mode
+    differentiation, subclasses of tensors, and proxies of `torch.fx`.
     """
     return (
         torch.compiler.is_compiling()
@@ -35,11 +34,7 @@ def is_traced(x: Any = None) -> bool:
 
 
 def as_leaf(module: torch.nn.Module, x: Any) -> Any:
-    """Return the call of a module on a proxy of `torch.fx`, as a node of its graph.
-
-    PyTorch's modules are nodes by their classes' names. The module itself, as the root of the
-    graph, is no node: None.
-    """
+    """Return the node of a `torch.fx` graph that calls a module, or None for the root module."""
     tracer = x.tracer
     if type(tracer).__module__.startswith("torch.ao.quantization"):
         raise refusal("torch.ao.quantization", module)

@@ -234,6 +234,15 @@ def test_tensors_of_a_step_that_were_replaced(which, change):
     steps_alike(pairs)
 
 
+def test_a_square_parameter_that_was_transposed():
+    """The same memory and shape, in another order."""
+    pairs = optimizers((8, 8))
+    for _, parameters in pairs:
+        parameters[1].data = parameters[1].data.add_(torch.arange(64.0).view(8, 8)).t()
+        parameters[1].grad = torch.arange(64.0).view(8, 8)
+    assert not steps_alike(pairs)
+
+
 def test_moments_of_other_shapes_from_a_file():
     pairs = optimizers()
     for optimizer, parameters in pairs:

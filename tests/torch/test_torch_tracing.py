@@ -92,9 +92,12 @@ def test_export_of_modules_with_an_activation(make):
 
 
 @pytest.mark.parametrize(
-    ("make", "dynamic"), [(network, True), (network, False), (network, None), (alone, None)]
-)
-@modes
+    ("make", "training", "dynamic"),
+    [
+        (network, True, True), (network, True, False), (network, True, None),
+        (network, False, None), (alone, True, None), (alone, False, None),
+    ],
+)  # fmt: skip
 def test_compiled_models_have_no_graph_more_than_pytorchs(make, training, dynamic):
     counts = []
     for model in pair(make, training):
