@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
@@ -21,6 +21,7 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
+from numba.misc.appdirs import AppDirs
 
 from fastbn.jit import cache, cache_files
 from fastbn.jit.listeners import announce
@@ -112,60 +113,48 @@ if hasattr(os, "register_at_fork"):
 # -- the folder of the cache ---------------------------------------------------------------------
 
 
-class _OfModule(caching._CacheLocator):
-    """Where to cache what is compiled from a module, which may be in a zip.
+class _Locator:
+    """A writable folder for the kernels of a module, which may be in a zip.
 
-    Numba requires a source file instead, at the path that it had when it became bytecode.
+    Numba's own locators require a source file, at the path that it had when it became bytecode.
     """
 
-    _module: str
+    def __init__(self, function: Any, folder: pathlib.Path) -> None:
+        self._module, self._folder = function.__module__, folder
+        self._line = function.__code__.co_firstlineno
+        self.ensure_cache_path()
 
     @classmethod
-    def from_function(cls, function: Any, path: str) -> Any:
+    def from_function(cls, function: Any, path: str) -> _Locator | None:
         place = getattr(sys.modules.get(function.__module__), "__file__", None)
-        if place is None or not cls.fits(place):
-            return None
-        make: Any = cls
-        locator = make(function, place)
-        locator._module = function.__module__
-        try:
-            locator.ensure_cache_path()
-        except OSError:
-            return None
-        return locator
+        for folder in _folders(place) if place else ():
+            with contextlib.suppress(OSError):
+                return cls(function, folder)
+        return None
 
-    @staticmethod
-    def fits(path: str) -> bool:
-        """Tell whether this kind of folder exists for a module with this path."""
-        return True
+    def get_cache_path(self) -> str:
+        return str(self._folder)
 
     def ensure_cache_path(self) -> None:
-        folder = pathlib.Path(self.get_cache_path())
-        cache_files.make_folder(folder)
-        tempfile.TemporaryFile(dir=folder).close()  # an error if it is not writable
+        cache_files.make_folder(self._folder)
+        tempfile.TemporaryFile(dir=self._folder).close()  # an error if it is not writable
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
 
     def get_source_stamp(self) -> str:
         return cache.stamp(self._module)
 
 
-class _UserProvided(_OfModule, caching.UserProvidedCacheLocator):
-    """`NUMBA_CACHE_DIR`, if it is set."""
-
-    @staticmethod
-    def fits(path: str) -> bool:
-        return bool(getattr(numba.config, "CACHE_DIR", ""))
-
-
-class _InTree(_OfModule, caching.InTreeCacheLocator):
-    """`__pycache__` beside the kernels, if it is writable."""
-
-    @staticmethod
-    def fits(path: str) -> bool:
-        return pathlib.Path(path).exists()
-
-
-class _UserWide(_OfModule, caching.UserWideCacheLocator):
-    """The user's cache folder, for a zip or a read-only installation."""
+def _folders(place: str) -> Iterator[pathlib.Path]:
+    """Yield folders for the kernels of the module at `place`, the best first."""
+    name = caching._CacheLocator.get_suitable_cache_subpath(place)
+    chosen = getattr(numba.config, "CACHE_DIR", "")
+    if chosen:
+        yield pathlib.Path(chosen, name)
+    if pathlib.Path(place).exists():  # not in a zip
+        yield pathlib.Path(place).parent / "__pycache__"
+    yield pathlib.Path(AppDirs("numba", False).user_cache_dir, name)
 
 
 # -- the cache -----------------------------------------------------------------------------------
@@ -179,7 +168,7 @@ SETTINGS = (
 
 
 class _KernelCacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes = [_UserProvided, _InTree, _UserWide]  # noqa: RUF012 (numba's own name)
+    _locator_classes = [_Locator]  # noqa: RUF012 (numba's own name)
 
 
 class _KernelCache(caching.FunctionCache):

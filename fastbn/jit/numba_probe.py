@@ -13,15 +13,13 @@ from collections.abc import Iterator
 
 # Functions and classes that fastbn calls or overrides, with their parameters.
 CALLED = {
-    "numba.core.caching:UserProvidedCacheLocator.get_cache_path": "self",
-    "numba.core.caching:InTreeCacheLocator.get_cache_path": "self",
-    "numba.core.caching:UserWideCacheLocator.get_cache_path": "self",
-    "numba.core.caching:UserProvidedCacheLocator": "py_func py_file",
-    "numba.core.caching:InTreeCacheLocator": "py_func py_file",
-    "numba.core.caching:UserWideCacheLocator": "py_func py_file",
-    "numba.core.caching:InTreeCacheLocator.from_function": "py_func py_file",
-    "numba.core.caching:InTreeCacheLocator.ensure_cache_path": "self",
-    "numba.core.caching:InTreeCacheLocator.get_source_stamp": "self",
+    "numba.core.caching:_CacheLocator.get_suitable_cache_subpath": "py_file",
+    "numba.core.caching:_CacheLocator.from_function": "py_func py_file",
+    "numba.core.caching:_CacheLocator.get_cache_path": "self",
+    "numba.core.caching:_CacheLocator.ensure_cache_path": "self",
+    "numba.core.caching:_CacheLocator.get_disambiguator": "self",
+    "numba.core.caching:_CacheLocator.get_source_stamp": "self",
+    "numba.misc.appdirs:AppDirs": "appname appauthor version roaming multipath",
     "numba.core.caching:CompileResultCacheImpl": "py_func",
     "numba.core.caching:FunctionCache": "py_func",
     "numba.core.caching:FunctionCache._index_key": "self sig codegen",

@@ -8,7 +8,6 @@ import time
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from fastbn.jit.compiler import njit
 from fastbn.jit.intrinsics.emit import I32, I64, IS_ARM, IS_X86, declare, intrinsic
 
 # -- other threads ---------------------------------------------------------------------------------
@@ -52,30 +51,43 @@ yield_core = types.ExternalFunction(
 # -- the clock -------------------------------------------------------------------------------------
 
 
+def _ticks(context, builder):
+    if IS_ARM:  # programs may not read the counter that LLVM reads
+        return builder.asm(ir.FunctionType(I64, []), "mrs $0, cntvct_el0", "=r", [], True)
+    return builder.call(declare(builder, "llvm.readcyclecounter", I64, []), [])
+
+
 @intrinsic(python=time.perf_counter_ns)
 def ticks(typingctx):
     """Time in the processor's units: the time stamp counter, which all cores share."""
-
-    def emit(context, builder):
-        if IS_ARM:  # programs may not read the counter that LLVM reads
-            return builder.asm(ir.FunctionType(I64, []), "mrs $0, cntvct_el0", "=r", [], True)
-        return builder.call(declare(builder, "llvm.readcyclecounter", I64, []), [])
-
-    return types.int64(), emit
+    return types.int64(), _ticks
 
 
-@njit
-def mark(log, place):
-    """Log that `place` ends now. If the log is None, this compiles to nothing.
+def _mark(log, place):
+    if log is not None:
+        log[0, 0] += 1
+        if log[0, 0] < log.shape[0]:
+            log[log[0, 0]] = time.perf_counter_ns(), place
+
+
+@intrinsic(python=_mark)
+def mark(typingctx, log, place):
+    """Log that `place` ends now. If the log is None, this is no instruction at all.
 
     The log is (1 + entries, 2) int64: log[0, 0] counts marks, including those that found no room;
     the other rows are (ticks, place).
     """
-    if log is not None:
-        log[0, 0] += 1
-        if log[0, 0] < log.shape[0]:
-            log[log[0, 0], 0] = ticks()
-            log[log[0, 0], 1] = place
+
+    def emit(context, builder, log, place):
+        count = builder.add(builder.load(log.data), I64(1))
+        builder.store(count, log.data)
+        with builder.if_then(builder.icmp_signed("<", count, log.shape[0]), likely=True):
+            builder.store(_ticks(context, builder), log.pointer(count, I64(0)))
+            builder.store(place, log.pointer(count, I64(1)))
+
+    if isinstance(log, types.NoneType):
+        return types.void(log, types.int64), lambda *_: None
+    return types.void(log, types.int64), emit
 
 
 # -- denormals -------------------------------------------------------------------------------------
