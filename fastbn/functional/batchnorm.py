@@ -104,10 +104,9 @@ def batch_statistics(x: Any, *, layout: Layout = "NC") -> tuple[np.ndarray, np.n
         shift, delta, var = _moments_nc(x)
         return (shift + delta).astype(x.dtype), var.astype(x.dtype)
     mean, var, work = np.empty((3, n_features(x, layout)), x.dtype)
-    rows = as_feature_rows(x, layout)
     dispatch(
         statistics_cn.statistics_cn, statistics_cn.statistics_cn_parallel, x.size,
-        rows, 0, mean.size, mean, var, work,
+        as_feature_rows(x, layout), 0, mean.size, mean, var, work,
     )  # fmt: skip
     return mean, var
 
@@ -256,8 +255,7 @@ def batch_norm_backward(
 
     Notes
     -----
-    Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3, with the terms collected. The sign of the
-    activation's input is recomputed.
+    Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3, with the terms collected.
 
     Examples
     --------
