@@ -17,6 +17,7 @@ import threading
 import numpy as np
 import pytest
 from cases import held_by_another_thread
+from resumed import Killed, kill_in
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -41,10 +42,6 @@ def killed(data, tmp_path):
     with pytest.raises(Killed):
         fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
     return tmp_path / "c"
-
-
-class Killed(Exception):
-    pass
 
 
 def fit(model, data, path=None, killed_at=None, rate=lambda step: 0.02 / (1 + step), **options):
@@ -97,16 +94,6 @@ CASES = {
     "in order": ({"dropout": 0.2, "dtype": "float64"}, {"shuffle": False}),
     "weighted": ({"weighted": True}, {"sample_weight": None}),
 }
-
-
-def kill_in(epoch):
-    """A callback that ends the fit in that epoch."""
-
-    def callback(model, history):
-        if history.epochs == epoch:
-            raise Killed
-
-    return callback
 
 
 @pytest.mark.parametrize("every", [None, 5, 12, 20])

@@ -9,6 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from cases import JIT_DISABLED
+from resumed import assert_resumes
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -296,43 +297,19 @@ def test_pickles_and_snapshots_of_earlier_versions(rng):
     assert np.array_equal(model.predict_logits(x), expected)
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("convert", [np.asarray, np.asfortranarray, lambda x: x.astype(">f8")])
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_fit_to_dates_goes_on_with_the_same_bits(rng, tmp_path, warm, convert):
     """A new model takes the checkpoint's scaling; the data may have another memory layout."""
     x, y = julian_dates(rng)
-    options = {
-        "epochs": 4, "checkpoint": tmp_path / "c", "validation_data": (x[:99], y[:99]),
-        "early_stopping": fastbn.EarlyStopping(9, "val_loss"),
-    }  # fmt: skip
 
-    def start():
+    def start(is_new):
         model = make("zscore", weighted=True)
-        if warm:
+        if warm and not is_new:
             model.partial_fit(x + 0.3, y)
         return model
 
-    whole = start()
-    expected = fit(whole, x, y, **{**options, "checkpoint": None})
-
-    def kill(model, history):
-        if history.epochs == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        fit(start(), x, y, callbacks=[kill], **options)
-    fresh = make("zscore", weighted=True)
-    history = fit(fresh, convert(x), y, resume=True, **options)
-    for name, tensor in whole._engine.state().items():
-        assert np.array_equal(tensor, fresh._engine.state()[name]), name
-    for name in ("loss", "val_loss", "val_accuracy"):
-        assert getattr(history, name) == getattr(expected, name)
-    with pytest.raises(ValueError, match="resume: expected data as in"):
-        fit(make("zscore", weighted=True), x + 1e-9, y, resume=True, **options)
+    assert_resumes(start, x, y, (convert(x), y), (x + 1e-9, y), tmp_path / "c", "val_loss")
 
 
 def test_validation_data_are_scaled_once(rng, monkeypatch):

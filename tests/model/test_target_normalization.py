@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
+from resumed import assert_resumes
 
 import fastbn
 from fastbn.files.model_file import open_model
@@ -167,40 +168,18 @@ def test_early_stopping_goes_by_r2(rng, normalization):
     assert model.evaluate(x[200:], y[200:])[1] == max(history.val_r2) > 0.9
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_fit_goes_on_with_the_same_bits(rng, tmp_path, warm):
     x, y = make_data(rng, outputs=2)
-    options = {
-        "epochs": 4, "checkpoint": tmp_path / "c", "validation_data": (x[:99], y[:99]),
-        "early_stopping": fastbn.EarlyStopping(9, "val_r2"),
-    }  # fmt: skip
 
-    def start():
+    def start(is_new):
         model = make(2)
-        if warm:
+        if warm and not is_new:
             model.partial_fit(x, y + 0.1)
         return model
 
-    whole = start()
-    expected = fit(whole, x, y, **{**options, "checkpoint": None})
-
-    def kill(model, history):
-        if history.epochs == 2:
-            raise Killed
-
-    with pytest.raises(Killed):
-        fit(start(), x, y, callbacks=[kill], **options)
-    fresh = make(2)
-    history = fit(fresh, x, y.astype(">f8"), resume=True, **options)
-    for name, tensor in whole._engine.state().items():
-        assert np.array_equal(tensor, fresh._engine.state()[name]), name
-    assert (history.loss, history.val_r2) == (expected.loss, expected.val_r2)
-    with pytest.raises(ValueError, match="resume: expected data as in"):
-        fit(make(2), x, y + 1e-6, resume=True, **options)
+    resumed = x, y.astype(">f8")
+    assert_resumes(start, x, y, resumed, (x, y + 1e-6), tmp_path / "c", "val_r2")
 
 
 def test_mistakes(rng):
