@@ -125,7 +125,7 @@ def block_gradient_sums(dy, x, norm, slope):
     return total, total_x
 
 
-@njit_strict
+@njit_inlined
 def add_gradient_sums(dy, x, norm, slope, total, total_x):
     """Add the sums of g and of g * xhat over a row to float64 totals, and return these."""
     for i in range(0, x.size, BLOCK):
