@@ -90,10 +90,7 @@ def block_is_below(array, first, last, j_first, j_last, limit):
 
 @njit_inlined
 def multiply_by_data(network, recipe, work, samples, order, member):
-    """Gradient of the first layer's weight: dz times the minibatch, gathered once more.
-
-    Return whether this member's part of it is below the limit.
-    """
+    """Gradient of the first layer's weight: dz times the minibatch, gathered once more."""
     layer, kept = network.layers[0], recipe.gathers_whole_batch
     rows, inputs = order.size, layer[N_IN]
     width = panel_width(work.z)
@@ -114,10 +111,17 @@ def multiply_by_data(network, recipe, work, samples, order, member):
             start = (p * width - j_first) * part
             multiply_panel(dz, k, part, panels, start, dweight, i, stop, p * width, add)
         mark(member.log, WEIGHT_GRADIENT)
-    fits = True
+
+
+@njit_inlined
+def data_gradient_is_below(network, recipe, width, member):
+    """Tell whether what `multiply_by_data` has computed is below the limit."""
+    layer, kept = network.layers[0], recipe.gathers_whole_batch
+    inputs, dweight, below = layer[N_IN], matrix(network.grads, layer), True
+    first, last, groups = share_tasks(layer[N_OUT], inputs, width, kept, member)
     together = max(last - first, 1) if groups == 1 else 1  # panels, if rows are not cut
     for task in range(first, last, together):
         p, i, stop = task_place(task, groups, layer[N_OUT], kept, member)
         j, j_stop = p * width, min((p + together) * width, inputs)
-        fits &= block_is_below(dweight, i, stop, j, j_stop, recipe.limit)
-    return fits
+        below &= block_is_below(dweight, i, stop, j, j_stop, recipe.limit)
+    return below

@@ -89,23 +89,6 @@ class Workspace(NamedTuple):
     overflows: np.ndarray  # (members,) int64: whether a member's gradients reach the limit
 
 
-class Plan(NamedTuple):
-    """What the S steps of a call train on."""
-
-    order: np.ndarray  # (M,) row numbers, minibatch after minibatch
-    bounds: np.ndarray  # (S + 1,) minibatch s is order[bounds[s] : bounds[s + 1]]
-    lrs: np.ndarray  # (S,) learning rate of each step
-
-
-class Progress(NamedTuple):
-    """What a call counts and measures, from step to step."""
-
-    steps: np.ndarray  # (1,) int64: optimizer steps done, also before this call
-    refused: np.ndarray  # (1,) int64: steps refused in a row, counted in the same way
-    losses: np.ndarray  # (S,) mean loss of each minibatch, NaN if its step is refused
-    correct: np.ndarray  # (S,) its correctly classified samples; not written where it isn't reached
-
-
 class Samples(NamedTuple):
     """The data, and the scaling that is applied when a minibatch is gathered."""
 

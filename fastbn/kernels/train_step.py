@@ -26,7 +26,11 @@ from fastbn.kernels.batchnorm_weighted import (
 )
 from fastbn.kernels.elementwise import NONE, elementwise_backward, elementwise_forward
 from fastbn.kernels.gemm import multiply, pack_columns, pack_rows, panel_width
-from fastbn.kernels.input_products import block_is_below, multiply_by_data, multiply_data
+from fastbn.kernels.input_products import (
+    data_gradient_is_below,
+    multiply_by_data,
+    multiply_data,
+)
 from fastbn.kernels.minibatch_loss import gather_weights, loss_gradient
 from fastbn.kernels.network_arrays import (
     BACKWARD,
@@ -47,6 +51,7 @@ from fastbn.kernels.network_arrays import (
     PRODUCT,
     UNIT,
     WAIT,
+    WEIGHT,
     WEIGHT_GRADIENT,
     as_batch,
     features,
@@ -149,10 +154,10 @@ def differentiate_elementwise(network, recipe, work, index, z, first, last, da):
 def backward(network, recipe, work, samples, order, step, member):
     """All gradients, from the gradient of the last layer's output in work.da.
 
-    Return whether all of them are below the limit: each member looks at those that it makes, while
-    they are in cache, and says so before the last barrier.
+    Return whether all of them are below the limit: each member checks those that it has computed
+    before the last barrier.
     """
-    rows, fits = order.size, True
+    rows = order.size
     for index in range(network.layers.shape[0] - 1, -1, -1):
         layer, place = network.layers[index], KINDS * index
         first, last = share_rows(layer[N_OUT], member)
@@ -186,29 +191,43 @@ def backward(network, recipe, work, samples, order, step, member):
             )  # fmt: skip
         else:
             bias_activation_backward_cn(da, z, beta, slope, first, last, dz, dbeta)
-        fits &= all_below(dbeta[first:last], recipe.limit)
-        if layer[NORMALIZED]:
-            fits &= all_below(tensor(network.grads, layer, GAMMA)[first:last], recipe.limit)
         mark(member.log, BACKWARD + place)
         if index > 0:
             previous = network.layers[index - 1]
             pack_rows(dz, work.dz_panels[index % 2], first, last)
             mark(member.log, PACK_GRADIENT + place)
             panels = work.at_panels[previous[PADDED_UNIT] * rows :]
-            dweight = matrix(network.grads, layer)
-            multiply(strided(dz), panels, rows, dweight, first, last)
-            fits &= block_is_below(dweight, first, last, 0, layer[N_IN], recipe.limit)
+            multiply(strided(dz), panels, rows, matrix(network.grads, layer), first, last)
             mark(member.log, WEIGHT_GRADIENT + place)
         if index > 0 or not recipe.gathers_whole_batch:
             barrier(member)
             mark(member.log, WAIT + place)
-    fits &= multiply_by_data(network, recipe, work, samples, order, member)
-    work.overflows[member.rank] = not fits
+    multiply_by_data(network, recipe, work, samples, order, member)
+    below = gradients_are_below(network, recipe, panel_width(work.z), member)
+    work.overflows[member.rank] = not below
+    mark(member.log, CLIP)
     barrier(member)
     mark(member.log, WAIT)
     for rank in range(member.size):
-        fits &= work.overflows[rank] == 0
-    return fits
+        below &= work.overflows[rank] == 0
+    return below
+
+
+@njit_inlined
+def gradients_are_below(network, recipe, width, member):
+    """Tell whether the gradients that this member has computed are below the limit."""
+    if member.size == 1 and all_below(network.grads, recipe.limit):  # the gaps are zero
+        return True
+    below = data_gradient_is_below(network, recipe, width, member)
+    for index in range(network.layers.shape[0]):
+        layer = network.layers[index]
+        first, last = share_rows(layer[N_OUT], member)
+        for column in (WEIGHT, GAMMA, BETA):
+            if (column != WEIGHT or index > 0) and (column != GAMMA or layer[NORMALIZED]):
+                start, size = layer[column], layer[N_IN] if column == WEIGHT else 1
+                own = network.grads[start + first * size : start + last * size]
+                below &= all_below(own, recipe.limit)
+    return below
 
 
 @njit_strict
@@ -217,11 +236,15 @@ def train_steps(
     recipe,
     work,
     samples,
-    plan,
+    plan,  # order (M,) of row numbers, bounds (S + 1,) of minibatches in it, lrs (S,) of the steps
     member,  # of the team that runs this call
-    progress,  # in and out
+    counts,  # in and out (1,) int64 each: optimizer steps done, steps refused in a row
+    results,  # out (S,) each: mean loss of a minibatch, its correctly classified samples
 ):
     """Train S steps, each of them forward, loss, backward and update.
+
+    Minibatch s is order[bounds[s] : bounds[s + 1]]. The loss of a refused step is NaN, and results
+    of steps that are not reached stay as they are. Plain tuples take less time from Python.
 
     A step is refused where a variance, the loss or the norm of the gradient is not finite, or an
     entry of the gradient reaches the limit. All members read the same numbers and decide the same
@@ -231,10 +254,10 @@ def train_steps(
     """
     mode = flush_denormals()
     number = work.var.dtype.type
-    # nobody counts before all have passed the first barrier
-    step, in_a_row = progress.steps[0], progress.refused[0]
-    for s in range(plan.lrs.size):
-        batch = plan.order[plan.bounds[s] : plan.bounds[s + 1]]
+    (order, bounds, lrs), (steps, refused), (losses, correct) = plan, counts, results
+    step, in_a_row = steps[0], refused[0]  # nobody counts before all have passed the first barrier
+    for s in range(lrs.size):
+        batch = order[bounds[s] : bounds[s + 1]]
         mark(member.log, BEGIN)
         forward(network, recipe, work, samples, batch, step + 1, member)
         loss, hits = loss_gradient(network, recipe, work, samples, batch, member)
@@ -245,13 +268,13 @@ def train_steps(
             mark(member.log, CLIP)
         if is_good and clip > 0.0:
             step, in_a_row = step + 1, 0
-            update(network, recipe, work, clip, plan.lrs[s], step, batch.size, member)
+            update(network, recipe, work, clip, lrs[s], step, batch.size, member)
         else:
             loss, hits, in_a_row = math.nan, 0, in_a_row + 1
             barrier(member)  # others may still be reading what the next step overwrites
         if member.rank == 0:
-            progress.losses[s], progress.correct[s] = loss, hits
-            progress.steps[0], progress.refused[0] = step, in_a_row
+            losses[s], correct[s] = loss, hits
+            steps[0], refused[0] = step, in_a_row
         if in_a_row > recipe.most_refused:
             break
     mark(member.log, BEGIN)

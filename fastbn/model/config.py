@@ -26,7 +26,7 @@ MAX_SEED = 2**32 - 1
 MAX_LAYERS = 2**16
 MAX_LAYER = 2**24  # units of one layer: two such layers have 1 PB of weights
 
-# What files say nothing of that were written before there was a choice.
+# Values of the fields that files of earlier versions do not have.
 LATER_FIELDS: dict[str, Any] = {
     "unbiased": True,
     "weighted": False,
@@ -37,7 +37,7 @@ LATER_FIELDS: dict[str, Any] = {
     "target_normalization": None,
 }
 
-# Of which a model's memory and its data depend.
+# Fields that a model's memory and data depend on; a model keeps them.
 ARCHITECTURE = (
     "layer_sizes", "batch_norm", "batch_norm_output", "input_normalization",
     "target_normalization", "loss", "dtype",
@@ -144,16 +144,16 @@ class ModelConfig:
 
     @property
     def gradient_limit(self) -> float:
-        """Magnitude that no entry of a step's gradient may reach: its square is beyond the dtype.
+        """A step is refused if an entry of its gradient has this magnitude: its square overflows.
 
-        Infinity where `max_norm` scales larger ones down.
+        It is infinite if `max_norm` scales larger gradients down.
         """
         limit = math.sqrt(np.finfo(self.dtype).max)
         return limit if self.max_norm is None or self.max_norm >= limit else math.inf
 
     @property
     def predicts_one_class(self) -> bool:
-        """Tell whether the loss takes a label for each sample; else it takes a target an output."""
+        """Tell whether the loss takes one label per sample, or else a target for each output."""
         return self.loss == "softmax_cross_entropy"
 
     def normalized(self, layer: int) -> bool:
@@ -163,7 +163,7 @@ class ModelConfig:
         return self.batch_norm and (output_too or not is_output)
 
     def replaced_by(self, value: Any) -> ModelConfig:
-        """Return a configuration that a model of this one may have; refuse another architecture."""
+        """Return `value`, checked to be a configuration of the same architecture."""
         if not isinstance(value, ModelConfig):
             raise TypeError(f"config: expected a ModelConfig, got {value!r:.80}")
         for name in ARCHITECTURE:
@@ -178,7 +178,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Build from `to_dict`'s result; a missing or unknown field is a ValueError."""
+        """Build from the result of `to_dict`; ValueError for a missing or unknown field."""
         values = LATER_FIELDS | values
         names = {field.name for field in dataclasses.fields(cls)}
         if set(values) != names:
@@ -199,12 +199,11 @@ def _layer_sizes(value: Any) -> tuple[int, ...]:
         raise ValueError(f"layer_sizes: expected at most {MAX_LAYERS} sizes, got more")
     if len(value) < 2:
         raise ValueError(f"layer_sizes: expected inputs and outputs at least, got {value!r:.200}")
-    sizes = tuple(integer(f"layer_sizes[{i}]", size, 1, MAX_LAYER) for i, size in enumerate(value))
-    return sizes
+    return tuple(integer(f"layer_sizes[{i}]", size, 1, MAX_LAYER) for i, size in enumerate(value))
 
 
 def dtype_name(value: Any) -> Any:
-    """Let numpy.float32 and dtype('float32') stand for "float32"."""
+    """Return "float32" for numpy.float32 and dtype('float32'), and other values as they are."""
     if isinstance(value, str):
         return value
     return getattr(value, "name", getattr(value, "__name__", repr(value)))

@@ -149,13 +149,12 @@ class Engine:
         recipe = self._recipe(rows.size, 1, samples.arrays.weight.size > 0)
         recipe = recipe._replace(limit=self.dtype.type(0))
         work = self.workspaces.lend_to_training(rows.size, 1)
-        plan = kernels.Plan(rows, np.array([0, rows.size]), np.zeros(1))
-        progress = kernels.Progress(
-            self.counter.copy(), np.zeros(1, np.int64), np.zeros(1), np.zeros(1, np.int64)
-        )
+        plan = rows, np.array([0, rows.size]), np.zeros(1)
+        counts = self.counter.copy(), np.zeros(1, np.int64)
+        results = np.zeros(1), np.zeros(1, np.int64)
         run_team(
             kernels.train_steps, 1,
-            lambda member: (network, recipe, work, samples.arrays, plan, member, progress),
+            lambda member: (network, recipe, work, samples.arrays, plan, member, counts, results),
         )  # fmt: skip
         gradients = self.layout.named_views(network.grads)
         layer = nonfinite_layer(self.config, samples.arrays, rows, work, network.layers, gradients)
@@ -208,10 +207,8 @@ class Engine:
 
         A signal handler may raise after any line of Python.
         """
-        plan = kernels.Plan(order, bounds, lrs)
-        progress = kernels.Progress(
-            self.counter, np.array([refused]), np.zeros(lrs.size), np.full(lrs.size, -1)
-        )
+        losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
+        counts = self.counter, np.array([refused])
         rows = int(np.diff(bounds).max())
         team = self._team_for(rows)
         size = team.size(lrs.size) if logs is None else len(logs)
@@ -222,15 +219,16 @@ class Engine:
         run_team(
             kernels.train_steps, size,
             lambda member: (
-                self._network, recipe, work, samples.arrays, plan,
-                member if logs is None else member._replace(log=logs[member.rank]), progress,
+                self._network, recipe, work, samples.arrays, (order, bounds, lrs),
+                member if logs is None else member._replace(log=logs[member.rank]),
+                counts, (losses, correct),
             ),
         )  # fmt: skip
-        reached = int(np.count_nonzero(progress.correct >= 0))
+        reached = int(np.count_nonzero(correct >= 0))
         if logs is None and reached == lrs.size:
             team.learn(size, lrs.size, time.perf_counter() - start)
         self.workspaces.take_back(work)
-        return progress.losses[:reached], progress.correct[:reached]
+        return losses[:reached], correct[:reached]
 
     def _team_for(self, rows: int) -> TrainingTeam:
         """Return the team for minibatches of this size, rounded up to a power of two."""

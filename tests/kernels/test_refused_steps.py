@@ -62,3 +62,23 @@ def test_a_block_is_looked_at_and_nothing_beside_it(bad):
     assert block_is_below(array, 0, 5, 0, 30, limit)
     assert block_is_below(array, 3, 5, 0, 40, limit)
     assert block_is_below(array, 0, 5, 31, 40, limit)
+
+
+def test_gaps_between_tensors_do_not_count():
+    """Nobody computes a gradient there."""
+    x, y = np.random.default_rng(0).standard_normal((N, 7)), np.arange(N) % 3
+    model, twin = (fastbn.BatchNormMLP((7, 5, 3)) for _ in range(2))
+    model.grads[...] = np.nan
+    assert model.train_step(x, y) == twin.train_step(x, y)
+    assert np.array_equal(model.params, twin.params)
+    assert np.isnan(model.grads).any()
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_the_layer_whose_activation_overflows_is_named(layer):
+    """Its z and its variance are finite, and so is what comes before."""
+    x, y = np.random.default_rng(0).standard_normal((N, 7)), np.arange(N) % 3
+    model = fastbn.BatchNormMLP((7, 40, 5, 3), dropout=0.1)
+    dict(model.named_parameters())[f"layers.{layer}.gamma"][-1] = 3e38
+    assert refused(model, x, y) == f"layers.{layer}"
+    assert not model.grads.any()  # there was no backward pass
