@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import platform
 import re
 
 import numpy as np
 import pytest
 from cases import JIT_DISABLED
+from kept import kept_folder
 
+from fastbn.files.atomic import atomic_write
 from fastbn.kernels import (
     activations,
     batchnorm_cn,
@@ -268,16 +272,33 @@ CASES = [
 ]
 
 
-def assembly(kernel, arguments):
-    """Machine code of a kernel for these arguments, compiled past the cache on disk."""
-    fresh = type(kernel)(kernel.py_func, targetoptions=dict(kernel.targetoptions))
-    fresh(*arguments)
-    (signature,) = fresh.signatures
-    return fresh.inspect_asm(signature)
+@pytest.fixture(scope="module")
+def assembly(request, tmp_path_factory):
+    """Function that returns a kernel's machine code for some arguments.
+
+    It is compiled past the cache of kernels. The text is kept, since it takes long to make.
+    """
+    folder = kept_folder(request, tmp_path_factory, "assembly")
+
+    def text_of(kernel, arguments):
+        fresh = type(kernel)(kernel.py_func, targetoptions=dict(kernel.targetoptions))
+        types = [str(fresh.typeof_pyval(argument)) for argument in arguments]
+        made_of = repr((kernel.__module__, kernel.__name__, types))
+        path = folder / f"{hashlib.sha256(made_of.encode()).hexdigest()}.gz"
+        if path.exists():
+            return gzip.decompress(path.read_bytes()).decode()
+        fresh(*arguments)
+        (signature,) = fresh.signatures
+        text = fresh.inspect_asm(signature)
+        with atomic_write(path, "wb") as file:
+            file.write(gzip.compress(text.encode(), 1))
+        return text
+
+    return text_of
 
 
 @pytest.mark.parametrize(("dtype", "position"), CASES)
-def test_packed_instructions(dtype, position):
+def test_packed_instructions(assembly, dtype, position):
     kernel, arguments, operations = arrays(dtype)[position]
     text = assembly(kernel, arguments)
     if "inline" not in kernel.targetoptions:  # what is inlined is read in its callers
@@ -290,7 +311,7 @@ def test_packed_instructions(dtype, position):
         assert found, f"{kernel.__name__}: no packed {operation}"
 
 
-def test_the_reading_can_fail():
+def test_the_reading_can_fail(assembly):
     """A loop that carries a dependency has no packed arithmetic, and the patterns find none."""
     import numba
 

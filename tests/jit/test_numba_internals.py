@@ -12,6 +12,7 @@ import textwrap
 
 import pytest
 from cases import JIT_DISABLED
+from kept import kept_folder
 from own_process import python_process, run_python
 
 import fastbn
@@ -127,8 +128,9 @@ TESTED = """
 
 @pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
-def test_a_numba_that_has_changed_gives_right_results(tmp_path):
-    environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
+def test_a_numba_that_has_changed_gives_right_results(request, tmp_path_factory):
+    folder = kept_folder(request, tmp_path_factory, "plain")  # half a minute of compiling
+    environment = {"NUMBA_CACHE_DIR": str(folder)}
     for _ in ("compiled", "loaded"):
         done = python_process(textwrap.dedent(CHANGED) + textwrap.dedent(FITTED), **environment)
         batch_norm, learned, prediction, warnings = map(float, done.stdout.split())
@@ -137,7 +139,7 @@ def test_a_numba_that_has_changed_gives_right_results(tmp_path):
         assert prediction < 1e-5
         assert warnings == 1
         assert done.stderr.count("enable_object_caching has parameters self, path") == 1
-    assert list(tmp_path.rglob("*.nbi"))
+    assert list(folder.rglob("*.nbi"))
     # training steps beside the oracle's
     options = ["-n", "0", "-q", "-p", "no:cacheprovider", "-k", "test_float32 and variant0"]
     code = textwrap.dedent(CHANGED) + textwrap.dedent(TESTED)
