@@ -24,10 +24,7 @@ from fastbn.kernels.streams import PIECE, whole_pieces
 
 @njit_inlined
 def affine_leaky_relu(x, shift, scale, offset, slope):
-    """y = act((x - shift) * scale + offset) of one number.
-
-    It is compiled as its callers are, which must not use fast-math.
-    """
+    """y = act((x - shift) * scale + offset) of one number. Callers must not use fast-math."""
     t = multiply_add(x - shift, scale, offset)
     y = t if t > 0 else slope * t
     return y
@@ -35,14 +32,14 @@ def affine_leaky_relu(x, shift, scale, offset, slope):
 
 @njit_inlined
 def affine_activation(x, shift, scale, offset, slope, y):
-    """The same of one row, to y."""
+    """The same for one row."""
     for i in range(x.size):
         y[i] = affine_leaky_relu(x[i], shift, scale, offset, slope)
 
 
 @njit_strict
 def stream_affine_activation(x, shift, scale, offset, slope, y):
-    """The same, past the caches; a `fence` has to follow."""
+    """The same, bypassing the caches; a `fence` must follow."""
     first, last = whole_pieces(y)
     piece = scratch_like(y, PIECE)
     affine_activation(x[:first], shift, scale, offset, slope, y[:first])
@@ -100,7 +97,7 @@ def mix32(h):
 
 @njit
 def dropout_key(seed, step, layer):
-    """A 32-bit key for one layer in one step, so that every mask is its own."""
+    """A 32-bit key for one layer in one step: each has a mask of its own."""
     key = mix32(np.uint64(seed) & WORD)
     key = mix32((key + np.uint64(step)) & WORD)
     return mix32((key + np.uint64(layer)) & WORD)

@@ -2,8 +2,9 @@
 
 In a call from Python each array costs about as much as batch norm of a hundred numbers. So a whole
 forward or backward pass takes integers: addresses, and the shape (B, C, L), or (N, C, 1) if x is
-sample-major. The other library's own threads run it (`fastbn.parallel.openmp`). Each has its share
-of the chunks or features, so the bits are those of one thread.
+sample-major. Arguments are flat, since a named tuple costs a microsecond. The other library's own
+threads run it (`fastbn.parallel.openmp`). Each has its share of the chunks or features, so the bits
+are those of one thread.
 """
 
 from __future__ import annotations
@@ -172,7 +173,7 @@ def train_at(
 ):
     """y = act(gamma * xhat + beta), and the running statistics, as PyTorch keeps them.
 
-    Returns False, and changes nothing, where squares overflow.
+    If squares overflow, it returns False and changes nothing.
     """
     slope = stats.dtype.type(slope)
     norm = Norm(stats[0], stats[1], at_address(stats, gamma, c), at_address(stats, beta, c))

@@ -3,8 +3,8 @@
     out (M, N) = a (M, K) b (K, N)        a of any strides, a transpose too
 
 A panel holds 128 bytes of columns of b, row after row: the panel of columns j to j + width begins
-at j * K, and its row k is width numbers. Where b has no more columns, the last panel's are not
-looked at. A tile of some rows of `out` by one panel is summed up in registers (`multiply_tile`).
+at j * K, and its row k is width numbers. The last panel may have more columns than b; they are not
+read. `multiply_tile` sums a tile of `out`, some rows by one panel, in registers.
 
 Sums are cut at multiples of DEPTH products, and the parts added in order. Every number of `out` is
 thus the same however rows and panels are shared among threads.
@@ -68,7 +68,7 @@ def multiply(a, panels, depth, out, first, last):
 
 @njit
 def pack_rows(b, panels, first, last):
-    """Rows first to last of b (K, N), to panels."""
+    """Copy rows first to last of b (K, N) into panels."""
     depth, columns = b.shape
     width = panel_width(b)
     for j in range(0, columns, width):
@@ -82,7 +82,7 @@ def pack_rows(b, panels, first, last):
 
 @njit
 def pack_columns(b, panels, first, last):
-    """Rows first to last of b (N, K), to panels of b^T, where they are columns."""
+    """Copy rows first to last of b (N, K) into panels of b^T, where they are columns."""
     depth = b.shape[1]
     width = panel_width(b)
     flat = b.reshape(b.size)

@@ -32,7 +32,7 @@ def infer_logits(
     network,
     recipe,
     work,  # of this member alone
-    samples,  # labels and weights are not looked at
+    samples,  # labels and weights are not read
     rows,  # samples at a time
     member,
     logits,  # out (N, classes)

@@ -1,4 +1,4 @@
-"""The loss of a minibatch: its weights and targets are gathered, and its gradient is computed."""
+"""The loss of a minibatch and its gradient; weights and targets are gathered for it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fastbn.parallel.team import barrier, share
 
 SOFTMAX, SIGMOID = code(Loss, "softmax_cross_entropy"), code(Loss, "sigmoid_cross_entropy")
 
-# Samples of the loss that one member takes at a time.
+# A member computes the loss of this many samples at a time.
 PART_ROWS = 512
 
 
 @njit_inlined
 def gather_weights(samples, order, work, first, last):
-    """Copy weights of the minibatch; those of all of it add up to 1."""
+    """Copy the weights of rows first to last, scaled so that those of the minibatch sum to 1."""
     number = work.weight.dtype.type
     weights, n = samples.weight, samples.weight.size
     total = 0.0

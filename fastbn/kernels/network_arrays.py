@@ -17,7 +17,7 @@ from fastbn.parallel.team import share
 # columns of the layer table
 N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
 
-# What a member has just done where it marks the time: kind + KINDS * layer.
+# What a member has just finished when it notes the time: the mark is kind + KINDS * layer.
 (
     BEGIN, GATHER, PRODUCT, FORWARD, DROPOUT, PACK, LOSS, INPUT_GRADIENT, BACKWARD, PACK_GRADIENT,
     GATHER_AGAIN, WEIGHT_GRADIENT, CLIP, UPDATE, WAIT, KINDS,
@@ -25,7 +25,7 @@ N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
 
 
 class Network(NamedTuple):
-    """What a network is. A layer without batch norm keeps its bias where BETA points."""
+    """A network. A layer without batch norm keeps its bias where BETA points."""
 
     layers: np.ndarray  # (layers, 8) int64: the columns above
     params: np.ndarray  # (K,)
@@ -132,19 +132,19 @@ def as_batch(x):
 
 @njit_inlined
 def layer_slope(network, recipe, index):
-    """The activation's slope: the last layer has none, which is slope 1."""
+    """Slope of a layer's LeakyReLU; the last layer has no activation, which is slope 1."""
     one = network.params.dtype.type(1)
     return one if index == network.layers.shape[0] - 1 else recipe.slope
 
 
 @njit
 def whole(n, size):
-    """Pieces of `size` that n takes, the last one perhaps smaller."""
+    """Number of pieces of `size` in n; the last one may be smaller."""
     return (n + size - 1) // size
 
 
 @njit
 def share_rows(n, member):
-    """Rows of n that are this member's: whole tiles, but for the last."""
+    """Rows of n that are a member's, first to last: whole tiles, except at the end."""
     first, last = share(whole(n, TILE_ROWS), member)
     return first * TILE_ROWS, min(last * TILE_ROWS, n)

@@ -9,8 +9,8 @@
     RMSprop  v = alpha * v + (1 - alpha) * g^2   param -= lr * g / (sqrt(v) + eps)
 
 `g` is the gradient times `clip`, the factor of global-norm clipping (1 where there is none), plus
-weight_decay * param where the decay is not decoupled. Every value is updated on its own, so a
-buffer may be cut anywhere, and start and stop name the part.
+weight_decay * param where the decay is not decoupled. Each value is updated by itself, so a buffer
+may be cut anywhere: a call updates the values start to stop.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def standard_fit(
     moments_nc(x, partials[0], partials[1], partials[2])
     combine_moments_nc(partials[0], partials[1], partials[2], n, mean, delta, var)
     min_max_fit(x, low, high)
-    # phase 2: features that want more care
+    # phase 2: features that need more care
     for j in range(features):
         if low[j] == high[j]:
             mean[j] = low[j]
@@ -120,17 +120,17 @@ def scale_rows(
 
 @njit_inlined
 def row_at(order, r, n):
-    """order[r], a row of n: never one outside of the data, whatever the order holds."""
+    """order[r], limited to the rows 0 to n - 1."""
     return min(max(order[r], 0), n - 1)
 
 
-# Rows that are asked for ahead of their use: shuffled rows of large data wait for memory.
+# Rows that are prefetched: shuffled rows of large data wait for memory.
 AHEAD = 6
 
 
 @njit
 def prefetch_row(x, order, r, j_first, j_last):
-    """Ask for columns j_first to j_last of row order[r]."""
+    """Prefetch columns j_first to j_last of row order[r]."""
     if r < order.size:
         for j in range(j_first, j_last, 64 // x.itemsize):
             prefetch(x, row_at(order, r, x.shape[0]), j)
@@ -167,7 +167,7 @@ def gather_panels(
     j_last,
     panels,  # out, flat: the panels of those columns, last - first rows each
 ):
-    """The same for some columns, to panels (kernels/gemm.py)."""
+    """The same for some columns, into panels (kernels/gemm.py)."""
     number = panels.dtype.type
     width = panel_width(panels)
     depth = last - first

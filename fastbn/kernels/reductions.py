@@ -3,8 +3,8 @@
 A block is short enough for its float32 sum to keep its digits, and long enough for the switch to
 float64 to cost nothing. Blocks are cut by position alone, so a sum has the same bits every time.
 
-Only the loops along a block are compiled with fast-math: they read, and write nothing, so that
-neither addresses nor overlapping arrays change the order of a sum.
+Only the loops along a block are compiled with fast-math. They write nothing, so the order of a sum
+does not depend on addresses or overlapping arrays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastbn.jit.compiler import njit, njit_strict
 
 BLOCK = 1024
 
-# Mean squares below it may have lost numbers whose squares are too small for float32.
+# With a mean square below this, some squares may have been too small for float32.
 SMALL = 1e-30
 
 
@@ -74,7 +74,7 @@ def row_moments(row, shift):
 def row_moments_wide(row, shift):
     """Sum of d and of d*d over a row, d = row - shift, all in float64.
 
-    Slower, and for the rows whose sums or squares overflow their own precision.
+    Slower; for rows whose sums or squares overflow in their own precision.
     """
     total = 0.0
     square = 0.0

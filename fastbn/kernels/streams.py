@@ -1,8 +1,8 @@
-"""Results too large for the caches go past them: the lines they fill need not be read first.
+"""Stores that bypass the caches, for results too large for them: no line has to be read first.
 
 Such a store waits for memory, and an atomic instruction waits for the store: no references may be
-counted between them (`fastbn.jit.compiler.njit`). A result is made piece by piece in memory of the
-stack that never leaves the registers, since its size is known to the compiler.
+counted between them (`fastbn.jit.compiler.njit`). A result is computed in pieces on the stack. The
+compiler knows their size and keeps them in registers.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 from fastbn.jit.compiler import njit
 from fastbn.jit.intrinsics import LINE_BYTES, stream_piece, view
 
-# Bytes of a result from which it is written past the caches, which would keep little of it
+# Results of at least this many bytes bypass the caches, which would keep little of them
 # (scripts/product_rates.py shows what that saves).
 STREAM_BYTES = 1 << 24
 
 
 @njit
 def is_streamed(x):
-    """Tell whether a result of the size of x is written past the caches."""
+    """Tell whether a result of the size of x bypasses the caches."""
     return x.size * x.itemsize >= STREAM_BYTES
 
 
-# Numbers of a result that are made in registers and written from there: some whole lines.
+# Numbers of a piece: some whole cache lines.
 PIECE = 64
 
 
@@ -34,7 +34,7 @@ def whole_pieces(row):
 
 @njit
 def stream(source, target):
-    """Copy a contiguous row past the caches; a `fence` has to follow."""
+    """Copy a contiguous row, bypassing the caches; a `fence` must follow."""
     first, last = whole_pieces(target)
     for i in range(first):
         target[i] = source[i]

@@ -1,6 +1,6 @@
 """Adam over many tensors in one call, each where it is in memory.
 
-What `optimizers.adam` says of one buffer. With amsgrad (Reddi et al. 2018, arXiv 1904.09237) the
+The formulas are those of `optimizers.adam`. With amsgrad (Reddi et al. 2018, arXiv 1904.09237) the
 largest v so far takes the place of v in the denominator:
 
     top = max(top, v)        param -= lr / (1 - beta1^t) * m / (sqrt(top / (1 - beta2^t)) + eps)
@@ -67,7 +67,7 @@ def amsgrad(
 
 @njit
 def tensor_of(parts, part):
-    """The last tensor that begins with this part or before: empty ones have none."""
+    """The tensor of a part: the last that begins there or before; empty ones have no parts."""
     low, high = 0, parts.size - 2
     while low < high:
         middle = (low + high + 1) // 2

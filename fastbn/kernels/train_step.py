@@ -1,9 +1,9 @@
 """Many training steps in one call: forward, loss, backward, update.
 
-All members of a team run the same call. Of each phase a member does its share: some features of a
-layer, some samples of the loss, some parameters of the update. What a feature needs of its row
-follows the product that made it, while the row is in cache, and a barrier stands only where a
-member needs what others have made. No sum crosses a share, so the bits do not depend on shares.
+All members of a team run the same call. Each does its share of a phase: some features of a layer,
+some samples of the loss, some parameters of the update. All work on a feature's row follows the
+product that computes it, while the row is in cache. There is a barrier only where a member needs
+results of others. No sum crosses a share, so the bits do not depend on the shares.
 """
 
 from __future__ import annotations

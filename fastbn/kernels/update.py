@@ -27,8 +27,9 @@ from fastbn.parallel.team import barrier
 def update(network, recipe, work, clip, lr, step, rows, member):
     """One step of the optimizer over all parameters, and running statistics; `step` is from 1.
 
-    A member updates what belongs to its features, and goes on to the next step if it keeps those of
-    the first layer, too: other weights are not looked at by others before another barrier.
+    A member updates the parameters of its features. If it also keeps its features of the first
+    layer, it begins the next step without a barrier: nobody else reads these parameters before the
+    next one.
     """
     of_weights = Settings(
         clip, lr, recipe.beta1, recipe.beta2, recipe.optimizer_eps,
