@@ -70,12 +70,16 @@ else:  # a type checker that saw __getattr__ would accept every misspelt name
         "DataFileError": "errors", "DivergenceError": "errors", "MissingExtraError": "errors",
         "ModelFileError": "errors",
     }  # fmt: skip
+    _MODULES = {
+        "datasets", "errors", "functional", "kernels", "model", "options", "reference",
+        "schedules", "training", *_EDGES,
+    }  # fmt: skip
 
     def __getattr__(name: str) -> Any:
-        if name not in __all__ and name not in _EDGES:
-            raise AttributeError(f"module 'fastbn' has no attribute {name!r}")
-        if importlib.util.find_spec(f"fastbn.{name}") is not None:
+        if name in _MODULES:
             return importlib.import_module(f"fastbn.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module 'fastbn' has no attribute {name!r}")
         home = importlib.import_module(f"fastbn.{_HOME.get(name, 'functional')}")
         value = globals()[name] = getattr(home, name)
         return value

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from fastbn.functional.batchnorm import normalize_nc
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
+from fastbn.kernels.running import update_running_statistics
 from fastbn.parallel.dispatch import is_forked
 from fastbn.parallel.openmp import NO_POOL, find_pool
 from fastbn.torch._memory import (
@@ -231,19 +233,28 @@ def _train_wide(
     x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, recipe: Recipe, y: torch.Tensor,
     stats: np.ndarray,
 ) -> None:  # fmt: skip
-    """`_train` in float64: where squares overflow float32, and where there are NaNs."""
-    wide = x.double()
-    var, mean = torch.var_mean(wide, axes_of(x), correction=0)
-    rstd = (var + recipe.eps).rsqrt()
-    wide = (wide - along(mean, x)) * along(rstd * gamma, x) + along(beta.double(), x)
-    y.copy_(activate(wide, recipe.slope))
-    stats[...] = torch.stack([mean, rstd]).numpy()
-    count, momentum = recipe.num_batches_tracked, recipe.momentum
-    if count is not None:
-        count.add_(1)
+    """`_train` with sums in float64: where squares overflow float32, and where there are NaNs."""
+    rows = x.detach().numpy()
+    if x.dim() == 4:
+        rows = rows.transpose(0, 2, 3, 1)
+    source = np.ascontiguousarray(rows).reshape(-1, x.shape[1])
+    target = np.empty_like(source)
+    mean, wide, rstd = normalize_nc(
+        source, gamma.detach().numpy(), beta.detach().numpy(), recipe.eps,
+        source.dtype.type(recipe.slope), target,
+    )  # fmt: skip
+    result = torch.from_numpy(target.reshape(rows.shape))
+    y.copy_(result.permute(0, 3, 1, 2) if x.dim() == 4 else result)
+    stats[...] = mean, rstd
+    _, _, momentum, running_mean, running_var, count = recipe
+    if running_mean is not None and running_var is not None and count is not None:
+        count += 1
         share = 1.0 / float(count) if math.isnan(momentum) else momentum
-        n = x.numel() // x.shape[1]
-        update_running(recipe.running_mean, recipe.running_var, mean, var, n, share)
+        with np.errstate(over="ignore"):  # var may overflow this dtype although y is finite
+            var = wide.astype(mean.dtype, copy=False)
+        update_running_statistics(
+            mean, var, source.shape[0], share, True, running_mean.numpy(), running_var.numpy()
+        )
 
 
 def update_running(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,9 +22,9 @@ from fastbn.torch._tracing import PLAIN, is_traced
 class _Tables(NamedTuple):
     """The tensors of a group, as `adam_tensors` takes them, kept from step to step."""
 
-    tensors: list[torch.Tensor]  # parameters, their steps and moments; a step changes all
+    tensors: list[torch.Tensor]  # each parameter with its step and moments; a step changes all
+    places: list[int]  # their addresses
     shapes: list[Any]  # shapes and dtypes of parameters
-    places: list[int]  # addresses of the tensors
     storages: list[torch.UntypedStorage]  # held, so that no other tensor gets their memory
     nbytes: list[int]  # of the storages
     like: np.ndarray  # of the dtype of the parameters
@@ -34,14 +33,13 @@ class _Tables(NamedTuple):
     sizes: np.ndarray
     parts: np.ndarray
 
-    def hold(self, tensors: list[torch.Tensor], shapes: list[Any]) -> bool:
+    def hold(self, tensors: list[torch.Tensor], places: list[int], shapes: list[Any]) -> bool:
         """Tell whether these are still the tensors, in the same memory, as long as it was."""
         return (
-            self.shapes == shapes
-            and len(self.tensors) == len(tensors)
+            self.places == places
+            and self.shapes == shapes
             and all(map(operator.is_, self.tensors, tensors))
-            and self.places == [one.data_ptr() for one in tensors]
-            and self.nbytes == [storage.nbytes() for storage in self.storages]
+            and [storage.nbytes() for storage in self.storages] == self.nbytes
         )
 
 
@@ -71,8 +69,8 @@ class FastAdam(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        tables = None if is_traced() else list(map(self._tables, self.param_groups))
-        if tables is None or None in tables:
+        tables = [] if is_traced() else list(map(self._tables, self.param_groups))
+        if not tables or None in tables:
             _unhooked(super().step)()
             return loss
         for group, table in zip(self.param_groups, tables, strict=True):
@@ -90,63 +88,89 @@ class FastAdam(torch.optim.Optimizer):
         """
         if group["capturable"] or group["differentiable"] or hasattr(self, "grad_scale"):
             return None
+        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq") if group["amsgrad"] else MOMENTS
+        tensors: list[torch.Tensor] = []
+        grads: list[int] = []
+        shapes: list[Any] = []
+        dtype, state = None, self.state
         kept: dict[int, _Tables] = self.__dict__.setdefault("_kept", {})
         tables = kept.pop(id(group), None)
-        # lists to append to, and in PyTorch 2.6 the option amsgrad
-        names = _parameters_of(type(self)._init_group)[2:]
-        found: dict[str, Any] = {name: group.get(name, []) for name in names}
-        self._init_group(group, *found.values())
-        params, grads = found["params_with_grad"], found["grads"]
-        columns = ["state_steps", "exp_avgs", "exp_avg_sqs"]
-        columns += ["max_exp_avg_sqs"] * group["amsgrad"]
-        tensors = list(itertools.chain(params, *(found[name] for name in columns)))
-        shapes = [(one.shape, one.dtype) for one in params]
-        for param, grad in zip(params, grads, strict=True):
-            if (
-                grad.shape != param.shape
-                or not param.is_contiguous()
-                or not _is_plain(grad, params[0].dtype)
-            ):
+        for param in group["params"]:
+            grad = param.grad
+            if grad is None:
+                continue
+            own = state.get(param)
+            if not own:  # the first step, or the first of a parameter
+                # lists to append to, and in PyTorch 2.6 the option amsgrad
+                _, *arguments = inspect.signature(self._init_group).parameters
+                self._init_group(group, *(group.get(name, []) for name in arguments))
+                own = state[param]
+            shape, own_dtype = param.shape, param.dtype
+            dtype = dtype or own_dtype
+            if grad.shape != shape or not param.is_contiguous():
                 return None
-        if tables is None or not tables.hold(tensors, shapes):
-            tables = _new_tables(tensors, shapes)
+            place = _gradient_at(grad, dtype)
+            if place is None:
+                return None
+            grads.append(place)
+            shapes += shape, own_dtype
+            tensors += param, own["step"], *[own[name] for name in names]
+        places = [one.data_ptr() for one in tensors]
+        if tables is None or not tables.hold(tensors, places, shapes):
+            tables = _new_tables(tensors, places, shapes, 2 + len(names))
             if tables is None:
                 return None
         kept[id(group)] = tables
         if leaves_threads_idle(int(tables.parts[-1]) * PART):
             return None
-        tables.addresses[:, GRAD] = [address_of(one) for one in grads]
+        tables.addresses[:, GRAD] = grads
         return tables
 
 
-@functools.cache
-def _parameters_of(function: Callable[..., Any]) -> list[str]:
-    return list(inspect.signature(function).parameters)
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def _new_tables(tensors: list[torch.Tensor], shapes: list[Any]) -> _Tables | None:
-    """Make the tables of parameters, steps and moments; None where the kernel cannot take one."""
-    n = len(shapes)
-    params, steps = tensors[:n], tensors[n : 2 * n]
-    dtype, counter = (one[0].dtype if n else torch.float32 for one in (params, steps))
-    if dtype not in DTYPES or counter not in DTYPES:
+def _gradient_at(grad: torch.Tensor, dtype: torch.dtype) -> int | None:
+    """`_is_plain` and `address_of` in one: each step checks each gradient."""
+    if (
+        grad.dtype is not dtype
+        or type(grad) not in PLAIN
+        or not grad.is_cpu
+        or grad.layout is not torch.strided
+        or not grad.is_contiguous()
+        or grad.is_neg()
+    ):
         return None
-    for index, one in enumerate(tensors):
-        if n <= index < 2 * n:
-            if not _is_plain(one, counter) or one.numel() != 1:
-                return None
-        elif not _is_plain(one, dtype) or one.shape != params[index % n].shape:
+    first = grad.storage_offset()
+    if grad.nbytes + (first and first * grad.itemsize) <= grad.untyped_storage().nbytes():
+        return grad.data_ptr()
+    return None if grad._is_zerotensor() else address_of(grad)  # raises the error
+
+
+def _new_tables(
+    tensors: list[torch.Tensor], places: list[int], shapes: list[Any], width: int
+) -> _Tables | None:
+    """Make the tables of rows of `width` tensors; None where the kernel cannot take one."""
+    rows = [tensors[first : first + width] for first in range(0, len(tensors), width)]
+    dtype = rows[0][0].dtype if rows else torch.float32
+    counter = rows[0][1].dtype if rows else torch.float32
+    for param, count, *moments in rows:
+        if not all(_is_plain(one, dtype) for one in (param, *moments)):
             return None
-    sizes = np.array([one.numel() for one in params], np.int64)
-    parts = np.zeros(n + 1, np.int64)
+        if any(one.shape != param.shape for one in moments):
+            return None
+        if not (_is_plain(count, counter) and count.numel() == 1):
+            return None
+    sizes = np.array([row[0].numel() for row in rows], np.int64)
+    parts = np.zeros(sizes.size + 1, np.int64)
     np.cumsum(-(-sizes // PART), out=parts[1:])
-    columns = [PARAM, STEP, M, V, TOP][: len(tensors) // n if n else 4]
-    addresses = np.zeros((n, 1 + len(columns)), np.int64)
-    addresses[:, columns] = np.reshape([address_of(one) for one in tensors], (len(columns), n)).T
+    addresses = np.zeros((sizes.size, 1 + width), np.int64)
+    columns = [PARAM, STEP, M, V, TOP][:width]
+    addresses[:, columns] = np.reshape([address_of(one) for one in tensors], (-1, width))
     storages = [one.untyped_storage() for one in tensors]
+    nbytes = [storage.nbytes() for storage in storages]
     return _Tables(
-        tensors, shapes, [one.data_ptr() for one in tensors], storages,
-        [storage.nbytes() for storage in storages], LIKE[dtype], LIKE[counter], addresses, sizes,
+        tensors, places, shapes, storages, nbytes, LIKE[dtype], LIKE[counter], addresses, sizes,
         parts,
     )  # fmt: skip
 
@@ -178,9 +202,10 @@ def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_plain(tensor: Any, dtype: torch.dtype) -> bool:
-    """Tell whether this is a dense contiguous CPU tensor of this dtype."""
+    """Tell whether this is a dense contiguous CPU tensor of this dtype, float32 or float64."""
     return (
         tensor.dtype is dtype
+        and dtype in DTYPES
         and tensor.is_cpu
         and type(tensor) in PLAIN
         and tensor.layout is torch.strided
