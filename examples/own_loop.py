@@ -7,7 +7,7 @@ it with ``python examples/own_loop.py``.
 import numba
 import numpy as np
 
-from fastbn.kernels.batchnorm import Norm, batch_norm_backward_cn, batch_norm_forward_cn
+from fastbn.kernels.batchnorm import batch_norm_backward_cn, batch_norm_forward_cn
 from fastbn.kernels.losses import softmax_cross_entropy_cn
 from fastbn.kernels.optimizers import adam
 
@@ -33,21 +33,26 @@ def train(x, labels, hidden, classes, steps, lr, rng):
 
     # the kernels take (B, features, samples): B is 1 for a matrix
     y, dz = np.empty((1, hidden, n), x.dtype), np.empty((1, hidden, n), x.dtype)
-    mean, var = np.empty(hidden, x.dtype), np.empty(hidden, x.dtype)
-    norm = Norm(mean, np.empty(hidden, x.dtype), gamma, beta)
+    mean, var, rstd = (
+        np.empty(hidden, x.dtype),
+        np.empty(hidden, x.dtype),
+        np.empty(hidden, x.dtype),
+    )
     dlogits, work = np.empty((classes, n), x.dtype), np.empty((3, n), x.dtype)
     weight = np.full(n, number(1.0 / n))
     losses = np.empty(steps)
     for step in range(1, steps + 1):
         z = np.dot(W1, x).reshape(1, hidden, n)
-        batch_norm_forward_cn(z, norm, eps, slope, 0, hidden, y, var)
+        batch_norm_forward_cn(z, gamma, beta, eps, slope, 0, hidden, y, mean, var, rstd)
         logits = np.dot(W2, y[0])
         losses[step - 1] = softmax_cross_entropy_cn(
             logits, labels, weight, 0.0, 0, n, work, dlogits
         )
         grads[c:] = np.dot(dlogits, y[0].T).reshape(-1)
         dy = np.dot(W2.T, dlogits).reshape(1, hidden, n)
-        batch_norm_backward_cn(dy, z, norm, slope, True, 0, hidden, dz, dgamma, dbeta)
+        batch_norm_backward_cn(
+            dy, z, gamma, beta, mean, rstd, slope, True, 0, hidden, dz, dgamma, dbeta
+        )
         grads[:a] = np.dot(dz[0], x.T).reshape(-1)
         adam(
             params, grads, m, v, 1.0, lr, 0.9, 0.999, 1e-8,

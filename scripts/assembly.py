@@ -2,10 +2,10 @@
 
     python scripts/assembly.py [KERNEL [DTYPE]]
 
-KERNEL is a name such as optimizers.adam_values; without one, all are listed. The remarks, on stderr, say
-which loops were vectorized, with which width, and why others were not. Below the assembly, its
-floating-point instructions are counted by register type. All kernels are compiled again, which
-takes half a minute.
+KERNEL is a name such as optimizers.adam_values; without one, all are listed. The remarks, on
+stderr, say which loops were vectorized, with which width, and why others were not. Below the
+assembly, its floating-point instructions are counted by register type. All kernels are compiled
+again, which takes half a minute.
 """
 
 import collections

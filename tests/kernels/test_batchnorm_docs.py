@@ -6,7 +6,10 @@ import ast
 import pathlib
 import re
 
-from fastbn.kernels import batchnorm, batchnorm_cn, batchnorm_formulas, running, statistics_cn
+import numpy as np
+import pytest
+
+from fastbn.kernels import batchnorm, batchnorm_cn, running, statistics_cn
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "batchnorm.md").read_text(encoding="utf-8")
@@ -69,7 +72,33 @@ def test_kernels_name_the_document():
 
 def test_the_public_module_has_the_kernels_of_all_files():
     """`fastbn.kernels.batchnorm`, which users import, is not a second copy of anything."""
-    homes = [batchnorm_cn, batchnorm_formulas, running, statistics_cn]
+    homes, flat = [batchnorm_cn, running, statistics_cn], {"forward", "backward"}
     for name in batchnorm.__all__:
-        assert any(getattr(batchnorm, name) is vars(home).get(name) for home in homes), name
+        if not flat & set(name.split("_")):
+            assert any(getattr(batchnorm, name) is vars(home).get(name) for home in homes), name
     assert {"batch_norm_forward_cn", "batch_norm_backward_cn", "fold"} <= set(batchnorm.__all__)
+
+
+@pytest.mark.parametrize("suffix", ["", "_parallel"])
+def test_the_public_kernels_take_statistics_and_parameters_one_by_one(rng, suffix):
+    """Forward and backward, as `batchnorm_cn` computes them."""
+    x, dy = rng.standard_normal((2, 2, 5, 7), np.float32)
+    gamma, beta = rng.standard_normal((2, 5), np.float32)
+    eps, slope = np.float32(1e-5), np.float32(0.1)
+
+    def results(module, is_flat):
+        y, dx = np.empty_like(x), np.empty_like(x)
+        mean, var, rstd, dgamma, dbeta = np.empty((5, 5), np.float32)
+        forward = getattr(module, f"batch_norm_forward_cn{suffix}")
+        backward = getattr(module, f"batch_norm_backward_cn{suffix}")
+        if is_flat:
+            forward(x, gamma, beta, eps, slope, 0, 5, y, mean, var, rstd)
+            norm = gamma, beta, mean, rstd
+        else:
+            norm = ((mean, rstd, gamma, beta),)
+            forward(x, *norm, eps, slope, 0, 5, y, var)
+        backward(dy, x, *norm, slope, True, 0, 5, dx, dgamma, dbeta)
+        return [y, mean, var, rstd, dx, dgamma, dbeta]
+
+    for got, expected in zip(results(batchnorm, True), results(batchnorm_cn, False), strict=True):
+        np.testing.assert_array_equal(got, expected)
