@@ -105,7 +105,9 @@ def batch_norm_backward_cn(
                         dy[b, c], x[b, c], norm_c, slope, constant, linear, dx[b, c]
                     )
                 else:
-                    row_gradient_input(dy[b, c], x[b, c], norm_c, slope, constant, linear, dx[b, c])
+                    feature_gradient_input(
+                        dy[b, c], x[b, c], norm_c, slope, constant, linear, dx[b, c]
+                    )
     fence()
 
 
@@ -136,7 +138,7 @@ def add_gradient_sums(dy, x, norm, slope, total, total_x):
 
 
 @njit_inlined
-def row_gradient_input(dy, x, norm, slope, constant, linear, dx):
+def feature_gradient_input(dy, x, norm, slope, constant, linear, dx):
     """dx of one row; see `gradient_input`."""
     one = x.dtype.type(1)
     for i in range(x.size):
@@ -148,13 +150,13 @@ def stream_gradient_input(dy, x, norm, slope, constant, linear, dx):
     """The same, past the caches; a `fence` has to follow."""
     first, last = whole_pieces(dx)
     piece = scratch_like(dx, PIECE)
-    row_gradient_input(dy[:first], x[:first], norm, slope, constant, linear, dx[:first])
+    feature_gradient_input(dy[:first], x[:first], norm, slope, constant, linear, dx[:first])
     for i in range(first, last, PIECE):
-        row_gradient_input(
+        feature_gradient_input(
             view(dy, i, (PIECE,)), view(x, i, (PIECE,)), norm, slope, constant, linear, piece
         )
         stream_piece(PIECE, piece, dx, i)
-    row_gradient_input(dy[last:], x[last:], norm, slope, constant, linear, dx[last:])
+    feature_gradient_input(dy[last:], x[last:], norm, slope, constant, linear, dx[last:])
 
 
 # -- inference -------------------------------------------------------------------------------------

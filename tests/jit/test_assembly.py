@@ -113,7 +113,7 @@ def arrays(dtype):
             fma | {"divide"},
         ),
         (bn.block_gradient_sums, (row, row.copy(), norm, s), fma | select),
-        (bn.row_gradient_input, (row, row.copy(), norm, s, s, s, row.copy()), fma | select),
+        (bn.feature_gradient_input, (row, row.copy(), norm, s, s, s, row.copy()), fma | select),
         (
             bn.stream_gradient_input,
             (row, row.copy(), norm, s, s, s, row.copy()),
