@@ -72,8 +72,9 @@ def elementwise_backward(
     """da = da * act'(y), y = (z - shift) * scale + offset."""
     number = z.dtype.type
     one = number(1)
-    factor = number(-2) if activation == TANH else number(-1)
-    square = factor * factor
-    for i in range(z.size):
-        e = exp_of_nonpositive(factor * abs((z[i] - shift) * scale + offset))
-        da[i] *= square * e / ((one + e) * (one + e))
+    if activation == TANH or activation == LOGISTIC:
+        factor = number(-2) if activation == TANH else number(-1)
+        square = factor * factor
+        for i in range(z.size):
+            e = exp_of_nonpositive(factor * abs((z[i] - shift) * scale + offset))
+            da[i] *= square * e / ((one + e) * (one + e))

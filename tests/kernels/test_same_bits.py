@@ -31,7 +31,7 @@ from fastbn.kernels import (
 )
 from fastbn.kernels.addresses import differentiate_at, infer_at, train_at
 from fastbn.kernels.batchnorm_formulas import Norm
-from fastbn.options import ElementwiseActivation, code
+from fastbn.options import ElementwiseActivation, Optimizer, code
 from fastbn.parallel import dispatch
 from fastbn.parallel.openmp import NO_POOL
 
@@ -322,6 +322,9 @@ NETWORKS = [
     {"loss": "squared_error", "activation": "logistic", "max_norm": 0.5, "gradient": "detached"},
     {"label_smoothing": 0.1, "weight_decay": 0.1, "input_normalization": "minmax"},
 ]
+for option, names in (("activation", ACTIVATIONS), ("optimizer", get_args(Optimizer)[1:])):
+    known = {network.get(option) for network in NETWORKS}
+    NETWORKS += [{option: name} for name in names if name not in known]
 
 
 @pytest.mark.filterwarnings("ignore:the fit ends worse")  # after two epochs
