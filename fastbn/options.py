@@ -24,6 +24,7 @@ ElementwiseActivation = Literal["tanh", "logistic"]
 Activation = Literal[FusedActivation, ElementwiseActivation]
 Loss = Literal["softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"]
 Optimizer = Literal["adam", "adamw", "sgd", "rmsprop"]
+DecoupledOptimizer = Literal["adamw"]  # whose weight decay is not part of the gradient
 InputNormalization = Literal["zscore", "minmax"]
 TargetNormalization = Literal["zscore"]
 DTypeName = Literal["float32", "float64"]

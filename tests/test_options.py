@@ -13,6 +13,7 @@ from fastbn import options
 from fastbn.kernels import elementwise, minibatch_loss, optimizers
 from fastbn.options import (
     Activation,
+    DecoupledOptimizer,
     ElementwiseActivation,
     FusedActivation,
     Gradient,
@@ -22,7 +23,7 @@ from fastbn.options import (
     TargetNormalization,
 )
 from fastbn.reference.activations import ELEMENTWISE
-from fastbn.reference.optimizers import OPTIMIZERS
+from fastbn.reference.optimizers import OPTIMIZERS, Settings, optimizer_step
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled here")
 
@@ -74,7 +75,7 @@ def test_codes_are_positions():
     assert elementwise.NONE == -1
     assert get_args(ElementwiseActivation)[elementwise.TANH] == "tanh"
     assert get_args(ElementwiseActivation)[elementwise.LOGISTIC] == "logistic"
-    for name in ("adamw", "sgd", "rmsprop"):
+    for name in get_args(Optimizer)[1:]:  # "adam" is what is left
         assert get_args(Optimizer)[getattr(optimizers, name.upper())] == name
     assert get_args(Loss)[minibatch_loss.SOFTMAX] == "softmax_cross_entropy"
     assert get_args(Loss)[minibatch_loss.SIGMOID] == "sigmoid_cross_entropy"
@@ -85,6 +86,15 @@ def test_codes_are_positions():
 def test_the_oracle_and_the_profile_know_all():
     assert tuple(ELEMENTWISE) == get_args(ElementwiseActivation)
     assert tuple(OPTIMIZERS) == tuple(optimizers.WORK) == get_args(Optimizer)
+
+
+@pytest.mark.parametrize("name", get_args(Optimizer))
+def test_decoupled_weight_decay_is_a_shrinkage(name):
+    """With a gradient of 0 and no moments the step is lr * weight_decay * param, and keeps none."""
+    settings = Settings(lr=0.1, weight_decay=0.5)
+    param, m, v = (float(x) for x in optimizer_step(name, 2.0, 0.0, 0.0, 0.0, settings))
+    shrinks = (param, m, v) == (2.0 * (1 - 0.1 * 0.5), 0.0, 0.0)
+    assert shrinks == (name in get_args(DecoupledOptimizer))
 
 
 def test_the_command_offers_all(capsys):

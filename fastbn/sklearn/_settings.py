@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from fastbn.checks import choice, flag, integer, number
 from fastbn.model.config import MAX_LAYER
+from fastbn.options import DecoupledOptimizer
 from fastbn.sklearn._parameters import LearningRate, Solver
 
 AUTO_BATCH = 200  # samples, as in scikit-learn
@@ -82,6 +83,7 @@ class Settings(BaseEstimator):
         """Arguments of the model."""
         solver = "adam" if self.solver == "lbfgs" else self.solver
         is_sgd = solver == "sgd"
+        is_decoupled = solver in get_args(DecoupledOptimizer)
         return {
             "layer_sizes": (n_features, *self._hidden(), facts["n_outputs_"]),
             "activation": self.activation,
@@ -101,8 +103,8 @@ class Settings(BaseEstimator):
             "betas": (self.momentum if is_sgd else self.beta_1, self.beta_2),
             "optimizer_eps": self.epsilon,
             "nesterov": is_sgd and self.nesterovs_momentum,
-            # scikit-learn divides its penalty by the minibatch; AdamW's decay does not depend on it
-            "weight_decay": self.alpha if solver == "adamw" else self.alpha / penalized,
+            # scikit-learn divides its penalty by the minibatch; decoupled decay is the same for all
+            "weight_decay": self.alpha if is_decoupled else self.alpha / penalized,
             "decay_vectors": False,
             "max_norm": self.max_norm,
             "dropout": self.dropout,

@@ -164,7 +164,7 @@ MISUSES = {
     "train good.csv text.csv": "unexpected extra argument",
     "train --lr fast": "--lr",
     "train --epochs 1.5": "--epochs",
-    "train --optimizer lion": "expected one of adam, .* got 'lion'",
+    "train --optimizer other": "expected one of adam, .* got 'other'",
     "train --preset best": "expected one of notes, got 'best'",
     "train --schedule up": "expected one of none, cosine.* got 'up'",
     "train --hidden 8;8": "expected numbers as in 256,128, got '8;8'",

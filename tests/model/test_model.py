@@ -187,7 +187,7 @@ REFUSED = {
     ValueError: [
         ("layer_sizes", (5,)), ("layer_sizes[1]", (5, 0, 3)), ("layer_sizes[-1]", (5, 1)),
         ("activation", "gelu"), ("negative_slope", 2), ("eps", -1), ("momentum", 1.1),
-        ("gradient", "none"), ("input_normalization", "l2"), ("optimizer", "lion"), ("lr", np.inf),
+        ("gradient", "none"), ("input_normalization", "l2"), ("optimizer", "other"), ("lr", np.inf),
         ("betas[1]", (0.9, 1.0)), ("weight_decay", -0.1), ("max_norm", 0), ("dropout", 1.0),
         ("dtype", "float16"), ("dtype", 3), ("seed", -1), ("seed", 2**32),
     ],

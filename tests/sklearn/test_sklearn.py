@@ -243,7 +243,7 @@ def test_bytes_stay_bytes(rng):
     [
         ({"hidden_layer_sizes": (5, 0)}, r"hidden_layer_sizes\[1\]: expected an integer from 1"),
         ({"activation": "swish"}, "activation: expected one of"),
-        ({"solver": "lion"}, "solver: expected one of"),
+        ({"solver": "other"}, "solver: expected one of"),
         ({"learning_rate": "fast"}, "learning_rate: expected one of"),
         ({"learning_rate_init": 0.0}, "learning_rate_init: expected a finite number"),
         ({"alpha": -1}, "alpha: expected a finite number"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
+from fastbn.options import DecoupledOptimizer
 from fastbn.sklearn import BatchNormMLPClassifier, BatchNormMLPRegressor
 
 pytestmark = QUIET
@@ -104,6 +106,9 @@ def test_the_penalty_is_divided_by_samples_and_in_plain_networks_by_weights(samp
     for batch_norm, expected in ((True, 0.5 / 32), (False, 0.5 / 32 / 4)):
         model = BatchNormMLPClassifier(**FAST, alpha=0.5, batch_norm=batch_norm)
         assert model.fit(X, y, weight).model_.config.weight_decay == expected
+    for solver in get_args(DecoupledOptimizer):
+        model = BatchNormMLPClassifier(**FAST, alpha=0.5, solver=solver)
+        assert model.fit(X, y, weight).model_.config.weight_decay == 0.5
 
 
 @pytest.mark.parametrize("kind", [BatchNormMLPClassifier, BatchNormMLPRegressor])
