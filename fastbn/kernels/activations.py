@@ -1,4 +1,4 @@
-"""LeakyReLU, the bias that replaces batch norm where there is none, and dropout.
+"""LeakyReLU, the bias of layers without batch norm, and dropout.
 
 ReLU is LeakyReLU with slope 0 and the identity is slope 1, so one loop serves all three:
 
@@ -8,8 +8,8 @@ No kernel stores a mask: the backward pass computes the sign of y again.
 
 Arrays are feature-major: a row of (C, N) holds one feature of all samples.
 
-Loops over elements are compiled without fast-math, here as in all kernels: the vectorized part of a
-loop and its remainder round alike, so the bits do not depend on where a loop is cut.
+Loops over elements are compiled without fast-math, as in all kernels: the vectorized part of a loop
+and its remainder round in the same way, so the bits do not depend on where a loop is cut.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastbn.kernels.streams import PIECE, whole_pieces
 
 @njit_inlined
 def affine_leaky_relu(x, shift, scale, offset, slope):
-    """y = act((x - shift) * scale + offset) of one number. Callers must not use fast-math."""
+    """Return act((x - shift) * scale + offset) of one number. Callers must not use fast-math."""
     t = multiply_add(x - shift, scale, offset)
     y = t if t > 0 else slope * t
     return y
@@ -32,14 +32,14 @@ def affine_leaky_relu(x, shift, scale, offset, slope):
 
 @njit_inlined
 def affine_activation(x, shift, scale, offset, slope, y):
-    """The same for one row."""
+    """Apply `affine_leaky_relu` to one row."""
     for i in range(x.size):
         y[i] = affine_leaky_relu(x[i], shift, scale, offset, slope)
 
 
 @njit_strict
 def stream_affine_activation(x, shift, scale, offset, slope, y):
-    """The same, bypassing the caches; a `fence` must follow."""
+    """Like `affine_activation`, but with non-temporal stores; the caller must call `fence()`."""
     first, last = whole_pieces(y)
     piece = scratch_like(y, PIECE)
     affine_activation(x[:first], shift, scale, offset, slope, y[:first])
@@ -97,7 +97,7 @@ def mix32(h):
 
 @njit
 def dropout_key(seed, step, layer):
-    """A 32-bit key for one layer in one step: each has a mask of its own."""
+    """Return a 32-bit key for one layer in one step, so that each has its own mask."""
     key = mix32(np.uint64(seed) & WORD)
     key = mix32((key + np.uint64(step)) & WORD)
     return mix32((key + np.uint64(layer)) & WORD)
@@ -108,7 +108,7 @@ def dropout(
     x,  # (K,) flat values, overwritten
     first,  # position of x[0] in the layer
     rate,  # probability of dropping a value
-    key,  # of `dropout_key`
+    key,  # from `dropout_key`
 ):
     """Inverted dropout in place: x = 0 with probability `rate`, else x / (1 - rate).
 

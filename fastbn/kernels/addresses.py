@@ -1,10 +1,10 @@
-"""Batch norm of another library's tensors: memory is given by its address (docs/batchnorm.md).
+"""Batch norm of tensors of another library, which are passed as addresses (docs/batchnorm.md).
 
-In a call from Python each array costs about as much as batch norm of a hundred numbers. So a whole
-forward or backward pass takes integers: addresses, and the shape (B, C, L), or (N, C, 1) if x is
-sample-major. Arguments are flat, since a named tuple costs a microsecond. The other library's own
-threads run it (`fastbn.parallel.openmp`). Each has its share of the chunks or features, so the bits
-are those of one thread.
+In a call from Python each array costs about as much as batch norm of a hundred numbers. So one
+function runs a whole forward or backward pass, and takes integers: addresses, and the shape
+(B, C, L), or (N, C, 1) if x is sample-major. Arguments are flat, since a named tuple costs a
+microsecond. The pass runs on the threads of the other library (`fastbn.parallel.openmp`). Each
+thread computes its share of the chunks or features, so the bits are the same as with one thread.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from fastbn.parallel.openmp import on_pool
 
 @njit_inlined
 def matrix_at(like, address, rows, columns):
-    """A matrix of the dtype of `like`."""
+    """Return a view of a matrix in memory, of the dtype of `like`."""
     return view(at_address(like, address, rows * columns), 0, (rows, columns))
 
 
 @njit_inlined
 def batch_at(like, address, b, c, length):
-    """An array (B, C, L) of the dtype of `like`."""
+    """Return a view of an array (B, C, L) in memory, of the dtype of `like`."""
     return view(at_address(like, address, b * c * length), 0, (b, c, length))
 
 
 @njit
 def share_of(n, rank, size):
-    """Part of range(n) that belongs to one of `size` threads: first and last."""
+    """Return first and last of the part of range(n) that thread `rank` of `size` computes."""
     return n * rank // size, n * (rank + 1) // size
 
 
@@ -58,7 +58,7 @@ def share_of(n, rank, size):
 
 @njit
 def moments_share(rank, size, x, partials):
-    """`chunk_moments_nc` of some chunks."""
+    """Run `chunk_moments_nc` on this thread's chunks."""
     first, last = share_of(partials.shape[1], rank, size)
     for k in range(first, last):
         chunk_moments_nc(x, k, partials[0, k], partials[1, k], partials[2, k])
@@ -66,7 +66,7 @@ def moments_share(rank, size, x, partials):
 
 @njit
 def affine_share(rank, size, x, shift, scale, offset, slope, y):
-    """`chunk_affine_activation_nc` of some chunks."""
+    """Run `chunk_affine_activation_nc` on this thread's chunks."""
     first, last = share_of(count_chunks(x), rank, size)
     for k in range(first, last):
         chunk_affine_activation_nc(x, k, shift, scale, offset, slope, y)
@@ -74,28 +74,28 @@ def affine_share(rank, size, x, shift, scale, offset, slope, y):
 
 @njit
 def statistics_share(rank, size, x, mean, var, work):
-    """`statistics_cn` of some features."""
+    """Run `statistics_cn` on this thread's features."""
     first, last = share_of(mean.size, rank, size)
     statistics_cn(x, first, last, mean, var, work)
 
 
 @njit
 def forward_share(rank, size, x, norm, eps, slope, y, var):
-    """`batch_norm_forward_cn` of some features."""
+    """Run `batch_norm_forward_cn` on this thread's features."""
     first, last = share_of(var.size, rank, size)
     batch_norm_forward_cn(x, norm, eps, slope, first, last, y, var)
 
 
 @njit
 def inference_share(rank, size, x, mean, var, gamma, beta, eps, slope, y):
-    """`batch_norm_inference_cn` of some features."""
+    """Run `batch_norm_inference_cn` on this thread's features."""
     first, last = share_of(gamma.size, rank, size)
     batch_norm_inference_cn(x, mean, var, gamma, beta, eps, slope, first, last, y)
 
 
 @njit
 def gradient_sums_share(rank, size, dy, x, norm, slope, partials):
-    """`chunk_gradient_sums_nc` of some chunks."""
+    """Run `chunk_gradient_sums_nc` on this thread's chunks."""
     first, last = share_of(partials.shape[1], rank, size)
     for k in range(first, last):
         chunk_gradient_sums_nc(dy, x, norm, slope, k, partials[0, k], partials[1, k])
@@ -103,7 +103,7 @@ def gradient_sums_share(rank, size, dy, x, norm, slope, partials):
 
 @njit
 def gradient_input_share(rank, size, dy, x, norm, slope, coefficients, dx):
-    """`chunk_gradient_input_nc` of some chunks."""
+    """Run `chunk_gradient_input_nc` on this thread's chunks."""
     first, last = share_of(count_chunks(x), rank, size)
     for k in range(first, last):
         chunk_gradient_input_nc(dy, x, norm, slope, k, coefficients, dx)
@@ -111,7 +111,7 @@ def gradient_input_share(rank, size, dy, x, norm, slope, coefficients, dx):
 
 @njit
 def backward_share(rank, size, dy, x, norm, slope, exact, dx, dgamma, dbeta):
-    """`batch_norm_backward_cn` of some features."""
+    """Run `batch_norm_backward_cn` on this thread's features."""
     first, last = share_of(dgamma.size, rank, size)
     batch_norm_backward_cn(dy, x, norm, slope, exact, first, last, dx, dgamma, dbeta)
 
@@ -121,8 +121,8 @@ def backward_share(rank, size, dy, x, norm, slope, exact, dx, dgamma, dbeta):
 
 @njit_allocating
 def statistics_at(
-    like,  # an array of the dtype of all
-    pool,  # of `fastbn.parallel.openmp.find_pool`
+    like,  # an array whose dtype all tensors have
+    pool,  # from `fastbn.parallel.openmp.find_pool`
     threads,  # of the pool, at most
     sample_major,  # bool
     b,  # x is (B, C, L), or (B, C)
@@ -132,7 +132,7 @@ def statistics_at(
     mean,  # out (C,)
     var,  # out (C,), biased
 ):
-    """Mean and variance of each feature; False where squares overflow."""
+    """Compute mean and variance of each feature; return False if squares overflow."""
     mean_c, var_c = at_address(like, mean, c), at_address(like, var, c)
     if sample_major:
         rows = matrix_at(like, x, b, c)
@@ -153,7 +153,7 @@ def statistics_at(
 
 @njit_allocating
 def train_at(
-    stats,  # out (2, C): mean and rstd, of the dtype of all but eps, slope, momentum and steps
+    stats,  # out (2, C): mean and rstd, of the dtype of all tensors but steps
     pool,
     threads,
     sample_major,
@@ -165,15 +165,15 @@ def train_at(
     beta,
     eps,
     slope,
-    momentum,  # the weight of this batch in the running statistics; NaN for that of a mean of all
+    momentum,  # weight of this batch in the running statistics; NaN: average all batches
     running_mean,  # in and out; 0 for none
     running_var,  # in and out
-    steps,  # in and out: an int64, the batches of the running statistics
-    y,  # out, as x
+    steps,  # in and out: int64, the number of batches in the running statistics
+    y,  # out, shape of x
 ):
-    """y = act(gamma * xhat + beta), and the running statistics, as PyTorch keeps them.
+    """y = act(gamma * xhat + beta), and the running statistics, updated as in PyTorch.
 
-    If squares overflow, it returns False and changes nothing.
+    If squares overflow, this returns False and changes nothing.
     """
     slope = stats.dtype.type(slope)
     norm = Norm(stats[0], stats[1], at_address(stats, gamma, c), at_address(stats, beta, c))
@@ -205,7 +205,7 @@ def train_at(
 
 @njit_allocating
 def infer_at(
-    like,  # an array of the dtype of all but eps and slope
+    like,  # an array whose dtype all tensors have
     pool,
     threads,
     sample_major,
@@ -219,7 +219,7 @@ def infer_at(
     slope,
     running_mean,
     running_var,
-    y,  # out, as x
+    y,  # out, shape of x
 ):
     """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
     slope = like.dtype.type(slope)
@@ -241,7 +241,7 @@ def infer_at(
 
 @njit_allocating
 def differentiate_at(
-    stats,  # (2, C): mean and rstd, of the dtype of all but slope
+    stats,  # (2, C): mean and rstd, of the dtype of all tensors
     pool,
     threads,
     sample_major,
@@ -254,11 +254,11 @@ def differentiate_at(
     beta,
     slope,
     exact,  # bool; False treats mean and var as constants
-    dx,  # out, as x
+    dx,  # out, shape of x
     dgamma,  # out (C,)
     dbeta,  # out (C,)
 ):
-    """Gradients of x, gamma and beta."""
+    """Compute the gradients of x, gamma and beta."""
     slope = stats.dtype.type(slope)
     norm = Norm(stats[0], stats[1], at_address(stats, gamma, c), at_address(stats, beta, c))
     dgamma_c, dbeta_c = at_address(stats, dgamma, c), at_address(stats, dbeta, c)

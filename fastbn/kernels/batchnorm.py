@@ -1,4 +1,4 @@
-"""Batch norm of features that are rows, for your own compiled code: examples/own_loop.py.
+"""Feature-major batch norm for your own compiled code, as in examples/own_loop.py.
 
 The kernels are in `batchnorm_cn`, `statistics_cn` and `running`; docs/batchnorm.md has the
 mathematics. Forward and backward take mean, rstd, gamma and beta one by one here, and as one tuple

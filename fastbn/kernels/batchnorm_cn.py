@@ -1,10 +1,10 @@
-"""Batch norm of features that are rows: forward, backward, inference (docs/batchnorm.md).
+"""Feature-major batch norm: forward, backward, inference (docs/batchnorm.md).
 
-x is (B, C, L), a feature is x[:, c, :]. A matrix (C, N) is the case B = 1, a batch of images
-(N, C, H, W) the case L = H * W. `slope` is LeakyReLU's; 1 is no activation.
+x is (B, C, L), and a feature is x[:, c, :]. For a matrix (C, N), B is 1. For a batch of images
+(N, C, H, W), L is H * W. `slope` is the slope of LeakyReLU; 1 means no activation.
 
-`norm` is a `Norm`, or a plain tuple of its arrays. A kernel computes features first to last; its
-`..._parallel` version has the same arguments, and threads share the features.
+`norm` is a `Norm`, or a plain tuple of its arrays. A kernel computes features first to last. Its
+`..._parallel` version takes the same arguments and divides these features among threads.
 """
 
 from __future__ import annotations
@@ -116,7 +116,11 @@ def batch_norm_backward_cn(
 
 @njit
 def block_gradient_sums(dy, x, norm, slope):
-    """Sum of g and of g * xhat over one block of a row."""
+    """Return the sums of g and of g * xhat over one block of a row.
+
+    Compiled with fast-math, without which a sum along a row does not vectorize. So g is written
+    out here: `activation_gradient` has an explicit multiply-add, for loops without fast-math.
+    """
     total = x.dtype.type(0)
     total_x = x.dtype.type(0)
     for i in range(x.size):
@@ -129,7 +133,7 @@ def block_gradient_sums(dy, x, norm, slope):
 
 @njit_inlined
 def add_gradient_sums(dy, x, norm, slope, total, total_x):
-    """Add the sums of g and of g * xhat over a row to float64 totals, and return these."""
+    """Return total and total_x (float64) plus the sums of g and of g * xhat over a row."""
     for i in range(0, x.size, BLOCK):
         block, block_x = block_gradient_sums(dy[i : i + BLOCK], x[i : i + BLOCK], norm, slope)
         total += block
@@ -139,7 +143,7 @@ def add_gradient_sums(dy, x, norm, slope, total, total_x):
 
 @njit_inlined
 def feature_gradient_input(dy, x, norm, slope, constant, linear, dx):
-    """dx of one row; see `gradient_input`."""
+    """Compute dx of one row, all of one feature (`gradient_input`)."""
     one = x.dtype.type(1)
     for i in range(x.size):
         dx[i] = gradient_input(dy[i], x[i], norm, slope, one, constant, linear)
@@ -147,7 +151,10 @@ def feature_gradient_input(dy, x, norm, slope, constant, linear, dx):
 
 @njit_strict
 def stream_gradient_input(dy, x, norm, slope, constant, linear, dx):
-    """The same, past the caches; a `fence` has to follow."""
+    """Like `feature_gradient_input`, but with non-temporal stores.
+
+    The caller must call `fence()` afterwards.
+    """
     first, last = whole_pieces(dx)
     piece = scratch_like(dx, PIECE)
     feature_gradient_input(dy[:first], x[:first], norm, slope, constant, linear, dx[:first])
@@ -177,7 +184,7 @@ def batch_norm_inference_cn(
 ):
     """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta).
 
-    Compiled without fast-math: each kernel that it is a part of gives the same bits.
+    Compiled without fast-math, so the bits do not depend on the kernel that this is inlined into.
     """
     for c in range(first, last):
         scale = x.dtype.type(gamma[c] / math.sqrt(np.float64(running_var[c]) + eps))
@@ -185,7 +192,7 @@ def batch_norm_inference_cn(
             affine_activation(x[b, c], running_mean[c], scale, beta[c], slope, y[b, c])
 
 
-# -- the same on several threads, which share tiles of features ------------------------------------
+# -- parallel versions: tiles of features are divided among threads --------------------------------
 
 
 @njit_parallel

@@ -1,6 +1,7 @@
-"""Batch norm of one number: the formulas that the loops of all layouts share (docs/batchnorm.md).
+"""The formulas of batch norm for one number, used by the loops of all layouts (docs/batchnorm.md).
 
-They are inlined, and compiled as their callers are: `gradient_input` without fast-math.
+They are inlined and compiled with the options of their callers. Callers of `gradient_input` do not
+use fast-math.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from fastbn.jit.intrinsics import multiply_add
 
 
 class Norm(NamedTuple):
-    """What normalizes, scales and shifts: arrays (C,), or the four numbers of one feature.
+    """The parameters of a normalization: arrays (C,), or the four numbers of one feature.
 
-    Kernels unpack it, so callers in Python pass a plain tuple in this order: numba takes a named
-    tuple's arguments from Python a microsecond later.
+    Callers in Python pass a plain tuple in this order, which kernels unpack, too: numba takes about
+    a microsecond longer to unpack a named tuple that comes from Python.
     """
 
     mean: Any
@@ -26,7 +27,7 @@ class Norm(NamedTuple):
 
 @njit_inlined
 def of_feature(norm, c):
-    """The numbers of feature c."""
+    """Return the numbers of feature c."""
     mean, rstd, gamma, beta = norm
     return Norm(mean[c], rstd[c], gamma[c], beta[c])
 
@@ -48,9 +49,9 @@ def activation_gradient(dy, xhat, norm, slope):
 def gradient_input(dy, x, norm, slope, weight, constant, linear):
     """dx = gamma * rstd * (g - weight * (constant + linear * xhat)).
 
-    Without weights `weight` is 1, `constant` is dbeta / n and `linear` is dgamma / n. With weights
-    they are dbeta and dgamma. Both are 0 for the detached gradient. rstd is not a part of `linear`:
-    rstd squared may be too small for the dtype.
+    Without weights, `weight` is 1, `constant` is dbeta / n and `linear` is dgamma / n. With
+    weights, `constant` is dbeta and `linear` is dgamma. For the detached gradient both are 0.
+    `linear` does not contain rstd, because rstd squared may underflow.
     """
     xhat = normalized(x, norm)
     g = activation_gradient(dy, xhat, norm, slope)

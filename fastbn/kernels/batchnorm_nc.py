@@ -1,11 +1,12 @@
-"""Batch norm of features that are columns: forward, backward, inference (docs/batchnorm.md).
+"""Sample-major batch norm: forward, backward, inference (docs/batchnorm.md).
 
-x is (N, C). Rows are cut into chunks (`statistics_nc`), and threads share the chunks: a kernel of
-one chunk is named `chunk_...`. Its loops go down blocks of few features (`batchnorm_nc_blocks`), or
-along rows of many (`batchnorm_nc_rows`). `slope` is LeakyReLU's; 1 is no activation. `norm` is a
-`Norm`, or a plain tuple of its arrays.
+x is (N, C), and a feature is a column. The rows are cut into chunks (`statistics_nc`), which are
+divided among threads. A kernel named `chunk_...` computes one chunk. If C is small, its loops go
+down blocks of columns (`batchnorm_nc_blocks`), otherwise along rows (`batchnorm_nc_rows`). `slope`
+is the slope of LeakyReLU; 1 means no activation. `norm` is a `Norm`, or a plain tuple of its
+arrays.
 
-The kernels at the end are compiled twice, serial and for several threads.
+The kernels at the end are compiled twice: for one thread and for several.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from fastbn.kernels.statistics_nc import (
 )
 from fastbn.kernels.streams import is_streamed
 
-# With fewer features, large results go through the caches: their rows have few whole pieces.
+# With fewer features, ordinary stores are used even for large results, because a short row has few
+# pieces of whole cache lines.
 STREAMED_FEATURES = 1024
 
 # -- forward: y = (x - shift) * scale + offset, and the activation ---------------------------------
@@ -51,7 +53,7 @@ def derive_affine_nc(
     offset,  # out (C,)
     rstd,  # out (C,)
 ):
-    """scale and offset of y = (x - shift) * scale + offset, and rstd."""
+    """Compute scale and offset of y = (x - shift) * scale + offset, and rstd."""
     for j in range(gamma.size):
         rstd_j = 1.0 / math.sqrt(var[j] + eps)
         rstd[j] = rstd_j
@@ -61,14 +63,14 @@ def derive_affine_nc(
 
 @njit_allocating
 def prepare_affine_nc(
-    partials,  # (3, K, C) of `chunk_moments_nc`
+    partials,  # (3, K, C) from `chunk_moments_nc`
     n,  # samples
     norm,  # gamma, beta; out: mean, rstd
     eps,
     affine,  # out (3, C): shift, scale and offset
     var,  # out (C,) float64, biased
 ):
-    """Combine the chunks; False if a variance is not finite, or lost in float32."""
+    """Combine the chunks; return False if a variance is not finite or underflows float32."""
     mean, rstd, gamma, beta = norm
     shift, delta = affine[0], np.empty(gamma.size)
     combine_moments_nc(partials[0], partials[1], partials[2], n, shift, delta, var)
@@ -116,7 +118,7 @@ def chunk_gradient_sums_nc(
     total,  # out (C,): the sum of g
     total_x,  # out (C,): the sum of g * xhat
 ):
-    """Partial sums for dbeta and dgamma over the rows of one chunk, four rows at a time."""
+    """Sum g and g * xhat over the rows of one chunk, four rows at a time."""
     first, last = chunk_rows(x, chunk)
     if has_blocks(x):
         return sums_blocks(dy, x, first, last, norm, slope, total, total_x)
@@ -150,7 +152,7 @@ def chunk_gradient_sums_nc(
 
 @njit_strict
 def combine_gradient_sums_nc(
-    partials,  # (2, K, C) of `chunk_gradient_sums_nc`
+    partials,  # (2, K, C) from `chunk_gradient_sums_nc`
     n,  # samples
     exact,  # bool; False treats mean and var as constants
     work,  # overwritten (2, C) float64
@@ -158,7 +160,7 @@ def combine_gradient_sums_nc(
     dgamma,  # out (C,)
     dbeta,  # out (C,)
 ):
-    """dbeta and dgamma: the sums of the chunks, added in float64."""
+    """Add up the sums of the chunks in float64, which gives dbeta and dgamma."""
     totals, totals_x = partials[0], partials[1]
     constant, linear = coefficients[0], coefficients[1]
     work[:] = 0.0
@@ -181,7 +183,7 @@ def chunk_gradient_input_nc(
     norm,  # mean, rstd, gamma, beta
     slope,
     chunk,
-    coefficients,  # (2, C) of `combine_gradient_sums_nc`
+    coefficients,  # (2, C) from `combine_gradient_sums_nc`
     dx,  # out (N, C)
 ):
     """dx = gamma * rstd * (g - dbeta / n - xhat * dgamma / n) for the rows of one chunk."""
@@ -216,7 +218,7 @@ def batch_norm_forward_nc(
     y,  # out (N, C)
     var,  # out (C,) float64, biased
 ):
-    """y = act(gamma * xhat + beta); False, and y unchanged, if squares overflow float32."""
+    """y = act(gamma * xhat + beta). Return False and leave y unchanged if squares overflow."""
     partials = np.empty((3, count_chunks(x), x.shape[1]), x.dtype)
     affine = np.empty((3, x.shape[1]), x.dtype)
     for k in prange(partials.shape[1]):

@@ -1,12 +1,12 @@
-"""Blocks of features, for sample-major batch norm of few features (docs/batchnorm.md).
+"""Sample-major batch norm of few features, in blocks of columns (docs/batchnorm.md).
 
-A loop along short rows spends its time at the beginnings of rows, and loading the parameters and
-sums of all features for each row. So these kernels go down the rows of a chunk with a block of
-features at a time, whose parameters and sums stay in registers: stack memory whose size the
-compiler knows. Wide matrices use loops along rows (`batchnorm_nc_rows`), since the parts of a block
-would be too far apart in memory.
+A loop along short rows is slow: it starts anew for each row, and loads the parameters and sums of
+all features again. So these kernels take a block of features at a time and go down the rows of a
+chunk. The parameters and sums of a block stay in registers: they are in stack memory whose size the
+compiler knows. Wide matrices use loops along rows (`batchnorm_nc_rows`), because consecutive rows
+of a block would be too far apart in memory.
 
-Functions named `..._blocks` process all features of a matrix that `has_blocks`.
+Functions named `..._blocks` process all features of a matrix for which `has_blocks` is true.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fastbn.kernels.batchnorm_formulas import (
     of_feature,
 )
 
-# Features of a block. The last block of a matrix may be a slim one.
+# Features in a block. The last block of a matrix may be a slim one.
 WIDE_BLOCK, SLIM_BLOCK = 64, 32
 
 # Bytes of a row up to which blocks are faster than rows (`fastbn bench --suite kernels`).
@@ -31,7 +31,7 @@ NARROW_BYTES = 1024
 
 @njit
 def has_blocks(x):
-    """Tell whether x (N, C) is computed by blocks: its rows are short and consist of blocks."""
+    """Return whether x (N, C) is computed in blocks: short rows, and C a multiple of SLIM_BLOCK."""
     return x.shape[1] % SLIM_BLOCK == 0 and x.shape[1] * x.itemsize <= NARROW_BYTES
 
 
@@ -39,8 +39,8 @@ def has_blocks(x):
 def norm_in_registers(norm, j, width):
     """Copy the numbers of features j to j + width to registers.
 
-    In one loop: the compiler replaces a loop that copies a single vector by a call of memcpy, after
-    which the copy stays in memory.
+    One loop copies all four: the compiler would turn a loop that copies a single vector into a call
+    of memcpy, and the copy would stay in memory.
     """
     mean, rstd = scratch_like(norm[0], width), scratch_like(norm[0], width)
     gamma, beta = scratch_like(norm[0], width), scratch_like(norm[0], width)
@@ -51,7 +51,7 @@ def norm_in_registers(norm, j, width):
 
 @njit_inlined
 def moments_block(width, x, first, last, j, shift, total, square):
-    """Sums of d = x - shift and of d * d, for features j to j + width."""
+    """Sum d = x - shift and d * d over rows first to last, for features j to j + width."""
     s, t, q = scratch_like(x, width), scratch_like(x, width), scratch_like(x, width)
     for k in range(width):
         s[k] = shift[j + k]
@@ -79,7 +79,7 @@ def moments_block(width, x, first, last, j, shift, total, square):
 
 @njit_strict
 def moments_blocks(x, first, last, shift, total, square):
-    """Moments of rows first to last; see `statistics_nc.add_moments`."""
+    """Run `moments_block` on all features (for `statistics_nc.add_moments`)."""
     for j in range(0, x.shape[1], WIDE_BLOCK):
         if j + WIDE_BLOCK <= x.shape[1]:
             moments_block(WIDE_BLOCK, x, first, last, j, shift, total, square)
@@ -103,7 +103,7 @@ def affine_block(width, x, first, last, j, shift, scale, offset, slope, y):
 
 @njit_strict
 def affine_blocks(x, first, last, shift, scale, offset, slope, y):
-    """Rows first to last of y; see `batchnorm_nc.chunk_affine_activation_nc`."""
+    """Run `affine_block` on all features (for `batchnorm_nc.chunk_affine_activation_nc`)."""
     for j in range(0, x.shape[1], WIDE_BLOCK):
         if j + WIDE_BLOCK <= x.shape[1]:
             affine_block(WIDE_BLOCK, x, first, last, j, shift, scale, offset, slope, y)
@@ -113,7 +113,7 @@ def affine_blocks(x, first, last, shift, scale, offset, slope, y):
 
 @njit_inlined
 def sums_block(width, dy, x, first, last, j, norm, slope, total, total_x):
-    """Sums of g and of g * xhat, for features j to j + width."""
+    """Sum g and g * xhat over rows first to last, for features j to j + width."""
     own = norm_in_registers(norm, j, width)
     t, tx = scratch_like(x, width), scratch_like(x, width)
     for k in range(width):
@@ -133,7 +133,7 @@ def sums_block(width, dy, x, first, last, j, norm, slope, total, total_x):
 
 @njit_strict
 def sums_blocks(dy, x, first, last, norm, slope, total, total_x):
-    """Sums over rows first to last; see `batchnorm_nc.chunk_gradient_sums_nc`."""
+    """Run `sums_block` on all features (for `batchnorm_nc.chunk_gradient_sums_nc`)."""
     for j in range(0, x.shape[1], WIDE_BLOCK):
         if j + WIDE_BLOCK <= x.shape[1]:
             sums_block(WIDE_BLOCK, dy, x, first, last, j, norm, slope, total, total_x)
@@ -143,7 +143,7 @@ def sums_blocks(dy, x, first, last, norm, slope, total, total_x):
 
 @njit_inlined
 def input_block(width, dy, x, first, last, j, norm, slope, coefficients, dx):
-    """dx of features j to j + width."""
+    """Compute dx of rows first to last, for features j to j + width."""
     own, one = norm_in_registers(norm, j, width), x.dtype.type(1)
     constant, linear = scratch_like(x, width), scratch_like(x, width)
     for k in range(width):
@@ -160,7 +160,7 @@ def input_block(width, dy, x, first, last, j, norm, slope, coefficients, dx):
 
 @njit_strict
 def input_blocks(dy, x, first, last, norm, slope, coefficients, dx):
-    """Rows first to last of dx; see `batchnorm_nc.chunk_gradient_input_nc`."""
+    """Run `input_block` on all features (for `batchnorm_nc.chunk_gradient_input_nc`)."""
     for j in range(0, x.shape[1], WIDE_BLOCK):
         if j + WIDE_BLOCK <= x.shape[1]:
             input_block(WIDE_BLOCK, dy, x, first, last, j, norm, slope, coefficients, dx)

@@ -1,6 +1,6 @@
-"""Loops along rows, for sample-major batch norm of many features (docs/batchnorm.md).
+"""Sample-major batch norm of many features, by loops along rows (docs/batchnorm.md).
 
-Rows of large results are written past the caches, in pieces of whole lines (`streams`).
+Large results are written with non-temporal stores, in pieces of whole cache lines (`streams`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def row_affine_activation(x, shift, scale, offset, slope, y):
 
 @njit_strict
 def put_affine_activation(x, k, shift, scale, offset, slope, out):
-    """Fill `out` with numbers k, k + 1, ... of y, counted row after row."""
+    """Compute elements k, k + 1, ... of the flattened y, until `out` is full."""
     features, done = shift.size, 0
     while done < out.size:
         i, j = (k + done) // features, (k + done) % features
@@ -35,9 +35,9 @@ def put_affine_activation(x, k, shift, scale, offset, slope, out):
 
 @njit_strict
 def stream_affine_activation_nc(x, first, last, shift, scale, offset, slope, y):
-    """Rows first to last of y, past the caches; a `fence` has to follow.
+    """Compute rows first to last of y with non-temporal stores; the caller must call `fence()`.
 
-    A piece may cross from one row to the next.
+    A piece may extend from one row into the next.
     """
     features = shift.size
     start = first * features
@@ -61,7 +61,7 @@ def stream_affine_activation_nc(x, first, last, shift, scale, offset, slope, y):
 
 @njit_inlined
 def row_gradient_input(dy, x, norm, slope, coefficients, dx):
-    """dx of one row, or of a part: all arrays begin and end with it."""
+    """Compute dx of one row, or of a part of it if all arrays are cut in the same way."""
     constant, linear, one = coefficients[0], coefficients[1], x.dtype.type(1)
     for j in range(x.size):
         dx[j] = gradient_input(dy[j], x[j], of_feature(norm, j), slope, one, constant[j], linear[j])
@@ -69,7 +69,7 @@ def row_gradient_input(dy, x, norm, slope, coefficients, dx):
 
 @njit_inlined
 def part_gradient_input(dy, x, norm, slope, coefficients, start, size, dx):
-    """dx of numbers start to start + size of a row, to all of `dx`."""
+    """Compute dx for elements start to start + size of a row; `dx` has just these elements."""
     part = (size,)
     mean, rstd, gamma, beta = norm
     norm_part = Norm(
@@ -82,7 +82,7 @@ def part_gradient_input(dy, x, norm, slope, coefficients, start, size, dx):
 
 @njit_strict
 def stream_row_gradient_input(dy, x, norm, slope, coefficients, dx):
-    """dx of one row, past the caches; a `fence` has to follow."""
+    """Like `row_gradient_input`, but with non-temporal stores; the caller must call `fence()`."""
     first, last = whole_pieces(dx)
     piece = scratch_like(dx, PIECE)
     part_gradient_input(dy, x, norm, slope, coefficients, 0, first, dx[:first])

@@ -1,8 +1,8 @@
-"""Batch norm with a weight for each sample: a weight of two counts as the sample twice.
+"""Batch norm with a weight for each sample: a weight of two has the effect of the sample twice.
 
-docs/batchnorm.md has the derivation: weights that add up to 1 replace 1 / n. x is (C, N), a row is
-one feature of all samples. A second pass measures the variance around the mean, rounded to the
-dtype of x. Sums are computed as in `reductions`.
+docs/batchnorm.md has the derivation: weights that add up to 1 replace 1 / n. x is (C, N), and a row
+is one feature of all samples. The first pass computes the mean, and the second pass the variance
+around the mean rounded to the dtype of x. Sums are computed as in `reductions`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastbn.kernels.reductions import BLOCK, SMALL
 
 @njit
 def weighted_block_moments(block, weight, shift):
-    """Sum of w * d and of w * d * d over one block, d = block - shift."""
+    """Return the sums of w * d and of w * d * d over one block, d = block - shift."""
     total = block.dtype.type(0)
     square = block.dtype.type(0)
     for i in range(block.size):
@@ -32,7 +32,7 @@ def weighted_block_moments(block, weight, shift):
 
 @njit_strict
 def weighted_row_moments(row, weight, shift):
-    """The same over a row, as float64."""
+    """Return the sums of w * d and of w * d * d over a row, d = row - shift, as float64."""
     total = 0.0
     square = 0.0
     for i in range(0, row.size, BLOCK):
@@ -46,7 +46,7 @@ def weighted_row_moments(row, weight, shift):
 
 @njit
 def weighted_row_moments_wide(row, weight, shift):
-    """The same, all in float64, for rows whose squares overflow float32."""
+    """Like `weighted_row_moments`, all in float64: for rows whose squares overflow float32."""
     total = 0.0
     square = 0.0
     for i in range(row.size):
@@ -71,7 +71,7 @@ def weighted_batch_norm_forward_cn(
     """y = act(gamma * xhat + beta) with the weighted statistics of this batch."""
     number = x.dtype.type
     for c in range(first, last):
-        # phase 1: the mean, from the first sample, and the variance around it
+        # phase 1: the mean, measured from the first sample, and the variance around the mean
         delta, _ = weighted_row_moments(x[c], weight, x[c, 0])
         shift = number(x[c, 0] + delta)
         delta, square = weighted_row_moments(x[c], weight, shift)
@@ -120,6 +120,6 @@ def weighted_batch_norm_backward_cn(
 
 @njit_strict
 def weighted_row_gradient_input(dy, x, weight, norm, slope, constant, linear, dx):
-    """dx of one row; `norm` is the four numbers of its feature."""
+    """Compute dx of one row; `norm` has the four numbers of its feature."""
     for i in range(x.size):
         dx[i] = gradient_input(dy[i], x[i], norm, slope, weight[i], constant, linear)

@@ -1,13 +1,13 @@
-"""Activations other than LeakyReLU: a pass of their own over y, what batch norm or a bias gives.
+"""Activations other than LeakyReLU, in a separate pass over y, the output of batch norm or bias.
 
     tanh        a = tanh(y)             da/dy = 1 - a^2
     logistic    a = 1 / (1 + e^-y)      da/dy = a (1 - a)
 
-The forward pass works in place. The backward pass computes y again from z, as LeakyReLU's does.
+The forward pass works in place. The backward pass computes y again from z, as that of LeakyReLU.
 
 For positive y, tanh is (1 - e) / (1 + e) with e = e^-2y, and the logistic function 1 / (1 + e) with
 e = e^-y. Their derivatives are 4 e / (1 + e)^2 and e / (1 + e)^2, which keep their digits where the
-functions are flat.
+functions are nearly constant.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from fastbn.jit.compiler import njit_inlined, njit_strict
 from fastbn.jit.intrinsics import exp_of_nonpositive
 from fastbn.options import ElementwiseActivation, code
 
-NONE = code(ElementwiseActivation, None)  # a fused activation
+NONE = code(ElementwiseActivation, None)  # the activation is fused with batch norm
 TANH, LOGISTIC = code(ElementwiseActivation, "tanh"), code(ElementwiseActivation, "logistic")
 
 
 @njit_inlined
 def tanh_near_zero(y):
-    """tanh for |y| < 1/4 by Taylor's series: (1 - e) / (1 + e) would lose digits there."""
+    """Return tanh(y) for |y| < 1/4 by its Taylor series, since (1 - e) / (1 + e) loses digits."""
     number = type(y)
     s = y * y
     p = number(18888466084.0 / 194896477400625.0)

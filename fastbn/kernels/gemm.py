@@ -1,13 +1,14 @@
-"""Matrix products whose right operand lies in panels.
+"""Matrix products whose right operand is stored in panels.
 
-    out (M, N) = a (M, K) b (K, N)        a of any strides, a transpose too
+    out (M, N) = a (M, K) b (K, N)        a may have any strides, such as those of a transpose
 
-A panel holds 128 bytes of columns of b, row after row: the panel of columns j to j + width begins
-at j * K, and its row k is width numbers. The last panel may have more columns than b; they are not
-read. `multiply_tile` sums a tile of `out`, some rows by one panel, in registers.
+A panel holds some columns of b, 128 bytes wide, row after row: the panel of columns j to j + width
+begins at j * K, and each of its rows has `width` numbers. The last panel may have more columns than
+b; the extra ones are not used. `multiply_tile` computes a tile of `out`, some rows by one panel, in
+registers.
 
-Sums are cut at multiples of DEPTH products, and the parts added in order. Every number of `out` is
-thus the same however rows and panels are shared among threads.
+Sums are cut at multiples of DEPTH products, and the parts are added in order. So the bits of `out`
+do not depend on how rows and panels are divided among threads.
 """
 
 from __future__ import annotations
@@ -15,22 +16,23 @@ from __future__ import annotations
 from fastbn.jit.compiler import njit, njit_strict
 from fastbn.jit.intrinsics import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_tile, view
 
-# Products of a chain of multiply-adds: a panel's part stays in the first-level cache, and float32
-# sums keep their digits.
+# Length of a chain of multiply-adds: short enough for that part of a panel to stay in the
+# first-level cache, and for sums in float32 to keep their digits.
 DEPTH = 256
 
 
 @njit
 def panel_width(x):
-    """Columns of a panel."""
+    """Return the number of columns of a panel."""
     return PANEL_BYTES // x.itemsize
 
 
 @njit_strict
 def multiply_panel(a, k, depth, panels, start, out, first, last, j, add):
-    """Rows first to last of one panel's columns, which begin at j of out.
+    """Compute rows first to last of out for one panel, whose columns begin at j.
 
-    Adds the products k to k + depth; the panel's row k is at panels[start].
+    This computes products k to k + depth of each sum, which are added to out if `add` is 1. Row k
+    of the panel begins at panels[start].
     """
     width = panel_width(out)
     panel = view(panels, start, (depth * width,))
@@ -57,7 +59,7 @@ def multiply_panel(a, k, depth, panels, start, out, first, last, j, add):
 
 @njit_strict
 def multiply(a, panels, depth, out, first, last):
-    """Rows first to last of out = a b; b has `depth` rows and lies in panels."""
+    """Compute rows first to last of out = a b; b has `depth` rows and is stored in panels."""
     width = panel_width(out)
     for k in range(0, depth, DEPTH):
         part, add = min(DEPTH, depth - k), 1 if k > 0 else 0
@@ -82,7 +84,7 @@ def pack_rows(b, panels, first, last):
 
 @njit
 def pack_columns(b, panels, first, last):
-    """Copy rows first to last of b (N, K) into panels of b^T, where they are columns."""
+    """Copy rows first to last of b (N, K) into panels of its transpose, as columns."""
     depth = b.shape[1]
     width = panel_width(b)
     flat = b.reshape(b.size)

@@ -1,4 +1,4 @@
-"""The logits of many samples, with the running statistics, in one call."""
+"""Compute the logits of many samples in one call, with the running statistics."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from fastbn.parallel.team import alone_in, share
 def infer_logits(
     network,
     recipe,
-    work,  # of this member alone
+    work,  # used by this member only
     samples,  # labels and weights are not read
     rows,  # samples at a time
     member,
     logits,  # out (N, classes)
 ):
-    """Logits of this member's share of the samples, with the running statistics."""
+    """Compute the logits of this member's share of the samples, with the running statistics."""
     mode = flush_denormals()
     layers = network.layers
     one = alone_in(member)

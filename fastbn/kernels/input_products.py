@@ -1,4 +1,4 @@
-"""Products of the first layer, whose right operand is the data: gathered, scaled, multiplied."""
+"""Matrix products of the first layer: they gather, scale and multiply the data panel by panel."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from fastbn.parallel.team import share
 
 @njit_inlined
 def share_tasks(rows, columns, width, kept, member):
-    """Cut a product of the data into tasks, a group of rows by a panel of columns each.
+    """Cut a product of the data into tasks; each is a group of rows by a panel of columns.
 
-    A member that keeps its rows does them for all panels. Otherwise it does some panels, and rows
-    are cut only where there are few. The result is this member's first and last task, and how many
-    groups the rows are cut into.
+    With `kept`, a member computes its own rows for all panels. Otherwise it computes some of the
+    panels, and rows are cut into groups only if there are few panels. Return this member's first
+    and last task, and the number of groups.
     """
     panels = whole(columns, width)
     tiles = whole(rows, TILE_ROWS)
@@ -38,7 +38,7 @@ def share_tasks(rows, columns, width, kept, member):
 
 @njit
 def task_place(task, groups, rows, kept, member):
-    """Panel, first row and last row of a task of `share_tasks`."""
+    """Return panel, first row and last row of a task of `share_tasks`."""
     tiles = whole(rows, TILE_ROWS)
     part, parts = (member.rank, member.size) if kept else (task % groups, groups)
     first, last = tiles * part // parts, tiles * (part + 1) // parts
@@ -47,9 +47,9 @@ def task_place(task, groups, rows, kept, member):
 
 @njit_inlined
 def multiply_data(network, work, samples, order, kept, member):
-    """z of the first layer: its weight times the minibatch transposed.
+    """Compute z of the first layer: its weight times the transposed minibatch.
 
-    A panel of samples is gathered, scaled, transposed and used while it is in cache.
+    A panel of samples is gathered, scaled, transposed and multiplied while it is in cache.
     """
     layer = network.layers[0]
     rows, inputs = order.size, layer[N_IN]
@@ -78,9 +78,9 @@ def multiply_data(network, work, samples, order, kept, member):
 
 @njit
 def block_is_below(array, first, last, j_first, j_last, limit):
-    """Tell whether rows first to last of some columns are below a limit."""
+    """Return whether all magnitudes in a block of rows and columns are below a limit."""
     columns = array.shape[1]
-    if j_last - j_first == columns:  # one row of numbers
+    if j_last - j_first == columns:  # contiguous
         return all_below(view(array, first * columns, ((last - first) * columns,)), limit)
     below = True
     for i in range(first, last):
@@ -90,7 +90,7 @@ def block_is_below(array, first, last, j_first, j_last, limit):
 
 @njit_inlined
 def multiply_by_data(network, recipe, work, samples, order, member):
-    """Gradient of the first layer's weight: dz times the minibatch, gathered once more."""
+    """Compute the gradient of the first layer's weight: dz times the minibatch, gathered again."""
     layer, kept = network.layers[0], recipe.gathers_whole_batch
     rows, inputs = order.size, layer[N_IN]
     width = panel_width(work.z)
@@ -115,11 +115,11 @@ def multiply_by_data(network, recipe, work, samples, order, member):
 
 @njit_inlined
 def data_gradient_is_below(network, recipe, width, member):
-    """Tell whether what `multiply_by_data` has computed is below the limit."""
+    """Return whether this member's results of `multiply_by_data` are below the limit."""
     layer, kept = network.layers[0], recipe.gathers_whole_batch
     inputs, dweight, below = layer[N_IN], matrix(network.grads, layer), True
     first, last, groups = share_tasks(layer[N_OUT], inputs, width, kept, member)
-    together = max(last - first, 1) if groups == 1 else 1  # panels, if rows are not cut
+    together = max(last - first, 1) if groups == 1 else 1  # panels checked at once
     for task in range(first, last, together):
         p, i, stop = task_place(task, groups, layer[N_OUT], kept, member)
         j, j_stop = p * width, min((p + together) * width, inputs)

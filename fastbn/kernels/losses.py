@@ -1,21 +1,22 @@
-"""Losses with their gradients, and counting hits: softmax, sigmoid, squared error.
+"""Losses with their gradients (softmax, sigmoid, squared error), and counts of hits.
 
 For one sample with logits z over C classes, label k, label smoothing s (Szegedy et al. 2016,
-arXiv 1512.00567, section 7) and weight w, the w of a batch adding up to 1:
+arXiv 1512.00567, section 7) and weight w, where the weights of a batch add up to 1:
 
     p = exp(z - max z) / sum(exp(z - max z))         q = (1 - s) * onehot(k) + s / C
     loss = -w * sum(q * log p)                       dz = w * (p - q)
 
 Subtracting the maximum keeps every exponential in (0, 1]: no overflow for any finite logits.
 
-Several yes-or-no outputs z with targets t in [0, 1], and numbers z with targets t:
+The first loss is for yes-or-no outputs z with targets t in [0, 1], the second for numbers z with
+targets t:
 
     loss = w * sum(max(z, 0) - z * t + log(1 + exp(-|z|)))      dz = w * (sigmoid(z) - t)
     loss = w * sum((z - t)^2) / 2                               dz = w * (z - t)
 
-sigmoid(z) = 1 / (1 + exp(-z)); label smoothing makes t into (1 - s) * t + s / 2.
+sigmoid(z) = 1 / (1 + exp(-z)); label smoothing replaces t by (1 - s) * t + s / 2.
 
-A label that names no class has no logit: its loss is a NaN, and it is no hit.
+A label outside the range of classes has no logit: its loss is NaN, and it does not count as a hit.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from fastbn.kernels.reductions import row_sum
 
 @njit_inlined
 def is_class(label, classes):
-    """Tell whether a label may index an array of that many classes."""
+    """Return whether a label may index an array of that many classes."""
     return 0 <= label and label < classes
 
 
 @njit
 def centred_sum_of(z, top, factor):
-    """Sum of factor * (z - top): of the scaled terms, since the sum of a few may overflow."""
+    """Return the sum of factor * (z - top); terms are scaled first, so that it does not overflow."""
     total = z.dtype.type(0)
     for k in range(z.size):
         total += factor * (z[k] - top)
@@ -52,7 +53,7 @@ def softmax_cross_entropy_nc(
     smoothing,  # label smoothing in [0, 1]
     dlogits,  # out (N, C)
 ):
-    """Loss of the batch, as float64; the gradient goes to dlogits."""
+    """Return the loss of the batch as float64; write its gradient to dlogits."""
     classes = logits.shape[1]
     off = dlogits.dtype.type(smoothing / classes)
     on = dlogits.dtype.type(1.0 - smoothing)
@@ -95,7 +96,7 @@ def softmax_cross_entropy_cn(
     work,  # overwritten (3, N): maximum, normalizer and smoothed sum of the centred logits
     dlogits,  # out (C, N)
 ):
-    """Loss of samples start to stop, as float64; their gradient goes to dlogits."""
+    """Return the loss of samples start to stop as float64; write its gradient to dlogits."""
     classes = logits.shape[0]
     off = dlogits.dtype.type(smoothing / classes)
     on = dlogits.dtype.type(1.0 - smoothing)
@@ -117,7 +118,7 @@ def softmax_cross_entropy_cn(
         z, d = logits[k, start:stop], dlogits[k, start:stop]
         for i in range(z.size):
             centred = z[i] - top[i]
-            # scaled, since the sum of a few may overflow
+            # each term is scaled, so that the sum does not overflow
             centred_sum[i] = multiply_add(off, centred, centred_sum[i])
             d[i] = exp_of_nonpositive(centred)
             normalizer[i] += d[i]
@@ -149,7 +150,7 @@ def sigmoid_loss(
     keep,  # 1 - smoothing
     shift,  # smoothing / 2
 ):
-    """Sum of w * (max(z, 0) - z * t + log(1 + exp(-|z|))), as float64."""
+    """Return the sum of w * (max(z, 0) - z * t + log(1 + exp(-|z|))) as float64."""
     zero = z.dtype.type(0)
     loss = 0.0
     for i in range(z.size):
@@ -166,9 +167,9 @@ def sigmoid_cross_entropy_cn(
     smoothing,  # label smoothing in [0, 1]
     start,  # samples start to stop
     stop,
-    dlogits,  # (C, N): the targets in, their gradient out
+    dlogits,  # (C, N): targets in, gradient out
 ):
-    """Loss of samples start to stop, as float64; their gradient takes the place of the targets."""
+    """Return the loss of samples start to stop as float64; overwrite targets by its gradient."""
     number = logits.dtype.type
     zero, one = number(0), number(1)
     keep, shift = number(1.0 - smoothing), number(smoothing / 2)
@@ -186,7 +187,7 @@ def sigmoid_cross_entropy_cn(
 
 @njit
 def squared_loss(z, targets, w):
-    """Sum of w * (z - t)^2 of one output, as float64."""
+    """Return the sum of w * (z - t)^2 for one output, as float64."""
     loss = 0.0
     for i in range(z.size):
         error = z[i] - targets[i]
@@ -200,9 +201,9 @@ def squared_error_cn(
     weight,  # (N,) adding up to 1
     start,  # samples start to stop
     stop,
-    doutputs,  # (C, N): the targets in, their gradient out
+    doutputs,  # (C, N): targets in, gradient out
 ):
-    """Loss of samples start to stop, as float64; their gradient takes the place of the targets."""
+    """Return the loss of samples start to stop as float64; overwrite targets by its gradient."""
     w = weight[start:stop]
     loss = 0.0
     for k in range(outputs.shape[0]):
@@ -221,7 +222,7 @@ def count_correct_cn(
     stop,
     work,  # overwritten (2, N)
 ):
-    """Samples whose label has the largest logit, the first of equals, as `argmax` decides."""
+    """Count the samples whose label has the largest logit, the first in a tie, as in `argmax`."""
     one, zero, nan = logits.dtype.type(1), logits.dtype.type(0), logits.dtype.type(np.nan)
     target, beaten = work[0, start:stop], work[1, start:stop]
     label, classes = labels[start:stop], logits.shape[0]
@@ -266,7 +267,7 @@ def count_agreeing_cn(
     stop,
     work,  # overwritten (1, N)
 ):
-    """Samples whose every logit is above 0 where its target is above 1/2, and nowhere else."""
+    """Count the samples whose logits are above 0 exactly where their targets are above 1/2."""
     one, zero = logits.dtype.type(1), logits.dtype.type(0)
     half = logits.dtype.type(0.5)
     wrong = work[0, start:stop]

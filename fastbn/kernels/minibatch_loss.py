@@ -1,4 +1,4 @@
-"""The loss of a minibatch and its gradient; weights and targets are gathered for it."""
+"""Gather the weights and targets of a minibatch, and compute its loss and gradient."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def gather_targets(targets, order, first, last, out):
 
 @njit_inlined
 def loss_gradient(network, recipe, work, samples, order, member):
-    """Mean loss of the minibatch and its hits; the gradient of the logits goes to work.da."""
+    """Return the mean loss and the hits of the minibatch; write the logits' gradient to work.da."""
     rows = order.size
     layer, last_place = network.layers[-1], KINDS * (network.layers.shape[0] - 1)
     logits = view(work.a, 0, (layer[N_OUT], rows))

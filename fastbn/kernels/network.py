@@ -1,6 +1,6 @@
 """A whole network, compiled: many training steps, or the logits of many samples, in one call.
 
-Here are the two calls and what they take; each phase of them has a file of its own.
+This module exports the two calls and their arguments; each phase of a call has its own file.
 """
 
 from fastbn.kernels.infer import infer_logits as infer_logits

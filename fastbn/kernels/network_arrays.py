@@ -1,7 +1,7 @@
-"""What a training step works on: named tuples, the layer table's columns, views of its tensors.
+"""The arguments of a training step: named tuples, the layer table, and views of its tensors.
 
-Parameters, gradients and both moments are four flat buffers, and a table says where each layer's
-tensors lie in them. Activations are feature-major, (units, rows of the minibatch).
+Parameters, gradients and both moments are four flat buffers, and the layer table has the place of
+each tensor in them. Activations are feature-major, (units, rows of the minibatch).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from fastbn.parallel.team import share
 # columns of the layer table
 N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
 
-# What a member has just finished when it notes the time: the mark is kind + KINDS * layer.
+# Kinds of marks in a member's log: the work that it has just finished. The number of a mark is
+# kind + KINDS * layer.
 (
     BEGIN, GATHER, PRODUCT, FORWARD, DROPOUT, PACK, LOSS, INPUT_GRADIENT, BACKWARD, PACK_GRADIENT,
     GATHER_AGAIN, WEIGHT_GRADIENT, CLIP, UPDATE, WAIT, KINDS,
@@ -25,7 +26,7 @@ N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
 
 
 class Network(NamedTuple):
-    """A network. A layer without batch norm keeps its bias where BETA points."""
+    """A network. In a layer without batch norm, BETA is the place of the bias."""
 
     layers: np.ndarray  # (layers, 8) int64: the columns above
     params: np.ndarray  # (K,)
@@ -37,46 +38,46 @@ class Network(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How it is trained. `eps` and `slope` have the dtype of the parameters."""
+    """The settings of training. `eps` and `slope` have the dtype of the parameters."""
 
     eps: np.floating
     slope: np.floating
-    elementwise: int  # activation of the hidden layers, after slope 1; NONE for a fused one
+    elementwise: int  # code of the hidden layers' elementwise activation, or NONE
     momentum: float
-    unbiased: bool  # running variances
-    weighted: bool  # statistics of the batch
+    unbiased: bool  # for running variances
+    weighted: bool  # sample weights count in the statistics of the batch
     exact: bool
     dropout: float
-    seed: int  # of the dropout masks
+    seed: int  # for the dropout masks
     loss: int
-    smoothing: float  # of the labels
+    smoothing: float  # label smoothing
     optimizer: int
     beta1: float
     beta2: float
     optimizer_eps: float
     nesterov: bool
     weight_decay: float
-    decay_vectors: bool  # gamma, beta and biases, as well as weights
+    decay_vectors: bool  # decay gamma, beta and biases, too
     max_norm: float
     limit: np.floating  # a step is refused if an entry of its gradient reaches this magnitude
-    most_refused: int  # steps refused in a row that are skipped; one more ends the call
-    gathers_whole_batch: bool  # each member of the team, and so keeps its first-layer features
+    most_refused: int  # consecutive refused steps that are skipped; one more ends the call
+    gathers_whole_batch: bool  # each member gathers all rows, for its first-layer features
 
 
 class Workspace(NamedTuple):
     """Scratch memory for minibatches of up to `rows` samples, all flat.
 
     `padded` rows or units are rounded up to whole panels (kernels/gemm.py). Inference uses x,
-    labels, z, a and a_panels alone, and the rest may be empty.
+    labels, z, a and a_panels only, and the other arrays may be empty.
     """
 
-    x: np.ndarray  # (members, DEPTH * padded inputs) a member's part of the minibatch
+    x: np.ndarray  # (members, DEPTH * padded inputs) rows gathered by each member
     labels: np.ndarray  # (rows,) int64
     weight: np.ndarray  # (rows,)
     z: np.ndarray  # (rows * units,) pre-activations of all layers
     a: np.ndarray  # (rows * widest layer,) activations of one layer
     a_panels: np.ndarray  # (padded rows * units,) activations of all layers, as right operands
-    at_panels: np.ndarray  # (rows * padded units,) their transposes
+    at_panels: np.ndarray  # (rows * padded units,) transposed activations of all layers
     da: np.ndarray  # (rows * widest layer,)
     dz: np.ndarray  # (rows * widest layer,)
     dz_panels: np.ndarray  # (2, padded rows * widest layer)
@@ -85,7 +86,7 @@ class Workspace(NamedTuple):
     var: np.ndarray  # (units,)
     rstd: np.ndarray  # (units,)
     partial: np.ndarray  # (parts,) float64: losses of PART_ROWS samples each
-    hits: np.ndarray  # (parts,) int64: their correctly classified ones
+    hits: np.ndarray  # (parts,) int64: correctly classified samples of each part
     overflows: np.ndarray  # (members,) int64: whether a member's gradients reach the limit
 
 
@@ -93,8 +94,8 @@ class Samples(NamedTuple):
     """The data, and the scaling that is applied when a minibatch is gathered."""
 
     x: np.ndarray  # (N, inputs), of the parameters' dtype or bytes
-    labels: np.ndarray  # (N,) int64, or (0,) where the loss takes targets
-    targets: np.ndarray  # (N, outputs), or (0, outputs) where it takes labels
+    labels: np.ndarray  # (N,) int64, or (0,) if the loss takes targets
+    targets: np.ndarray  # (N, outputs), or (0, outputs) if the loss takes labels
     weight: np.ndarray  # (N,), or (0,) for equal weights
     center: np.ndarray  # (inputs,)
     scale: np.ndarray  # (inputs,)
@@ -102,49 +103,49 @@ class Samples(NamedTuple):
 
 @njit_inlined
 def tensor(buffer, layer, column):
-    """View of a layer's vector (gamma, beta or bias) in a flat buffer."""
+    """Return the view of a layer's vector (gamma, beta or bias) in a flat buffer."""
     return view(buffer, layer[column], (layer[N_OUT],))
 
 
 @njit_inlined
 def matrix(buffer, layer):
-    """View (outputs, inputs) of a layer's weight in a flat buffer."""
+    """Return the view (outputs, inputs) of a layer's weight in a flat buffer."""
     return view(buffer, layer[WEIGHT], (layer[N_OUT], layer[N_IN]))
 
 
 @njit_inlined
 def units(buffer, layer, rows):
-    """View (outputs, rows) of a layer's activations in a flat buffer."""
+    """Return the view (outputs, rows) of a layer's activations in a flat buffer."""
     return view(buffer, layer[UNIT] * rows, (layer[N_OUT], rows))
 
 
 @njit_inlined
 def features(buffer, layer):
-    """View (outputs,) of a layer's statistics in a flat buffer."""
+    """Return the view (outputs,) of a layer's statistics in a flat buffer."""
     return view(buffer, layer[UNIT], (layer[N_OUT],))
 
 
 @njit_inlined
 def as_batch(x):
-    """View (1, C, N) of a feature-major matrix: the shape that the batch norm kernels take."""
+    """Return the view (1, C, N) of a feature-major matrix, which the batch norm kernels take."""
     return view(x, 0, (1, x.shape[0], x.shape[1]))
 
 
 @njit_inlined
 def layer_slope(network, recipe, index):
-    """Slope of a layer's LeakyReLU; the last layer has no activation, which is slope 1."""
+    """Return the slope of a layer's LeakyReLU: 1 for the last layer, which has no activation."""
     one = network.params.dtype.type(1)
     return one if index == network.layers.shape[0] - 1 else recipe.slope
 
 
 @njit
 def whole(n, size):
-    """Number of pieces of `size` in n; the last one may be smaller."""
+    """Return the number of pieces of `size` in n; the last one may be smaller."""
     return (n + size - 1) // size
 
 
 @njit
 def share_rows(n, member):
-    """Rows of n that are a member's, first to last: whole tiles, except at the end."""
+    """Return first and last of a member's share of n rows: whole tiles, except at the end."""
     first, last = share(whole(n, TILE_ROWS), member)
     return first * TILE_ROWS, min(last * TILE_ROWS, n)

@@ -8,8 +8,8 @@
              (Nesterov: param -= lr * (g + momentum * m))
     RMSprop  v = alpha * v + (1 - alpha) * g^2   param -= lr * g / (sqrt(v) + eps)
 
-`g` is the gradient times `clip`, the factor of global-norm clipping (1 where there is none), plus
-weight_decay * param where the decay is not decoupled. Each value is updated by itself, so a buffer
+`g` is the gradient times `clip`, the factor of global-norm clipping (1 without clipping), plus
+weight_decay * param unless the decay is decoupled. Each value is updated independently, so a buffer
 may be cut anywhere: a call updates the values start to stop.
 """
 
@@ -26,7 +26,7 @@ from fastbn.options import Optimizer, code
 
 ADAMW, SGD, RMSPROP = code(Optimizer, "adamw"), code(Optimizer, "sgd"), code(Optimizer, "rmsprop")
 
-# Of each optimizer: operations on a parameter, and the moments that it keeps (fastbn.profiling).
+# For fastbn.profiling: each optimizer's operations per parameter, and its moments.
 WORK = {"adam": (13, "mv"), "adamw": (13, "mv"), "sgd": (4, "m"), "rmsprop": (8, "v")}
 
 PART = 16384
@@ -35,10 +35,10 @@ PART = 16384
 class Settings(NamedTuple):
     """An optimizer's settings in one step, in float64."""
 
-    clip: float  # factor of the gradient
+    clip: float  # factor for the gradient
     lr: float
-    beta1: float  # SGD's momentum
-    beta2: float  # RMSprop's smoothing
+    beta1: float  # for SGD, the momentum
+    beta2: float  # for RMSprop, the smoothing alpha
     eps: float
     bias1: float  # 1 - beta1^t
     bias2: float  # 1 - beta2^t
@@ -51,14 +51,14 @@ def clip_factor(
     grad,  # (K,)
     max_norm,  # infinity for no clipping
 ):
-    """Factor that brings the norm of grad to at most max_norm, as float64."""
+    """Return the factor that reduces the norm of grad to at most max_norm, as float64."""
     if max_norm == math.inf:
         return 1.0
     square = row_square_sum(grad)
-    if not square < math.inf:  # beyond float32, or not a number
+    if not square < math.inf:  # overflow of float32, or NaN
         _, square = row_moments_wide(grad, 0.0)
     factor = max_norm / (math.sqrt(square) + 1e-6)
-    return 1.0 if factor > 1.0 else factor  # a NaN stays one
+    return 1.0 if factor > 1.0 else factor  # NaN stays NaN
 
 
 @njit_strict
@@ -67,7 +67,7 @@ def adam_values(
     grad,  # (K,)
     m,  # (K,) in and out
     v,  # (K,) in and out
-    settings,  # Settings; from Python a plain tuple, which takes a microsecond less
+    settings,  # Settings, or from Python a plain tuple, which saves a microsecond
     decoupled,  # bool: AdamW
     start,
     stop,
@@ -99,7 +99,7 @@ def adam_parallel(param, grad, m, v, settings, decoupled, start, stop):
         adam_values(param, grad, m, v, settings, decoupled, first, last)
 
 
-# Flat arguments, for loops of your own (examples/own_loop.py).
+# For users' own compiled loops (examples/own_loop.py): flat arguments instead of Settings.
 @njit_strict
 def adam(
     param,  # (K,) in and out
@@ -177,7 +177,7 @@ def rmsprop(
 
 @njit_strict
 def optimizer_step(optimizer, param, grad, m, v, settings, start, stop):
-    """One step of the optimizer with this code on values start to stop."""
+    """Take one step of the optimizer with this code on values start to stop."""
     s = settings
     if optimizer == SGD:
         sgd(param, grad, m, s.clip, s.lr, s.beta1, s.nesterov, s.weight_decay, start, stop)

@@ -1,7 +1,7 @@
 """Min-max and z-score scaling of sample-major data: y = (x - center) * scale + low, per feature.
 
-A constant feature has no range and no deviation to divide by: its scale is 1, so that it comes out
-as `low` (min-max) or 0 (z-score).
+The range and the deviation of a constant feature are 0. Its scale is 1, so that all its values
+become `low` (min-max) or 0 (z-score).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def min_max_fit(
     minimum,  # out (C,)
     maximum,  # out (C,)
 ):
-    """Smallest and largest value of each feature; NaN where the feature has one."""
+    """Find the smallest and largest value of each feature; NaN for a feature that contains NaN."""
     for j in range(minimum.size):
         minimum[j] = x[0, j]
         maximum[j] = x[0, j]
@@ -31,7 +31,7 @@ def min_max_fit(
         row = x[i]
         for j in range(row.size):
             value = row[j]
-            # the second comparison lets a NaN in, and the first keeps it there
+            # a NaN value fails the first comparison and is stored; the second one keeps it
             minimum[j] = minimum[j] if minimum[j] <= value or minimum[j] != minimum[j] else value
             maximum[j] = maximum[j] if maximum[j] >= value or maximum[j] != maximum[j] else value
 
@@ -42,9 +42,9 @@ def standard_fit(
     mean,  # out (C,)
     std,  # out (C,), without Bessel's correction
 ):
-    """Mean and deviation of each feature; of a constant one its value, and exactly 0.
+    """Compute mean and deviation of each feature; for a constant one, its value and exactly 0.
 
-    Where squares leave the range of float32, the column is walked once more in float64.
+    If squares overflow or underflow float32, the feature is measured again in float64.
     """
     n, features = x.shape
     chunks = count_chunks(x)
@@ -55,7 +55,7 @@ def standard_fit(
     moments_nc(x, partials[0], partials[1], partials[2])
     combine_moments_nc(partials[0], partials[1], partials[2], n, mean, delta, var)
     min_max_fit(x, low, high)
-    # phase 2: features that need more care
+    # phase 2: constant features, and those whose squares overflow or underflow
     for j in range(features):
         if low[j] == high[j]:
             mean[j] = low[j]
@@ -78,7 +78,7 @@ def standard_fit(
 def min_max_scale_of(
     minimum,  # (C,)
     maximum,  # (C,)
-    low,  # of the range to map to
+    low,  # the range to map to
     high,
     scale,  # out (C,)
 ):
@@ -86,7 +86,7 @@ def min_max_scale_of(
     for j in range(scale.size):
         span = np.float64(maximum[j]) - np.float64(minimum[j])
         scale[j] = (high - low) / span if span != 0 else 1.0
-        if scale[j] == math.inf:  # the span is too small for this dtype: as if constant
+        if scale[j] == math.inf:  # the span is too small for this dtype: treat as constant
             scale[j] = 1.0
 
 
@@ -99,7 +99,7 @@ def standard_scale_of(
     one = std.dtype.type(1)
     for j in range(scale.size):
         scale[j] = one / std[j] if std[j] != 0 else one
-        if scale[j] == math.inf:  # the deviation is too small for this dtype: as if constant
+        if scale[j] == math.inf:  # the deviation is too small for this dtype: treat as constant
             scale[j] = one
 
 
@@ -120,11 +120,11 @@ def scale_rows(
 
 @njit_inlined
 def row_at(order, r, n):
-    """order[r], limited to the rows 0 to n - 1."""
+    """Return order[r], clamped to the range 0 to n - 1."""
     return min(max(order[r], 0), n - 1)
 
 
-# Rows that are prefetched: shuffled rows of large data wait for memory.
+# How many rows ahead to prefetch: otherwise gathering shuffled rows of large data waits for memory.
 AHEAD = 6
 
 
@@ -140,13 +140,13 @@ def prefetch_row(x, order, r, j_first, j_last):
 def gather_rows(
     x,  # (N, C), or bytes
     order,  # row numbers
-    first,  # of them, first to last
+    first,  # order[first:last] are gathered
     last,
     center,  # (C,)
     scale,  # (C,)
     y,  # out (last - first, C)
 ):
-    """y = (x[order[first:last]] - center) * scale: shuffled rows, scaled on the way."""
+    """y = (x[order[first:last]] - center) * scale: gather shuffled rows and scale them."""
     number = y.dtype.type
     for r in range(first, last):
         prefetch_row(x, order, r + AHEAD, 0, x.shape[1])
@@ -159,15 +159,15 @@ def gather_rows(
 def gather_panels(
     x,  # (N, C), or bytes
     order,  # row numbers
-    first,  # of them, first to last
+    first,  # order[first:last] are gathered
     last,
     center,  # (C,)
     scale,  # (C,)
-    j_first,  # columns j_first to j_last, where panels begin
+    j_first,  # columns j_first to j_last; j_first is the start of a panel
     j_last,
     panels,  # out, flat: the panels of those columns, last - first rows each
 ):
-    """The same for some columns, into panels (kernels/gemm.py)."""
+    """Like `gather_rows`, but for some columns, and into panels (kernels/gemm.py)."""
     number = panels.dtype.type
     width = panel_width(panels)
     depth = last - first

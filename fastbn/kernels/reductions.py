@@ -1,10 +1,10 @@
-"""Sums along a contiguous row: blocks in the row's own precision, their sum in float64.
+"""Sums along a contiguous row: blocks in the dtype of the row, and their total in float64.
 
-A block is short enough for its float32 sum to keep its digits, and long enough for the switch to
-float64 to cost nothing. Blocks are cut by position alone, so a sum has the same bits every time.
+A block is short enough for its sum in float32 to keep its digits, and long enough for the switch to
+float64 to cost nothing. Blocks are cut by position, so a sum always has the same bits.
 
-Only the loops along a block are compiled with fast-math. They write nothing, so the order of a sum
-does not depend on addresses or overlapping arrays.
+Only the loops along a block are compiled with fast-math. They only read, so the order of a sum does
+not depend on addresses or on overlapping arrays.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from fastbn.jit.compiler import njit, njit_strict
 
 BLOCK = 1024
 
-# With a mean square below this, some squares may have been too small for float32.
+# If a mean square is below this, some of the squares may have underflowed in float32.
 SMALL = 1e-30
 
 
 @njit
 def block_sum(block):
-    """Sum of one block, in its own precision."""
+    """Return the sum of one block, in its dtype."""
     total = block.dtype.type(0)
     for i in range(block.size):
         total += block[i]
@@ -30,7 +30,7 @@ def block_sum(block):
 
 @njit_strict
 def row_sum(row):
-    """Sum of a row, as float64."""
+    """Return the sum of a row, as float64."""
     total = 0.0
     for start in range(0, row.size, BLOCK):
         total += block_sum(row[start : start + BLOCK])
@@ -39,7 +39,7 @@ def row_sum(row):
 
 @njit
 def all_below(row, limit):
-    """Tell whether all magnitudes of a row are below a limit; a NaN is not."""
+    """Return whether all magnitudes of a row are below a limit; False if one is NaN."""
     below = True
     for i in range(row.size):
         below &= abs(row[i]) < limit
@@ -48,7 +48,7 @@ def all_below(row, limit):
 
 @njit
 def block_moments(block, shift):
-    """Sum of d and of d*d over one block, d = block - shift."""
+    """Return the sums of d and of d * d over one block, d = block - shift."""
     total = block.dtype.type(0)
     square = block.dtype.type(0)
     for i in range(block.size):
@@ -60,7 +60,7 @@ def block_moments(block, shift):
 
 @njit_strict
 def row_moments(row, shift):
-    """Sum of d and of d*d over a row, d = row - shift, as float64."""
+    """Return the sums of d and of d * d over a row, d = row - shift, as float64."""
     total = 0.0
     square = 0.0
     for start in range(0, row.size, BLOCK):
@@ -72,9 +72,9 @@ def row_moments(row, shift):
 
 @njit
 def row_moments_wide(row, shift):
-    """Sum of d and of d*d over a row, d = row - shift, all in float64.
+    """Return the sums of d and of d * d over a row, d = row - shift, computed in float64.
 
-    Slower; for rows whose sums or squares overflow in their own precision.
+    This is slower, and is used if sums or squares overflow the dtype of the row.
     """
     total = 0.0
     square = 0.0
@@ -87,7 +87,7 @@ def row_moments_wide(row, shift):
 
 @njit
 def block_square_sum(block):
-    """Sum of squares of one block, in its own precision."""
+    """Return the sum of squares of one block, in its dtype."""
     total = block.dtype.type(0)
     for i in range(block.size):
         total += block[i] * block[i]
@@ -96,7 +96,7 @@ def block_square_sum(block):
 
 @njit_strict
 def row_square_sum(row):
-    """Sum of squares of a row, as float64."""
+    """Return the sum of squares of a row, as float64."""
     total = 0.0
     for start in range(0, row.size, BLOCK):
         total += block_square_sum(row[start : start + BLOCK])

@@ -13,7 +13,7 @@ from fastbn.jit.compiler import njit_strict
 def update_running_statistics(
     mean,  # (C,)
     var,  # (C,), biased
-    n,  # samples behind mean and var
+    n,  # number of values that mean and var were computed from
     momentum,  # the weight of this batch
     unbiased,  # bool; True stores n / (n - 1) * var, as PyTorch does
     running_mean,  # in and out (C,)

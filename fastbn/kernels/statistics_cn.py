@@ -1,8 +1,8 @@
-"""Mean and variance of features that are rows: x is (B, C, L), a feature is x[:, c, :].
+"""Feature-major mean and variance: x is (B, C, L), and a feature is x[:, c, :].
 
-docs/batchnorm.md explains how they are measured. A matrix (C, N) is the case B = 1, a batch of
-images (N, C, H, W) the case L = H * W. A feature's rows belong to one thread, so nothing is reduced
-across threads.
+docs/batchnorm.md explains how they are measured. For a matrix (C, N), B is 1. For a batch of images
+(N, C, H, W), L is H * W. One thread computes all rows of a feature, so nothing is reduced across
+threads.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from fastbn.kernels.reductions import row_moments, row_moments_wide
 
 @njit
 def rows_per_group(x):
-    """Features that go through a kernel's phases together.
+    """Return how many features go through the phases of a kernel together.
 
-    Several, so that the processor starts the next feature's sum while the last one ends, but few
-    enough for their rows to stay in the first-level cache from phase to phase.
+    There are several, so that the processor can start the next feature's sum before the previous
+    one ends, but few enough for their rows to stay in the first-level cache between the phases.
     """
     return max(1, min(8, 8192 // (x.shape[0] * x.shape[2] * x.itemsize)))
 
 
 @njit_strict
 def near_mean(x, c):
-    """The mean of four samples of feature c, which is near its mean."""
+    """Return the mean of four samples of feature c, which is usually near its mean."""
     row, quarter = x[0, c], x.shape[2] // 4
     total = row[0] + row[quarter] + row[2 * quarter] + row[3 * quarter]
     return total * x.dtype.type(0.25)
@@ -35,7 +35,7 @@ def near_mean(x, c):
 
 @njit_strict
 def feature_sums(x, c, shift):
-    """Sum of d and of d * d over feature c, d = x - shift, as float64."""
+    """Return the sums of d and of d * d over feature c, d = x - shift, as float64."""
     total = 0.0
     square = 0.0
     for b in range(x.shape[0]):
@@ -47,7 +47,7 @@ def feature_sums(x, c, shift):
 
 @njit_strict
 def feature_sums_wide(x, c, shift):
-    """The same, all in float64."""
+    """Like `feature_sums`, but computed in float64."""
     total = 0.0
     square = 0.0
     for b in range(x.shape[0]):
@@ -59,9 +59,9 @@ def feature_sums_wide(x, c, shift):
 
 @njit_strict
 def careful_moments(x, c, mean, least):
-    """Shift, mean - shift and variance of feature c, measured around its approximate mean.
+    """Return shift, mean - shift and variance of feature c, measured around its approximate mean.
 
-    Sums are in float64 if float32 overflows or gives a variance below `least`.
+    Sums are computed in float64 if float32 overflows or gives a variance below `least`.
     """
     inverse = 1.0 / (x.shape[0] * x.shape[2])
     if not abs(mean) < math.inf:  # math.isfinite(x) computes x - x, which fast-math assumes is 0
@@ -84,10 +84,10 @@ def moments(
     delta,  # out (C,): mean - shift
     var,  # out (C,), biased
 ):
-    """Moments around a shift near the mean (Chan, Golub & LeVeque 1983, eq. 1.7).
+    """Compute moments around a shift near the mean (Chan, Golub & LeVeque 1983, eq. 1.7).
 
-    One pass around the mean of four samples. If that is more than a standard deviation away from
-    a feature's mean, a second pass measures around the mean, rounded to the dtype of x.
+    The first pass uses the mean of four samples as the shift. If it is more than a standard
+    deviation away from a feature's mean, a second pass uses the mean, rounded to the dtype of x.
     """
     inverse = 1.0 / (x.shape[0] * x.shape[2])
     for c in range(first, last):
@@ -98,7 +98,7 @@ def moments(
         delta_c = delta[c] * inverse
         square = delta_c * delta_c
         var_c = var[c] * inverse - square
-        if not (square <= var_c and var_c < math.inf):  # a NaN comes here too
+        if not (square <= var_c and var_c < math.inf):  # also true for NaN
             shift[c], delta_c, var_c = careful_moments(x, c, shift[c] + delta_c, 0.0)
         delta[c] = delta_c
         var[c] = var_c
@@ -113,7 +113,7 @@ def statistics_cn(
     var,  # out (C,), biased
     work,  # overwritten (C,)
 ):
-    """mean and var of features first to last."""
+    """Compute mean and var of features first to last."""
     for start in range(first, last, rows_per_group(x)):
         stop = min(start + rows_per_group(x), last)
         moments(x, start, stop, mean, work, var)
@@ -121,7 +121,7 @@ def statistics_cn(
             mean[c] += work[c]
 
 
-# Features of a tile, the unit of work of parallel loops.
+# Features in a tile, the unit of work of parallel loops.
 TILE = 4
 
 

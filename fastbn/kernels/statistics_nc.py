@@ -1,10 +1,9 @@
-"""Mean and variance of features that are columns: x is (N, C) (docs/batchnorm.md).
+"""Sample-major mean and variance: x is (N, C), and a feature is a column (docs/batchnorm.md).
 
-Going down one column would load a cache line for each number. Instead the rows are cut into chunks
-whose size depends only on C. Each chunk gives partial sums of all features, vectorized along the
-row, and the chunks are combined in order, in float64. So the bits do not depend on how many threads
-share the chunks. No loop here needs fast-math to vectorize: a sum down the rows is one addition per
-feature and row.
+A loop down one column would load a cache line for each number. Instead the rows are cut into chunks
+whose size depends only on C. For each chunk, loops along the rows compute partial sums of all
+features. The chunks are combined in order, in float64. So the bits do not depend on the number of
+threads. No loop here needs fast-math to vectorize, because each row adds one number to each sum.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from fastbn.jit.compiler import njit, njit_strict, parallel_twin
 from fastbn.jit.intrinsics import multiply_add
 from fastbn.kernels.batchnorm_nc_blocks import has_blocks, moments_blocks
 
-# Elements of a chunk, about.
+# Approximate number of elements in a chunk.
 CHUNK_ELEMENTS = 65536
 
 # A chunk's shift is the mean of this many of its first rows.
@@ -25,20 +24,20 @@ NEAR = 16
 
 @njit
 def rows_per_chunk(n_features):
-    """Rows of a chunk: few enough for a cache, and enough to make the partial sums cheap."""
+    """Return the rows of a chunk: few enough for a cache, and enough for cheap partial sums."""
     return min(max(CHUNK_ELEMENTS // n_features, 16), 512)
 
 
 @njit
 def count_chunks(x):
-    """Chunks that x (N, C) is cut into."""
+    """Return the number of chunks that x (N, C) is cut into."""
     rows = rows_per_chunk(x.shape[1])
     return (x.shape[0] + rows - 1) // rows
 
 
 @njit
 def chunk_rows(x, chunk):
-    """Rows of one chunk: first and last."""
+    """Return first and last row of one chunk."""
     rows = rows_per_chunk(x.shape[1])
     return chunk * rows, min((chunk + 1) * rows, x.shape[0])
 
@@ -56,7 +55,7 @@ def add_rows(x, first, last, total):
 
 @njit_strict
 def add_moments(x, first, last, shift, total, square):
-    """Sums of d = x - shift and of d * d over rows first to last, four rows at a time."""
+    """Sum d = x - shift and d * d over rows first to last, four rows at a time."""
     if has_blocks(x):
         return moments_blocks(x, first, last, shift, total, square)
     for j in range(shift.size):
@@ -86,10 +85,10 @@ def chunk_moments_nc(
     total,  # out (C,): the sum of d = x - shift
     square,  # out (C,): the sum of d * d
 ):
-    """Moments of one chunk around a shift near its mean: the mean of its first rows.
+    """Compute the moments of one chunk around a shift, which is the mean of its first rows.
 
-    If that lies more than a standard deviation off the mean of some feature, a second pass takes
-    the mean of the chunk.
+    If the shift of any feature is more than a standard deviation away from its mean, a second pass
+    uses the mean of the chunk.
     """
     first, last = chunk_rows(x, chunk)
     near = min(NEAR, last - first)
@@ -100,9 +99,9 @@ def chunk_moments_nc(
     add_moments(x, first, last, shift, total, square)
     far = 0
     for j in range(shift.size):
-        # at least half of the mean square has to be variance
+        # the shift is near enough if variance is at least half of the mean square
         far += 0 if 2 * total[j] * total[j] * inverse <= square[j] else 1
-    if far > 0:  # a NaN comes here too
+    if far > 0:  # also for NaN
         for j in range(shift.size):
             shift[j] += total[j] * inverse
         add_moments(x, first, last, shift, total, square)
@@ -110,7 +109,7 @@ def chunk_moments_nc(
 
 @njit_strict
 def combine_moments_nc(
-    shifts,  # (K, C) of `chunk_moments_nc`
+    shifts,  # (K, C) from `chunk_moments_nc`
     totals,  # (K, C)
     squares,  # (K, C)
     n,  # samples
@@ -118,7 +117,7 @@ def combine_moments_nc(
     delta,  # out (C,) float64: mean - shift
     var,  # out (C,) float64: biased
 ):
-    """mean and variance from those of the chunks (Chan, Golub & LeVeque 1983, eq. 2.1)."""
+    """Combine the moments of the chunks (Chan, Golub & LeVeque 1983, eq. 2.1)."""
     chunks, features = shifts.shape
     rows = rows_per_chunk(features)
     # phase 1: the mean
@@ -128,13 +127,13 @@ def combine_moments_nc(
     for k in range(chunks):
         count = min(rows, n - k * rows)
         for j in range(features):
-            # the distance to the first chunk's shift is small where the data is close to its mean
+            # relative to the first chunk's shift, since such differences are small and accurate
             delta[j] += (np.float64(shifts[k, j]) - np.float64(shifts[0, j])) * count + totals[k, j]
     for j in range(features):
         near, rest = np.float64(shifts[0, j]), delta[j] / n
         shift[j] = near + rest
         delta[j] = rest - (np.float64(shift[j]) - near)  # the rounding error of shift
-    # phase 2: squares around it
+    # phase 2: squares around the mean
     for k in range(chunks):
         count = min(rows, n - k * rows)
         for j in range(features):

@@ -1,7 +1,7 @@
-"""Adam over many tensors in one call, each where it is in memory.
+"""Adam for many tensors in one call, given by their addresses.
 
 The formulas are those of `optimizers.adam`. With amsgrad (Reddi et al. 2018, arXiv 1904.09237) the
-largest v so far takes the place of v in the denominator:
+largest v so far replaces v in the denominator:
 
     top = max(top, v)        param -= lr / (1 - beta1^t) * m / (sqrt(top / (1 - beta2^t)) + eps)
 """
@@ -23,13 +23,13 @@ STEP, PARAM, GRAD, M, V, TOP = range(6)
 
 
 class Tensors(NamedTuple):
-    """The tensors of a step, and where they are."""
+    """The tensors of a step: their addresses and sizes."""
 
     like: np.ndarray  # an array of the tensors' dtype
     counter: np.ndarray  # an array of the dtype of the steps
     addresses: np.ndarray  # (T, 5 or 6) int64: steps, param, grad, m, v and, with amsgrad, top
     sizes: np.ndarray  # (T,) int64
-    parts: np.ndarray  # (T + 1,) int64: parts of PART values before each tensor
+    parts: np.ndarray  # (T + 1,) int64: number of parts (of PART values) before each tensor
 
 
 @njit_strict
@@ -67,7 +67,7 @@ def amsgrad(
 
 @njit
 def tensor_of(parts, part):
-    """The tensor of a part: the last that begins there or before; empty ones have no parts."""
+    """Return the tensor that contains a part: the last one that begins at it or before it."""
     low, high = 0, parts.size - 2
     while low < high:
         middle = (low + high + 1) // 2
@@ -80,7 +80,7 @@ def tensor_of(parts, part):
 
 @njit
 def adam_share(rank, size, tensors, settings, decoupled, with_top):
-    """`adam_tensors`, on the parts that belong to one of `size` threads."""
+    """Run `adam_tensors` on the parts of thread `rank` of `size`."""
     like, addresses, parts, s = tensors.like, tensors.addresses, tensors.parts, settings
     for part in range(parts[-1] * rank // size, parts[-1] * (rank + 1) // size):
         tensor = tensor_of(parts, part)
@@ -103,17 +103,17 @@ def adam_share(rank, size, tensors, settings, decoupled, with_top):
             adam_values(p, g, m, v, own, decoupled, 0, n)
 
 
-# Flat arguments: every step of PyTorch's calls it, and a named tuple takes a microsecond.
+# Flat arguments, since a named tuple costs a microsecond in each step of the PyTorch optimizers.
 @njit
 def adam_tensors(
-    pool,  # of `fastbn.parallel.openmp.find_pool`
+    pool,  # from `fastbn.parallel.openmp.find_pool`
     threads,  # of the pool, at most
     like,  # an array of the tensors' dtype
     counter,  # an array of the dtype of the steps
     addresses,  # (T, 5 or 6) int64: steps, param, grad, m, v and, with amsgrad, top
     sizes,  # (T,) int64
-    parts,  # (T + 1,) int64: parts of PART values before each tensor
-    sign,  # -1 to go up
+    parts,  # (T + 1,) int64: number of parts (of PART values) before each tensor
+    sign,  # 1 to minimize, -1 to maximize
     lr,
     beta1,
     beta2,
@@ -122,7 +122,7 @@ def adam_tensors(
     decoupled,  # bool: AdamW
     with_top,  # bool: amsgrad
 ):
-    """One step on all tensors, in parts of a fixed size; each tensor's steps are counted."""
+    """Take one step on all tensors, in parts of a fixed size, and increment their step counters."""
     for tensor in range(sizes.size):
         at_address(counter, addresses[tensor, STEP], 1)[0] += 1
     tensors = Tensors(like, counter, addresses, sizes, parts)

@@ -1,9 +1,10 @@
 """Many training steps in one call: forward, loss, backward, update.
 
-All members of a team run the same call. Each does its share of a phase: some features of a layer,
-some samples of the loss, some parameters of the update. All work on a feature's row follows the
-product that computes it, while the row is in cache. There is a barrier only where a member needs
-results of others. No sum crosses a share, so the bits do not depend on the shares.
+All members of a team run this call. In each phase a member computes its share: some features of a
+layer, some samples of the loss, some parameters of the update. After the product that computes a
+feature's row, the same member does all further work on the row while it is in cache. Members wait
+at a barrier only if they need results of others. No sum is split between members, so the bits do
+not depend on the number of members.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ from fastbn.parallel.team import barrier, share
 
 @njit_inlined
 def forward(network, recipe, work, samples, order, step, member):
-    """Activations of all layers, in training, and the statistics of the batch."""
+    """Compute the activations of all layers in training, and the statistics of the batch."""
     rows = order.size
     width = panel_width(work.z)
     padded = whole(rows, width) * width
@@ -111,7 +112,7 @@ def forward(network, recipe, work, samples, order, step, member):
 
 @njit_inlined
 def norm_of(network, work, layer):
-    """A layer's statistics of the batch, gamma and beta."""
+    """Return the batch statistics, gamma and beta of a layer."""
     return Norm(
         features(work.mean, layer),
         features(work.rstd, layer),
@@ -122,7 +123,7 @@ def norm_of(network, work, layer):
 
 @njit_inlined
 def activate(network, recipe, work, index, z, first, last, a):
-    """Features first to last of a layer: statistics of the batch, normalization, activation."""
+    """Compute statistics, normalization and activation of features first to last of a layer."""
     layer = network.layers[index]
     beta = tensor(network.params, layer, BETA)
     slope = layer_slope(network, recipe, index)
@@ -139,7 +140,7 @@ def activate(network, recipe, work, index, z, first, last, a):
 
 @njit_inlined
 def differentiate_elementwise(network, recipe, work, index, z, first, last, da):
-    """da before the elementwise activation, from da after it, of features first to last."""
+    """Multiply da of features first to last by the derivative of the elementwise activation."""
     layer = network.layers[index]
     beta, number = tensor(network.params, layer, BETA), z.dtype.type
     for c in range(first, last):
@@ -152,10 +153,10 @@ def differentiate_elementwise(network, recipe, work, index, z, first, last, da):
 
 @njit_inlined
 def backward(network, recipe, work, samples, order, step, member):
-    """All gradients, from the gradient of the last layer's output in work.da.
+    """Compute all gradients; work.da has the gradient of the last layer's output.
 
-    Return whether all of them are below the limit: each member checks those that it has computed
-    before the last barrier.
+    Return whether all of them are below the limit. Each member checks the gradients that it has
+    computed before it waits at the last barrier.
     """
     rows = order.size
     for index in range(network.layers.shape[0] - 1, -1, -1):
@@ -215,7 +216,7 @@ def backward(network, recipe, work, samples, order, step, member):
 
 @njit_inlined
 def gradients_are_below(network, recipe, width, member):
-    """Tell whether the gradients that this member has computed are below the limit."""
+    """Return whether the gradients that this member has computed are below the limit."""
     if member.size == 1 and all_below(network.grads, recipe.limit):  # the gaps are zero
         return True
     below = data_gradient_is_below(network, recipe, width, member)
@@ -237,25 +238,26 @@ def train_steps(
     work,
     samples,
     plan,  # order (M,) of row numbers, bounds (S + 1,) of minibatches in it, lrs (S,) of the steps
-    member,  # of the team that runs this call
-    counts,  # in and out (1,) int64 each: optimizer steps done, steps refused in a row
-    results,  # out (S,) each: mean loss of a minibatch, its correctly classified samples
+    member,  # the member of the team that runs this call
+    counts,  # in and out (1,) int64 each: optimizer steps done, consecutive refused steps
+    results,  # out (S,) each: mean loss and number of hits of each minibatch
 ):
-    """Train S steps, each of them forward, loss, backward and update.
+    """Run S training steps: forward, loss, backward and update.
 
     Minibatch s is order[bounds[s] : bounds[s + 1]]. The loss of a refused step is NaN, and results
-    of steps that are not reached stay as they are. Plain tuples take less time from Python.
+    of steps that are not reached are not changed. `plan`, `counts` and `results` are plain tuples,
+    since a named tuple from Python costs more time.
 
-    A step is refused where a variance, the loss or the norm of the gradient is not finite, or an
-    entry of the gradient reaches the limit. All members read the same numbers and decide the same
-    before any of them updates: parameters, moments, running statistics and the number of steps are
-    those before the step. The call ends there, or, if no more than `most_refused` steps in a row
-    have been refused, goes on with the next minibatch.
+    A step is refused if a variance, the loss or the norm of the gradient is not finite, or if an
+    entry of the gradient reaches the limit. All members read the same numbers and come to the same
+    decision before any of them updates, so a refused step changes no parameter, moment, running
+    statistic or step counter. Then the call goes on with the next minibatch, unless more than
+    `most_refused` consecutive steps have been refused.
     """
     mode = flush_denormals()
     number = work.var.dtype.type
     (order, bounds, lrs), (steps, refused), (losses, correct) = plan, counts, results
-    step, in_a_row = steps[0], refused[0]  # nobody counts before all have passed the first barrier
+    step, in_a_row = steps[0], refused[0]  # member 0 changes them only after a barrier
     for s in range(lrs.size):
         batch = order[bounds[s] : bounds[s + 1]]
         mark(member.log, BEGIN)
@@ -271,7 +273,7 @@ def train_steps(
             update(network, recipe, work, clip, lrs[s], step, batch.size, member)
         else:
             loss, hits, in_a_row = math.nan, 0, in_a_row + 1
-            barrier(member)  # others may still be reading what the next step overwrites
+            barrier(member)  # the next step overwrites arrays that others may still be reading
         if member.rank == 0:
             losses[s], correct[s] = loss, hits
             steps[0], refused[0] = step, in_a_row

@@ -1,4 +1,4 @@
-"""What an accepted step changes: parameters, moments and running statistics."""
+"""The update of an accepted step: parameters, moments and running statistics."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from fastbn.parallel.team import barrier
 
 @njit_inlined
 def update(network, recipe, work, clip, lr, step, rows, member):
-    """One step of the optimizer over all parameters, and running statistics; `step` is from 1.
+    """Update all parameters and the running statistics; `step` counts from 1.
 
-    A member updates the parameters of its features. If it also keeps its features of the first
-    layer, it begins the next step without a barrier: nobody else reads these parameters before the
-    next one.
+    Each member updates the parameters of its features. If each member gathers the whole minibatch,
+    it can begin the next step without a barrier: until the next barrier, no other member reads the
+    parameters that it updates.
     """
     of_weights = Settings(
         clip, lr, recipe.beta1, recipe.beta2, recipe.optimizer_eps,
