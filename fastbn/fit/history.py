@@ -13,13 +13,13 @@ from fastbn.checks import choice, flag, integer, number
 
 @dataclasses.dataclass
 class History:
-    """The measurements of a fit: one entry per epoch in each list but `skipped`.
+    """The measurements of a fit. Each list except `skipped` has one entry per epoch.
 
-    `loss` and `accuracy` are means over the epoch's minibatches, before each update, `lr` is the
-    learning rate of the epoch's last step, `steps` the number of minibatches so far and `seconds`
-    the time since the start of the fit. For the squared error there is `val_r2`, and no accuracy;
-    with `target_normalization` losses are those of normalized targets. `skipped` has the numbers of
-    the refused and skipped steps, from 1.
+    `loss` and `accuracy` are means over the epoch's minibatches, measured before each update. `lr`
+    is the learning rate of the epoch's last step, `steps` the number of minibatches so far, and
+    `seconds` the time since the start of the fit. With the squared error there is `val_r2` instead
+    of accuracies. With `target_normalization`, losses are computed from normalized targets.
+    `skipped` has the numbers of the steps that were refused and skipped, from 1.
 
     `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback", "diverged" (a step
     was refused) or "interrupted".
@@ -51,7 +51,7 @@ class EarlyStopping:
     """Stop when `monitor` has not improved by more than `min_delta` for `patience` epochs.
 
     `monitor` is "val_loss", "val_accuracy", "val_r2", "loss" or "accuracy". With `restore_best`
-    the model goes back to its best epoch.
+    the state of the best epoch is restored at the end.
     """
 
     patience: int = 10
@@ -74,9 +74,10 @@ class EarlyStopping:
 class FitState:
     """The state of a fit between two steps.
 
-    `losses` and `correct` are those of the present epoch's steps so far; it `has_begun` once the
-    order of its samples is drawn. `best` is the best value that early stopping has seen, `since`
-    counts the epochs since then, and `best_state` is the model's snapshot there.
+    `losses` and `correct` have one entry for each step of the present epoch so far. `has_begun` is
+    True once the order of the epoch's samples is drawn. `best` is the best value that early
+    stopping has seen, `since` the number of epochs since then, and `best_state` the snapshot of the
+    model at that epoch.
     """
 
     history: History = dataclasses.field(default_factory=History)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a fit, which end it after the steps of the current call."""
+"""Handling of Ctrl-C and SIGTERM: they end a fit after the current call of the kernel."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fastbn.jit.postponed_signals import hears_signals
 class Signals:
     """Context in which the first Ctrl-C sets `stop_requested`, and the second one raises.
 
-    With `terminate` SIGTERM sets `stop_requested` and `terminated`, and is raised again when the
-    context ends. Handlers that are not Python's defaults stay. In a forked process signals have
-    their usual effect, and after the fit, too, even if another handler raised in `__enter__` or
-    `__exit__` and this one is still installed.
+    With `terminate`, SIGTERM sets `stop_requested` and `terminated`, and is raised again when the
+    context ends. Handlers that are not Python's defaults are not replaced. Signals have their usual
+    effect in a forked process and after the fit, even if another handler raised an exception in
+    `__enter__` or `__exit__` and this handler is still installed.
     """
 
     def __init__(self, *, terminate: bool) -> None:
@@ -50,7 +50,7 @@ class Signals:
             signal.raise_signal(signal.SIGTERM)
 
     def _is_in_the_fit(self) -> bool:
-        """Tell whether the function that entered this context is one of the callers."""
+        """Return whether the function that entered this context is one of the callers."""
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame is not self._fit:
             frame = frame.f_back
@@ -69,14 +69,14 @@ class Signals:
 
 
 def _is_left_behind(handler: Any) -> bool:
-    """Tell whether a handler is that of a fit that is over."""
+    """Return whether a handler was installed by a fit that is over."""
     of = getattr(handler, "__self__", None)
     return isinstance(of, Signals) and not of._is_in_the_fit()
 
 
 @contextlib.contextmanager
 def interrupting_fits() -> Iterator[None]:
-    """Context in which Ctrl-C raises KeyboardInterrupt in a fit, too."""
+    """Context in which Ctrl-C raises KeyboardInterrupt even during a fit."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

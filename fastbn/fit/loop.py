@@ -16,15 +16,15 @@ from fastbn.fit.plan import Plan, minibatch_bounds
 from fastbn.fit.progress import progress_bar
 from fastbn.fit.schedules import schedule_function
 
-# Time of the steps in one compiled call; Ctrl-C and the progress bar wait for its end.
+# Duration of one compiled call; Ctrl-C and the progress bar are handled between two calls.
 CHUNK_SECONDS = 0.05
 
-# With on_divergence="skip" one more consecutive refused step ends the fit.
+# With on_divergence="skip", more consecutive refused steps than this end the fit.
 MOST_SKIPPED = 10
 
 
 class _Trainee(Protocol):
-    """What the loop needs of a model; `fastbn.model.engine.Engine` documents its methods."""
+    """The methods of a model that the loop uses; `fastbn.model.engine.Engine` documents them."""
 
     epochs: int
 
@@ -41,7 +41,7 @@ class _Trainee(Protocol):
 
 
 class _Checkpoint(Protocol):
-    """Where the loop keeps its state: `fastbn.model.checkpoint.CheckpointFile`."""
+    """The file that stores the loop's state; see `fastbn.model.checkpoint.CheckpointFile`."""
 
     every: int | None  # steps; None is an epoch
 
@@ -55,8 +55,8 @@ Callback = Callable[[Any, History], "bool | None"]
 class Fit:
     """One fit of `model` to `samples`; callbacks get its `owner`.
 
-    An epoch's loss is the mean over its samples by their `weight` (samples,), None for equal ones.
-    `evaluate` returns loss and score of validation data.
+    An epoch's loss is the mean over its samples, weighted by `weight` (samples,), or None for equal
+    weights. `evaluate` returns loss and score of the validation data.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Fit:
             raise TypeError(f"callbacks: expected an iterable of callables, got {callbacks!r:.200}")
         self.most_refused = MOST_SKIPPED if plan.on_divergence == "skip" else 0
         self.lr_of(0)  # validate the schedule before changing anything
-        self.every = (checkpoint and checkpoint.every) or self.steps  # between two checkpoints
-        self.order = np.zeros(0, np.int64)  # of the samples in the present epoch
+        self.every = (checkpoint and checkpoint.every) or self.steps  # steps between checkpoints
+        self.order = np.zeros(0, np.int64)  # order of the samples in the present epoch
         self.chunk = _Chunk()
         self.state = FitState()
         self.start = 0.0
@@ -102,14 +102,14 @@ class Fit:
         return history
 
     def _finish(self) -> None:
-        """Go back to the best epoch; unless it was interrupted, the fit is over."""
+        """Restore the best epoch, and mark the fit as over unless it was interrupted."""
         state, history = self.state, self.state.history
         is_diverged = history.stop_reason == "diverged"
         if state.best_state is not None and (state.since > 0 or is_diverged):
             self.model.restore(state.best_state)
         if history.stop_reason == "interrupted":
-            return  # its checkpoint has been written
-        if not (is_diverged or self.model.is_finite()):  # the last update, after which no step came
+            return  # the checkpoint has been written already
+        if not (is_diverged or self.model.is_finite()):  # no step has checked the last update
             history.stop_reason = "diverged"
             if self.plan.on_divergence != "stop":
                 raise self._error(history.steps[-1], is_refused=False)
@@ -117,7 +117,7 @@ class Fit:
         self._save()
 
     def _epoch(self) -> str | None:
-        """Train an epoch, or the rest of it; return why the fit ends with it, or None."""
+        """Train an epoch or the rest of it; return the stop reason if the fit ends, else None."""
         state, before = self.state, self.state.history.epochs * self.steps
         self.order = self.model.order_of(self.model.epochs, self.n_samples, self.plan.shuffle)
         self.model.epochs += 1
@@ -142,7 +142,7 @@ class Fit:
             if done < self.steps and (before + done) % self.every == 0:
                 self._save()
         done = state.losses.size
-        if done < self.steps:  # interrupted: a fit that goes on ends the epoch itself
+        if done < self.steps:  # interrupted: save first, so that a resumed fit ends the epoch
             self._save()
             if done and not self.signals.terminated:
                 self._end_epoch()
@@ -179,7 +179,7 @@ class Fit:
         raise self._error(number)
 
     def _error(self, number: int, *, is_refused: bool = True) -> DivergenceError:
-        """Return the error of a step, by its number in the fit from 1."""
+        """Return the error for a step, given its number in the fit, from 1."""
         place = (number - 1) % self.steps
         rows = self.order[self.bounds[place] : self.bounds[place + 1]]
         layer = self.model.nonfinite_layer(self.samples, rows)
@@ -195,7 +195,7 @@ class Fit:
         if self.weight is not None:
             seen = self.weight[self.order[: self.bounds[done]]]
             shares = np.add.reduceat(seen, self.bounds[:done]) * taken
-        total = (losses * shares).sum(where=taken)  # BLAS would add in an order of its threads
+        total = (losses * shares).sum(where=taken)  # not by BLAS, whose order depends on threads
         history.loss.append(float(total / max(shares.sum(), 1e-300)) if taken.any() else math.nan)
         if self.plan.score == "accuracy":
             history.accuracy.append(float(correct.sum() / max(rows.sum(), 1)))
@@ -224,7 +224,7 @@ class Fit:
         return "epochs" if history.epochs == plan.epochs else None
 
     def _note_best(self) -> None:
-        """Compare the last epoch with the best one before."""
+        """Update the best epoch of early stopping with the last one."""
         rule, state = self.plan.early_stopping, self.state
         if rule is None:
             return
@@ -242,7 +242,7 @@ class Fit:
             state.since += 1
 
     def _save(self) -> None:
-        """Write a checkpoint, unless a number of the model is not finite."""
+        """Write a checkpoint if all numbers of the model are finite."""
         if self.checkpoint is not None and self.model.is_finite():
             self.state.seconds = time.perf_counter() - self.start
             self.checkpoint.write(self.state)
@@ -257,7 +257,7 @@ def refused_in_a_row(skipped: list[int], step: int) -> int:
 
 
 class _Chunk:
-    """The number of steps in one compiled call: about CHUNK_SECONDS' worth."""
+    """The number of steps per compiled call, adapted so that a call takes about CHUNK_SECONDS."""
 
     def __init__(self) -> None:
         self.steps = 1

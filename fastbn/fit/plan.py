@@ -1,4 +1,4 @@
-"""The settings of a fit, checked, and where its minibatches begin and end."""
+"""The checked settings of a fit, and the bounds of its minibatches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastbn.fit.schedules import Schedule
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The settings of a fit, and the facts about the model and the data that decide about them."""
+    """The settings of a fit, and the properties of model and data that they are checked against."""
 
     epochs: int
     batch_size: int
@@ -25,7 +25,7 @@ class Plan:
     early_stopping: EarlyStopping | None
     until_accuracy: float | None
     on_divergence: str
-    score: str  # of validation: "accuracy" or "r2"
+    score: str  # "accuracy" or "r2"
     is_validated: bool
     least_batch: int
 
@@ -48,7 +48,7 @@ class Plan:
             object.__setattr__(self, name, value)
 
     def _rule(self, rule: Any) -> EarlyStopping | None:
-        """Return the early stopping of an argument; an integer is the patience."""
+        """Return the argument as EarlyStopping; an integer is the patience."""
         if rule is None:
             return None
         if isinstance(rule, numbers.Integral) and not isinstance(rule, bool):
@@ -71,10 +71,10 @@ class Plan:
 
 
 def minibatch_bounds(n_samples: int, batch_size: int) -> np.ndarray:
-    """Return where minibatches begin and end: (steps + 1,) int64.
+    """Return the bounds of minibatches, (steps + 1,) int64.
 
-    The last one may be smaller. A single sample is merged into the minibatch before, since batch
-    norm has nothing to normalize in it.
+    The last minibatch may be smaller. If it has a single sample, it is merged into the one before,
+    since batch norm cannot normalize a single sample.
     """
     n_samples, batch_size = integer("n_samples", n_samples, 1), integer("batch_size", batch_size, 1)
     bounds = np.append(np.arange(0, n_samples, batch_size, dtype=np.int64), n_samples)

@@ -1,4 +1,4 @@
-"""The progress bar of a fit, and the line that says that kernels are being compiled."""
+"""The progress bar of a fit, and the message that kernels are being compiled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _announced = False
 
 
 def stderr() -> TextIO | None:
-    """Return sys.stderr; None if there is none, as in a windowed program, or it is closed."""
+    """Return sys.stderr, or None if it is closed or missing, as in a windowed program."""
     stream: Any = sys.stderr
     return None if stream is None or getattr(stream, "closed", False) else stream
 
@@ -44,7 +44,7 @@ class _Lenient:
 
 
 def announce_compiling() -> None:
-    """Say on stderr that kernels are being compiled, once in a process."""
+    """Print once per process to stderr that kernels are being compiled."""
     global _announced
     stream = stderr()
     if not _announced and stream is not None:
@@ -53,13 +53,13 @@ def announce_compiling() -> None:
 
 
 class Bar:
-    """A progress bar of rich, or none."""
+    """A progress bar of rich, or nothing."""
 
     def __init__(self, progress: Any = None) -> None:
         self._progress, self._shown = progress, 0.0
 
     def advance(self, step: int, loss: float, accuracy: float | None) -> None:
-        """Show that `step` steps are done, the last loss and the epoch's accuracy so far."""
+        """Show the number of steps done, the last loss and the epoch's accuracy so far."""
         if self._progress is None:
             return
         now, task = time.perf_counter(), self._progress.tasks[0]
@@ -72,7 +72,7 @@ class Bar:
 
 
 def _rich_progress(stream: Any) -> Any:
-    """Return rich's progress bar on a stream; None without rich."""
+    """Return a progress bar of rich on a stream, or None if rich is not installed."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -93,7 +93,7 @@ def progress_bar(progress: bool | str, total: int) -> Iterator[Bar]:
     if not isinstance(progress, bool) and not (isinstance(progress, str) and progress == "auto"):
         raise ValueError(f"progress: expected True, False or 'auto', got {progress!r:.200}")
     stream = stderr()
-    isatty = getattr(stream, "isatty", None)  # a stand-in for a stream may have none
+    isatty = getattr(stream, "isatty", None)  # a replaced stderr may not have it
     is_wanted = isatty is not None and isatty() if progress == "auto" else progress
     bar = _rich_progress(stream) if is_wanted and stream is not None else None
     if bar is not None:

@@ -38,7 +38,7 @@ def is_class(label, classes):
 
 @njit
 def centred_sum_of(z, top, factor):
-    """Return the sum of factor * (z - top); terms are scaled first, so that it does not overflow."""
+    """Return the sum of factor * (z - top); terms are scaled first, so that none overflows."""
     total = z.dtype.type(0)
     for k in range(z.size):
         total += factor * (z[k] - top)

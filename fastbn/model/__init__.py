@@ -1,4 +1,4 @@
-"""The model: its class, configuration, memory, data and files."""
+"""The model class, with its configuration, memory, data preparation and files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        if name == "BatchNormMLP":  # it imports the compiler, which other modules here do not
+        if name == "BatchNormMLP":  # imported late, since it imports the compiler
             from fastbn.model.model import BatchNormMLP
 
             return BatchNormMLP

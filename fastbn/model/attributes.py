@@ -1,4 +1,4 @@
-"""The attributes of a model: its arrays, counters and settings, how they are set, and pickles."""
+"""The attributes of a model (arrays, counters, settings), with their setters, and pickling."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Buffer:
 
 
 class Attributes:
-    """The attributes of `BatchNormMLP`, held by its engine; layout and dtype cannot be set."""
+    """The attributes of `BatchNormMLP`, stored in its engine; layout and dtype cannot be set."""
 
     _engine: Engine
 
@@ -114,7 +114,7 @@ class Attributes:
         return state | {name: getattr(self, name) for name in PICKLED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copy the arrays of a pickle, which may lie in a file or in memory of somebody else."""
+        """Copy the arrays of a pickle, which may be views of a file or of other memory."""
         state = dict(state)
         self._engine = Engine(state.pop("config"))
         for name, value in state.items():

@@ -1,4 +1,4 @@
-"""Flat arrays that start on cache lines and keep their memory, and copies into them."""
+"""Flat arrays that start on cache lines and cannot be resized, and copies into them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 
 from fastbn.checks import as_array
 
-LINE_BYTES = 64  # of a cache line
+LINE_BYTES = 64  # size of a cache line
 
 
 class _Memory:
     """Zeros under NumPy's array interface, with no method to resize them."""
 
     def __init__(self, size: int) -> None:
-        self._zeros = np.zeros(size, np.uint8)  # gets memory from the system when it is written
+        self._zeros = np.zeros(size, np.uint8)  # the system provides the memory at the first write
         self.__array_interface__ = self._zeros.__array_interface__
 
 
@@ -30,7 +30,7 @@ def aligned_zeros(size: int, dtype: np.dtype) -> np.ndarray:
 
 
 def copy_numbers(name: str, target: np.ndarray, value: Any) -> None:
-    """Copy an array into `target`; refuse another shape or dtype, byte order aside."""
+    """Copy an array into `target`, which must have its shape and dtype (in any byte order)."""
     array = as_array(name, value)
     if array.dtype.newbyteorder("=") != target.dtype:
         raise TypeError(f"{name}: expected dtype {target.dtype}, got {array.dtype}")

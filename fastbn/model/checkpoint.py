@@ -1,4 +1,4 @@
-"""Checkpoints: model files with the state of a fit, which goes on from there to the same bits."""
+"""Checkpoints: model files with the state of a fit, from which it continues with the same bits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from fastbn.model.state import (
 
 FLOAT64, INT64 = np.dtype(np.float64), np.dtype(np.int64)
 
-# Dtypes of the history's lists.
+# Dtypes of the lists in the history.
 LISTS = {
     field.name: INT64 if field.name in ("steps", "skipped") else FLOAT64
     for field in dataclasses.fields(History)
@@ -46,7 +46,7 @@ Scalings = tuple[InputScaling, TargetScaling]
 
 
 def checksum(data: Data, scalings: Scalings) -> int:
-    """Return a checksum of the data before scaling, whatever memory layout they have."""
+    """Return a checksum of the data before scaling; it does not depend on their memory layout."""
     inputs, targets = scalings
     result = 0
     for array in (
@@ -60,17 +60,17 @@ def checksum(data: Data, scalings: Scalings) -> int:
 
 
 class OtherDataError(ValueError):
-    """A fit cannot go on: the checkpoint was written for other data."""
+    """The fit cannot be resumed, because the checkpoint was written for other data."""
 
 
 class CheckpointFile:
-    """The checkpoint that a fit writes, and the one that it goes on from."""
+    """The checkpoint that a fit writes, and from which it resumes."""
 
     def __init__(
         self, model: Any, path: str | os.PathLike[str], every: int | None, plan: Plan,
         data: Data, validation: Data | None,
     ) -> None:  # fmt: skip
-        """Raise an error if the file could not be written."""
+        """Raise an error if the file cannot be written."""
         self.path, self.every = model_file.writable_file(path, "checkpoint"), every
         folder = self.path.parent
         try:
@@ -104,7 +104,7 @@ class CheckpointFile:
         saving.write(self._model, self.path, *self._parts(state))
 
     def _parts(self, state: FitState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return the header's part and the tensors of a fit."""
+        """Return the entry in the header and the tensors for a fit."""
         history, best = state.history, state.best_state
         tensors = {f"{FIT}losses": state.losses, f"{FIT}correct": state.correct}
         for name, dtype in LISTS.items():
@@ -127,7 +127,7 @@ class CheckpointFile:
     def read(self, inputs: InputScaling, outputs: TargetScaling) -> Scalings:
         """Read the checkpoint, if there is one, and return its scalings instead of the given ones.
 
-        An error if it is damaged, or of another model or fit. The model does not change.
+        Raises an error if it is damaged, or of another model or fit. The model does not change.
         """
         if not self.path.exists():
             return inputs, outputs
@@ -156,19 +156,19 @@ class CheckpointFile:
         return inputs, outputs
 
     def apply(self) -> FitState:
-        """Bring the model to the checkpoint's state, and return the state of the fit."""
+        """Set the model to the checkpoint's state, and return the state of the fit."""
         if self._found is None:
             return FitState()
         state, snapshot, header = self._found
         self._found = None
         self._engine.restore(snapshot)
-        # the loop counts an epoch that has begun again, and draws the same order for it
+        # if an epoch had begun, the loop counts it again and draws the same order
         self._engine.epochs = header.epochs - state.has_begun
         self._model.metadata = header.metadata
         return state
 
     def _check_same(self, whose: str, now: dict[str, Any], then: Any) -> None:
-        """Raise an error if the model or the fit is not that of the checkpoint."""
+        """Raise an error if settings of the model or the fit differ from the checkpoint's."""
         if not isinstance(then, dict):
             raise ModelFileError(f"{self.path}: fit: expected its settings, got {then!r:.80}")
         for name, got in now.items():
@@ -190,13 +190,13 @@ class CheckpointFile:
             )
 
     def _read_fit(self, file: ModelFile, fit: dict[str, Any]) -> FitState:
-        """Check and return the state of the fit; any error if this plan cannot have it."""
+        """Return the state of the fit; raise an error if it is impossible with this plan."""
         history = self._read_history(file, fit)
         losses = _read_list(file, "losses", FLOAT64, 0, self._rows.size - 1)
         correct = _read_list(file, "correct", INT64, losses.size, losses.size)
         counts = fit["best_counts"]
         if counts is not None:
-            counts = {"target_is_fitted": True} | counts  # which earlier versions did not write
+            counts = {"target_is_fitted": True} | counts  # missing in files of earlier versions
             integer("best_counts.steps", counts["steps"], 0, MAX_COUNT)
             check_fitted("best_counts.{}", counts, self._engine.config)
         state = FitState(

@@ -1,4 +1,4 @@
-"""What a model is made of: its architecture and how it is trained, checked once."""
+"""The configuration of a model: its architecture and training settings, checked once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_SEED = 2**32 - 1
 MAX_LAYERS = 2**16
 MAX_LAYER = 2**24  # units of one layer: two such layers have 1 PB of weights
 
-# Values of the fields that files of earlier versions do not have.
+# Defaults for fields that are missing in files of earlier versions.
 LATER_FIELDS: dict[str, Any] = {
     "unbiased": True,
     "weighted": False,
@@ -37,7 +37,7 @@ LATER_FIELDS: dict[str, Any] = {
     "target_normalization": None,
 }
 
-# Fields that a model's memory and data depend on; a model keeps them.
+# Fields that a model's memory and data depend on; they cannot be changed.
 ARCHITECTURE = (
     "layer_sizes", "batch_norm", "batch_norm_output", "input_normalization",
     "target_normalization", "loss", "dtype",
@@ -72,7 +72,7 @@ class ModelConfig:
     dropout: float = 0.0
     dtype: DTypeName = "float32"
     seed: int = 0
-    target_normalization: TargetNormalization | None = None  # older pickles have none
+    target_normalization: TargetNormalization | None = None  # missing in older pickles
 
     def __post_init__(self) -> None:
         first, second = pair("betas", self.betas)
@@ -133,7 +133,7 @@ class ModelConfig:
 
     @property
     def slope(self) -> float:
-        """LeakyReLU's slope in the hidden layers: 0 for ReLU, 1 for all others."""
+        """Slope of the fused LeakyReLU in hidden layers: 0 for ReLU, 1 for other activations."""
         slopes = {"relu": 0.0, "leaky_relu": self.negative_slope}
         return slopes.get(self.activation, 1.0)
 
@@ -144,7 +144,7 @@ class ModelConfig:
 
     @property
     def gradient_limit(self) -> float:
-        """A step is refused if an entry of its gradient has this magnitude: its square overflows.
+        """Magnitude of a gradient entry at which a step is refused, since its square overflows.
 
         It is infinite if `max_norm` scales larger gradients down.
         """
@@ -153,17 +153,17 @@ class ModelConfig:
 
     @property
     def predicts_one_class(self) -> bool:
-        """Tell whether the loss takes one label per sample, or else a target for each output."""
+        """Whether the loss takes one label per sample instead of a target for each output."""
         return self.loss == "softmax_cross_entropy"
 
     def normalized(self, layer: int) -> bool:
-        """Tell whether layer number `layer` has batch norm."""
+        """Return whether layer number `layer` has batch norm."""
         is_output = layer == len(self.layer_sizes) - 2
         output_too = self.batch_norm_output and self.predicts_one_class
         return self.batch_norm and (output_too or not is_output)
 
     def replaced_by(self, value: Any) -> ModelConfig:
-        """Return `value`, checked to be a configuration of the same architecture."""
+        """Return `value`; raise an error if it is not a configuration of the same architecture."""
         if not isinstance(value, ModelConfig):
             raise TypeError(f"config: expected a ModelConfig, got {value!r:.80}")
         for name in ARCHITECTURE:
@@ -173,7 +173,7 @@ class ModelConfig:
         return value
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a dictionary that JSON can hold."""
+        """Return the fields as a dictionary that can be written as JSON."""
         return dataclasses.asdict(self)
 
     @classmethod

@@ -54,16 +54,16 @@ class Engine:
         self.target_scaling = TargetScaling.unfitted(
             config.target_normalization, config.layer_sizes[-1], self.dtype
         )
-        self.counter = np.zeros(1, np.int64)  # of steps: the kernel counts
+        self.counter = np.zeros(1, np.int64)  # optimizer steps, counted by the kernel
         self.epochs = 0
-        self.warns_of_mean = True  # until the first warning (worse_than_mean.py)
+        self.warns_of_mean = True  # False after the first warning (worse_than_mean.py)
         self.workspaces = Workspaces(self.layout, self.dtype)
         self._network = kernels.Network(kernel_input(self.layout.table), **self.buffers)
         self._one_thread = OneThread()
         self._teams: dict[int, TrainingTeam] = {}  # by the number of bits of a minibatch's size
 
     def initialize(self) -> None:
-        """Draw the weights; gamma becomes 1."""
+        """Draw the weights and set gamma to 1."""
         generator = np.random.default_rng(self.config.seed)
         gain = 2.0 / (1.0 + self.config.slope**2)
         for name, view in self.named_views("params"):
@@ -108,7 +108,7 @@ class Engine:
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go back to a snapshot; TypeError or ValueError if it is of another model."""
+        """Restore a snapshot; raises TypeError or ValueError if it is of another model."""
         if isinstance(snapshot, dict):  # earlier versions had no target normalization
             snapshot = {"target_is_fitted": True} | snapshot
         check_snapshot(snapshot, self.state(), self.config)
@@ -127,7 +127,7 @@ class Engine:
         )
 
     def begin(self, samples: TrainingSamples) -> None:
-        """Take over the scalings of samples to train on; a fitted one stays, and has to agree."""
+        """Adopt the scalings of samples to train on; raise an error if a fitted one differs."""
         inputs, targets = samples.inputs, samples.outputs
         if inputs is self.scaling and targets is self.target_scaling:
             return
@@ -136,14 +136,14 @@ class Engine:
         assign_all([(vars(self), "scaling", inputs), (vars(self), "target_scaling", targets)])
 
     def is_finite(self) -> bool:
-        """Tell whether all parameters, moments and running statistics are finite."""
+        """Return whether all parameters, moments and running statistics are finite."""
         trained = ("params", "m", "v", *OF_UNITS)
         return all(bool(np.isfinite(self.buffers[name]).all()) for name in trained)
 
     def nonfinite_layer(self, samples: TrainingSamples, rows: np.ndarray) -> str:
         """Name the first layer with non-finite values in a training step on these rows.
 
-        The step is taken once more by one thread, and refused whatever its gradient is.
+        One thread runs the step again, with a limit of 0, so that it is always refused.
         """
         network = self._network._replace(grads=np.zeros_like(self._network.grads))
         recipe = self._recipe(rows.size, 1, samples.arrays.weight.size > 0)
@@ -164,11 +164,11 @@ class Engine:
     # -- compiled calls ----------------------------------------------------------------------------
 
     def alone(self, work: Callable[[], T]) -> T:
-        """Call `work` while no other thread may train the model; callbacks of a fit may."""
+        """Call `work` while no other thread can train the model; callbacks of a fit can."""
         return self._one_thread.run(work)
 
     def order_of(self, epoch: int, n_samples: int, shuffle: bool) -> np.ndarray:
-        """Return the order of the samples in an epoch; it depends on seed and epoch alone."""
+        """Return the order of the samples in an epoch; it depends only on seed and epoch."""
         generator = np.random.default_rng([self.config.seed, epoch])
         return generator.permutation(n_samples) if shuffle else np.arange(n_samples)
 
@@ -176,7 +176,7 @@ class Engine:
         self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
         logs: Sequence[np.ndarray | None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Take steps, as `take_steps` does; DivergenceError if one is refused."""
+        """Take steps like `take_steps`, but raise DivergenceError if one is refused."""
         losses, correct = self.take_steps(samples, order, bounds, lrs, logs=logs)
         if np.isnan(losses).any():
             last = losses.size
@@ -190,10 +190,10 @@ class Engine:
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Train on minibatches ``order[bounds[s]:bounds[s + 1]]``; return losses and hits of each.
 
-        The loss of a refused step is NaN. After more than `most_refused` consecutive ones, with
-        `refused` of them before this call, no further steps are taken. `logs` has, for each thread,
-        an array for the times of its work (`fastbn.profiling`) or None, and sets the number of
-        threads.
+        The loss of a refused step is NaN. Training stops after more than `most_refused` consecutive
+        refused steps, including the `refused` ones right before this call. `logs` has one entry for
+        each thread: an array for the times of its work (`fastbn.profiling`), or None. Its length
+        sets the number of threads.
         """
         return self.alone(
             lambda: self._call_kernel(samples, order, bounds, lrs, most_refused, refused, logs)
@@ -203,9 +203,9 @@ class Engine:
         self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
         most_refused: int, refused: int, logs: Sequence[np.ndarray | None] | None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Run the kernel, which alone changes the model, its number of steps included.
+        """Run the kernel, which makes all changes to the model and its step counter by itself.
 
-        A signal handler may raise after any line of Python.
+        Python code could not: a signal handler may raise an exception after any line of it.
         """
         losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
         counts = self.counter, np.array([refused])
@@ -239,7 +239,7 @@ class Engine:
         return self._teams[bits]
 
     def logits(self, samples: kernels.Samples) -> np.ndarray:
-        """Return outputs before softmax or sigmoid, (samples, outputs), by running statistics."""
+        """Return outputs before softmax or sigmoid, (samples, outputs), with running statistics."""
         n = len(samples.x)
         logits = np.empty((n, self.config.layer_sizes[-1]), self.dtype)
         recipe = self._recipe(0, 1)
@@ -257,7 +257,7 @@ class Engine:
         return logits
 
     def evaluate(self, samples: kernels.Samples) -> tuple[float, float]:
-        """Return loss and score on some samples, by running statistics."""
+        """Return loss and score on some samples, with running statistics."""
         return loss_and_score(self.logits(samples), samples.labels, samples.targets, self.config)
 
     def _recipe(
@@ -287,6 +287,6 @@ class Engine:
             max_norm=math.inf if config.max_norm is None else config.max_norm,
             limit=number(config.gradient_limit),
             most_refused=most_refused,
-            # weights that statistics need have to be there before the first product is used
+            # weighted statistics need a barrier before them, after the weights are gathered
             gathers_whole_batch=not weighted and self.layout.gathers_whole_batch(rows, members),
         )

@@ -1,4 +1,4 @@
-"""`BatchNormMLP.fit`: it checks its arguments, prepares the data and trains."""
+"""The implementation of `BatchNormMLP.fit`: check arguments, prepare the data, train."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None, checkpoint_every: int | None, resume: bool,
     **settings: Any,
 ) -> History:  # fmt: skip
-    """Train a model; `settings` are those of a `Plan`. Nothing changes before it trains."""
+    """Train a model; `settings` go to a `Plan`. All checks run before the model changes."""
     engine: Engine = model._engine
     config = engine.config
     plan = Plan(
@@ -71,5 +71,5 @@ def fit(
         words = worse_than_mean(engine, samples, "more epochs or another lr")
         if words is not None:
             engine.warns_of_mean = False
-            warnings.warn(words, stacklevel=3)  # at the line that calls `BatchNormMLP.fit`
+            warnings.warn(words, stacklevel=3)  # the caller of `BatchNormMLP.fit`
     return history

@@ -1,4 +1,4 @@
-"""One thread at a time trains a model."""
+"""A guard that lets only one thread at a time train a model."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 class OneThread:
-    """Lets one thread work at a time; it may call again, since callbacks of a fit may train."""
+    """Lets one thread work at a time. It may enter again, since callbacks of a fit may train."""
 
     def __init__(self) -> None:
         self._callers: dict[object, tuple[int, threading.Thread]] = {}
 
     def run(self, work: Callable[[], T]) -> T:
-        """Call `work`; RuntimeError while another thread is at work.
+        """Call `work`; raises RuntimeError if another thread is already inside.
 
-        Each call adds an entry, and the thread of the first entry goes on; so there is no moment
-        between a check and an entry. An entry is removed in one C call, since a signal handler may
-        raise after any line. Entries from before a fork do not count in the child, where their
-        threads may not exist.
+        Each call first adds an entry, and only the thread of the oldest entry may continue. So no
+        other thread can enter between the check and the entry. An entry is removed in one C call,
+        since a signal handler may raise after any line. In a forked child, entries from before the
+        fork do not count, because their threads may not exist there.
         """
         process, thread, entry = os.getpid(), threading.current_thread(), object()
         try:

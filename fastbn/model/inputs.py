@@ -1,14 +1,14 @@
-"""The data's way from the arguments of a call to the kernels.
+"""Preparation of data: from the arguments of a call to the arrays of the kernels.
 
-Each function is one step, and none goes back:
+Each function is one step:
 
     fit                       training_data -> fitted_scalings -> kernel_samples
-    partial_fit, train_step   the same, as training_samples
+    partial_fit, train_step   training_samples, which does these three steps
     evaluate, validation      labelled_data -> kernel_samples
     predict                   prediction_samples
 
-X is not copied if the kernels can read it as it is: they scale bytes and data of the model's dtype
-while they gather a minibatch. Everything else is converted to the model's dtype here, once. A
+X is not copied if the kernels can read it directly: they scale uint8 data and data of the model's
+dtype while they gather a minibatch. All other data are converted to the model's dtype here, once.
 `model` is a `BatchNormMLP` or its engine.
 """
 
@@ -26,7 +26,7 @@ from fastbn.model.targets import targets_for_loss
 
 
 class Data(NamedTuple):
-    """Checked data. What is to be scaled in float64 is still as it came."""
+    """Checked data. Arrays that will be scaled in float64 still have their original dtype."""
 
     x: np.ndarray  # (N, inputs)
     labels: np.ndarray  # (N,) int64, or (0,) if the loss takes targets
@@ -37,7 +37,7 @@ class Data(NamedTuple):
 
 
 class TrainingSamples(NamedTuple):
-    """What the kernels train on, and how it was scaled."""
+    """The arrays that the kernels train on, and their scalings."""
 
     arrays: Samples
     inputs: InputScaling
@@ -47,8 +47,8 @@ class TrainingSamples(NamedTuple):
 def feature_matrix(name: str, value: Any, model: Any, check_finite: bool = True) -> np.ndarray:
     """Return `value` as a finite matrix (samples, inputs), contiguous, for the kernels.
 
-    It is of the model's dtype, or bytes, which the kernels convert as they gather them. If it is to
-    be scaled in float64, it is returned as it came.
+    Its dtype is the model's, or uint8, which the kernels convert while they gather. An array that
+    will be scaled in float64 keeps its dtype.
     """
     array, n_features = as_array(name, value), model.config.layer_sizes[0]
     if array.dtype.kind not in "fiub":
@@ -74,7 +74,7 @@ def labelled_data(
     model: Any, X: Any, y: Any, names: tuple[str, str] = ("X", "y"), *, least: int = 1,
     check_finite: bool = True,
 ) -> Data:  # fmt: skip
-    """Check data with labels or targets, of at least so many samples."""
+    """Check data with labels or targets, and at least `least` samples."""
     x = feature_matrix(names[0], X, model, check_finite)
     if len(x) < least:
         raise ValueError(f"{names[0]}: expected at least {least} samples, got {len(x)}")
@@ -95,7 +95,7 @@ def training_data(
 
 
 def fitted_scalings(model: Any, data: Data) -> tuple[InputScaling, TargetScaling]:
-    """Return the scalings of inputs and targets, fitted to the data if they have seen none."""
+    """Return the scalings of inputs and targets; fit them to the data if they are not fitted."""
     weight, rows = None, None
     if data.weight.size:
         weight = data.weight if model.config.weighted else None
@@ -105,7 +105,7 @@ def fitted_scalings(model: Any, data: Data) -> tuple[InputScaling, TargetScaling
 
 
 def kernel_samples(data: Data, inputs: InputScaling, targets: TargetScaling) -> Samples:
-    """Return the arguments of the kernels; ValueError for what overflows their dtype."""
+    """Return the arguments of the kernels; raises ValueError if scaled data overflow."""
     x, center, scale = inputs.apply(data.names[0], data.x, data.check_finite)
     scaled = targets.apply(data.names[1], data.targets)
     return Samples(x, data.labels, scaled, data.weight, center, scale)

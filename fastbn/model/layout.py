@@ -17,8 +17,8 @@ from fastbn.model.config import ModelConfig
 # Tensors start on multiples of this many elements: a cache line in float32.
 ALIGNMENT = 16
 
-# With this many features of the first layer for each member of a team but one, gathering the whole
-# minibatch takes less than half of the time of its product.
+# If the first layer has at least this many features for each member of a team but one, gathering
+# the whole minibatch takes less than half as long as multiplying with it.
 KEPT_UNITS = 64
 
 # Whole panels are multiples of this many elements, in either dtype.
@@ -37,15 +37,16 @@ def rounded_up(size: int) -> int:
 class Layout:
     """Names, shapes and places of the tensors in a flat buffer, and the kernels' layer table.
 
-    Gaps between tensors hold zeros. It is immutable, since kernels compute addresses from it.
+    Gaps between tensors contain zeros. A layout is immutable, since kernels compute addresses from
+    it.
     """
 
     size: int  # elements of a flat buffer, gaps included
     units: int  # outputs of all layers together
-    padded_units: int  # each layer's rounded up to whole panels
+    padded_units: int  # outputs of all layers, each rounded up to whole panels
     widest: int  # outputs of the largest layer
     places: Mapping[str, Place]
-    statistics_places: Mapping[str, Place]  # of each normalized layer's part of a (units,) buffer
+    statistics_places: Mapping[str, Place]  # places of normalized layers in a (units,) buffer
     table: np.ndarray
 
     @classmethod
@@ -77,7 +78,7 @@ class Layout:
         return cls(
             size, units, padded_units, max(config.layer_sizes[1:]),
             types.MappingProxyType(places), types.MappingProxyType(statistics_places),
-            np.frombuffer(numbers.tobytes(), np.int64).reshape(numbers.shape),  # of constant bytes
+            np.frombuffer(numbers.tobytes(), np.int64).reshape(numbers.shape),  # read-only
         )  # fmt: skip
 
     @property
@@ -86,11 +87,11 @@ class Layout:
         return int(self.table[0, kernels.N_IN])
 
     def gathers_whole_batch(self, rows: int, members: int) -> bool:
-        """Tell whether each member of a team gathers the whole minibatch for its features.
+        """Return whether each member of a team gathers the whole minibatch for its features.
 
-        That pays if a member has enough features to multiply with it, and if the others' part of
-        the data is less than what would go from core to core instead: z, dz, the weight and its
-        gradient.
+        This is faster if a member has enough features to multiply with it, and if the data that it
+        gathers in addition are fewer than the numbers that cores would exchange otherwise: z, dz,
+        the weight and its gradient.
         """
         inputs, units = self.inputs, int(self.table[0, kernels.N_OUT])
         others = members - 1
@@ -104,7 +105,7 @@ class Layout:
     def gemm_flops(self, rows: int) -> float:
         """Return the floating point operations of a step's matrix products."""
         products = self.table[:, kernels.N_IN] * self.table[:, kernels.N_OUT]
-        return 2.0 * rows * (3 * int(products.sum()) - int(products[0]))  # no dX of the first
+        return 2.0 * rows * (3 * int(products.sum()) - int(products[0]))  # no dX of the first layer
 
     @property
     def n_parameters(self) -> int:

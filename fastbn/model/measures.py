@@ -1,4 +1,4 @@
-"""Statistics of each column of the data in float64: mean and deviation, minimum and range."""
+"""Statistics of the columns of data in float64: mean and deviation, minimum and range."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Rows that `moments` adds up at once by default.
+# Default number of rows that `moments` adds up at once.
 ROWS = 4096
 
-# Numbers that are converted or checked at once: as many as a cache holds.
+# Numbers that are converted or checked at once, so that they fit a cache.
 NUMBERS = 2**16
 
-# Largest exponent of the power of two that distances are divided by; its inverse is finite, too.
+# Largest exponent of the power of two that distances are divided by, so that its inverse is finite.
 LARGEST_EXPONENT = 1000
 
-# A column is constant if its numbers differ by no more than this many roundings.
+# A column is constant if its numbers differ by at most this many rounding errors.
 ROUNDINGS = 64
 
 
@@ -40,7 +40,7 @@ def float64_blocks(x: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def refuse_nonfinite(name: str, x: np.ndarray, dtype: np.dtype, expected: str) -> None:
-    """Raise ValueError with the first row of x (N, C) that is not finite in `dtype`."""
+    """Raise ValueError if x (N, C) is not finite in `dtype`; the error names the first such row."""
     if x.dtype.kind != "f":
         return
     size = rows_at_once(x)
@@ -60,9 +60,9 @@ def moments(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and deviation of each column of x, or of some of its rows, in float64.
 
-    Distances are measured from the first row, so that a constant column has the deviation 0, in
-    units of a power of two near the largest distance, so that no square overflows. Sums are those
-    of blocks of `size` rows, without BLAS, whose bits may depend on its threads.
+    Distances are measured from the first row, so that the deviation of a constant column is 0. They
+    are divided by a power of two near the largest distance, so that no square overflows. Sums are
+    computed in blocks of `size` rows, and not by BLAS, whose bits may depend on its threads.
     """
     origin = x[0 if rows is None else rows[0]].astype(np.float64)
     n = len(x) if rows is None else len(rows)
@@ -106,8 +106,8 @@ def minimum_and_range(x: np.ndarray, rows: np.ndarray | None) -> tuple[np.ndarra
 def inverses(center: np.ndarray, span: np.ndarray, n: int, dtype: np.dtype) -> np.ndarray:
     """Return 1 / span in `dtype`, and 1 for constant columns and where 1 / span is infinite.
 
-    A column of n numbers is constant if its range or deviation is that of rounding float64: .3 and
-    .1 * 3 are the same constant.
+    A column of n numbers is constant if its range or deviation is not larger than the rounding
+    errors of float64: .3 and .1 * 3 are the same constant.
     """
     is_constant = span <= min(n, ROUNDINGS) * np.finfo(np.float64).eps * np.abs(center)
     with np.errstate(divide="ignore", over="ignore"):

@@ -1,4 +1,4 @@
-"""How much memory a fit takes at its peak, and how much there is."""
+"""The peak memory of a fit, and the memory of this machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fastbn.fit.plan import minibatch_bounds
 from fastbn.model.workspaces import INFERENCE_ROWS, workspace_sizes
 from fastbn.parallel.cores import available_threads
 
-# Bytes of a row number in the order of an epoch, or of a label; and of center and scale.
+# Bytes of a row number or a label, and of a number of center and scale.
 INDEX, FLOAT64 = 8, 8
 
-# Samples whose predictions are compared with their targets at once at the end of a fit.
+# At the end of a fit, predictions are compared with targets for this many samples at a time.
 COMPARED_ROWS = 2**14
 
 # Files with the memory limit of a container on Linux (control groups, both versions).

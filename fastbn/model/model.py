@@ -54,49 +54,51 @@ class BatchNormMLP(Attributes):
     momentum : float
         Weight of the new batch in the running statistics, as in PyTorch.
     unbiased : bool
-        Running variances are divided by ``n - 1``, as in PyTorch, and otherwise by ``n``, as in
-        Keras.
+        Divide running variances by ``n - 1``, as PyTorch does. If False, divide by ``n``, as Keras
+        does.
     weighted : bool
-        Sample weights count in the statistics of batches and inputs, and not in the loss alone: a
-        weight of two is the same as the sample twice. Leave it False if few samples have large
-        weights, such as those of a rare class. They would decide mean and variance of their
-        minibatches, the running statistics would fit no minibatch, and predictions may be useless.
+        Sample weights count not only in the loss, but also in the statistics of batches and inputs:
+        a weight of two has the effect of the sample twice. Leave it False if a few samples have
+        large weights, such as those of a rare class. Such samples would determine the mean and
+        variance of their minibatches, the running statistics would not fit any minibatch, and
+        predictions might be useless.
     gradient : "exact" or "detached"
         "detached" treats mean and variance as constants in the backward pass.
     input_normalization : None, "zscore" or "minmax"
         Scale the features to mean 0 and deviation 1, or to the range from 0 to 1. The scaling is
         fitted to the first training data, without rows of weight 0, and stored with the model.
-        Bytes and data of the model's dtype are scaled in that dtype; other data are scaled in
+        uint8 data and data of the model's dtype are scaled in that dtype. Other data are scaled in
         float64 before they are rounded, so that features far from zero, such as dates, keep their
         digits.
     target_normalization : None or "zscore"
-        For the squared error: the network learns targets of mean 0 and deviation 1 for each output,
-        and `predict` returns numbers in the units of the targets. It is fitted to the first
-        training targets, in float64, without rows of weight 0, and stored with the model. Losses
-        are those of normalized targets.
+        Only for the squared error. Each output's targets are scaled to mean 0 and deviation 1 for
+        training, and `predict` converts back to the units of the targets. The scaling is fitted to
+        the first training targets, in float64, without rows of weight 0, and stored with the model.
+        Losses are computed from normalized targets.
     loss : {loss}
-        For one of several classes, for several yes-or-no outputs, or for numbers. The loss of a
-        sample is the sum over its outputs, of half the squared errors in the case of numbers.
+        Softmax cross-entropy is for one of several classes, sigmoid cross-entropy for several
+        yes-or-no outputs, and the squared error for numbers. The loss of a sample is the sum over
+        its outputs. The squared error is halved.
     label_smoothing : float
-        Part of each target that is spread evenly over the classes, or over yes and no.
+        Fraction of each target that is spread evenly over the classes, or over yes and no.
     optimizer : {optimizer}
     lr : float
         Learning rate.
     betas : pair of float
-        Adam's decay rates of both moments; SGD's momentum is the first, and RMSprop's smoothing the
-        second.
+        Decay rates of Adam's two moments. SGD uses the first as its momentum, RMSprop the second as
+        its smoothing constant.
     optimizer_eps : float
         Added to the denominator of Adam's and RMSprop's updates.
     nesterov : bool
-        SGD's momentum is Nesterov's.
+        Use Nesterov momentum in SGD.
     weight_decay : float
-        Decay of the weights: part of the gradient, and separate from it in "adamw".
+        Weight decay. It is added to the gradient, except in "adamw", which applies it separately.
     decay_vectors : bool
         Apply weight decay to gamma, beta and biases, too.
     max_norm : float, optional
         Scale a gradient with a larger global norm down to this norm.
     dropout : float
-        Probability to drop a hidden activation during training.
+        Probability that a hidden activation is dropped during training.
     dtype : "float32" or "float64"
         Dtype of parameters and computations.
     seed : int
@@ -105,17 +107,17 @@ class BatchNormMLP(Attributes):
     Attributes
     ----------
     config : ModelConfig
-        The arguments. A config of the same architecture can be set, with another learning rate for
-        example.
+        The arguments. You can set another config of the same architecture, for example with another
+        learning rate.
     params, grads, m, v : arrays (K,)
-        Parameters, gradients and both moments as flat buffers; `named_parameters` gives views. They
-        can be edited in place; setting one copies the numbers of an array of its shape and dtype.
+        Parameters, gradients and both moments as flat buffers; `named_parameters` gives views. You
+        can edit them in place. Assigning an array of the same shape and dtype copies its numbers.
     running_mean, running_var : arrays (units,)
-        Running statistics of all layers, one after the other, edited and set in the same way.
+        Running statistics of all layers, one after the other. Edit or assign them like `params`.
     steps, epochs : int
         Optimizer steps done, and epochs that fits have begun.
     metadata : dict
-        Your own notes, which JSON can hold; `save` stores them with the model.
+        Any notes that JSON can represent; `save` stores them with the model.
 
     Notes
     -----
@@ -200,10 +202,10 @@ class BatchNormMLP(Attributes):
             ``layer_sizes[-1] - 1``. For the other losses numbers (samples, outputs), or (samples,)
             for one output; between 0 and 1 for sigmoid cross-entropy.
         epochs, batch_size : int
-            The last minibatch may be smaller; a single sample is added to the one before.
+            The last minibatch may be smaller. A single sample is added to the minibatch before it.
         sample_weight : array (samples,), optional
-            Weights of the losses; a minibatch's loss is their weighted mean. Rows of weight 0 do
-            not count in the scaling of inputs and targets.
+            Weights of the samples: the loss of a minibatch is the weighted mean of its samples'
+            losses. Rows of weight 0 do not count in the scaling of inputs and targets.
         validation_data : pair (X, y), optional
             Data to evaluate after every epoch.
         shuffle : bool
@@ -211,44 +213,48 @@ class BatchNormMLP(Attributes):
         early_stopping : EarlyStopping or int, optional
             An integer is the patience in epochs.
         schedule : None, "cosine", "one-cycle", "step", "exponential" or callable
-            Learning rate per step over this fit; a callable gets the step, from 0.
+            Learning rate of each step of this fit. A callable gets the number of the step, from 0.
         until_accuracy : float, optional
             Stop after the first epoch with a higher training accuracy.
         callbacks : iterable of callables
-            Each is called as ``callback(model, history)`` after an epoch; True stops the fit.
+            Each is called as ``callback(model, history)`` after every epoch. The fit stops if one
+            returns True.
         progress : True, False or "auto"
-            A bar on stderr, if there is one; "auto" shows it on a terminal if rich is installed.
+            Show a progress bar on stderr. "auto" shows it if stderr is a terminal and rich is
+            installed.
         check_finite : bool
-            Look for NaN and infinities in X before training.
+            Check X for NaN and infinities before training.
         on_divergence : "raise", "stop" or "skip"
-            A step with a loss, variance or gradient that is not finite is refused: parameters,
-            moments, running statistics and the number of steps stay as before. The fit then ends
-            with an error, or with the stop reason "diverged"; "skip" goes on with the next
-            minibatch, and raises an error after ten consecutive refused steps. An update that is
-            finite but ruins the parameters is not undone: the next step is refused.
+            What to do if the loss, a variance or the gradient of a step is not finite. Such a step
+            is refused: it changes no parameter, moment, running statistic or step counter. "raise"
+            then raises an error, and "stop" ends the fit with the stop reason "diverged". "skip"
+            goes on with the next minibatch, and raises an error if more than ten consecutive steps
+            are refused. An update that is finite but ruins the parameters is not undone; the next
+            step is then refused.
         checkpoint : path, optional
-            File to write the model and the state of the fit to; `load` reads it, too. In Python's
-            main thread, Ctrl-C and SIGTERM are noticed within about 50 ms of steps, and it is
-            written a last time.
+            File for the model and the state of the fit; `load` reads it, too. In the main thread of
+            Python, Ctrl-C and SIGTERM end the fit after the current call of about 50 ms, and the
+            checkpoint is written a last time.
         checkpoint_every : int, optional
             Steps between two checkpoints; by default one is written after every epoch.
         resume : bool
-            Go on with the fit in `checkpoint` if the file exists; the result is the same to the bit
-            as without an interruption. Arguments and data have to be the same. If that fit is over,
-            its model and history are returned. If False, the file is replaced.
+            Continue the fit in the file `checkpoint`, if it exists. The result has the same bits as
+            without the interruption. Arguments and data must be the same as in the first call. If
+            that fit was complete, its model and history are restored. If False, the file is
+            replaced.
 
         Returns
         -------
         History
-            Ctrl-C ends the fit within about 50 ms of steps, or after they are compiled, with the
-            stop reason "interrupted".
+            Ctrl-C ends the fit after about 50 ms, or after compiling, with the stop reason
+            "interrupted".
 
         Raises
         ------
         TypeError, ValueError
-            An argument is not as described above. Nothing has been changed.
+            An argument is not as described above. The model has not changed.
         DivergenceError
-            A step is refused, or the model is not finite after the last one; the error names the
+            A step is refused, or the model is not finite after the last step. The error names the
             step and the layer.
         ModelFileError
             The checkpoint to resume from is damaged.
@@ -256,8 +262,8 @@ class BatchNormMLP(Attributes):
         Warns
         -----
         UserWarning
-            For the squared error: the trained model predicts its training samples worse than the
-            mean of their targets. A model warns once.
+            With the squared error, the trained model predicts its training samples worse than the
+            mean of their targets. Each model warns once.
         """
         arguments = dict(locals())
         return fitting.fit(arguments.pop("self"), **arguments)
@@ -266,25 +272,25 @@ class BatchNormMLP(Attributes):
         self, n_samples: int, batch_size: int, *, x_dtype: Any = None, sample_weight: bool = False,
         validation_samples: int = 0, early_stopping: bool = False, threads: int | None = None,
     ) -> int:  # fmt: skip
-        """Return the most memory that `fit` takes: the model's own, without the caller's arrays.
+        """Return the peak memory of `fit`, including the model but not the caller's arrays.
 
         Parameters
         ----------
         n_samples, batch_size, validation_samples : int
         x_dtype : dtype, optional
-            Dtype of X and the validation data, by default the model's. Other dtypes are copied,
-            except bytes; bytes are copied as well if the model's inputs were normalized in float64.
-            Copies of arrays that are not contiguous are not counted.
+            Dtype of X and the validation data, by default the model's. Data of other dtypes are
+            copied, except uint8, which is copied only if the model's inputs were normalized in
+            float64. Copies of arrays that are not contiguous are not counted.
         sample_weight, early_stopping : bool
-            The fit has weights; it keeps its best parameters.
+            Whether the fit has sample weights, and whether it keeps its best parameters.
         threads : int, optional
-            Number of threads, by default as many as there may be.
+            Number of threads, by default the most that `fit` may use.
 
         Returns
         -------
         int
-            Bytes. While a checkpoint is written, it takes up to two more copies of the parameters
-            and moments.
+            Bytes. Writing a checkpoint takes up to two more copies of the parameters and moments,
+            which are not included.
 
         Raises
         ------
@@ -299,12 +305,12 @@ class BatchNormMLP(Attributes):
     def partial_fit(
         self, X: Any, y: Any, *, batch_size: int | None = None, sample_weight: Any = None
     ) -> BatchNormMLP:
-        """Train one pass over (X, y) in the order given, in minibatches or all at once.
+        """Train for one pass over (X, y), in the given order, in minibatches or all at once.
 
         This trains on data larger than memory: ``for X, y in batches: model.partial_fit(X, y)``.
         Input normalization is fitted to the first batch.
 
-        DivergenceError if a step is refused, as in `fit`: the model keeps the steps before it.
+        Raises DivergenceError if a step is refused, as in `fit`. The steps before it are kept.
         """
         samples = training_samples(self._engine, X, y, sample_weight)
         n = len(samples.arrays.x)
@@ -318,7 +324,7 @@ class BatchNormMLP(Attributes):
     def train_step(self, X: Any, y: Any, *, sample_weight: Any = None) -> float:
         """Take one optimizer step on the minibatch (X, y) and return its loss before the step.
 
-        DivergenceError if it is refused, as in `fit`: the model does not change.
+        Raises DivergenceError if the step is refused, as in `fit`. The model does not change then.
         """
         samples = training_samples(self._engine, X, y, sample_weight)
         n, lrs = len(samples.arrays.x), np.array([self.config.lr])
@@ -328,7 +334,7 @@ class BatchNormMLP(Attributes):
     # -- inference ---------------------------------------------------------------------------------
 
     def predict_logits(self, X: Any) -> np.ndarray:
-        """Return outputs before softmax or sigmoid, (samples, outputs), by running statistics.
+        """Return outputs before softmax or sigmoid, (samples, outputs), with running statistics.
 
         With `target_normalization` they are in normalized units.
         """
@@ -336,9 +342,9 @@ class BatchNormMLP(Attributes):
         return self._engine.logits(prediction_samples(self._engine, X))
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return probabilities of the classes, or for sigmoid cross-entropy of each output.
+        """Return the probabilities of the classes, or of each output for sigmoid cross-entropy.
 
-        (samples, outputs); ValueError if the loss is the squared error.
+        The shape is (samples, outputs). Raises ValueError if the loss is the squared error.
         """
         probabilities = self.predict_logits(X)
         to_probabilities(probabilities, self.config)
@@ -347,10 +353,10 @@ class BatchNormMLP(Attributes):
     def predict(self, X: Any) -> np.ndarray:
         """Predict the class, classes or numbers of each sample.
 
-        The most probable class, (samples,) int64. For sigmoid cross-entropy 1 for outputs that are
-        more probable than not, else 0, (samples, outputs) int64. For the squared error the outputs,
-        (samples, outputs): with `target_normalization` in the units of the targets and in float64,
-        since the model's dtype may not hold numbers such as dates.
+        Softmax cross-entropy: the most probable class, (samples,) int64. Sigmoid cross-entropy: 1
+        for outputs with a probability above 1/2, else 0, (samples, outputs) int64. Squared error:
+        the outputs, (samples, outputs). With `target_normalization` they are in the units of the
+        targets and in float64, since float32 cannot represent numbers such as dates.
         """
         self.target_scaling.require_fitted()
         logits = self.predict_logits(X)
@@ -361,10 +367,10 @@ class BatchNormMLP(Attributes):
     def evaluate(self, X: Any, y: Any) -> tuple[float, float]:
         """Return the mean loss on (X, y) and the accuracy, or for the squared error R2.
 
-        For sigmoid cross-entropy a sample counts as right if all its outputs are. R2 is 1 minus the
-        ratio of the squared errors to those of the targets' means, averaged over the outputs. With
-        `target_normalization` y is in the units of the targets, and the loss, as in training, that
-        of normalized targets.
+        For sigmoid cross-entropy, a sample counts as correct if all its outputs are correct. R2 is
+        1 minus the ratio of the model's squared error to that of predicting the mean of the
+        targets, averaged over the outputs. With `target_normalization`, y is in the units of the
+        targets, and the loss is computed from normalized targets, as in training.
         """
         self.scaling.require_fitted()
         self.target_scaling.require_fitted()
@@ -376,27 +382,29 @@ class BatchNormMLP(Attributes):
     def save(self, path: str | os.PathLike[str] | model_file.Writable) -> None:
         """Write everything to a safetensors file.
 
-        Parameters, moments, running statistics, scalings, counters and configuration: a loaded
-        model predicts the same bits and trains on from the same point.
+        The file contains parameters, moments, running statistics, scalings, counters and the
+        configuration. A loaded model predicts the same bits and continues training from the same
+        point.
 
         Parameters
         ----------
         path : path or binary file
-            A file at a path is written as a whole; if anything fails, it stays as it was. An object
-            with ``write(bytes)``, such as `io.BytesIO` or a gzip or network stream, may keep a part
-            of the bytes if writing fails; the model is checked before.
+            A file at a path is replaced as a whole; if anything fails, it stays as it was. An object
+            with ``write(bytes)``, such as `io.BytesIO` or a gzip or network stream, may have
+            received some of the bytes if writing fails. The model is checked before anything is
+            written.
 
         Raises
         ------
         TypeError, ValueError, OSError
-            `path` is neither or cannot be written, or no file can hold the model, because a number
-            is not finite for example.
+            `path` is not a path or binary file, or cannot be written, or the model cannot be
+            stored, for example because a number is not finite.
         """
         saving.write(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | model_file.Readable) -> BatchNormMLP:
-        """Return the model in a file of `save`, or in a checkpoint of `fit`.
+        """Return the model in a file that `save` wrote, or in a checkpoint of `fit`.
 
         Parameters
         ----------
@@ -410,7 +418,7 @@ class BatchNormMLP(Attributes):
             There is no valid model in the file. It is checked before memory is allocated, and
             nothing in it is executed.
         TypeError
-            `path` is neither.
+            `path` is not a path or binary file.
         """
         model = cls.__new__(cls)
         model._engine, model.metadata = saving.read(path)
@@ -421,13 +429,13 @@ class BatchNormMLP(Attributes):
         return self._engine.snapshot()
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go back to a snapshot of this model.
+        """Restore a snapshot of this model.
 
         Raises
         ------
         TypeError, ValueError
             The snapshot is of another model.
         RuntimeError
-            Another thread trains the model.
+            Another thread is training the model.
         """
         self._engine.restore(snapshot)

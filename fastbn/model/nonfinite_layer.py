@@ -1,4 +1,4 @@
-"""Find the first layer with non-finite values, for the error of a step that is refused."""
+"""Find the first layer with non-finite values, for the error message of a refused step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def nonfinite_layer(
 ) -> str:  # fmt: skip
     """Return "inputs" or "layers.<number>" for the first values that are not finite, or "loss".
 
-    `work` and `gradients` are what a step on these rows has left.
+    `work` and `gradients` are the results of a step on these rows.
     """
     n, width = rows.size, PANEL_BYTES // work.z.itemsize
     with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""Model files: what `BatchNormMLP.save` and checkpoints write, and `BatchNormMLP.load` reads."""
+"""Writing and reading of model files, for `BatchNormMLP.save`, `load` and checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def write(
     model: Any, path: str | os.PathLike[str] | model_file.Writable,
     fit: dict[str, Any] | None = None, tensors: dict[str, np.ndarray] | None = None,
 ) -> None:  # fmt: skip
-    """Write a model file; with a fit and its tensors it is a checkpoint."""
+    """Write a model file, or with `fit` and its tensors a checkpoint."""
     target = model_file.destination(path)
     model_file.write_to(target, to_bytes(model, fit, tensors))
 
@@ -24,7 +24,7 @@ def write(
 def to_bytes(
     model: Any, fit: dict[str, Any] | None = None, tensors: dict[str, np.ndarray] | None = None
 ) -> bytes:
-    """Return the bytes of a model file; TypeError or ValueError if no file can hold the model."""
+    """Return the bytes of a model file; raises TypeError or ValueError if it cannot be stored."""
     engine: Engine = model._engine
     state = engine.state()
     for name, tensor in state.items():
@@ -39,7 +39,7 @@ def to_bytes(
 
 
 def read(path: str | os.PathLike[str] | model_file.Readable) -> tuple[Engine, dict[str, Any]]:
-    """Return engine and metadata of the model in a file; ModelFileError if there is none."""
+    """Return engine and metadata of the model in a file; raises ModelFileError if invalid."""
     with model_file.open_model(path) as file:
         header = Header.of(file)
         engine = Engine(header.config)

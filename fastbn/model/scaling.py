@@ -1,4 +1,4 @@
-"""Scaling of inputs and targets by statistics of the training data, in float64."""
+"""Scaling of inputs and targets by float64 statistics of the training data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Self = TypeVar("Self", bound="Scaling")
 
 
 def fitted(name: str, value: Any, mode: str | None) -> bool:
-    """Return the flag `value`: whether a scaling has seen data. Without a mode it is True."""
+    """Check and return the flag `value`, whether a scaling is fitted; without a mode it is True."""
     if not flag(name, value) and mode is None:
         raise ValueError(f"{name}: expected True without a normalization, got False")
     return bool(value)
@@ -38,13 +38,13 @@ class Scaling:
     center: np.ndarray  # (columns,) float64
     scale: np.ndarray  # (columns,) float64
     is_fitted: bool
-    dtype: np.dtype  # of the model, and of scaled data
+    dtype: np.dtype  # the dtype of the model and of scaled data
 
     ARGUMENT: ClassVar[str]  # the argument of the model that requests it
 
     @classmethod
     def unfitted(cls: type[Self], mode: str | None, columns: int, dtype: np.dtype) -> Self:
-        """Return the scaling before any data; its arrays are views, which cannot be resized."""
+        """Return a scaling that is not fitted; its arrays are views, which cannot be resized."""
         return cls(mode, np.zeros(columns)[:], np.ones(columns)[:], mode is None, dtype)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -54,14 +54,15 @@ class Scaling:
         vars(self).update(before | state | wide)
 
     def require_fitted(self) -> None:
-        """Raise ValueError if the scaling has seen no data."""
+        """Raise ValueError if the scaling is not fitted."""
         if not self.is_fitted:
             raise ValueError(f"{self.ARGUMENT}={self.mode!r} has seen no data yet: train first")
 
     def adopt(self: Self, name: str, other: Self) -> Self:
-        """Return the scaling to train with, given that of the samples.
+        """Return the scaling to train with; `other` is the scaling of the samples.
 
-        A fitted scaling stays, and refuses samples that were scaled by other numbers.
+        If this scaling is fitted, it is returned, and an error is raised if `other` has different
+        numbers.
         """
         if not self.is_fitted:
             return self.taking(name, other)
@@ -74,7 +75,7 @@ class Scaling:
         return self
 
     def taking(self: Self, name: str, other: Self) -> Self:
-        """Return this scaling with copies of another's numbers; refuse one of another kind."""
+        """Return this scaling with copies of the numbers of `other`, which has the same mode."""
         if not isinstance(other, type(self)):
             raise TypeError(f"{name}: expected {type(self).__name__}, got {other!r:.80}")
         if other.mode != self.mode:
@@ -85,14 +86,14 @@ class Scaling:
         return result
 
     def copied(self: Self, is_fitted: bool) -> Self:
-        """Return a copy with memory of its own, which cannot be resized."""
+        """Return a copy with its own memory, which cannot be resized."""
         center, scale = self.center.copy()[:], self.scale.copy()[:]
         return dataclasses.replace(self, center=center, scale=scale, is_fitted=bool(is_fitted))
 
     def scaled(self, name: str, x: np.ndarray, check_finite: bool) -> np.ndarray:
         """Return x (N, C) scaled in float64 and rounded once, to the model's dtype.
 
-        ValueError with the first row that overflows the dtype.
+        Raises ValueError if a number overflows; the message names the first such row.
         """
         result = np.empty(x.shape, self.dtype)
         size = rows_at_once(x)
@@ -113,16 +114,16 @@ class Scaling:
 class InputScaling(Scaling):
     """The scaling of the features to z-scores, or to the range from 0 to 1.
 
-    The kernels scale bytes and data of the model's dtype while they gather a minibatch. Other data
-    are scaled in float64 before they are rounded to the model's dtype, which would lose the digits
-    of a feature far from zero. So are all data if center or scale cannot be represented exactly in
-    the model's dtype.
+    The kernels scale uint8 data and data of the model's dtype while they gather a minibatch. Other
+    data are scaled here in float64 and then rounded to the model's dtype; rounding them first would
+    lose the digits of a feature far from zero. All data are scaled here if center or scale cannot
+    be represented exactly in the model's dtype.
     """
 
     ARGUMENT = "input_normalization"
 
     def is_wide(self, x: np.ndarray) -> bool:
-        """Tell whether x is of a dtype that is scaled in float64."""
+        """Return whether data with the dtype of x are scaled in float64."""
         if self.mode is None or self.dtype == FLOAT64:
             return False
         return x.dtype.newbyteorder("=") not in (self.dtype, np.uint8)
@@ -139,7 +140,7 @@ class InputScaling(Scaling):
     def apply(
         self, name: str, x: np.ndarray, check_finite: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return features, center and scale for the kernels; 0 and 1 if they are scaled here."""
+        """Return features, center and scale for the kernels: 0 and 1 if they are scaled here."""
         for_kernels = None if self.is_wide(x) else self.in_dtype()
         if for_kernels is not None:
             return x, *for_kernels
@@ -149,9 +150,9 @@ class InputScaling(Scaling):
     def fit(
         self, x: np.ndarray, weight: np.ndarray | None = None, rows: np.ndarray | None = None
     ) -> InputScaling:
-        """Return the scaling fitted to x (samples, features); a fitted one is returned as it is.
+        """Return the scaling fitted to x (samples, features), or itself if it is fitted.
 
-        With `weight` (samples,) mean and deviation are weighted. `rows` are those to look at.
+        With `weight` (samples,) mean and deviation are weighted. With `rows`, only these are used.
         """
         if self.is_fitted or self.mode is None:
             return self
@@ -218,7 +219,7 @@ class TargetScaling(Scaling):
         return TargetScaling(self.mode, center, scale, True, self.dtype)
 
     def apply(self, name: str, targets: np.ndarray) -> np.ndarray:
-        """Return the targets that the network learns."""
+        """Return the targets that the network is trained on."""
         return targets if self.mode is None else self.scaled(name, targets, True)
 
     def undo(self, outputs: np.ndarray) -> np.ndarray:
@@ -226,7 +227,7 @@ class TargetScaling(Scaling):
         return outputs / self.scale + self.center
 
     def predictions(self, outputs: np.ndarray, name: str, dtype: np.dtype) -> np.ndarray:
-        """Return `undo`'s result in the dtype of `name`; ValueError if it overflows."""
+        """Return `undo(outputs)` in `dtype`; raises ValueError if a prediction overflows."""
         wide = self.undo(outputs)
         with np.errstate(over="ignore"):
             result = wide.astype(dtype)

@@ -1,4 +1,4 @@
-"""What a model file and a snapshot hold: names, shapes, and the checks when they are read."""
+"""The contents of model files and snapshots: names, shapes and checks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fastbn.model.scaling import fitted
 
 MAX_COUNT = 2**53  # steps or epochs
 
-MAX_DEPTH = 400  # of nested lists and dicts in metadata: JSON is read and written by recursion
+MAX_DEPTH = 400  # nesting of metadata, since JSON is read and written by recursion
 
 EXPECTED = "metadata: expected a dict of what JSON can hold"
 
-LAYER_TENSORS = 6  # at least: weight and bias, and their moments
+LAYER_TENSORS = 6  # the least per layer: weight, bias, and two moments of each
 
-COUNTS = ("steps", "input_is_fitted", "target_is_fitted")  # a snapshot's entries beside tensors
+COUNTS = ("steps", "input_is_fitted", "target_is_fitted")  # of a snapshot, beside tensors
 
-# Prefixes of a checkpoint's tensors that are not the model's.
+# Prefixes of tensors in a checkpoint that are not the model's state.
 FIT, BEST = "fit.", "best."
 
 # Dtype and shape of each tensor, by name.
@@ -35,7 +35,7 @@ Shapes = dict[str, tuple[np.dtype, tuple[int, ...]]]
 
 
 def check_metadata(value: Any) -> None:
-    """Refuse metadata that JSON would change."""
+    """Raise an error if writing the metadata as JSON would change them."""
     if not isinstance(value, dict):
         raise TypeError(f"{EXPECTED}, got {shown(value)}")
     _check_json(value, 0)
@@ -60,7 +60,7 @@ def _check_json(value: Any, depth: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a model file holds beside its tensors; `fit` is that of a checkpoint.
+    """The contents of a model file besides its tensors; only checkpoints have a `fit`.
 
     The same checks run when a file is written and when it is read.
     """
@@ -80,7 +80,7 @@ class Header:
         check_metadata(self.metadata)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a dictionary that JSON can hold."""
+        """Return a dictionary that can be written as JSON."""
         values = {**vars(self), "config": self.config.to_dict()}
         if self.fit is None:
             del values["fit"]
@@ -88,16 +88,16 @@ class Header:
 
     @classmethod
     def of(cls, file: ModelFile) -> Header:
-        """Check and return the header of a file; ModelFileError if the tensors do not fit it.
+        """Check and return the header of a file; raises ModelFileError if tensors do not fit it.
 
-        Nothing of the tensors' size is allocated.
+        Nothing of the size of the tensors is allocated.
         """
         values = file.header
         try:
             for name in ("config", "metadata", "fit"):
                 if not isinstance(values.get(name, {}), dict):
                     raise TypeError(f"{name}: expected a JSON object, got {shown(values[name])}")
-            values = {"target_is_fitted": True} | values  # which earlier versions did not write
+            values = {"target_is_fitted": True} | values  # missing in files of earlier versions
             header = cls(
                 config=ModelConfig.from_dict(values["config"]),
                 fit=values.get("fit"),
@@ -110,9 +110,9 @@ class Header:
 
 
 def check_fitted(name: str, values: dict[str, Any], config: ModelConfig) -> None:
-    """Check the flags that say whether the scalings have seen data.
+    """Check the flags that tell whether the scalings are fitted.
 
-    Errors name a flag as the format `name` does.
+    `name` is a format string for the name of a flag in errors.
     """
     fitted(name.format("input_is_fitted"), values["input_is_fitted"], config.input_normalization)
     fitted(name.format("target_is_fitted"), values["target_is_fitted"], config.target_normalization)
@@ -136,7 +136,7 @@ def state_places(
 
 
 def state_shapes(layout: Layout, config: ModelConfig) -> Shapes:
-    """Return dtype and shape in a file of every tensor of a model's state, by name."""
+    """Return the dtype and shape that each tensor of a model's state has in a file, by name."""
     own, wide = np.dtype(config.dtype), np.dtype(np.float64)
     return {
         name: (wide if name.startswith(("input.", "target.")) else own, shape)
@@ -168,9 +168,9 @@ def _check_tensors(file: ModelFile, header: Header) -> None:
 
 
 def check_shapes(file: ModelFile, expected: Shapes, prefix: str = "") -> None:
-    """Refuse a file with a tensor of another dtype or shape.
+    """Raise an error if a tensor of a file is missing or has another dtype or shape.
 
-    Earlier versions wrote the scaling of inputs in the model's dtype.
+    The scaling of inputs may be float32, as in files of earlier versions.
     """
     for name, (dtype, shape) in expected.items():
         if prefix + name not in file.tensors:
@@ -185,7 +185,7 @@ def check_shapes(file: ModelFile, expected: Shapes, prefix: str = "") -> None:
 
 
 def check_snapshot(snapshot: Any, views: dict[str, np.ndarray], config: ModelConfig) -> None:
-    """Refuse a snapshot of another model than that of these tensors."""
+    """Raise an error if a snapshot is not one of the model with these tensors."""
     if not isinstance(snapshot, dict) or set(snapshot) != {*views, *COUNTS}:
         raise ValueError("snapshot: expected what this model's `snapshot` returned, got another")
     integer("snapshot['steps']", snapshot["steps"], 0, MAX_COUNT)
@@ -196,7 +196,7 @@ def check_snapshot(snapshot: Any, views: dict[str, np.ndarray], config: ModelCon
 
 
 def read_state(file: ModelFile, tensors: dict[str, np.ndarray], prefix: str = "") -> None:
-    """Read tensors into arrays, by name; ModelFileError for numbers that no model has."""
+    """Read tensors into arrays, by name; raises ModelFileError for impossible numbers."""
     for name in sorted(tensors, key=lambda name: file.tensors[prefix + name].start):
         file.read_into(prefix + name, tensors[name])
         odd = odd_numbers(name, tensors[name])

@@ -19,8 +19,8 @@ def targets_for_loss(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return labels (samples,) and targets (samples, outputs), one of which is empty.
 
-    They are copies, since a caller might change or free y while kernels read it; targets that are
-    to be normalized are copied later.
+    They are copies, since a caller might change or free y while kernels read it. Targets that will
+    be normalized are copied later.
     """
     outputs, dtype = config.layer_sizes[-1], np.dtype(config.dtype)
     if config.predicts_one_class:
@@ -38,7 +38,7 @@ def targets_for_loss(
 
 
 def decisions(logits: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """Return classes (samples,), or 1 for yes and 0 for no, or numbers (samples, outputs)."""
+    """Return classes (samples,), or (samples, outputs): 1 for yes and 0 for no, or numbers."""
     if config.predicts_one_class:
         return logits.argmax(axis=1)
     return logits if config.loss == "squared_error" else (logits > 0).astype(np.int64)
@@ -70,8 +70,8 @@ def loss_and_score(
 def r2(outputs: np.ndarray, targets: np.ndarray) -> float:
     """Return the coefficient of determination, averaged over the outputs.
 
-    It is 1 minus the ratio of the squared errors to those of the targets' mean; for constant
-    targets 1 if there are no errors and else 0, as in `sklearn.metrics.r2_score`.
+    It is 1 minus the ratio of the squared error to that of predicting the mean of the targets. For
+    constant targets it is 1 without errors, else 0, as in `sklearn.metrics.r2_score`.
     """
     errors = ((outputs.astype(np.float64) - targets) ** 2).sum(axis=0)
     total = ((targets - targets.mean(axis=0, dtype=np.float64)) ** 2).sum(axis=0)

@@ -9,13 +9,13 @@ from fastbn.kernels.gemm import DEPTH
 from fastbn.model.buffers import aligned_zeros
 from fastbn.model.layout import Layout, rounded_up
 
-# Samples per matrix product in inference; fixed, so that logits do not depend on other calls.
+# Samples per matrix product in inference. It is fixed, so that logits do not depend on other calls.
 INFERENCE_ROWS = 512
 
-# Workspaces of predictions that are kept, or more if the last call had more threads.
+# Workspaces kept for predictions, or more if the last call had more threads.
 KEPT = 4
 
-# The training workspace is freed after this many consecutive calls that need none, or little of it.
+# The training workspace is freed after this many consecutive calls that use little or none of it.
 UNNEEDED_CALLS = 100
 
 
@@ -63,7 +63,7 @@ def allocate_workspace(
 class Workspaces:
     """The scratch memory of a model, lent to one call at a time and kept for later ones.
 
-    A call that raises does not return it, and the next call allocates.
+    A call that raises an exception does not return it, and the next call allocates new memory.
     """
 
     def __init__(self, layout: Layout, dtype: np.dtype) -> None:
@@ -101,7 +101,7 @@ class Workspaces:
 
     @staticmethod
     def _pop(kept: list[kernels.Workspace], rows: int, members: int) -> kernels.Workspace | None:
-        """Take the last one away from other threads; drop it if it is too small."""
+        """Remove and return the last workspace, or None if there is none large enough."""
         try:
             work = kept.pop()
         except IndexError:

@@ -14,9 +14,10 @@ from fastbn.model.memory import COMPARED_ROWS
 def worse_than_mean(engine: Engine, training: TrainingSamples, remedy: str) -> str | None:
     """Return the text of the warning, or None.
 
-    Training losses do not show the problem, since predictions use the running statistics. A model
-    that is worse by less than a tenth, as after a fit to noise, gets no warning. Constant targets
-    are not met exactly: an error of 1, or of a hundredth of the constant, is as good as the mean.
+    Training losses do not show the problem, since predictions use the running statistics. There is
+    no warning if the model is less than a tenth worse than the mean, as after a fit to noise. A
+    network does not learn constant targets exactly, so an error of 1, or of a hundredth of the
+    constant, is allowed for them.
     """
     config, samples = engine.config, training.arrays
     if config.loss != "squared_error":
