@@ -389,7 +389,7 @@ class BatchNormMLP(Attributes):
         Parameters
         ----------
         path : path or binary file
-            A file at a path is replaced as a whole; if anything fails, it stays as it was. An object
+            A file at a path is replaced as a whole, or not changed if anything fails. An object
             with ``write(bytes)``, such as `io.BytesIO` or a gzip or network stream, may have
             received some of the bytes if writing fails. The model is checked before anything is
             written.
