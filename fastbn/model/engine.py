@@ -20,7 +20,7 @@ from fastbn.model.inputs import TrainingSamples
 from fastbn.model.layout import Layout
 from fastbn.model.nonfinite_layer import nonfinite_layer
 from fastbn.model.scaling import InputScaling, TargetScaling
-from fastbn.model.state import check_snapshot, state_places
+from fastbn.model.state import check_room, check_snapshot, state_places
 from fastbn.model.targets import loss_and_score
 from fastbn.model.workspaces import INFERENCE_ROWS, Workspaces
 from fastbn.options import ElementwiseActivation, Loss, Optimizer, code
@@ -207,6 +207,7 @@ class Engine:
 
         Python code could not: a signal handler may raise an exception after any line of it.
         """
+        check_room("steps", self.steps, lrs.size)
         losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
         counts = self.counter, np.array([refused])
         rows = int(np.diff(bounds).max())

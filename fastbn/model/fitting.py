@@ -11,7 +11,7 @@ from typing import Any
 from fastbn.checks import flag, integer, pair
 from fastbn.fit.history import History
 from fastbn.fit.loop import Callback, Fit
-from fastbn.fit.plan import Plan
+from fastbn.fit.plan import Plan, minibatch_bounds
 from fastbn.model.checkpoint import CheckpointFile
 from fastbn.model.engine import Engine
 from fastbn.model.inputs import (
@@ -21,6 +21,7 @@ from fastbn.model.inputs import (
     labelled_data,
     training_data,
 )
+from fastbn.model.state import check_room
 from fastbn.model.worse_than_mean import worse_than_mean
 
 
@@ -51,6 +52,10 @@ def fit(
         raise ValueError("checkpoint: expected a path to resume from or to write to, got None")
     data = training_data(engine, X, y, sample_weight, flag("check_finite", check_finite))
     scalings = fitted_scalings(engine, data)
+    if not resume:
+        n_steps = minibatch_bounds(len(data.x), plan.batch_size).size - 1
+        check_room("steps", engine.steps, plan.epochs * n_steps)
+        check_room("epochs", engine.epochs, plan.epochs)
     file = None
     if checkpoint is not None:
         file = CheckpointFile(model, checkpoint, checkpoint_every, plan, data, validation)

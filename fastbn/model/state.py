@@ -58,6 +58,12 @@ def _check_json(value: Any, depth: int) -> None:
         raise TypeError(f"{EXPECTED}, got {shown(value)}")
 
 
+def check_room(name: str, count: int, more: int) -> None:
+    """Refuse a training whose steps or epochs would exceed the largest count."""
+    if count + min(more, MAX_COUNT // 2) > MAX_COUNT:  # `more` is allowed to be a large bound
+        raise ValueError(f"{name}: expected at most {MAX_COUNT} in all, got {count} + {more}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Header:
     """The contents of a model file besides its tensors; only checkpoints have a `fit`.

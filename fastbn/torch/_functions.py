@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ LIKE: dict[torch.dtype, np.ndarray] = {
     torch.float32: np.zeros(1, np.float32),
     torch.float64: np.zeros(1),
 }
+
+MaybeTensor = TypeVar("MaybeTensor", torch.Tensor, torch.Tensor | None)
 
 # PyTorch's own threads.
 POOL = find_pool(torch._C.__file__)
@@ -165,6 +167,7 @@ def differentiate(
     x may be empty. Without `exact` mean and rstd are constants.
     """
     _check_saved(dy, x, weight, bias, stats)
+    x, weight, bias = in_memory(x), in_memory(weight), in_memory(bias)
     if not x.numel():
         return torch.empty_like(x), *x.new_zeros(2, x.shape[1])
     x, sizes = as_kernels_take_it(x)
@@ -180,6 +183,13 @@ def differentiate(
         dbeta.data_ptr(),
     )  # fmt: skip
     return dx, dgamma, dbeta
+
+
+def in_memory(x: MaybeTensor) -> MaybeTensor:
+    """Return x, copied if its memory does not hold its numbers: a hook may have put it in."""
+    if x is None or not is_lazy(x):
+        return x
+    return torch.empty(x.shape, dtype=x.dtype).copy_(x)
 
 
 def _check_saved(

@@ -385,12 +385,38 @@ def at(steps=0, epochs=0):
 X, Y = np.random.default_rng(0).standard_normal((20, 6)), np.arange(20) % 4
 
 
-def test_a_model_beyond_the_largest_count_is_not_written(path):
-    model = at(MAX_COUNT)
-    model.train_step(X, Y)
-    with pytest.raises(ValueError, match=f"^steps: expected an integer from 0 to {MAX_COUNT}"):
-        model.save(path)
-    assert not path.exists()
+TRAININGS = {
+    "train_step": lambda model: model.train_step(X, Y),
+    "partial_fit": lambda model: model.partial_fit(X, Y, batch_size=10),
+    "fit": lambda model: model.fit(X, Y, epochs=2, batch_size=20, progress=False),
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_model_at_the_largest_count_takes_no_step(path, name):
+    steps = 1 if name == "train_step" else 2
+    model = at(MAX_COUNT - steps + 1)
+    model.save(path)
+    model = fastbn.BatchNormMLP.load(path)
+    before = to_bytes(model)
+    with pytest.raises(ValueError, match=f"^steps: expected at most {MAX_COUNT} in all"):
+        TRAININGS[name](model)
+    assert to_bytes(model) == before
+    model = at(MAX_COUNT - steps)
+    TRAININGS[name](model)
+    assert model.steps == MAX_COUNT
+    model.save(path)
+    assert fastbn.BatchNormMLP.load(path).steps == MAX_COUNT
+
+
+def test_epochs_that_cannot_be_counted(path):
+    model = at(epochs=MAX_COUNT - 1)
+    before = to_bytes(model)
+    with pytest.raises(ValueError, match=f"^epochs: expected at most {MAX_COUNT} in all"):
+        TRAININGS["fit"](model)
+    assert to_bytes(model) == before
+    model.fit(X, Y, epochs=1, batch_size=10, progress=False, checkpoint=path)
+    assert fastbn.BatchNormMLP.load(path).epochs == MAX_COUNT
 
 
 def test_a_fit_that_something_else_ends_may_be_as_long_as_it_likes():

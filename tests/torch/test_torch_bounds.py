@@ -123,6 +123,32 @@ def test_hooks_that_give_back_other_tensors(change):
         y.sum().backward()
 
 
+@pytest.mark.parametrize("dimensions", [1, 2])
+@pytest.mark.parametrize(
+    ("lazy", "same"),
+    [
+        (lambda t: torch._efficientzerotensor(t.shape, dtype=t.dtype), torch.zeros_like),
+        (torch._neg_view, torch.neg),
+    ],
+    ids=["zeros without memory", "negated"],
+)
+def test_hooks_that_give_back_lazy_tensors(lazy, same, dimensions):
+    """The kernels read memory, which does not hold the numbers of these tensors."""
+    data, gradients = torch.randn(16, 6), []
+    for change in (lazy, same):
+        module, x = ours.BatchNorm1d(6), data.clone().requires_grad_()
+
+        def unpack(saved, change=change):
+            return change(saved) if saved.dim() == dimensions else saved
+
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach(), unpack):
+            y = module(x)
+        (y * data).sum().backward()
+        gradients.append([x.grad, module.weight.grad, module.bias.grad])
+    for got, expected in zip(*gradients, strict=True):
+        assert torch.equal(got, expected)
+
+
 def test_hooks_that_give_back_other_vectors():
     module, x = ours.BatchNorm1d(6), torch.randn(16, 6, requires_grad=True)
     hooks = torch.autograd.graph.saved_tensors_hooks(
