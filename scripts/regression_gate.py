@@ -50,6 +50,9 @@ SAMPLE_SECONDS = 0.01
 
 def benchmarks() -> Iterator[tuple[str, Any, str, tuple[Any, ...]]]:
     """Yield name, class, method and parameters of every benchmark that measures a time."""
+    import fastbn  # noqa: F401  that of the revision, whose folder may have benchmarks of its own
+
+    sys.path.insert(0, str(ROOT))
     for module_name in MODULES:
         module = importlib.import_module(f"asv_benchmarks.{module_name}")
         for name, found in vars(module).items():
