@@ -267,24 +267,9 @@ def _train_wide(
         )
 
 
-def update_running(
-    running_mean: torch.Tensor | None, running_var: torch.Tensor | None, mean: torch.Tensor,
-    var: torch.Tensor, count: Any, momentum: float,
-) -> None:  # fmt: skip
-    """Update running statistics from those of a batch of `count` values per feature."""
-    if running_mean is not None and running_var is not None:
-        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-        running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
-
-
 def axes_of(x: torch.Tensor) -> list[int]:
     """Return the axes that statistics are taken over."""
     return [axis for axis in range(x.dim()) if axis != 1]
-
-
-def along(vector: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Return a vector with one number per feature so that it broadcasts with x."""
-    return vector.view(-1, *[1] * (x.dim() - 2))
 
 
 def activate(y: torch.Tensor, slope: float) -> torch.Tensor:

@@ -10,14 +10,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastbn.torch._functions import (
     activate,
-    along,
     axes_of,
     differentiable,
     differentiate,
     infer,
     is_pytorchs,
     statistics,
-    update_running,
 )
 from fastbn.torch._memory import have_size, is_covered
 from fastbn.torch._modules import FastBatchNorm, by_pytorch
@@ -146,7 +144,7 @@ class _Synchronized(torch.autograd.Function):
         rstd = (var + eps).rsqrt()
         mean_, var_ = mean.to(x.dtype), var.to(x.dtype)
         y = infer(x, weight, bias, mean_, var_, eps, 1.0) if x.numel() else torch.empty_like(x)
-        update_running(running_mean, running_var, mean, var, count, momentum)
+        _update_running(running_mean, running_var, mean, var, count, momentum)
         ctx.save_for_backward(x, weight, bias)
         ctx.constants = mean, rstd, count, eps, group
         return y
@@ -169,7 +167,7 @@ class _Synchronized(torch.autograd.Function):
         scale = rstd if weight is None else rstd * weight.double()
         constant = (scale * (mean_g - mean * rstd * mean_gx)).to(x.dtype)
         linear = (scale * rstd * mean_gx).to(x.dtype)
-        dx = dx.sub_(along(constant, x)).addcmul_(along(linear, x), x, value=-1)
+        dx = dx.sub_(_along(constant, x)).addcmul_(_along(linear, x), x, value=-1)
         needs = ctx.needs_input_grad
         found = zip((dx, dgamma, dbeta), needs[:3], strict=True)
         return *[grad if need else None for grad, need in found], *[None] * 5
@@ -206,14 +204,16 @@ def _by_operations(
     elif count < 2:
         raise ValueError(f"{TOO_FEW}, got input size {int(count)}")
     mean = sums[:-1] / count
-    wide = wide - along(mean, x)
+    wide = wide - _along(mean, x)
     var = _Sum.apply(wide.square().sum(axes), group) / count
-    y = wide * along((var + eps).rsqrt(), x)
+    y = wide * _along((var + eps).rsqrt(), x)
     if weight is not None:
-        y = y * along(weight.double(), x)
+        y = y * _along(weight.double(), x)
     if bias is not None:
-        y = y + along(bias.double(), x)
-    update_running(running_mean, running_var, mean.detach(), var.detach(), count.detach(), momentum)
+        y = y + _along(bias.double(), x)
+    _update_running(
+        running_mean, running_var, mean.detach(), var.detach(), count.detach(), momentum
+    )
     return y.to(x.dtype)
 
 
@@ -236,3 +236,18 @@ def _joined_statistics(x: torch.Tensor, group: Any) -> tuple[int, torch.Tensor, 
     mean = (share * means).sum(dim=0)
     var = (share * (variances + (means - mean) ** 2)).sum(dim=0)
     return int(count), mean, var
+
+
+def _update_running(
+    running_mean: torch.Tensor | None, running_var: torch.Tensor | None, mean: torch.Tensor,
+    var: torch.Tensor, count: Any, momentum: float,
+) -> None:  # fmt: skip
+    """Update running statistics from those of a batch of `count` values per feature."""
+    if running_mean is not None and running_var is not None:
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+
+
+def _along(vector: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return a vector with one number per feature so that it broadcasts with x."""
+    return vector.view(-1, *[1] * (x.dim() - 2))
