@@ -34,17 +34,21 @@ class Job:
     @classmethod
     def read(cls, path: pathlib.Path) -> Job:
         """Return the job of a checkpoint; the settings of the fit are checked by the fit."""
-        from fastbn.model import BatchNormMLP
+        from fastbn.files.model_file import open_model
         from fastbn.model.config import ModelConfig
+        from fastbn.model.state import Header
 
-        model = BatchNormMLP.load(path)
-        inputs, *_, outputs = model.config.layer_sizes
+        with open_model(path) as file:
+            header = Header.of(file)
+        inputs, *_, outputs = header.config.layer_sizes
         try:
-            job = cls(**model.metadata["job"])
+            job = cls(**header.metadata["job"])
+            if not isinstance(job.data, str):
+                raise TypeError(f"data: expected a string, got {job.data!r}")
             settings = _part(job.settings, recipes.DEFAULT)
             sizes = (inputs, *settings["hidden"], outputs)
             config = ModelConfig(layer_sizes=sizes, **_part(settings, recipes.MODEL))
-            if config != model.config:
+            if config != header.config:
                 raise ValueError("the model is another one")
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(
