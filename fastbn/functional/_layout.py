@@ -1,4 +1,4 @@
-"""Layouts: from a caller's array to what kernels take, and back to a result."""
+"""Convert arrays of a layout to what kernels take, and results back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def layout_input(name: str, value: Any, layout: Any) -> np.ndarray:
 
 
 def n_features(x: np.ndarray, layout: Layout) -> int:
-    """Return C."""
+    """Return the number of features C."""
     return x.shape[0] if layout == "CN" else x.shape[1]
 
 
@@ -44,9 +44,8 @@ def as_feature_rows(x: np.ndarray, layout: Layout) -> np.ndarray:
 def output_for(out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
     """Return the array that a kernel writes to, of the shape and dtype of x.
 
-    This is the caller's `out`, or a new array if there is no `out`, or if `out` is not contiguous,
-    not aligned, or overlaps an input other than by being that input. `delivered` then copies the
-    result into `out`.
+    This is the caller's `out` if it is contiguous and aligned, and either is one of the inputs or
+    overlaps none. Otherwise it is a new array, and `delivered` copies the result into `out`.
     """
     if out is None:
         return np.empty_like(x)
@@ -57,7 +56,7 @@ def output_for(out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> np.nd
     if not out.flags.writeable:
         raise ValueError("out: expected a writeable array, got a read-only one")
     if overlaps_itself(out):
-        raise ValueError("out: expected memory for each element, got some for several")
+        raise ValueError("out: expected no overlapping elements, got some")
     direct = out.flags.carray and all(
         other is out or _are_the_same(out, other) for other in overlapping(out, inputs)
     )
@@ -65,7 +64,7 @@ def output_for(out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> np.nd
 
 
 def delivered(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    """Return `out` with the result in it, or the result if there is no `out`."""
+    """Copy the result into `out` and return `out`; return the result if there is no `out`."""
     if out is None or out is result:
         return result
     out[...] = result

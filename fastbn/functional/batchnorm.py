@@ -59,9 +59,9 @@ def _moments_nc(x: np.ndarray, least: float = 0.0) -> _Arrays3:
     statistics_nc.combine_moments_nc(*partials, x.shape[0], shift, delta, var)
     if x.dtype == np.float32 and not ((var >= least) & (var < np.inf)).all():
         with np.errstate(over="ignore"):
-            mean, none, var = _moments_nc(x.astype(np.float64))
+            mean, rest, var = _moments_nc(x.astype(np.float64))
             shift = mean.astype(x.dtype)
-        delta = mean - shift + none
+        delta = mean - shift + rest
     return shift, delta, var
 
 
@@ -83,7 +83,7 @@ def batch_statistics(x: Any, *, layout: Layout = "NC") -> tuple[np.ndarray, np.n
     TypeError
         `x` is not float32 or float64.
     ValueError
-        `x` has the wrong number of dimensions, or no values, or `layout` is another one.
+        `x` has the wrong number of dimensions or no values, or `layout` is neither "NC" nor "CN".
 
     Notes
     -----
@@ -152,7 +152,8 @@ def batch_norm(
         An array is not float32 or float64, or `eps` or `negative_slope` is not a number.
     ValueError
         `x` has the wrong number of dimensions, or one value per feature; `gamma`, `beta` or `out`
-        has another shape, or `out` another dtype; an option or a number is not as described above.
+        has the wrong shape, or `out` the wrong dtype; an option or a number is not as described
+        above.
 
     Notes
     -----
@@ -250,12 +251,12 @@ def batch_norm_backward(
     TypeError
         An array is not float32 or float64, or `negative_slope` is not a number.
     ValueError
-        `x` has the wrong number of dimensions, or one value per feature; another array has another
-        shape, or `out` another dtype; an option or a number is not as described above.
+        `x` has the wrong number of dimensions, or one value per feature; another array has the
+        wrong shape, or `out` the wrong dtype; an option or a number is not as described above.
 
     Notes
     -----
-    Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3, with the terms collected.
+    Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3, with like terms combined.
 
     Examples
     --------
@@ -263,7 +264,7 @@ def batch_norm_backward(
     >>> from fastbn import batch_norm, batch_norm_backward
     >>> x = np.array([[0.0], [2.0], [4.0], [2.0]])
     >>> y, mean, rstd = batch_norm(x, eps=0.0)
-    >>> dy = np.array([[1.0], [0.0], [0.0], [0.0]])  # of the loss y[0, 0]
+    >>> dy = np.array([[1.0], [0.0], [0.0], [0.0]])  # the gradient of the loss y[0, 0]
     >>> dx, dgamma, dbeta = batch_norm_backward(dy, x, None, None, mean, rstd)
     >>> dx.ravel().round(3).tolist()
     [0.177, -0.177, 0.177, -0.177]

@@ -23,8 +23,8 @@ def softmax_cross_entropy(
 ) -> tuple[float, np.ndarray]:
     """Compute the mean cross-entropy of softmax(logits) and integer labels, and its gradient.
 
-    The loss of a sample with logits z is ``-sum(t * log(softmax(z)))``, where the target t is 1 on
-    the label and 0 elsewhere unless it is smoothed; its gradient is ``softmax(z) - t``.
+    The loss of a sample with logits z is ``-sum(t * log(softmax(z)))``, and its gradient is
+    ``softmax(z) - t``. Without label smoothing, the target t is 1 at the label and 0 elsewhere.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def softmax_cross_entropy(
     sample_weight : array of the shape of `labels`, optional
         Finite, at least 0, not all 0. The loss is ``sum(w * loss) / sum(w)``.
     label_smoothing : float in [0, 1]
-        Share s of the target that is spread evenly: t is ``1 - s`` on the label plus ``s / C``
-        everywhere.
+        Share s of the target that is spread evenly over the classes: t is ``1 - s + s / C`` at the
+        label and ``s / C`` elsewhere.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def softmax_cross_entropy(
             logits, labels, weight, smoothing, 0, labels.size, work, dlogits
         )
         return float(loss), dlogits
-    # classes last: for (N, C) this is the array itself
+    # move the classes to the last axis, which changes nothing for (N, C)
     last = np.ascontiguousarray(np.moveaxis(logits, 1, -1))
     rows = last.reshape(-1, classes)
     gradient = np.empty_like(rows)

@@ -27,7 +27,7 @@ from fastbn.parallel.dispatch import dispatch
 
 
 def _state(name: str, value: Any) -> np.ndarray:
-    """Check an array that is updated in place."""
+    """Check an array that is updated in place, and return it."""
     if is_plain(value) and value.dtype in FLOAT_DTYPES:
         return value
     if type(value) not in (np.ndarray, np.memmap):
@@ -38,7 +38,7 @@ def _state(name: str, value: Any) -> np.ndarray:
     if not array.flags.writeable:
         raise ValueError(f"{name}: expected a writeable array, got a read-only one")
     if overlaps_itself(array):
-        raise ValueError(f"{name}: expected memory for each element, got some for several")
+        raise ValueError(f"{name}: expected no overlapping elements, got some")
     return array
 
 

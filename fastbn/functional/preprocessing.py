@@ -20,14 +20,14 @@ from fastbn.kernels import preprocessing as kernels
 from fastbn.kernels import statistics_nc
 from fastbn.options import Layout
 
-# Chunks of rows that are converted at once.
+# Number of chunks of rows that are converted at a time.
 CHUNKS = 4
 
 _Arrays3 = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _samples(x: Any, layout: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return x as a checked float array, and sample-major for the kernels."""
+    """Return x as a checked float array, and a sample-major version of it for the kernels."""
     choice("layout", layout, LAYOUTS)
     x = float_array("x", x)
     if x.ndim != 2:
@@ -41,7 +41,7 @@ def _need_samples(rows: np.ndarray) -> None:
 
 
 def _check_together(name: str, value: Any, other_name: str, other: Any) -> None:
-    """Refuse one of two statistics without the other."""
+    """Raise ValueError if only one of two statistics is given."""
     if (value is None) != (other is None):
         missing = name if value is None else other_name
         raise ValueError(f"{missing}: expected {name} and {other_name} together, got None")
@@ -146,7 +146,7 @@ def min_max_scale(
         `x`, `minimum` or `maximum` is not float32 or float64.
     ValueError
         A shape or a number is not as described above, only one of `minimum` and `maximum` is given,
-        or none of them and `x` has no samples.
+        or neither is given and `x` has no samples.
 
     Examples
     --------
@@ -209,7 +209,7 @@ def standardize(
         `x`, `mean` or `std` is not float32 or float64.
     ValueError
         A shape or a number is not as described above, only one of `mean` and `std` is given, or
-        none of them and `x` has no samples.
+        neither is given and `x` has no samples.
 
     Examples
     --------

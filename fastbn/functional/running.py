@@ -1,4 +1,4 @@
-"""Running statistics: their update, batch norm with them, and folding them into weights."""
+"""Update running statistics, normalize with them, and fold them into weights."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def update_running_statistics(
             raise ValueError(f"{name}: expected a writeable array of native byte order")
         float_array(name, array)
         if overlaps_itself(array):
-            raise ValueError(f"{name}: expected memory for each element, got some for several")
+            raise ValueError(f"{name}: expected no overlapping elements, got some")
     if running_var.dtype != running_mean.dtype or running_var.shape != running_mean.shape:
         raise ValueError(
             f"running_var: expected {running_mean.dtype} {running_mean.shape} as running_mean, "
@@ -136,7 +136,7 @@ def batch_norm_inference(
     Parameters
     ----------
     x : array of float32 or float64, (N, C), (N, C, *spatial) or with ``layout="CN"`` (C, N)
-        Any number of samples, also 0.
+        Any number of samples, including 0.
     running_mean, running_var : arrays (C,)
         Variances are at least 0.
     gamma, beta, eps, layout, activation, negative_slope, out
@@ -149,8 +149,8 @@ def batch_norm_inference(
     Raises
     ------
     TypeError, ValueError
-        As in `batch_norm`, except that one value per feature, or none, is enough; or a running
-        variance is negative.
+        As in `batch_norm`, but `x` may have one value per feature, or none; or a running variance
+        is negative.
 
     Notes
     -----
@@ -204,7 +204,7 @@ def fold_batch_norm(
     Parameters
     ----------
     W : array (C, K) or (C, K, *kernel) of float32 or float64
-        Weights of the layer that precedes the normalization, which has no bias.
+        Weights of the layer before the normalization. The layer has no bias.
     gamma, beta : arrays (C,) or None
         Scale and shift; None stands for 1 and 0.
     running_mean, running_var : arrays (C,)
@@ -224,8 +224,8 @@ def fold_batch_norm(
     TypeError
         An array is not float32 or float64, or `eps` is not a number.
     ValueError
-        `W` has fewer than two dimensions, another array has another shape, a variance or `eps` is
-        negative.
+        `W` has fewer than two dimensions, another array has the wrong shape, or a variance or `eps`
+        is negative.
 
     Notes
     -----

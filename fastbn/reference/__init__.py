@@ -1,6 +1,6 @@
-"""The oracle: what every kernel computes, in float64 NumPy, written from the equations.
+"""The oracle: what every kernel computes, written from the equations in float64 NumPy.
 
-The code is meant to be read, not to be fast, and imports nothing else from fastbn. Statistics are
+The code is meant to be read, not to be fast. It imports nothing else from fastbn. Statistics are
 taken over all axes except the feature axis, which is 1 in layout "NC" and 0 in "CN". Functions
 return new arrays and leave their arguments unchanged. `fastbn.reference.mlp` is a training step of
 a whole network.

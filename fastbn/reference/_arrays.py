@@ -1,4 +1,4 @@
-"""What the parts of the oracle share: types, and the axes of a layout."""
+"""Types, conversion to float64, and the axes of a layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activations, a bias in front of them, and dropout's mask."""
+"""Activations, with and without a bias, and the dropout mask."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sigmoid(logits: Any) -> Array:
 
 
 def sigmoid_gradient(y: Any) -> Array:
-    """Return sigmoid(y) * (1 - sigmoid(y)), with all digits where it is small."""
+    """Return sigmoid(y) * (1 - sigmoid(y)), accurate also where it is small."""
     e = np.exp(-np.abs(f64(y)))
     return e / (1 + e) ** 2
 
@@ -53,12 +53,12 @@ ELEMENTWISE: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
 
 
 def elementwise(y: Any, name: str) -> Array:
-    """Return act(y) for an activation by its name."""
+    """Return act(y) for the activation with this name."""
     return ELEMENTWISE[name][0](f64(y))
 
 
 def elementwise_gradient(y: Any, name: str) -> Array:
-    """Return act'(y) for an activation by its name."""
+    """Return act'(y) for the activation with this name."""
     return ELEMENTWISE[name][1](f64(y))
 
 

@@ -12,7 +12,7 @@ from fastbn.reference.activations import leaky_relu, leaky_relu_gradient
 
 
 def _shares(x: Array, layout: Layout, weight: Any) -> Array:
-    """Return the weight of each value in its feature's mean: 1 / n, or by sample, `weight` (N,)."""
+    """Return each value's share in the mean of its feature: 1 / n, or from `weight` (N,)."""
     _, shape = axes(x, layout)
     n = x.size // max(math.prod(shape), 1)
     if weight is None:
@@ -23,7 +23,7 @@ def _shares(x: Array, layout: Layout, weight: Any) -> Array:
 
 
 def batch_statistics(x: Any, layout: Layout = "NC", weight: Any = None) -> tuple[Array, Array]:
-    """Return mean = sum(x) / n and var = sum((x - mean)^2) / n, or weighted by sample."""
+    """Return mean = sum(x) / n and var = sum((x - mean)^2) / n, or weighted by `weight` (N,)."""
     x = f64(x)
     reduced, shape = axes(x, layout)
     share = _shares(x, layout, weight)

@@ -1,4 +1,4 @@
-"""Losses with their gradients, probabilities, and correct answers counted."""
+"""Losses with their gradients, softmax, and the number of correct predictions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def squared_error(
 
 
 def _normalized_weight(z: Array, layout: Layout, sample_weight: Any) -> Array:
-    """Return weights of the samples with the sum 1, and an axis of length 1 for the outputs."""
+    """Return weights of the samples that add up to 1, with an axis of length 1 for outputs."""
     axis = {"NC": 1, "CN": 0}[layout]
     shape = z.shape[:axis] + z.shape[axis + 1 :]
     w = np.ones(shape) if sample_weight is None else f64(sample_weight)

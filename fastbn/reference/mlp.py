@@ -26,12 +26,12 @@ def forward(
     masks: list[Array] | None = None,
     sample_weight: Any = None,
 ) -> tuple[Array, list[dict[str, Any]]]:
-    """Return logits (classes, N) for samples x (N, features), and what `backward` needs by layer.
+    """Return logits (classes, N) for samples x (N, features), and what `backward` needs, by layer.
 
     `params` maps "layers.0.weight" (out, in), "layers.0.gamma" and "layers.0.beta", or
     "layers.0.bias" for a layer without batch norm. `elementwise` is the activation of the hidden
-    layers, as in `reference.elementwise`, and `slope` then is 1. `masks` are those of dropout, one
-    per hidden layer. `sample_weight` (N,) counts in the statistics of the batch.
+    layers, as in `reference.elementwise`; with it, pass a `slope` of 1. `masks` are dropout masks,
+    one per hidden layer. `sample_weight` (N,) weights the statistics of the batch.
     """
     a = np.asarray(x, np.float64).T
     caches = []
@@ -101,7 +101,7 @@ def infer(
 ) -> Array:
     """Return logits (classes, N) for samples x (N, features) with the running statistics.
 
-    `running` maps "layers.0.running_mean" and "layers.0.running_var" of every normalized layer.
+    `running` maps "layers.0.running_mean" and "layers.0.running_var", for every normalized layer.
     """
     a = np.asarray(x, np.float64).T
     n_layers = sum(name.endswith("weight") for name in params)

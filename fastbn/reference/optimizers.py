@@ -1,4 +1,4 @@
-"""Steps of the optimizers, and clipping."""
+"""Steps of the optimizers, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def _adamw(param: Array, g: Array, m: Array, v: Array, s: Settings) -> tuple[Arr
 
 
 def _sgd(param: Array, g: Array, m: Array, v: Array, s: Settings) -> tuple[Array, Array, Array]:
-    """SGD with the momentum ``betas[0]``."""
+    """SGD; ``betas[0]`` is the momentum."""
     g = g + s.weight_decay * param
     m = s.betas[0] * m + g
     return param - s.lr * (g + s.betas[0] * m if s.nesterov else m), m, v
 
 
 def _rmsprop(param: Array, g: Array, m: Array, v: Array, s: Settings) -> tuple[Array, Array, Array]:
-    """RMSprop with the smoothing ``betas[1]``."""
+    """RMSprop; ``betas[1]`` is the smoothing constant."""
     g = g + s.weight_decay * param
     v = s.betas[1] * v + (1 - s.betas[1]) * g**2
     return param - s.lr * g / (np.sqrt(v) + s.eps), m, v
@@ -65,7 +65,7 @@ OPTIMIZERS = {"adam": _adam, "adamw": _adamw, "sgd": _sgd, "rmsprop": _rmsprop}
 def optimizer_step(
     name: str, param: Any, grad: Any, m: Any, v: Any, settings: Settings
 ) -> tuple[Array, Array, Array]:
-    """Return param, m and v after a step of an optimizer by its name."""
+    """Return param, m and v after a step of the optimizer with this name."""
     return OPTIMIZERS[name](f64(param), f64(grad), f64(m), f64(v), settings)
 
 
@@ -93,7 +93,7 @@ def sgd_step(
     max_norm: float | None = None,
     **settings: Any,
 ) -> tuple[Array, Array]:
-    """Return param and velocity after a step."""
+    """Return param and velocity after a step of SGD."""
     given = Settings(betas=(momentum, 0.0), **settings)
     return optimizer_step("sgd", param, clip(grad, max_norm), m, 0.0, given)[:2]
 
@@ -108,6 +108,6 @@ def rmsprop_step(
     max_norm: float | None = None,
     **settings: Any,
 ) -> tuple[Array, Array]:
-    """Return param and mean squares after a step."""
+    """Return param and mean squares after a step of RMSprop."""
     given = Settings(lr=lr, betas=(0.0, alpha), **settings)
     return optimizer_step("rmsprop", param, clip(grad, max_norm), 0.0, v, given)[::2]

@@ -1,4 +1,4 @@
-"""Scaling of inputs by their range or their deviation."""
+"""Scaling of inputs by their range or standard deviation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def min_max_fit(x: Any, layout: Layout = "NC") -> tuple[Array, Array]:
 
 
 def standard_fit(x: Any, layout: Layout = "NC") -> tuple[Array, Array]:
-    """Return mean and deviation per feature; for a constant feature, its value and 0."""
+    """Return mean and standard deviation per feature; for a constant feature, its value and 0."""
     mean, var = batch_statistics(x, layout)
     minimum, maximum = min_max_fit(x, layout)
     constant = minimum == maximum
