@@ -170,6 +170,20 @@ def test_running_statistics_that_share_memory_are_refused():
         fastbn.update_running_statistics(memory, memory, np.ones(3), np.ones(3), 4)
 
 
+def test_results_whose_elements_overlap_are_refused():
+    overlapping = np.lib.stride_tricks.as_strided(np.ones(4), (3, 2), (8, 8))
+    x, message = np.ones((3, 2)), "expected no overlapping elements, got some"
+    with pytest.raises(ValueError, match=f"out: {message}"):
+        fastbn.batch_norm(x, out=overlapping)
+    with pytest.raises(ValueError, match=f"m: {message}"):
+        fastbn.adam_step(np.ones((3, 2)), x, overlapping, np.zeros((3, 2)), step=1)
+    vector = np.lib.stride_tricks.as_strided(np.ones(1), (3,), (0,))
+    with pytest.raises(ValueError, match=f"running_var: {message}"):
+        fastbn.update_running_statistics(np.zeros(3), vector, np.ones(3), np.ones(3), 4)
+    assert (overlapping == 1).all()
+    assert (vector == 1).all()
+
+
 @pytest.mark.parametrize("layout", ["NC", "CN"])
 @pytest.mark.parametrize("name", ["forward", "backward", "inference"])
 def test_out_takes_the_result(rng, layout, name):
