@@ -1,1 +1,1 @@
-"""Numba: compiler options, the cache on disk, and instructions that NumPy has no name for."""
+"""Numba: compiler options, the cache on disk, and LLVM instructions that NumPy does not offer."""

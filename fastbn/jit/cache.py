@@ -1,4 +1,4 @@
-"""The cache of compiled kernels on disk: what outdates a kernel, and its checked files."""
+"""The cache of compiled kernels on disk: digests of their sources, and files with checksums."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastbn.jit import cache_files
 # -- stamps ----------------------------------------------------------------------------------------
 
 # Modules and packages whose code may be compiled into kernels of other modules, or determines how
-# these are compiled. Modules that only choose how many threads run a kernel are left out.
+# they are compiled. Modules that only choose how many threads run a kernel are left out.
 SHARED = (
     "jit.compiler", "jit.intrinsics", "jit.numba_internals", "kernels", "options",
     "parallel.openmp", "parallel.team",
@@ -28,11 +28,11 @@ SHARED = (
 
 
 def stamp(module: str) -> str:
-    """Return a digest of the sources of a module's kernels: the module's own, and the shared ones.
+    """Return a digest of the source of a module and of all shared modules.
 
-    So a change in a helper outdates all kernels that may have it inlined.
+    So a change in a helper makes all kernels that may contain it compile again.
     """
-    if getattr(sys, "frozen", False):  # into an executable file
+    if getattr(sys, "frozen", False):  # the program is one executable file
         return _executable_digest()
     digest = _shared_digest().copy()
     if module not in shared_modules():
@@ -53,7 +53,7 @@ def _shared_specs() -> tuple[Any, ...]:
 
 
 def _with_contents(spec: Any) -> Iterator[Any]:
-    """Yield a module and, if it is a package, all modules in it, without importing any."""
+    """Yield the spec of a module and, if it is a package, of all modules in it; import none."""
     yield spec
     inside = pkgutil.iter_modules(spec.submodule_search_locations or [], f"{spec.name}.")
     for info in sorted(inside, key=lambda info: info.name):
@@ -75,11 +75,11 @@ def _executable_digest() -> str:
 
 
 def _content(spec: Any, path: str) -> bytes:
-    """Return a module's source, or its bytecode if there is no source; also from a zip."""
+    """Return a module's source, or its bytecode if there is no source. It may be in a zip."""
     if spec is not None and hasattr(spec.loader, "get_data"):
         content: bytes = spec.loader.get_data(path)
         return content
-    return pathlib.Path(path).read_bytes()  # of a script
+    return pathlib.Path(path).read_bytes()  # a script
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -90,10 +90,10 @@ CHECKSUM_BYTES = hashlib.sha256().digest_size
 class KernelFiles:
     """The files of one kernel: an index, and a file of machine code for each entry.
 
-    They replace numba's, which numbers the files of code: processes that write at the same time
-    would use the same numbers, and one that dies between index and code would leave old code under
-    a new stamp. Here a file is named after all that determines its contents. It begins with a
-    checksum, since the processor would run damaged code as it is.
+    They replace numba's files, whose names are numbers. There, processes that write at the same
+    time use the same numbers, and a process that dies between index and code leaves old code under
+    a new stamp. Here, the name of a file is a digest of everything that determines its contents.
+    The file begins with a checksum, since the processor would run damaged code.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class KernelFiles:
         name = self._load_index().get(key)
         try:
             return name and self._load_data(name)
-        except OSError:  # somebody has removed it
+        except OSError:  # the file was removed
             return None
 
     def save(self, key: Any, data: Any) -> None:
@@ -124,7 +124,7 @@ class KernelFiles:
     def _load_index(self) -> Any:
         try:
             *stamps, overloads = self._load_data(self._index_name)
-        except Warning:  # an error if the user says so
+        except Warning:  # the user turns warnings into errors
             raise
         except Exception:  # a damaged index counts as missing
             return {}

@@ -1,9 +1,10 @@
-"""Files of the cache, which are trusted only if nobody but the user and root can write them.
+"""Read and write files of the cache, and trust only those that no other user can write.
 
-Machine code is pickled, and unpickling runs whatever a file says. So a cache folder is created for
-the user alone, and a folder that others may write to is neither read nor written. A group whose
-only member is the user may write to it. The `__pycache__` of an installed package is not checked:
-whoever can write there can change the package itself, and all users of the package read its files.
+Machine code is pickled, and a pickle can run any code when it is read. So a cache folder is created
+for the user alone, and a folder that others may write to is neither read nor written. Others are
+all users except root, and all groups except one whose only member is the user. The `__pycache__` of
+an installed package is not checked: whoever can write there can change the package itself, and all
+users of the package read its files.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ import secrets
 import stat
 import warnings
 
-try:  # now, not in a first fit: a child that is forked during an import may wait for it for ever
+try:  # not later, in a fit: a child that is forked during an import may wait for it forever
     import grp
     import pwd
-except ImportError:  # not on this system
+except ImportError:  # Windows does not have them
     pass
 
 ROOT = 0
 
 
 class UntrustedError(OSError):
-    """Others may have written the file that is read, or may change the file that is written."""
+    """Others may have written the file to read, or may change the file to write."""
 
 
 def is_installed(folder: pathlib.Path) -> bool:
@@ -46,13 +47,13 @@ def read(path: pathlib.Path) -> bytes:
     _refuse(folder, untrusted(folder))
     with open(path, "rb") as file:
         if not is_installed(folder):
-            # check the open file, since another one may get its name at any time
+            # check the open file, since its name may refer to another file at any time
             _refuse(folder, _problem(path, os.fstat(file.fileno())))
         return file.read()
 
 
 def write(path: pathlib.Path, data: bytes) -> None:
-    """Write a file completely or not at all; `UntrustedError` if others may write to its folder."""
+    """Write a file completely or not at all; refuse a folder that others may write to."""
     folder = path.parent
     _refuse(folder, untrusted(folder))
     mode = 0o666 if is_installed(folder) else 0o600
@@ -75,14 +76,17 @@ def untrusted(folder: pathlib.Path) -> str | None:
     above = folder.parent
     return (
         _problem(folder, folder.stat())
-        or _problem(folder, folder.lstat())  # of a link: its own owner
+        or _problem(folder, folder.lstat())  # the owner of the link, if it is one
         or _problem(above, above.stat(), sticky=True)
     )
 
 
 def _problem(path: pathlib.Path, status: os.stat_result, *, sticky: bool = False) -> str | None:
-    """Return how others may write to a file or folder, or None; `sticky` allows one like /tmp."""
-    if os.name != "posix":  # no owners and modes
+    """Return how others may write to a file or folder, or None.
+
+    With `sticky`, anybody may write to the folder if it has the sticky bit, as /tmp has.
+    """
+    if os.name != "posix":  # Windows has no owners and modes
         return None
     if status.st_uid not in (ROOT, os.geteuid()):
         return f"{path} belongs to another user (uid {status.st_uid})"
@@ -95,7 +99,7 @@ def _problem(path: pathlib.Path, status: os.stat_result, *, sticky: bool = False
 
 def _is_private(gid: int) -> bool:
     """Tell whether a group is the user's own: it has the user's name and no other members."""
-    with contextlib.suppress(NameError, KeyError):  # not on this system, or no such user or group
+    with contextlib.suppress(NameError, KeyError):  # Windows, or no such user or group
         user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(gid)
         return gid != ROOT and group.gr_name == user and set(group.gr_mem) <= {user}
     return False
@@ -109,9 +113,9 @@ def _refuse(folder: pathlib.Path, problem: str | None) -> None:
     if problem is None:
         return
     message = (
-        f"cache of compiled kernels: {problem}, and what is there could be somebody else's code. "
-        "It is not used, and kernels are compiled anew. Remove what is there and let nobody else "
-        "write (chmod go-w), or set NUMBA_CACHE_DIR to a folder that only you can write to."
+        f"cache of compiled kernels: {problem}, so files there may contain somebody else's code. "
+        "They are not used, and kernels are compiled anew. Remove them and let nobody else write "
+        "(chmod go-w), or set NUMBA_CACHE_DIR to a folder that only you can write to."
     )
     if folder not in _warned:
         _warned.add(folder)

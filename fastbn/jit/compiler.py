@@ -1,13 +1,13 @@
-"""The decorators of all kernels, and the options of numba behind them.
+"""The decorators of all kernels, and the options that they pass to numba.
 
-Nothing is compiled on import. A kernel is compiled when it is first called with some dtypes, and
-the machine code is kept on disk, so that a later process loads it in milliseconds.
+Nothing is compiled on import. A kernel is compiled when it is first called with arrays of some
+dtype. The machine code is stored on disk, so that later processes load it in milliseconds.
 
-Much of that uses numba's internals (`fastbn.jit.numba_internals`). If numba has changed them,
-`INTERNALS_PROBLEM` says what is missing, and kernels are plain ``numba.njit(cache=True)``: results
-are right, but their last bits may depend on which kernels a process has used before. Compiling then
-takes longer and is not announced, and Ctrl-C during it, or a fork by another thread, may leave a
-process that cannot compile any more.
+Much of this uses numba's internals (`fastbn.jit.numba_internals`). If a new version of numba has
+changed them, `INTERNALS_PROBLEM` says what is missing, and kernels are compiled with plain
+``numba.njit(cache=True)``. Results are then correct, but their last bits may depend on which
+kernels the process has used before. Compiling takes longer and is not announced. After Ctrl-C
+during compiling, or a fork by another thread, a process may not be able to compile any more.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import numpy.ma  # noqa: F401 (else numba imports it at the first call; a forked
 from fastbn.jit import cache, numba_probe
 from fastbn.jit.listeners import logger
 
-# Sums may be reordered and products contracted, which vectorizing needs. No `nnan` and no `ninf`:
-# a NaN or an infinity in the data gives one, or an error, and never a number.
+# Vectorizing a sum reorders it, so the compiler may reorder sums and contract products. It may not
+# assume that there are no NaNs or infinities (`nnan`, `ninf`): they must not give finite results.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 DISABLED = bool(getattr(numba.config, "DISABLE_JIT", False))
 
-# Which of numba's internals is missing, if one is.
+# The first of numba's internals that is missing, or None.
 INTERNALS_PROBLEM = None if DISABLED else numba_probe.problem()
 
 _internals: Any = None
@@ -43,13 +43,13 @@ elif not DISABLED:
 def njit(function: Any, *, allocates: bool = False, **options: Any) -> Any:
     """Compile a serial kernel (nogil, cached).
 
-    Kernels that call it share a second version, without the code that unpacks Python's arguments:
-    that takes long to compile, and few kernels are called from Python.
+    Kernels that call it share a second version, without the code that unpacks arguments from
+    Python: that code takes long to compile, and few kernels are called from Python.
 
-    The kernel does not count references to its arrays, which its caller holds. Counting takes an
-    atomic instruction for every slice, on a cache line that all threads share, and it waits for
-    stores that go past the caches. So it can neither make an array nor return one, unless it
-    `allocates`.
+    The kernel does not count references to its arrays, because its caller holds them. Counting
+    would take an atomic instruction for each slice, on a cache line that all threads share, and
+    this instruction would wait for non-temporal stores. So the kernel can neither create an array
+    nor return one, unless `allocates` is true.
     """
     if _internals is None:
         return _dispatcher(function, **options)
@@ -62,23 +62,23 @@ def njit(function: Any, *, allocates: bool = False, **options: Any) -> Any:
 
 
 def njit_allocating(function: Any) -> Any:
-    """Compile a serial kernel that makes arrays."""
+    """Compile a serial kernel that creates arrays."""
     return njit(function, allocates=True)
 
 
 def njit_strict(function: Any) -> Any:
-    """Compile a serial kernel whose every operation is rounded as it is written.
+    """Compile a serial kernel without fast-math: each operation is rounded as it is written.
 
-    A loop over elements vectorizes without fast-math, too, and gives the same bits wherever it is
-    cut: its remainder, computed number by number, is rounded as its vectors are.
+    A loop over elements still vectorizes. It gives the same bits wherever it is cut, because its
+    vectors and its remainder, which is computed number by number, are rounded in the same way.
     """
     return njit(function, fastmath=False)
 
 
 def njit_inlined(function: Any) -> Any:
-    """Compile into each caller: for long functions that are called once.
+    """Inline a function into each kernel that calls it, before anything is compiled.
 
-    Otherwise it is optimized by itself, and again with every caller that it is linked into.
+    Otherwise the function is optimized by itself, and again in every kernel that links it.
     """
     return _dispatcher(function, inline="always")
 
@@ -92,7 +92,7 @@ def njit_parallel(function: Any) -> Any:
 
 
 def parallel_twin(kernel: Any) -> Any:
-    """Compile the same source once more, its ``prange`` loops now on several threads."""
+    """Compile the source of a kernel again, with its ``prange`` loops on several threads."""
     return njit_parallel(_renamed(getattr(kernel, "py_func", kernel), "parallel"))
 
 
@@ -108,8 +108,9 @@ def _dispatcher(function: Any, **options: Any) -> Any:
     if DISABLED:
         return function
     if _internals is None:
-        # numba's cache goes by the function's name and its file alone, and cannot read the index
-        # of `numba_internals`. So the name contains the stamp of all sources
+        # numba's cache finds a kernel by its name and file only, and would not notice changes in
+        # other files. It cannot read index files of `KernelFiles` either. So we add the stamp of
+        # all sources to the name
         function = _renamed(function, f"plain_{cache.stamp(function.__module__)[:16]}")
         try:
             return compiler(cache=True, **options)(function)
@@ -121,7 +122,7 @@ def _dispatcher(function: Any, **options: Any) -> Any:
 
 
 def _renamed(function: Any, suffix: str) -> Any:
-    """Return the same function under another name, for an entry of its own in the cache."""
+    """Return the same function under another name, so that it has its own entry in the cache."""
     name = f"{function.__name__}_{suffix}"
     twin = FunctionType(function.__code__, function.__globals__, name)
     twin.__qualname__, twin.__doc__ = name, function.__doc__

@@ -1,4 +1,4 @@
-"""Who is told that a kernel is about to be compiled: the logger, and contexts of `on_compile`."""
+"""Tell the logger and the listeners of `on_compile` that a kernel is about to be compiled."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def on_compile(listener: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # it has been called
+        with contextlib.suppress(ValueError):  # it was called, and is not in the list any more
             _listeners.remove(listener)

@@ -1,4 +1,4 @@
-"""All uses of numba's internals: the one module to check for a new version of numba.
+"""All code that uses numba's internals, and so may break with a new version of numba.
 
 `fastbn.jit.numba_probe` lists what is used here and looks for it before this module is imported.
 """
@@ -29,21 +29,23 @@ from fastbn.jit.postponed_signals import Postponed
 
 # -- compiling -----------------------------------------------------------------------------------
 
-# Linkages of functions that a process keeps one copy of: numba's for kernels and parallel loops.
+# Numba gives these linkages to kernels and to the bodies of parallel loops. If several modules
+# contain a function with such a linkage, a process keeps one copy.
 SHARED = (Linkage.linkonce_odr, Linkage.weak_odr)
 
 
 class _Library(JITCodeLibrary):
     """Machine code whose copies of other kernels are private.
 
-    A kernel has a copy of each kernel that it calls, optimized together with it, which may round
-    differently. Numba gives all copies one name, and a process uses the first one it loads for all:
-    results would depend on what was used before. So would those of parallel loops.
+    A kernel contains a copy of each kernel that it calls. The copy is optimized together with its
+    caller and may round differently than other copies. Numba gives all copies the same name, and a
+    process uses the first copy that it loads for all callers, so results would depend on which
+    kernels it used before. The same holds for the bodies of parallel loops.
     """
 
     def _finalize_final_module(self) -> None:
         if self._shared_module is None:  # compiled, not loaded
-            # first make what is linked into other kernels, with shared names: one copy of each
+            # first build the version for other kernels to link, which keeps the shared names
             self._finalized = True
             self._get_module_for_linking()
             for function in self._final_module.functions:
@@ -62,7 +64,7 @@ class _Compiler(Compiler):
         return super().compile_extra(func)
 
 
-# Options of all kernels, of kernels that Python never calls, and of kernels that count no
+# Options of all kernels, of kernels that Python never calls, and of kernels that do not count
 # references to arrays.
 OPTIONS: dict[str, Any] = {"pipeline_class": _Compiler, "no_cfunc_wrapper": True}
 INNER: dict[str, Any] = {"no_cpython_wrapper": True}
@@ -70,7 +72,7 @@ UNCOUNTED: dict[str, Any] = {"_nrt": False}
 
 
 def delegate_to(kernel: Any, inner: Any) -> None:
-    """Link kernels that call `kernel` to `inner` instead, to one version for all constants."""
+    """Link kernels that call `kernel` to `inner` instead, in one version for all literals."""
     template_for = inner.get_call_template
 
     def get_call_template(args: Any, kws: Any) -> Any:
@@ -81,13 +83,14 @@ def delegate_to(kernel: Any, inner: Any) -> None:
     kernel.get_compile_result = inner.get_compile_result
 
 
-# An exception while numba compiles leaves its registries half read, and nothing compiles again.
+# An exception while numba compiles may leave its registries incomplete, so that nothing compiles
+# any more.
 _compiling = Postponed()
 
 
 def prepare(dispatcher: Any) -> None:
     """Give a kernel its cache, and postpone signals while it is compiled or loaded."""
-    # if no folder is writable, every process compiles for itself
+    # if no folder is writable, there is no cache
     with contextlib.suppress(RuntimeError, OSError):
         dispatcher._cache = _KernelCache(dispatcher.py_func, announce)
     compile_ = dispatcher.compile
@@ -101,8 +104,8 @@ def prepare(dispatcher: Any) -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # a child forked while another thread compiles or loads would inherit a locked lock, and not the
-    # thread that unlocks it: so a fork waits for the lock
+    # a child that is forked while another thread compiles or loads would inherit a locked lock, but
+    # not the thread that unlocks it. So a fork waits for the lock
     os.register_at_fork(
         before=global_compiler_lock.acquire,
         after_in_parent=global_compiler_lock.release,
@@ -116,7 +119,7 @@ if hasattr(os, "register_at_fork"):
 class _Locator:
     """A writable folder for the kernels of a module, which may be in a zip.
 
-    Numba's own locators require a source file, at the path that it had when it became bytecode.
+    Numba's own locators require a source file at the path that is stored in the bytecode.
     """
 
     def __init__(self, function: Any, folder: pathlib.Path) -> None:
@@ -147,7 +150,7 @@ class _Locator:
 
 
 def _folders(place: str) -> Iterator[pathlib.Path]:
-    """Yield folders for the kernels of the module at `place`, the best first."""
+    """Yield folders for the kernels of the module at `place`, the preferred one first."""
     name = caching._CacheLocator.get_suitable_cache_subpath(place)
     chosen = getattr(numba.config, "CACHE_DIR", "")
     if chosen:
@@ -159,7 +162,8 @@ def _folders(place: str) -> Iterator[pathlib.Path]:
 
 # -- the cache -----------------------------------------------------------------------------------
 
-# Numba's settings that shape the machine code. Its own index has the processor, and none of these.
+# Settings of numba that change the machine code. Numba's own key contains the processor, but none
+# of these.
 SETTINGS = (
     "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "LLVM_REFPRUNE_PASS", "BOUNDSCHECK",
     "DEBUGINFO_DEFAULT", "EXTEND_VARIABLE_LIFETIMES", "USING_SVML", "PARFOR_MAX_TUPLE_SIZE",
@@ -201,7 +205,8 @@ class _KernelCache(caching.FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return a kernel that was compiled before, or None."""
         try:
-            # numba's own method first imports all it can compile, which takes longer than loading
+            # numba's own method first imports everything that compiling needs, which takes longer
+            # than loading a kernel
             rtsys.initialize(target_context)
             result = self._load_overload(sig, target_context)
         except Warning:

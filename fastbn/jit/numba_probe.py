@@ -1,8 +1,8 @@
 """Check that the installed numba has the internals that fastbn uses.
 
 They may change from one version to the next. `problem` looks for everything that
-`fastbn.jit.numba_internals` uses, in a few milliseconds. If something is missing, that module is
-not imported, and kernels are compiled in numba's ordinary way.
+`fastbn.jit.numba_internals` uses, which takes a few milliseconds. If something is missing, that
+module is not imported, and kernels are compiled with plain ``numba.njit(cache=True)``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CALLED = {
     "numba.core.types:unliteral": "lit_type",
 }
 
-# Attributes of classes, and those that constructors set.
+# Attributes of classes, and attributes that constructors set.
 SET = {
     "numba.core.caching:CompileResultCacheImpl": "_locator_classes",
     "numba.core.caching:Cache.__init__": "_cache_file _cache_path _impl _py_func",
@@ -66,7 +66,7 @@ def problem() -> str | None:
 
 
 def advice(version: str, problem: str) -> str:
-    """Return what a problem with this version of numba causes, and what to do."""
+    """Return a message: what a problem with this version of numba causes, and what to do."""
     return (
         f"numba {version} has changed internals that fastbn uses ({problem}): kernels take longer "
         "to compile, and the last bits of results may differ from process to process. Install a "

@@ -1,11 +1,11 @@
-"""Postpone signal handlers during work that an exception would leave broken: compiling."""
+"""Postpone signal handlers while numba compiles, since their exceptions could break numba."""
 
 from __future__ import annotations
 
 import signal
 import threading
 
-# The public one converts its result to an enum, which takes a hundred times as long.
+# The public `signal.getsignal` converts its result to an enum, which takes a hundred times as long.
 from _signal import getsignal  # type: ignore[import-not-found]
 from types import FrameType
 from typing import Any
@@ -19,17 +19,18 @@ def hears_signals() -> bool:
 
 
 class Postponed:
-    """Context that postpones signal handlers to its end, or to a nested context of the object.
+    """Context in which signal handlers are postponed: to its end, or to the next nested context.
 
-    For work that an exception at any moment would leave broken, except at the beginning of its
-    parts, which are the nested contexts. Handlers are then called in the order of their signals.
-    A signal that came several times counts once, as it does if the system blocks it.
+    An exception in the middle of the work would break something. At the beginning of a part of the
+    work it does no harm, so each part enters the same object again, as a nested context. Handlers
+    are called in the order in which their signals came. A signal that comes several times counts
+    once, as if the system had blocked it.
     """
 
     def __init__(self) -> None:
         self._depth = 0
         self._replaced: dict[int, Any] = {}  # handlers, by signal
-        self._waiting: dict[int, tuple[Any, FrameType | None]] = {}  # handlers, and their argument
+        self._waiting: dict[int, tuple[Any, FrameType | None]] = {}  # handlers and their frames
         self._raised: BaseException | None = None  # by a handler, at the beginning of a part
 
     def __enter__(self) -> None:
@@ -57,7 +58,7 @@ class Postponed:
         finally:
             self._let_through()
         if raised is not None and raised is not error:
-            raise raised  # the work has caught it, and may have raised another error instead
+            raise raised  # the work caught it, and may have raised another error instead
 
     def _replace(self) -> None:
         try:

@@ -1,6 +1,6 @@
 """LeakyReLU, the bias of layers without batch norm, and dropout.
 
-ReLU is LeakyReLU with slope 0 and the identity is slope 1, so one loop serves all three:
+ReLU is LeakyReLU with slope 0, and the identity has slope 1, so one loop computes all three:
 
     a = y if y > 0 else slope * y            da/dy = 1 if y > 0 else slope
 
@@ -76,7 +76,7 @@ def bias_activation_backward_cn(
     dz,  # out (C, N)
     dbias,  # out (C,)
 ):
-    """dz = da * act'(z + bias), dbias = the sum of dz over the samples."""
+    """dz = da * act'(z + bias), dbias = sum(dz) over the samples."""
     for c in range(start, stop):
         da_c, z_c, dz_c, bias_c = da[c], z[c], dz[c], bias[c]
         for i in range(z_c.size):

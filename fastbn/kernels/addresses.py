@@ -1,10 +1,10 @@
-"""Batch norm of tensors of another library, which are passed as addresses (docs/batchnorm.md).
+"""Batch norm of tensors of another library, passed as addresses (docs/batchnorm.md).
 
-In a call from Python each array costs about as much as batch norm of a hundred numbers. So one
-function runs a whole forward or backward pass, and takes integers: addresses, and the shape
-(B, C, L), or (N, C, 1) if x is sample-major. Arguments are flat, since a named tuple costs a
-microsecond. The pass runs on the threads of the other library (`fastbn.parallel.openmp`). Each
-thread computes its share of the chunks or features, so the bits are the same as with one thread.
+Passing an array from Python takes about as long as batch norm of a hundred numbers. So one function
+runs a whole forward or backward pass, and takes integers: addresses, and the shape (B, C, L), or
+(N, C, 1) if x is sample-major. Arguments are flat, since a named tuple costs a microsecond. The
+pass runs on the threads of the other library (`fastbn.parallel.openmp`). Each thread computes its
+share of the chunks or features, so the bits are the same as with one thread.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def share_of(n, rank, size):
     return n * rank // size, n * (rank + 1) // size
 
 
-# -- what one thread does --------------------------------------------------------------------------
+# -- the share of one thread -----------------------------------------------------------------------
 
 
 @njit
@@ -116,7 +116,7 @@ def backward_share(rank, size, dy, x, norm, slope, exact, dx, dgamma, dbeta):
     batch_norm_backward_cn(dy, x, norm, slope, exact, first, last, dx, dgamma, dbeta)
 
 
-# -- a pass ----------------------------------------------------------------------------------------
+# -- whole passes ----------------------------------------------------------------------------------
 
 
 @njit_allocating
@@ -166,8 +166,8 @@ def train_at(
     eps,
     slope,
     momentum,  # weight of this batch in the running statistics; NaN: average all batches
-    running_mean,  # in and out; 0 for none
-    running_var,  # in and out
+    running_mean,  # in and out (C,); address 0 if there are no running statistics
+    running_var,  # in and out (C,)
     steps,  # in and out: int64, the number of batches in the running statistics
     y,  # out, shape of x
 ):

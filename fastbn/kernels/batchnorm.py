@@ -1,8 +1,8 @@
-"""Feature-major batch norm for your own compiled code, as in examples/own_loop.py.
+"""Feature-major batch norm to call from your own compiled code, as in examples/own_loop.py.
 
 The kernels are in `batchnorm_cn`, `statistics_cn` and `running`; docs/batchnorm.md has the
-mathematics. Forward and backward take mean, rstd, gamma and beta one by one here, and as one tuple
-there.
+mathematics. Here, forward and backward take mean, rstd, gamma and beta as separate arguments
+instead of one tuple.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def batch_norm_backward_cn(
     dgamma,  # out (C,)
     dbeta,  # out (C,)
 ):
-    """dx, dgamma and dbeta."""
+    """Compute dx, dgamma and dbeta (equations: `batchnorm_cn.batch_norm_backward_cn`)."""
     norm = Norm(mean, rstd, gamma, beta)
     cn.batch_norm_backward_cn(dy, x, norm, slope, exact, first, last, dx, dgamma, dbeta)
 

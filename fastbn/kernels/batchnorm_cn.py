@@ -118,8 +118,9 @@ def batch_norm_backward_cn(
 def block_gradient_sums(dy, x, norm, slope):
     """Return the sums of g and of g * xhat over one block of a row.
 
-    Compiled with fast-math, without which a sum along a row does not vectorize. So g is written
-    out here: `activation_gradient` has an explicit multiply-add, for loops without fast-math.
+    This is compiled with fast-math, because sums along a row do not vectorize without it. So g is
+    written out here: `activation_gradient` has an explicit multiply-add, for loops without
+    fast-math.
     """
     total = x.dtype.type(0)
     total_x = x.dtype.type(0)
@@ -184,7 +185,7 @@ def batch_norm_inference_cn(
 ):
     """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta).
 
-    Compiled without fast-math, so the bits do not depend on the kernel that this is inlined into.
+    This is compiled without fast-math, so that all kernels that inline it get the same bits.
     """
     for c in range(first, last):
         scale = x.dtype.type(gamma[c] / math.sqrt(np.float64(running_var[c]) + eps))

@@ -1,10 +1,10 @@
 """Sample-major batch norm of few features, in blocks of columns (docs/batchnorm.md).
 
-A loop along short rows is slow: it starts anew for each row, and loads the parameters and sums of
-all features again. So these kernels take a block of features at a time and go down the rows of a
-chunk. The parameters and sums of a block stay in registers: they are in stack memory whose size the
-compiler knows. Wide matrices use loops along rows (`batchnorm_nc_rows`), because consecutive rows
-of a block would be too far apart in memory.
+A loop along short rows is slow: it starts again for each row, and loads the parameters and sums of
+all features each time. So these kernels take a block of features at a time and go down the rows of
+a chunk. The parameters and sums of a block stay in registers, because they are in stack memory
+whose size the compiler knows. Wide matrices use loops along rows (`batchnorm_nc_rows`), because
+consecutive rows of a block would be too far apart in memory.
 
 Functions named `..._blocks` process all features of a matrix for which `has_blocks` is true.
 """
@@ -22,10 +22,10 @@ from fastbn.kernels.batchnorm_formulas import (
     of_feature,
 )
 
-# Features in a block. The last block of a matrix may be a slim one.
+# Features in a block. The last block of a matrix may be slim.
 WIDE_BLOCK, SLIM_BLOCK = 64, 32
 
-# Bytes of a row up to which blocks are faster than rows (`fastbn bench --suite kernels`).
+# Rows of at most this many bytes are faster in blocks (`fastbn bench --suite kernels`).
 NARROW_BYTES = 1024
 
 

@@ -1,4 +1,4 @@
-"""Batch norm with a weight for each sample: a weight of two has the effect of the sample twice.
+"""Batch norm with a weight for each sample. A weight of two has the same effect as two samples.
 
 docs/batchnorm.md has the derivation: weights that add up to 1 replace 1 / n. x is (C, N), and a row
 is one feature of all samples. The first pass computes the mean, and the second pass the variance
@@ -46,7 +46,7 @@ def weighted_row_moments(row, weight, shift):
 
 @njit
 def weighted_row_moments_wide(row, weight, shift):
-    """Like `weighted_row_moments`, all in float64: for rows whose squares overflow float32."""
+    """Like `weighted_row_moments`, but in float64, for rows whose squares overflow float32."""
     total = 0.0
     square = 0.0
     for i in range(row.size):

@@ -3,7 +3,7 @@
     tanh        a = tanh(y)             da/dy = 1 - a^2
     logistic    a = 1 / (1 + e^-y)      da/dy = a (1 - a)
 
-The forward pass works in place. The backward pass computes y again from z, as that of LeakyReLU.
+The forward pass works in place. The backward pass computes y again from z, as for LeakyReLU.
 
 For positive y, tanh is (1 - e) / (1 + e) with e = e^-2y, and the logistic function 1 / (1 + e) with
 e = e^-y. Their derivatives are 4 e / (1 + e)^2 and e / (1 + e)^2, which keep their digits where the

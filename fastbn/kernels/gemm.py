@@ -2,9 +2,9 @@
 
     out (M, N) = a (M, K) b (K, N)        a may have any strides, such as those of a transpose
 
-A panel holds some columns of b, 128 bytes wide, row after row: the panel of columns j to j + width
-begins at j * K, and each of its rows has `width` numbers. The last panel may have more columns than
-b; the extra ones are not used. `multiply_tile` computes a tile of `out`, some rows by one panel, in
+A panel holds some columns of b row by row. Its rows are 128 bytes, or `width` numbers, and the
+panel of columns j to j + width begins at j * K. The last panel may have more columns than b; the
+extra ones are not used. `multiply_tile` computes a tile of `out`, some rows by one panel, in
 registers.
 
 Sums are cut at multiples of DEPTH products, and the parts are added in order. So the bits of `out`
@@ -16,8 +16,8 @@ from __future__ import annotations
 from fastbn.jit.compiler import njit, njit_strict
 from fastbn.jit.intrinsics import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_tile, view
 
-# Length of a chain of multiply-adds: short enough for that part of a panel to stay in the
-# first-level cache, and for sums in float32 to keep their digits.
+# Length of a chain of multiply-adds: short enough that its part of a panel stays in the first-level
+# cache, and that sums in float32 do not lose digits.
 DEPTH = 256
 
 

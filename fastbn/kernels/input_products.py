@@ -1,4 +1,4 @@
-"""Matrix products of the first layer: they gather, scale and multiply the data panel by panel."""
+"""Matrix products of the first layer, which gather, scale and multiply the data panel by panel."""
 
 from __future__ import annotations
 

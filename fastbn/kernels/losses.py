@@ -1,15 +1,16 @@
 """Losses with their gradients (softmax, sigmoid, squared error), and counts of hits.
 
-For one sample with logits z over C classes, label k, label smoothing s (Szegedy et al. 2016,
-arXiv 1512.00567, section 7) and weight w, where the weights of a batch add up to 1:
+Softmax cross-entropy of one sample with logits z over C classes, label k, label smoothing s
+(Szegedy et al. 2016, arXiv 1512.00567, section 7) and weight w, where the weights of a batch add up
+to 1:
 
     p = exp(z - max z) / sum(exp(z - max z))         q = (1 - s) * onehot(k) + s / C
     loss = -w * sum(q * log p)                       dz = w * (p - q)
 
-Subtracting the maximum keeps every exponential in (0, 1]: no overflow for any finite logits.
+Since the maximum is subtracted, every exponential is in [0, 1], and finite logits do not overflow.
 
-The first loss is for yes-or-no outputs z with targets t in [0, 1], the second for numbers z with
-targets t:
+Sigmoid cross-entropy, for yes-or-no outputs z with targets t in [0, 1], and the squared error of
+outputs z with targets t:
 
     loss = w * sum(max(z, 0) - z * t + log(1 + exp(-|z|)))      dz = w * (sigmoid(z) - t)
     loss = w * sum((z - t)^2) / 2                               dz = w * (z - t)
@@ -32,13 +33,13 @@ from fastbn.kernels.reductions import row_sum
 
 @njit_inlined
 def is_class(label, classes):
-    """Return whether a label may index an array of that many classes."""
+    """Return whether a label is in the range of the classes."""
     return 0 <= label and label < classes
 
 
 @njit
 def centred_sum_of(z, top, factor):
-    """Return the sum of factor * (z - top); terms are scaled first, so that none overflows."""
+    """Return the sum of factor * (z - top). Terms are scaled one by one, so no sum overflows."""
     total = z.dtype.type(0)
     for k in range(z.size):
         total += factor * (z[k] - top)
@@ -169,7 +170,7 @@ def sigmoid_cross_entropy_cn(
     stop,
     dlogits,  # (C, N): targets in, gradient out
 ):
-    """Return the loss of samples start to stop as float64; overwrite targets by its gradient."""
+    """Return the loss of samples start to stop as float64; overwrite targets with its gradient."""
     number = logits.dtype.type
     zero, one = number(0), number(1)
     keep, shift = number(1.0 - smoothing), number(smoothing / 2)
@@ -203,7 +204,7 @@ def squared_error_cn(
     stop,
     doutputs,  # (C, N): targets in, gradient out
 ):
-    """Return the loss of samples start to stop as float64; overwrite targets by its gradient."""
+    """Return the loss of samples start to stop as float64; overwrite targets with its gradient."""
     w = weight[start:stop]
     loss = 0.0
     for k in range(outputs.shape[0]):

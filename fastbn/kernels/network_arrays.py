@@ -1,7 +1,7 @@
 """The arguments of a training step: named tuples, the layer table, and views of its tensors.
 
-Parameters, gradients and both moments are four flat buffers, and the layer table has the place of
-each tensor in them. Activations are feature-major, (units, rows of the minibatch).
+Parameters, gradients and both moments are four flat buffers. The layer table has the place of each
+tensor in them. Activations are feature-major: (units, rows of the minibatch).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from fastbn.parallel.team import share
 # columns of the layer table
 N_IN, N_OUT, WEIGHT, GAMMA, BETA, UNIT, PADDED_UNIT, NORMALIZED = range(8)
 
-# Kinds of marks in a member's log: the work that it has just finished. The number of a mark is
-# kind + KINDS * layer.
+# Kinds of marks in a member's log. A mark says which work the member has just finished. Its number
+# is kind + KINDS * layer.
 (
     BEGIN, GATHER, PRODUCT, FORWARD, DROPOUT, PACK, LOSS, INPUT_GRADIENT, BACKWARD, PACK_GRADIENT,
     GATHER_AGAIN, WEIGHT_GRADIENT, CLIP, UPDATE, WAIT, KINDS,

@@ -9,8 +9,8 @@
     RMSprop  v = alpha * v + (1 - alpha) * g^2   param -= lr * g / (sqrt(v) + eps)
 
 `g` is the gradient times `clip`, the factor of global-norm clipping (1 without clipping), plus
-weight_decay * param unless the decay is decoupled. Each value is updated independently, so a buffer
-may be cut anywhere: a call updates the values start to stop.
+weight_decay * param unless the decay is decoupled. Values are independent of each other, so a
+buffer may be cut anywhere: a call updates the values start to stop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from numba import prange
 
-from fastbn.jit.compiler import njit_parallel, njit_strict
+from fastbn.jit.compiler import njit_inlined, njit_parallel, njit_strict
 from fastbn.kernels.reductions import row_moments_wide, row_square_sum
 from fastbn.options import Optimizer, code
 
@@ -29,6 +29,7 @@ ADAMW, SGD, RMSPROP = code(Optimizer, "adamw"), code(Optimizer, "sgd"), code(Opt
 # For fastbn.profiling: each optimizer's operations per parameter, and its moments.
 WORK = {"adam": (13, "mv"), "adamw": (13, "mv"), "sgd": (4, "m"), "rmsprop": (8, "v")}
 
+# Values in a part, the unit of work of parallel loops.
 PART = 16384
 
 
@@ -61,6 +62,19 @@ def clip_factor(
     return 1.0 if factor > 1.0 else factor  # NaN stays NaN
 
 
+@njit_inlined
+def adam_factors(settings, decoupled, param):
+    """Return the factors of a step of Adam or AdamW, in the dtype of param."""
+    number, s = param.dtype.type, Settings(*settings)
+    keep = number(1.0 - s.lr * s.weight_decay) if decoupled else number(1.0)
+    coupled = number(0.0) if decoupled else number(s.weight_decay)
+    clip, rate = number(s.clip), number(s.lr / s.bias1)
+    old1, new1 = number(s.beta1), number(1.0 - s.beta1)
+    old2, new2 = number(s.beta2), number(1.0 - s.beta2)
+    root_scale, eps = number(1.0 / math.sqrt(s.bias2)), number(s.eps)
+    return keep, coupled, clip, rate, old1, new1, old2, new2, root_scale, eps
+
+
 @njit_strict
 def adam_values(
     param,  # (K,) in and out
@@ -73,14 +87,9 @@ def adam_values(
     stop,
 ):
     """One step of Adam or AdamW on values start to stop."""
-    number, s = param.dtype.type, Settings(*settings)
+    factors = adam_factors(settings, decoupled, param)
+    keep, coupled, clip, rate, old1, new1, old2, new2, root_scale, eps = factors
     p, g, m, v = param[start:stop], grad[start:stop], m[start:stop], v[start:stop]
-    keep = number(1.0 - s.lr * s.weight_decay) if decoupled else number(1.0)
-    coupled = number(0.0) if decoupled else number(s.weight_decay)
-    clip, rate = number(s.clip), number(s.lr / s.bias1)
-    old1, new1 = number(s.beta1), number(1.0 - s.beta1)
-    old2, new2 = number(s.beta2), number(1.0 - s.beta2)
-    root_scale, eps = number(1.0 / math.sqrt(s.bias2)), number(s.eps)
     for i in range(p.size):
         g_i = g[i] * clip + coupled * p[i]
         m_i = old1 * m[i] + new1 * g_i
@@ -99,7 +108,7 @@ def adam_parallel(param, grad, m, v, settings, decoupled, start, stop):
         adam_values(param, grad, m, v, settings, decoupled, first, last)
 
 
-# For users' own compiled loops (examples/own_loop.py): flat arguments instead of Settings.
+# For your own compiled loops (examples/own_loop.py): separate arguments instead of Settings.
 @njit_strict
 def adam(
     param,  # (K,) in and out

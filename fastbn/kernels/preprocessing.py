@@ -1,6 +1,6 @@
 """Min-max and z-score scaling of sample-major data: y = (x - center) * scale + low, per feature.
 
-The range and the deviation of a constant feature are 0. Its scale is 1, so that all its values
+The range and the deviation of a constant feature are 0. Its scale is then 1, so all its values
 become `low` (min-max) or 0 (z-score).
 """
 
@@ -124,7 +124,7 @@ def row_at(order, r, n):
     return min(max(order[r], 0), n - 1)
 
 
-# How many rows ahead to prefetch: otherwise gathering shuffled rows of large data waits for memory.
+# How many rows ahead to prefetch. Otherwise gathering shuffled rows of large data waits for memory.
 AHEAD = 6
 
 

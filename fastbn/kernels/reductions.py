@@ -1,10 +1,10 @@
 """Sums along a contiguous row: blocks in the dtype of the row, and their total in float64.
 
-A block is short enough for its sum in float32 to keep its digits, and long enough for the switch to
-float64 to cost nothing. Blocks are cut by position, so a sum always has the same bits.
+A block is so short that its sum in float32 loses no digits, and so long that the switch to float64
+costs nothing. Blocks are cut by position, so a sum always has the same bits.
 
-Only the loops along a block are compiled with fast-math. They only read, so the order of a sum does
-not depend on addresses or on overlapping arrays.
+Only the loops along a block are compiled with fast-math. They do not write to arrays, so the order
+of a sum does not depend on addresses or on overlapping arrays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Feature-major mean and variance: x is (B, C, L), and a feature is x[:, c, :].
 
-docs/batchnorm.md explains how they are measured. For a matrix (C, N), B is 1. For a batch of images
-(N, C, H, W), L is H * W. One thread computes all rows of a feature, so nothing is reduced across
+docs/batchnorm.md explains how they are computed. For a matrix (C, N), B is 1. For a batch of images
+(N, C, H, W), L is H * W. One thread computes all rows of a feature, so no sum is split among
 threads.
 """
 
@@ -19,8 +19,8 @@ from fastbn.kernels.reductions import row_moments, row_moments_wide
 def rows_per_group(x):
     """Return how many features go through the phases of a kernel together.
 
-    There are several, so that the processor can start the next feature's sum before the previous
-    one ends, but few enough for their rows to stay in the first-level cache between the phases.
+    With several, the processor can start the sum of the next feature before the previous sum ends.
+    They must be few enough for their rows to stay in the first-level cache between the phases.
     """
     return max(1, min(8, 8192 // (x.shape[0] * x.shape[2] * x.itemsize)))
 

@@ -1,9 +1,9 @@
 """Sample-major mean and variance: x is (N, C), and a feature is a column (docs/batchnorm.md).
 
-A loop down one column would load a cache line for each number. Instead the rows are cut into chunks
-whose size depends only on C. For each chunk, loops along the rows compute partial sums of all
-features. The chunks are combined in order, in float64. So the bits do not depend on the number of
-threads. No loop here needs fast-math to vectorize, because each row adds one number to each sum.
+A loop down one column would load a cache line for each number. Instead, the rows are cut into
+chunks whose size depends only on C. For each chunk, loops along the rows compute partial sums of
+all features. The chunks are combined in order, in float64. So the bits do not depend on the number
+of threads. The loops vectorize without fast-math, because each row adds one number to each sum.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NEAR = 16
 
 @njit
 def rows_per_chunk(n_features):
-    """Return the rows of a chunk: few enough for a cache, and enough for cheap partial sums."""
+    """Return the rows of a chunk: few enough for a cache, enough to make partial sums cheap."""
     return min(max(CHUNK_ELEMENTS // n_features, 16), 512)
 
 
@@ -99,7 +99,7 @@ def chunk_moments_nc(
     add_moments(x, first, last, shift, total, square)
     far = 0
     for j in range(shift.size):
-        # the shift is near enough if variance is at least half of the mean square
+        # the shift is near enough if the variance is at least half of the mean square
         far += 0 if 2 * total[j] * total[j] * inverse <= square[j] else 1
     if far > 0:  # also for NaN
         for j in range(shift.size):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from fastbn.jit.compiler import njit
 from fastbn.jit.intrinsics import LINE_BYTES, stream_piece, view
 
-# Results of at least this many bytes bypass the caches, where little of them would stay
+# Results of at least this many bytes bypass the caches, since little of them would stay there
 # (scripts/product_rates.py measures the gain).
 STREAM_BYTES = 1 << 24
 

@@ -1,4 +1,4 @@
-"""Adam for many tensors in one call, given by their addresses.
+"""Adam for many tensors in one call, which takes their addresses.
 
 The formulas are those of `optimizers.adam`. With amsgrad (Reddi et al. 2018, arXiv 1904.09237) the
 largest v so far replaces v in the denominator:
@@ -15,7 +15,7 @@ import numpy as np
 
 from fastbn.jit.compiler import njit, njit_strict
 from fastbn.jit.intrinsics import at_address
-from fastbn.kernels.optimizers import PART, Settings, adam_values
+from fastbn.kernels.optimizers import PART, Settings, adam_factors, adam_values
 from fastbn.parallel.openmp import on_pool
 
 # columns of the table of addresses
@@ -45,15 +45,10 @@ def amsgrad(
     stop,
 ):
     """One step of Adam or AdamW with amsgrad on values start to stop."""
-    number, s = param.dtype.type, Settings(*settings)
+    factors = adam_factors(settings, decoupled, param)
+    keep, coupled, clip, rate, old1, new1, old2, new2, root_scale, eps = factors
     p, g, t = param[start:stop], grad[start:stop], top[start:stop]
     m, v = m[start:stop], v[start:stop]
-    keep = number(1.0 - s.lr * s.weight_decay) if decoupled else number(1.0)
-    coupled = number(0.0) if decoupled else number(s.weight_decay)
-    clip, rate = number(s.clip), number(s.lr / s.bias1)
-    old1, new1 = number(s.beta1), number(1.0 - s.beta1)
-    old2, new2 = number(s.beta2), number(1.0 - s.beta2)
-    root_scale, eps = number(1.0 / math.sqrt(s.bias2)), number(s.eps)
     for i in range(p.size):
         g_i = g[i] * clip + coupled * p[i]
         m_i = old1 * m[i] + new1 * g_i

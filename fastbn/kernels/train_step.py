@@ -1,9 +1,9 @@
 """Many training steps in one call: forward, loss, backward, update.
 
 All members of a team run this call. In each phase a member computes its share: some features of a
-layer, some samples of the loss, some parameters of the update. After the product that computes a
-feature's row, the same member does all further work on the row while it is in cache. Members wait
-at a barrier only if they need results of others. No sum is split between members, so the bits do
+layer, some samples of the loss, some parameters of the update. The member that computes the row of
+a feature by a matrix product also does all further work on this row, while it is in cache. Members
+wait at a barrier only if they need results of others. No sum is split among members, so the bits do
 not depend on the number of members.
 """
 

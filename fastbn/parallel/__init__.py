@@ -1,1 +1,1 @@
-"""Threads of ours, and of others: how many, and how they work together."""
+"""Threads: fastbn's teams, the pools of numba and of other libraries, and how many to use."""

@@ -1,29 +1,31 @@
-"""The rule that picks one thread or several, for numba's parallel regions and for teams."""
+"""Pick one thread or several from recent timings, for numba's parallel regions and for teams."""
 
 from __future__ import annotations
 
-# Recent calls, the fastest of which counts: the others may have compiled, or waited for a core.
+# How many recent calls are compared. The fastest counts: others may have compiled, or waited for a
+# core.
 CALLS = 3
 
-# Several threads must be faster than one by this part of its time.
+# Several threads must save at least this fraction of the time of one thread.
 MARGIN = 0.1
 
-# A trial of the slower way may take this part of the time since the last one.
+# A trial of the slower way may take this fraction of the time since the last trial.
 TRIAL_SHARE = 0.02
 
 
 class Choice:
     """Picks one thread or several for calls of about equal work, from recent timings.
 
-    Which is faster changes. The threads of another library's pool, such as a BLAS, may spin on the
-    cores long after their work: a parallel region then waits for a core, a hundred times as long as
-    its work takes. On a virtual machine a cache line may take ten times as long from core to core
-    as a minute ago. So the first calls alternate, and then the faster way is taken. The slower one
-    is tried again when a call takes no more than TRIAL_SHARE of the time since the last trial.
+    Which way is faster changes over time. The threads of another library, such as a BLAS, may spin
+    on the cores long after their work is done: a parallel region then waits for a core, a hundred
+    times as long as it computes. On a virtual machine, moving a cache line from core to core may
+    take ten times as long as a minute ago. So the first calls try both ways in turns, and later
+    calls use the faster one. The slower one is tried again as soon as a call with it takes no more
+    than TRIAL_SHARE of the time since the last trial.
     """
 
     def __init__(self) -> None:
-        self._times: dict[bool, list[float]] = {True: [], False: []}  # of a unit of work
+        self._times: dict[bool, list[float]] = {True: [], False: []}  # seconds per unit of work
         self._since = 0.0  # seconds of calls since the last trial that stayed slower
 
     def several(self, work: float) -> bool:
@@ -51,5 +53,5 @@ class Choice:
 
 
 def _is_faster(times: dict[bool, float]) -> bool:
-    """Tell whether several threads are faster, by their time and that of one."""
+    """Tell whether several threads (True) are faster than one (False)."""
     return times[True] < (1.0 - MARGIN) * times[False]

@@ -1,4 +1,4 @@
-"""How many cores this process may use: affinity, the user's limits, quotas of control groups."""
+"""How many cores this process may use: its affinity, the user's limits, and CPU quotas."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def at_most(threads: int | None) -> Iterator[None]:
 
 
 def available_threads() -> int:
-    """Return the most threads that a team may have.
+    """Return the largest number of threads that a team may have.
 
-    If `FASTBN_NUM_THREADS` is set, it is the size of every team. Otherwise the number is that of
-    this process's cores, limited by control groups, `NUMBA_NUM_THREADS`, `OMP_NUM_THREADS` and
-    `at_most`.
+    If `FASTBN_NUM_THREADS` is set, it is the size of every team. Otherwise this is the number of
+    cores that the process may run on, limited by control groups, `NUMBA_NUM_THREADS`,
+    `OMP_NUM_THREADS` and `at_most`.
     """
     wanted = thread_limit("FASTBN_NUM_THREADS")
     if wanted is not None:
@@ -44,8 +44,9 @@ def available_threads() -> int:
 
 
 def thread_limit(name: str) -> int | None:
-    """Return the number of threads in a variable of the environment, or None."""
-    text = os.environ.get(name, "").split(",")[0].strip()  # OpenMP takes a list, level by level
+    """Return the number of threads in an environment variable, or None if it is not set."""
+    # OpenMP accepts a list: one number for each level of nested regions
+    text = os.environ.get(name, "").split(",")[0].strip()
     if not text:
         return None
     if not text.isdecimal() or int(text) < 1:
@@ -62,18 +63,18 @@ def allowed_cores() -> int:
 
 # -- control groups (Linux) ------------------------------------------------------------------------
 
-# Where systems mount the processors' hierarchies, by controller; "" is version 2.
+# Controllers, and the folders where systems mount them; "" is version 2 of control groups.
 MOUNTS = [("", ""), ("", "unified"), ("cpu", "cpu"), ("cpu", "cpu,cpuacct")]
 
 
-@functools.cache  # every training call asks
+@functools.cache  # every training call needs it
 def core_quota() -> float | None:
     """Return how many cores this process may use: CPU quota / period; None without a quota."""
     return smallest_quota(pathlib.Path("/"))
 
 
 def smallest_quota(root: pathlib.Path) -> float | None:
-    """Return the smallest quota of this process's groups and of those above them, in cores."""
+    """Return the smallest quota of this process's groups and their parents, in cores, or None."""
     return min(_quotas(root), default=None)
 
 
@@ -81,13 +82,13 @@ def _quotas(root: pathlib.Path) -> Iterator[float]:
     groups = _groups(root)
     for controller, name in MOUNTS:
         mount = root / "sys/fs/cgroup" / name
-        # in a container the group may be named as the host sees it, and only the mount exist
+        # in a container, this may be the host's name of the group: then only the mount exists
         group = mount / groups[controller].lstrip("/")
         for folder in (group, *group.parents):
             if folder.is_relative_to(mount):
-                with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # none, or "max"
+                with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # no quota, "max"
                     quota, period = _quota_in(folder, controller)
-                    if quota > 0:  # -1 is none
+                    if quota > 0:  # -1: no quota
                         yield quota / period
 
 
@@ -103,7 +104,7 @@ def _quota_in(folder: pathlib.Path, controller: str) -> tuple[float, float]:
 
 
 def _groups(root: pathlib.Path) -> dict[str, str]:
-    """Return this process's group of each controller of version 1, and "" for version 2."""
+    """Return this process's groups by controller; "" is the group of version 2."""
     groups = {"": "/", "cpu": "/"}
     with contextlib.suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():

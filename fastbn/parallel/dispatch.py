@@ -1,4 +1,4 @@
-"""Kernels with ``prange``: on numba's threads if that pays and is safe, else on one."""
+"""Run kernels with ``prange`` on numba's threads if that is faster and safe, else on one thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARALLEL_ELEMENTS = 1 << 17
 _region = threading.Lock()
 _forked = False
 
-# By kernel and bits of the number of elements.
+# By kernel and bit length of the number of elements.
 _choices: dict[tuple[Any, int], Choice] = {}
 
 
@@ -35,14 +35,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def is_forked() -> bool:
-    """Tell whether this process was forked from one that may have had a pool of threads."""
+    """Tell whether this process was forked; the parent may have had a pool of threads."""
     return _forked
 
 
 def dispatch(serial: Any, parallel: Any, n_elements: int, *args: Any) -> Any:
-    """Call ``parallel(*args)`` if that pays and is safe, else ``serial(*args)``.
+    """Call ``parallel(*args)`` if that is faster and safe, else ``serial(*args)``.
 
-    Both give the same bits: work is cut by size, never by the number of threads.
+    Both give the same bits, because the number of threads does not change how the work is cut.
     """
     is_forced = PARALLEL_ELEMENTS == 0
     if (

@@ -1,9 +1,9 @@
-"""Compiled functions on the threads of an OpenMP runtime that another library brought along.
+"""Run compiled functions on the OpenMP threads of another library.
 
-PyTorch's threads spin on their cores for a while after each operation. A second pool beside them
-waits for a core, which takes a hundred times as long as its work. So kernels that are called
-between PyTorch's operations run on PyTorch's own threads: through `GOMP_parallel`, the entry point
-that compilers call, at the address that PyTorch's libraries were linked to.
+PyTorch's threads spin on their cores for a while after each operation. The threads of a second pool
+would wait for a core, a hundred times as long as they compute. So kernels that are called between
+PyTorch's operations run on PyTorch's own threads. They call `GOMP_parallel`, the function that
+compilers generate calls of, at the address that PyTorch's libraries were linked to.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ NO_POOL = np.zeros(len(ENTRIES), np.int64)
 
 
 def find_pool(library: str) -> np.ndarray:
-    """Return the addresses of ENTRIES in what a shared library was linked to.
+    """Return the addresses of ENTRIES that a shared library was linked to.
 
-    Return `NO_POOL` if they are missing: the library has no OpenMP, or one of another kind.
+    Return `NO_POOL` if they are missing: the library does not use OpenMP, or another runtime.
     """
     try:
         loaded = ctypes.CDLL(library)
@@ -45,8 +45,8 @@ def on_pool(typingctx: Any, pool: Any, threads: Any, function: Any, arguments: A
     """Call ``function(rank, size, *arguments)`` on up to `threads` threads of a pool, and wait.
 
     `pool` holds the addresses that `find_pool` found; `rank` counts from 0 to `size` - 1. There
-    may be fewer threads than requested. With one, or with `NO_POOL`, it is a plain call. The
-    function must be a kernel that cannot fail and returns nothing.
+    may be fewer threads than requested. With one thread, or with `NO_POOL`, this is a plain call.
+    The function must be a kernel that cannot fail and returns nothing.
     """
     kinds = (types.intp, types.intp, *arguments.types)
     inner = typingctx.resolve_function_type(function, kinds, {})
@@ -89,7 +89,7 @@ def on_pool(typingctx: Any, pool: Any, threads: Any, function: Any, arguments: A
 
 
 def _outlined(module: Any, pack: Any, call: Any) -> Any:
-    """Build the function, of C's calling convention, that every thread of the pool runs."""
+    """Build the function that every thread of the pool runs, with C's calling convention."""
     kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t])
     body = ir.Function(module, kind, module.get_unique_name("on_pool"))
     body.linkage = "internal"

@@ -1,4 +1,4 @@
-"""A team of threads in compiled code: its members, their shares of the work, and the barrier."""
+"""A team of threads in compiled code: members, their shares of the work, and the barrier."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from fastbn.jit.compiler import njit, njit_inlined
 from fastbn.jit.intrinsics import atomic_add, atomic_load, atomic_store, yield_core
 
-# Places of the counters, two cache lines apart.
+# Indices of the counters, two cache lines apart.
 ARRIVED, GENERATION, PRESENT, DECIDERS, DECISION, N_COUNTERS = range(0, 96, 16)
 
-# Whether a team begins. FORKED is set in a forked child, where the team's threads do not exist.
+# Decisions whether a team starts. FORKED is set in a forked child, which lacks the team's threads.
 COMPLETE, CANCELLED, FORKED = 1, 2, 3
 
-# Checks of the barrier before the core is given to another thread: some microseconds.
+# How often a thread checks the barrier before it gives up its core: some microseconds.
 PATIENCE = 2000
 
 
@@ -28,27 +28,27 @@ class Member(NamedTuple):
     counters: np.ndarray  # (N_COUNTERS,) int64, shared
     rank: int
     size: int
-    log: np.ndarray | None = None  # what it did when, for the profile
+    log: np.ndarray | None = None  # time stamps for the profile
 
 
 @njit_inlined
 def alone_in(member: Member) -> Member:
-    """The member as a team of one, for work that it does by itself."""
+    """Return the member as a team of one, for work that it does by itself."""
     return Member(member.counters, 0, 1, member.log)
 
 
 @njit
 def share(n: int, member: Member) -> tuple[int, int]:
-    """Return this member's part of range(n): first and last."""
+    """Return first and last of this member's part of range(n)."""
     return n * member.rank // member.size, n * (member.rank + 1) // member.size
 
 
 @njit
 def barrier(member: Member) -> None:
-    """Wait until all members are here; everyone then sees what each wrote before.
+    """Wait until all members are here. Then each member sees what the others wrote before.
 
-    A member spins, and after PATIENCE checks gives its core to other threads, since the missing
-    member may be waiting for one.
+    A member spins. After PATIENCE checks it offers its core to other threads, since the missing
+    member may be waiting for a core.
     """
     if member.size == 1:
         return
@@ -81,14 +81,14 @@ def gather_team(member: Member) -> bool:
 
 @njit
 def decide(counters: np.ndarray, decision: int) -> None:
-    """Make a decision, unless one is made already."""
+    """Store a decision, unless there already is one."""
     if atomic_add(counters, DECIDERS, 1) == 0:
         atomic_store(counters, DECISION, decision)
 
 
 @njit
 def finish_team(counters: np.ndarray, ended: np.ndarray) -> None:
-    """Cancel a team that is not complete; if it is, wait until all of `ended` are set."""
+    """Cancel the team if it is not complete yet; otherwise wait until all of `ended` are set."""
     decide(counters, CANCELLED)
     while atomic_load(counters, DECISION) == 0:
         yield_core()

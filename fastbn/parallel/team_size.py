@@ -1,8 +1,8 @@
 """How many threads a team gets: as many as the work keeps busy, or one if that was faster.
 
-Work is counted in floating point operations of matrix products. Starting a thread and passing a
-barrier are worth about a fixed number of operations on any processor, which is enough for a first
-guess. If one thread may be as fast, recent timings decide (`fastbn.parallel.choice`).
+Work is counted in floating point operations of matrix products. We assume that starting a thread
+and passing a barrier take as long as a fixed number of operations, which is accurate enough for a
+first guess. If one thread may be as fast, recent timings decide (`fastbn.parallel.choice`).
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from fastbn.jit.compiler import DISABLED
 from fastbn.parallel.choice import Choice
 from fastbn.parallel.cores import available_threads, thread_limit
 
-# Operations of one thread while another is started: 0.05 to 0.2 ms.
+# Operations that take as long as starting a thread: 0.05 to 0.2 ms.
 START_FLOPS = 1e7
 
-# Operations that a thread needs between two barriers: 1 to 3 microseconds.
+# Operations between two barriers that keep a thread busy: 1 to 3 microseconds.
 PHASE_FLOPS = 2.5e5
 
-# A larger step always gets a team: it takes one thread some milliseconds.
+# A larger step always gets a team: one thread would need some milliseconds.
 LARGE_STEP_FLOPS = 5e8
 
 
 def team_size(flops: float, barriers: int, steps: int) -> int:
-    """Return how many threads take a call of `steps` steps of `flops` operations each.
+    """Return how many threads run a call of `steps` steps of `flops` operations each.
 
-    With n threads it takes about flops * steps / n + n * START_FLOPS, which is least for the square
-    root below. `FASTBN_NUM_THREADS` overrides this.
+    With n threads the call takes about flops * steps / n + n * START_FLOPS, which is smallest for
+    the square root below. `FASTBN_NUM_THREADS` overrides this.
     """
     most = 1 if DISABLED else available_threads()
     if most == 1 or thread_limit("FASTBN_NUM_THREADS") is not None:
@@ -37,15 +37,15 @@ def team_size(flops: float, barriers: int, steps: int) -> int:
 
 
 class TrainingTeam:
-    """The number of threads for a model's steps on minibatches of about one size."""
+    """The number of threads for a model's training steps on minibatches of similar size."""
 
     def __init__(self, flops: float, barriers: int) -> None:
         self._flops, self._barriers = flops, barriers
-        self._choices: dict[int, Choice] = {}  # by bits of the number of steps
-        self._choice: Choice | None = None  # of the last call, if it had one
+        self._choices: dict[int, Choice] = {}  # by bit length of the number of steps
+        self._choice: Choice | None = None  # that the last call was made with, if any
 
     def size(self, steps: int) -> int:
-        """Return how many threads take the next call, of this many steps."""
+        """Return how many threads run the next call, of this many steps."""
         team = team_size(self._flops, self._barriers, steps)
         is_fixed = thread_limit("FASTBN_NUM_THREADS") is not None
         self._choice = None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastbn.checks import integer
-from fastbn.kernels import network as kernels
+from fastbn.kernels import network_arrays as kernels
 from fastbn.model import BatchNormMLP
 from fastbn.model.inputs import training_samples
 from fastbn.parallel.cores import allowed_cores

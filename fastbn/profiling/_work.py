@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from fastbn.kernels import network as kernels
+from fastbn.kernels import network_arrays as kernels
 from fastbn.kernels.optimizers import WORK
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Work:
 
 
 def step_work(model: BatchNormMLP, rows: int) -> dict[tuple[int, int], Work]:
-    """Return the work of each (kind, layer) of `kernels.network` in a step of `rows` samples."""
+    """Return the work in a step of `rows` samples, by kind of mark and layer: (kind, layer)."""
     config, size = model.config, model.dtype.itemsize
     optimizer_flops, moments = WORK[config.optimizer]
     reads, writes = 2 + len(moments), 1 + len(moments)  # parameters, gradients and moments

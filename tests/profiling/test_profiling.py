@@ -13,7 +13,7 @@ from cases import JIT_DISABLED
 
 from fastbn import BatchNormMLP
 from fastbn.jit.intrinsics import mark
-from fastbn.kernels import network as kernels
+from fastbn.kernels import network_arrays as kernels
 from fastbn.model.inputs import training_samples
 from fastbn.profiling import _profile, _report, profile_training
 from fastbn.profiling._work import NAMES, step_work

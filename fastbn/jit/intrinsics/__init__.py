@@ -1,8 +1,8 @@
-"""What compiled code needs beyond NumPy: vector registers, atomics, giving up a time slice.
+"""What kernels need and NumPy does not have: vector registers, prefetches, atomics, clocks.
 
-Each intrinsic is a few LLVM instructions, emitted where it is called. Nothing is looked up at run
-time, and all of it can be cached on disk. Each names a Python function that is called where the
-compiler is off (NUMBA_DISABLE_JIT); teams of threads, which use the atomics, need the compiler.
+A call of an intrinsic becomes a few LLVM instructions. Nothing is looked up at run time, so kernels
+with intrinsics can be cached on disk. With NUMBA_DISABLE_JIT, each call runs a Python function
+instead. The atomics have none, because teams of threads, which use them, need the compiler.
 """
 
 from fastbn.jit.intrinsics.arithmetic import exp_of_nonpositive, multiply_add

@@ -14,9 +14,9 @@ from fastbn.jit.intrinsics.emit import I32, I64, emit_multiply_add, intrinsic
 def multiply_add(typingctx, a, b, c):
     """a * b + c of numbers of one dtype: the fused instruction if the processor has one.
 
-    A kernel without fast-math gets that instruction in no other way. It is rounded alike in vectors
-    and in the remainder of a loop. (`llvm.fma` would call a function of the C library for each
-    number on a processor without the instruction.)
+    In kernels without fast-math, this is the only way to get the fused instruction. It rounds in
+    the same way in the vectors and in the remainder of a loop. (On a processor without the
+    instruction, `llvm.fma` would call a function of the C library for each number.)
     """
     if not (a == b == c and isinstance(a, types.Float)):
         return None
@@ -31,23 +31,23 @@ def multiply_add(typingctx, a, b, c):
 def exp_of_nonpositive(typingctx, x):
     """e**x for x <= 0, to about the last digit; 0 if that is below the normal numbers.
 
-    The same bits as a vector and as a single number, in kernels without fast-math.
+    In kernels without fast-math, a vector and a single number give the same bits.
 
-    x = n ln 2 + r with |r| <= ln(2) / 2; e**r by Taylor's series and 2**n by its bits. Unlike
-    `math.exp` it is plain arithmetic, which vectorizes.
+    x = n ln 2 + r with |r| <= ln(2) / 2. Taylor's series gives e**r, and 2**n is built from its
+    bits. Unlike `math.exp` this is plain arithmetic, which vectorizes.
     """
     double = x == types.float64
 
     def emit(context, builder, x):
         number = x.type
         bits, mantissa, lowest, degree = (I64, 52, -1022, 13) if double else (I32, 23, -126, 7)
-        high = 0.693147180369123816490 if double else 0.693359375  # of ln 2, with spare low bits
+        high = 0.693147180369123816490 if double else 0.693359375  # of ln 2; its low bits are 0
         low = 1.90821492927058770002e-10 if double else -2.12194440e-4
         smallest = number(lowest * math.log(2.0))
         in_range = builder.fcmp_ordered(">=", x, smallest)  # False for a NaN
         n = emit_multiply_add(builder, x, number(1.0 / math.log(2.0)), number(-0.5))
-        # cut to an integer, which rounds x / ln 2: an instruction on vectors of every processor,
-        # unlike `llvm.floor`. To 32 bits, since AVX-512 is the first to have it for 64
+        # truncating x / ln 2 - 1/2 rounds x / ln 2, which is not positive. Every processor can
+        # truncate vectors (unlike `llvm.floor`), but to 64 bits only with AVX-512
         whole = builder.fptosi(builder.select(in_range, n, number(0.0)), I32)
         n = builder.sitofp(whole, number)
         r = emit_multiply_add(builder, n, number(-high), x)

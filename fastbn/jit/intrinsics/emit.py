@@ -1,4 +1,4 @@
-"""The decorator of all intrinsics, and what they emit in common."""
+"""The decorator of all intrinsics, and instructions that several of them emit."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _generate(emit, context, builder, signature, args):
 
 
 class Array:
-    """An array argument: where its elements are, and its strides counted in elements."""
+    """An array argument: the pointer to its data, its shape, and its strides in elements."""
 
     def __init__(self, context, builder, kind, value):
         array = context.make_array(kind)(context, builder, value)

@@ -1,4 +1,4 @@
-"""Arrays without checks or references, and the way to memory: prefetches, streams, fences."""
+"""Arrays without bounds checks and reference counts; prefetches, non-temporal stores, fences."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fastbn.jit.intrinsics.emit import I32, I64, declare, intrinsic
 # Bytes of a cache line.
 LINE_BYTES = 64
 
-# -- arrays on memory that somebody else holds -----------------------------------------------------
+# -- arrays that do not own their memory -----------------------------------------------------------
 
 
 @intrinsic(python=lambda x: x)
 def strided(typingctx, x):
-    """The same array, its layout unknown to the compiler: one version of code for all layouts."""
+    """Return the same array, typed as of any layout: all layouts share one compiled version."""
     result = x.copy(layout="A")
 
     def emit(context, builder, x):
@@ -31,7 +31,7 @@ def strided(typingctx, x):
 
 
 def _array_of(context, builder, kind, data, shape):
-    """Build an array of C order that owns nothing."""
+    """Build an array in C order that does not own its memory."""
     size = context.get_abi_sizeof(data.type.pointee)
     strides = [I64(size)]
     for extent in shape[:0:-1]:
@@ -49,9 +49,10 @@ def _view(buffer, start, shape):
 
 @intrinsic(python=_view)
 def view(typingctx, buffer, start, shape):
-    """An array of this shape, a tuple, on the numbers of a contiguous buffer from `start` on.
+    """Return an array of this shape, a tuple, on the numbers of a contiguous buffer from `start`.
 
-    It owns nothing and checks nothing: a fraction of the code of a slice that is reshaped.
+    It does not own its memory, and no bounds are checked. So this takes a fraction of the
+    instructions of slicing and reshaping.
     """
     result = types.Array(buffer.dtype, len(shape), "C")
 
@@ -75,7 +76,7 @@ def _at_address(like, address, size):
 
 @intrinsic(python=_at_address)
 def at_address(typingctx, like, address, size):
-    """An array of `size` numbers of the dtype of `like` at an address; it owns nothing."""
+    """Return a view of `size` numbers at an address, of the dtype of `like`."""
     result = types.Array(like.dtype, 1, "C")
 
     def emit(context, builder, like, address, size):
@@ -87,7 +88,7 @@ def at_address(typingctx, like, address, size):
 
 @intrinsic(python=lambda x, size: np.empty(size, x.dtype), prefer_literal=True)
 def scratch_like(typingctx, x, size):
-    """Memory for `size` numbers, a literal, of x's dtype: on the stack of this kernel."""
+    """Return memory for `size` numbers of the dtype of x on the stack; `size` is a literal."""
     if not isinstance(size, types.IntegerLiteral):
         return None
     result, n = types.Array(x.dtype, 1, "C"), size.literal_value
@@ -99,14 +100,14 @@ def scratch_like(typingctx, x, size):
     return result(x, size), emit
 
 
-# -- past and into the caches ----------------------------------------------------------------------
+# -- caches ----------------------------------------------------------------------------------------
 
 
 @intrinsic(python=lambda x, row, column: None)
 def prefetch(typingctx, x, row, column):
-    """Request the cache line of x[row, column], which is read soon, in the second-level cache.
+    """Prefetch the cache line of x[row, column] into the second-level cache.
 
-    Many more lines can be in flight to it than to the first level.
+    Many more lines can be in flight to this cache than to the first-level cache.
     """
 
     def emit(context, builder, x, row, column):
@@ -124,9 +125,10 @@ def _stream_piece(size, piece, target, j):
 
 @intrinsic(python=_stream_piece, prefer_literal=True)
 def stream_piece(typingctx, size, piece, target, j):
-    """target[j : j + size] = piece[:size], past the caches; `size` is a literal of whole lines.
+    """target[j : j + size] = piece[:size] with non-temporal stores, which bypass the caches.
 
-    target[j] must begin a line. A `fence` has to follow before another thread reads the target.
+    `size` is a literal and a multiple of a cache line, and target[j] must begin a cache line. Call
+    `fence` before another thread reads the target.
     """
     if not isinstance(size, types.IntegerLiteral):
         return None
@@ -148,7 +150,7 @@ def stream_piece(typingctx, size, piece, target, j):
 
 @intrinsic(python=lambda: None)
 def fence(typingctx):
-    """Finish all stores before any that follow."""
+    """Complete all stores so far before any later one."""
 
     def emit(context, builder):
         builder.fence("seq_cst")

@@ -1,4 +1,4 @@
-"""What a thread asks of its processor: atomic counters, its core, its clock, its denormals."""
+"""Atomic counters, giving up the core, the time stamp counter, and denormals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def atomic_add(typingctx, counters, index, value):
 
 @intrinsic()
 def atomic_load(typingctx, counters, index):
-    """Read counters[index], an int64, and see everything its writer wrote before it."""
+    """Read counters[index], an int64; afterwards all that its writer wrote before is visible."""
 
     def emit(context, builder, counters, index):
         return builder.load_atomic(counters.pointer(index), "acquire", 8)
@@ -43,7 +43,7 @@ def atomic_store(typingctx, counters, index, value):
     return types.void(counters, types.intp, types.int64), emit
 
 
-# Give this core to another thread that waits for one.
+# Give this core to a thread that waits for one.
 yield_core = types.ExternalFunction(
     "SwitchToThread" if sys.platform == "win32" else "sched_yield", types.int32()
 )
@@ -52,7 +52,7 @@ yield_core = types.ExternalFunction(
 
 
 def _ticks(context, builder):
-    if IS_ARM:  # programs may not read the counter that LLVM reads
+    if IS_ARM:  # LLVM would read a counter that user programs may not read
         return builder.asm(ir.FunctionType(I64, []), "mrs $0, cntvct_el0", "=r", [], True)
     return builder.call(declare(builder, "llvm.readcyclecounter", I64, []), [])
 
@@ -72,10 +72,10 @@ def _mark(log, place):
 
 @intrinsic(python=_mark)
 def mark(typingctx, log, place):
-    """Log that `place` ends now. If the log is None, this is no instruction at all.
+    """Log that `place` ends now. If the log is None, this emits no instruction.
 
-    The log is (1 + entries, 2) int64: log[0, 0] counts marks, including those that found no room;
-    the other rows are (ticks, place).
+    The log is (1 + entries, 2) int64: log[0, 0] counts all marks, even if the log is full; the
+    other rows are (ticks, place).
     """
 
     def emit(context, builder, log, place):
@@ -92,15 +92,16 @@ def mark(typingctx, log, place):
 
 # -- denormals -------------------------------------------------------------------------------------
 
-# Bits of the control word of x86's vector unit: read denormal operands as zero, and make none.
+# Bits of the control word of x86's vector unit: read denormals as zero, and write zero instead.
 DENORMALS_ARE_ZERO, FLUSH_TO_ZERO = 1 << 6, 1 << 15
 
 
 @intrinsic(python=lambda: 0)
 def flush_denormals(typingctx):
-    """Compute without denormals in this thread from here on, and return the previous mode.
+    """Treat denormals as zero in this thread from now on, and return the previous mode.
 
-    On x86, where an operation on a denormal may take a hundred cycles. ARM's cores need no help.
+    This has an effect only on x86, where an operation on a denormal may take a hundred cycles. ARM
+    cores are not slowed down by denormals.
     """
 
     def emit(context, builder):
@@ -117,7 +118,7 @@ def flush_denormals(typingctx):
 
 @intrinsic(python=lambda mode: None)
 def restore_denormals(typingctx, mode):
-    """Return to the mode that `flush_denormals` returned."""
+    """Restore the mode that `flush_denormals` returned."""
 
     def emit(context, builder, mode):
         if IS_X86:

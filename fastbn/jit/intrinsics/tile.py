@@ -1,4 +1,4 @@
-"""Tiles of vector registers: a block of a matrix product, and a block that is transposed."""
+"""Tiles in vector registers: multiply a tile of a matrix product, and transpose a tile."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PANEL_BYTES = 128
 
 
 def _has(feature: str) -> bool:
-    """Tell whether numba compiles for a feature: this processor's, or those it is told."""
+    """Tell whether numba compiles for a feature, of this processor or of NUMBA_CPU_FEATURES."""
     config: Any = numba.config
     if config.CPU_FEATURES is not None:
         return f"+{feature}" in config.CPU_FEATURES.split(",")
@@ -33,10 +33,11 @@ def _has(feature: str) -> bool:
 
 
 def _tile_rows() -> int:
-    """Rows of a register tile.
+    """Return the number of rows of a tile.
 
-    rows * PANEL_BYTES of sums, a row of a panel and one broadcast number have to fit into the
-    registers: 32 of 64 bytes, 16 of 32 (or ARM's 32 of 16), or the 16 of 16 of plain x86-64.
+    The sums (rows * PANEL_BYTES), a row of a panel and one broadcast number have to fit into the
+    registers: AVX-512 has 32 of 64 bytes, AVX 16 of 32 bytes, ARM 32 of 16 bytes, and plain x86-64
+    16 of 16 bytes.
     """
     if _has("avx512f"):
         return 8
@@ -51,7 +52,7 @@ def _multiply_tile(rows, vectors, a, i, k, depth, panel, out, j, accumulate):
     panel = panel[: depth * width].reshape(depth, width)
     target = out[i : i + rows, j : j + vectors * width // 2]
     total = np.zeros(target.shape, out.dtype)
-    for n in range(depth):  # in this order, whatever the tile
+    for n in range(depth):  # in the same order for every tile
         total += a[i : i + rows, k + n, None] * panel[n, : target.shape[1]]
     target[...] = target + total if accumulate else total
 
@@ -59,21 +60,21 @@ def _multiply_tile(rows, vectors, a, i, k, depth, panel, out, j, accumulate):
 @intrinsic(python=_multiply_tile, prefer_literal=True)
 def multiply_tile(
     typingctx,
-    rows,  # literal: of the tile
+    rows,  # of the tile, a literal
     vectors,  # literal 1 or 2: half a panel, or a whole one
     a,  # (M, K), of any strides
     i,  # first row of the tile, in a and in out
     k,  # first of the products to add
-    depth,  # how many
+    depth,  # number of products to add
     panel,  # flat, from its row k on
     out,  # (M, N)
-    j,  # first column of the panel in out; out may end before the panel does
+    j,  # first column of the panel in out; the panel may have more columns than are left in out
     accumulate,  # 0 overwrites out, 1 adds to it
 ):
     """out[i : i + rows, j : j + width] (+)= a[i : i + rows, k : k + depth] panel.
 
-    The sums stay in registers. Each is one chain of fused multiply-adds in the order of k, so that
-    its bits depend on nothing but k and depth.
+    The sums stay in registers. Each sum is one chain of fused multiply-adds in the order of k, so
+    its bits depend only on k and depth.
     """
     if not isinstance(rows, types.IntegerLiteral):
         return None
@@ -117,7 +118,7 @@ def multiply_tile(
         builder.cbranch(builder.icmp_signed("<", following, depth), body, done)
         builder.position_at_end(done)
 
-        # the results: whole vectors, or as many of their lanes as out has columns
+        # store the results: whole vectors, or only the lanes for which out has columns
         suffix = f"{suffix_of(vector)}.p0"
         pointer, bits = vector.as_pointer(), ir.VectorType(ir.IntType(1), lanes)
         masked_load = declare(
@@ -183,7 +184,7 @@ def transpose_tile(typingctx, x, start, stride, y, y_start, y_stride):
         for r in range(8):
             rows.append(builder.load(place(x, start, stride, r)))
             rows[r].align = x.size
-        # three rounds: in each, rows r and r + 4 are merged lane by lane
+        # in each of three rounds, interleave rows r and r + 4
         lanes = [[n // 2 + 4 * half + 8 * (n % 2) for n in range(8)] for half in (0, 1)]
         for _ in range(3):
             rows = [shuffle(rows[r // 2], rows[r // 2 + 4], lanes[r % 2]) for r in range(8)]
