@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and hooks of all tests."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ try:
 except ImportError:  # no such system
     fcntl = None
 
-# A shell's background job ignores Ctrl-C, which is what some tests press.
+# A background job of a shell ignores Ctrl-C, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if JIT_DISABLED:
-    # compiled loops raise no floating-point warnings; as Python they need not either
+    # compiled loops raise no floating-point warnings, so ignore them in plain Python, too
     np.seterr(all="ignore")
 
 
 def pytest_collection_modifyitems(items):
-    """Put files that compile for minutes first, for workers to end together, and timing last."""
+    """Put long compilation first, so that workers finish together, and timing last."""
     compiling = {item.path for item in items if item.get_closest_marker("compiles")}
     timing = {item.path for item in items if item.get_closest_marker("timing")}
     items.sort(key=lambda item: (item.path in timing, item.path not in compiling))
@@ -41,18 +41,18 @@ def pytest_runtest_protocol(item):
         try:
             return (yield)
         finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # also where a child was forked, and lives on
+            fcntl.flock(lock, fcntl.LOCK_UN)  # also if a forked child is still running
 
 
 def pytest_sessionfinish(session):
-    """Let a worker of pytest-xdist hand over the errors that it met."""
+    """Pass the errors that a worker of pytest-xdist measured to the main process."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["worst"] = WORST
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    """Take over the errors that a worker met."""
+    """Collect the errors that a worker measured."""
     for of, worst in getattr(node, "workeroutput", {}).get("worst", {}).items():
         note_error(of, worst)
 
@@ -72,7 +72,7 @@ def rng():
 
 @pytest.fixture(params=["serial", "parallel"])
 def both_paths(request, monkeypatch):
-    """Run a test twice: all arrays below the threshold of parallel kernels, and all above."""
+    """Run a test twice, with all arrays below the threshold of parallel kernels and all above."""
     from fastbn.parallel import dispatch
 
     threshold = 0 if request.param == "parallel" else 1 << 62

@@ -1,4 +1,4 @@
-"""The benchmarks for asv: each runs, in all its methods, and skips what a commit does not have."""
+"""The benchmarks for asv: all methods run, and skip what a commit does not have."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_every_benchmark_runs_at_its_smallest_size():
 
 
 def test_parameters_are_literals():
-    """asv shows and stores them by their text."""
+    """asv shows them, and stores results under their text."""
     for found in classes():
         for values in itertools.chain.from_iterable(getattr(found, "params", ())):
             assert eval(repr(values)) == values

@@ -1,4 +1,4 @@
-"""What the doctor finds, and what it advises."""
+"""`fastbn doctor`: what it finds, and its advice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastbn.jit import compiler
 
 @pytest.fixture(scope="module")
 def facts():
-    """Facts of a machine on which all is well."""
+    """Return the facts of a machine without problems."""
     return dataclasses.replace(
         report().facts,
         platform="Linux-6.1",

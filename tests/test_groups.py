@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is computed here")
 
 TESTS = pathlib.Path(__file__).parent
 
-# A test that looks at what is locked while it runs: another test, or the whole machine.
+# A test that checks whether it could take a shared or an exclusive lock while it runs.
 LOOKING = """
 import fcntl
 import pytest

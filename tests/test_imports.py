@@ -1,4 +1,4 @@
-"""Imports point inwards, and importing fastbn costs next to nothing."""
+"""Imports go from outer modules to inner ones, and importing fastbn is cheap."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RANKS = [
     {"model"},
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
-EDGE = len(RANKS)  # everything else: may import inwards, and only edges may import it
+EDGE = len(RANKS)  # everything else: it may import inner modules; only such modules import it
 
 
 def rank_of(module):
@@ -38,12 +38,12 @@ def rank_of(module):
     return next((RANK[name] for name in known if name in RANK), EDGE)
 
 
-# Functions that are given the name of a module and do not import it.
+# Functions that get the name of a module but do not import it.
 NO_LOADERS = {"find_spec", "missing_extra"}
 
 
 def imports_of(path):
-    """Names of fastbn that a file imports anywhere, deferred imports and strings included."""
+    """Return all names of fastbn that a file imports, including deferred imports and strings."""
     tree = ast.parse(path.read_text())
     texts = {
         node.value
@@ -68,7 +68,7 @@ def imports_of(path):
 
 
 def imports_of_call(path, call, texts):
-    """Modules of fastbn that a call is given by name; `texts` are the strings of its file.
+    """Return modules of fastbn that a call gets by name; `texts` are the strings of its file.
 
     A name that is put together, as in f"fastbn.bench.{module}", may end with any of those.
     """
@@ -113,7 +113,7 @@ def module_with(name):
 
 
 def imports_by_module():
-    """Return for each module those that it imports, itself left out.
+    """Return the modules that each module imports, without itself.
 
     fastbn/__init__.py is no module of these: it knows all public names, and looks them up when they
     are asked for. A name that is imported from it counts as imported from where it is.
@@ -127,7 +127,7 @@ def imports_by_module():
 def test_no_imports_go_in_a_circle():
     graph = imports_by_module()
     assert sum(map(len, graph.values())) > 200
-    graphlib.TopologicalSorter(graph).prepare()  # CycleError says which
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the cycle
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_import_fastbn_pulls_in_nothing_heavy():
 
 
 def test_importing_every_name_compiles_nothing():
-    """All public names together: no framework is loaded, and no kernel compiled."""
+    """Importing all public names loads no framework and compiles no kernel."""
     code = f"""
 import sys, fastbn
 for name in fastbn.__all__:

@@ -1,4 +1,4 @@
-"""Options are defined once: what is made of the definition knows all of their names."""
+"""Options are defined once, and everything that uses the definition has all their names."""
 
 from __future__ import annotations
 

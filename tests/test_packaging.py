@@ -1,4 +1,4 @@
-"""What is installed and from what: bounds, the lock file, and built distributions."""
+"""Packaging: bounds of dependencies, the lock file, and built distributions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REQUIREMENTS = ROOT / "requirements"
 
 
 def requirements(lines):
-    """Requirement by name, without the package's own extras."""
+    """Return requirements by name, without the package's own extras."""
     parsed = [packaging.Requirement(line) for line in lines]
     return {utils.canonicalize_name(r.name): r for r in parsed if r.name != "fastbn"}
 
@@ -41,13 +41,13 @@ def direct():
 
 
 def lowest_version(requirement):
-    """The lower bound, as a pin; a few requirements have an upper one, too."""
+    """Return the lower bound as a pin; a few requirements also have an upper bound."""
     (bound,) = [bound for bound in requirement.specifier if bound.operator == ">="]
     return f"=={bound.version}"
 
 
 def locked():
-    """Entries of the lock file with their hashes: requirement, list of hashes."""
+    """Return the entries of the lock file: requirement, list of hashes."""
     text = re.sub(r"^\s*#.*\n", "", (REQUIREMENTS / "dev.lock").read_text(), flags=re.MULTILINE)
     entries = []
     for line in text.replace("\\\n", " ").splitlines():
@@ -93,7 +93,7 @@ def test_the_lock_file_says_nothing_of_where_it_was_made():
 
 def test_how_to_renew_the_lock_file_is_told():
     command = (REQUIREMENTS / "dev.lock").read_text().splitlines()[1].removeprefix("#").strip()
-    command = command.replace("--output-file", "--upgrade --output-file")  # uv leaves it out
+    command = command.replace("--output-file", "--upgrade --output-file")  # uv does not write it
     assert f"`{command}`" in (ROOT / "CONTRIBUTING.md").read_text()
 
 
@@ -127,7 +127,7 @@ def test_forks_try_the_numba_that_is_too_new():
 
 @pytest.fixture(scope="module")
 def tracked():
-    """Paths that git keeps."""
+    """Return the paths of tracked files."""
     if not (ROOT / ".git").exists():
         pytest.skip("needs the repository")
     command = ["git", "-C", str(ROOT), "ls-files", "-z"]
@@ -145,7 +145,7 @@ def copy(tracked, folder, mode, time):
 
 
 def built(folder, out):
-    """Source distribution and the wheel built from it."""
+    """Build the source distribution, and the wheel from it."""
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(folder)]
     environment = {k: v for k, v in os.environ.items() if k != "SOURCE_DATE_EPOCH"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -155,7 +155,7 @@ def built(folder, out):
 
 @pytest.fixture(scope="module")
 def distributions(tracked, tmp_path_factory):
-    """Built from a copy with what Python, numba and tools leave behind."""
+    """Build from a copy that contains files left behind by Python, numba and tools."""
     folder = tmp_path_factory.mktemp("build")
     copy(tracked, folder / "fastbn", 0o644, 1.6e9)
     left = ["kernels/__pycache__/a.cpython-311.pyc", "a.nbi", "a.1.nbc", ".mypy_cache/a.json"]

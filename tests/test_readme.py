@@ -1,4 +1,4 @@
-"""The README does what it says."""
+"""What README.md and docs/ say is true: commands, examples, links."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_python_examples_run_and_print_what_the_readme_says(tmp_path, monkey
         found.append(float(accuracy[1]))
     assert min(found) > 95
     stated = re.search(r"parameters, 240 steps\): test accuracy (\d+\.\d)%", README)
-    assert abs(found[0] - float(stated[1])) < 1  # other processors round otherwise
+    assert abs(found[0] - float(stated[1])) < 1  # other processors round differently
     assert (tmp_path / "digits.safetensors").is_file()
 
 
@@ -78,7 +78,7 @@ def test_files_that_are_linked_are_there(page):
 
 
 def heading_anchors(page):
-    """Anchors that GitHub gives to the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page."""
     titles = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -90,7 +90,7 @@ def test_headings_that_are_linked_are_there(page):
 
 
 def test_tables_of_speed_are_as_bench_prints_them():
-    """Columns of equal width: a table that was edited by hand looks otherwise."""
+    """All lines of a table have the same width, unless it was edited by hand."""
     text = (ROOT / "docs" / "speed.md").read_text()
     tables = re.findall(r"^\| work +\|.*?\n\n", text, flags=re.MULTILINE | re.DOTALL)
     bench = [table for table in tables if "winner" in table]

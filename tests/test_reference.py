@@ -1,4 +1,4 @@
-"""The oracle itself, by central finite differences and by NumPy's own words for the same thing."""
+"""The oracle itself, against central finite differences and plain NumPy expressions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ H = 1e-6
 
 
 def numeric_gradient(function, x):
-    """Central differences of a scalar function."""
+    """Return the gradient of a scalar function by central differences."""
     gradient = np.empty_like(x)
     for index in np.ndindex(x.shape):
         kept = x[index]
@@ -152,7 +152,7 @@ def test_gradients_of_a_whole_network(rng, dropped, normalized_output, elementwi
 
 @pytest.mark.parametrize("name", get_args(Optimizer))
 def test_optimizers_descend_a_quadratic(name):
-    """All find the minimum of 0.5 * |p - target|^2."""
+    """All optimizers find the minimum of 0.5 * |p - target|^2."""
     target = np.array([1.0, -2.0, 3.0])
     rates = {"adam": 0.1, "adamw": 0.1, "sgd": 0.05, "rmsprop": 0.01}
     p, m, v = np.zeros((3, 3))

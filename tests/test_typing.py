@@ -1,4 +1,4 @@
-"""mypy finds mistakes in a user's script, and none in a script without them."""
+"""mypy finds mistakes in a user's script, and no errors in a correct script."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ fastbn.BatchNormMLP((3, 2)).fit([], [], epochs=1, batch_size=2, schedule="linear
 fastbn.BatchNormMLP((3, 2)).fit([], [], epochs=1, batch_size=2, on_divergence="ignore")
 """
 
-# fastbn is checked here as where it is installed: its own errors are not the script's
+# fastbn counts as installed here, so that mypy does not report errors in it
 CONFIGURATION = """
 [mypy]
 strict = true
@@ -84,7 +84,7 @@ follow_imports = skip
 
 @pytest.fixture(scope="module")
 def errors(tmp_path_factory):
-    """Function of a script that returns the numbers of the lines in which mypy finds an error."""
+    """Return a function that returns the lines of a script in which mypy finds an error."""
     folder = tmp_path_factory.mktemp("typing")
     (folder / "mypy.ini").write_text(CONFIGURATION)
 

@@ -1,4 +1,4 @@
-"""`fastbn bench`: who does the same work, what is called a winner, and what is printed."""
+"""`fastbn bench`: all sides do the same work, the right winner is named, and what is printed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastbn.bench._work import AdamWork, BatchNormWork, ModuleWork, ScaleWork, S
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="Python loops are not measured")
 
-PEERS = ["torch", "jax", "sklearn", "numpy"]  # torch-compile needs a C++ compiler, and time
+PEERS = ["torch", "jax", "sklearn", "numpy"]  # torch-compile needs a C++ compiler and takes long
 TINY = StepWork((5, 7, 3), 16)
 
 
@@ -32,7 +32,7 @@ def quick(monkeypatch):
 
 
 def row(work="w", apart=0.0, suite="s", limit=None, **seconds):
-    """A row of sides that take so many seconds."""
+    """Return a row whose sides take these seconds."""
     contestants = [
         Contestant(side.replace("_", "-"), "", Timing(time, time * 0.9, time * 1.1))
         for side, time in seconds.items()
@@ -85,7 +85,7 @@ def test_peers_take_the_same_training_steps(peer):
 
 
 def test_other_work_is_marked_wrong(monkeypatch):
-    monkeypatch.setattr(_numpy.recipe, "ADAM_EPS", 1e-2)  # as the stepper's formula reads it
+    monkeypatch.setattr(_numpy.recipe, "ADAM_EPS", 1e-2)  # the stepper reads it from there
     ours = _fastbn.FastbnStepper(TINY)
     monkeypatch.undo()
     makers = {("fastbn", ""): lambda: ours, ("numpy", ""): lambda: _numpy.NumpyStepper(TINY, 1)}
@@ -158,7 +158,7 @@ def test_the_suite_without_pytorch(monkeypatch):
 
 
 class Fixed(_work.Runner):
-    """A contestant with these results."""
+    """A contestant that returns these results."""
 
     def __init__(self, *results):
         self.fixed = [np.array(result) for result in results]
@@ -230,7 +230,7 @@ def test_another_adam_is_marked_wrong(monkeypatch, change):
     monkeypatch.setattr(_timing, "SECONDS", 1e-4)
     assert _suites.kernel_row("Adam", "w", makers, {}).wrong == []
     ours = _fastbn.Adam(work)
-    ours.run(_suites.CALLS_COMPARED)  # with the right figures
+    ours.run(_suites.CALLS_COMPARED)  # the figures are the right ones
     expected = ours.results()
     makers["fastbn", ""] = lambda: Fixed(*expected)
     for name, value in change.items():
@@ -423,7 +423,7 @@ def test_a_peer_that_is_not_installed(monkeypatch):
 
 
 def test_what_is_compiled_for_a_count_is_not_timed(monkeypatch):
-    """The first call with 32 or more takes long, and a sample is as long as it shall be."""
+    """The first call with 32 or more takes long, and the samples have the intended length."""
     clock = [0.0]
     compiled = set()
 

@@ -1,4 +1,4 @@
-"""`fastbn bench --suite startup`: whole processes, and scripts that train as fastbn does."""
+"""`fastbn bench --suite startup`: whole processes, and scripts that train like fastbn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="Python loops are not measu
 ALL = ("torch", "torch-compile", "jax", "sklearn", "numpy")
 N_TRAIN, N_TEST, PIXELS, CLASSES = 400, 100, (5, 4), 10
 
-# Largest distance of a saved array from fastbn's, as a part of the largest number in it. Measured:
+# Largest error of a saved array, relative to the largest number in fastbn's array. Measured:
 # 1.5e-6, after twenty steps.
 APART = 2e-5
 
@@ -42,7 +42,7 @@ def peer(request):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder with IDX files of images of ten classes that overlap a little."""
+    """Return a folder with IDX files: images of ten classes that overlap a little."""
     rng = np.random.default_rng(20261123)
     prototypes = rng.integers(60, 200, (CLASSES, *PIXELS))
     for part, n, is_gzipped in (("train", N_TRAIN, True), ("t10k", N_TEST, False)):
@@ -55,7 +55,7 @@ def images(tmp_path):
 
 
 def script(side, *arguments):
-    """What a script prints."""
+    """Run a script; return what it prints."""
     return json.loads(_startup._script(side, *map(str, arguments)).run()[1])
 
 
@@ -88,7 +88,7 @@ def test_an_empty_folder_is_new_in_every_run():
 
 
 class Logged:
-    """A process that only says that it is run."""
+    """A process that only records that it was started."""
 
     def __init__(self, name, log):
         self.name, self.log = name, log
@@ -130,7 +130,7 @@ def test_first_steps_have_the_same_loss(peer):
     assert script(peer, "first-step")["loss"] == pytest.approx(loss, rel=1e-6)
 
 
-# What PyTorch calls the arrays that the others call layers.0.weight and so on.
+# PyTorch's names of the arrays that the others call layers.0.weight and so on.
 TORCH_NAMES = {
     "weight": "{linear}.weight", "gamma": "{norm}.weight", "beta": "{norm}.bias",
     "running_mean": "{norm}.running_mean", "running_var": "{norm}.running_var",
@@ -138,7 +138,7 @@ TORCH_NAMES = {
 
 
 def load_arrays(peer, path):
-    """What a script saved, by fastbn's names."""
+    """Return the arrays that a script saved, under fastbn's names."""
     if peer != "torch":
         with np.load(path) as arrays:
             return dict(arrays)
@@ -153,7 +153,7 @@ def load_arrays(peer, path):
 
 
 def test_scripts_train_as_fastbn_does(peer, images, tmp_path):
-    """The same steps, accuracies, parameters and running statistics."""
+    """They have the same steps, accuracies, parameters and running statistics."""
     data = fastbn.datasets.load_fashion_mnist(images)
     model = fastbn.BatchNormMLP(
         (20, 32, 10), lr=0.05, betas=(0.9, 0.99), input_normalization="minmax"
@@ -162,7 +162,7 @@ def test_scripts_train_as_fastbn_does(peer, images, tmp_path):
         data.X_train, data.y_train, epochs=150, batch_size=N_TRAIN // 10, until_accuracy=0.9
     )
     assert history.stop_reason == "until_accuracy"
-    assert history.epochs > 1  # else a script that never looks at the order might pass
+    assert history.epochs > 1  # otherwise a script that ignores the order could pass
     out = tmp_path / ("model.pt" if peer == "torch" else "model.npz")
     assert script(peer, "fashion-mnist", images, out) == {
         "steps": history.steps[-1],
@@ -180,7 +180,7 @@ def test_scripts_train_as_fastbn_does(peer, images, tmp_path):
 
 
 def test_rows_of_fastbn_and_numpy(monkeypatch, images):
-    """All rows but the one that compiles for half a minute."""
+    """All rows except the one that compiles for half a minute."""
     monkeypatch.setattr(_startup, "empty_cache_row", lambda against: None)
     rows = [row for row in startup_rows(["numpy", "sklearn"], str(images)) if row is not None]
     assert [row.work for row in rows] == [
@@ -199,7 +199,7 @@ def test_rows_of_fastbn_and_numpy(monkeypatch, images):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """What would have been run, row by row; every side has the results that `printed` says."""
+    """Record what would be run, row by row; every side gets the results in `printed`."""
     calls = []
 
     def pretend(processes, *, warm_up=True):

@@ -1,4 +1,4 @@
-"""The command line: train, its files, its exit codes, and a user's mistakes."""
+"""The command line: `train`, its files and exit codes, and mistakes of users."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from fastbn.model.engine import Engine
 
 @pytest.fixture(autouse=True)
 def insects(tmp_path, monkeypatch):
-    """A CSV in the current folder, which is otherwise empty."""
+    """Write a CSV to the current folder, which is otherwise empty."""
     monkeypatch.chdir(tmp_path)
     return write_insects(tmp_path)
 
 
 def train_in_a_process(arguments, before=""):
-    """Run `fastbn train` in a process of its own, after the Python code `before`."""
+    """Run `fastbn train` in a new process, after the Python code `before`."""
     code = f"""
 import signal, sys
 {before}
@@ -218,7 +218,7 @@ def test_ctrl_c_before_the_first_step_saves_nothing(insects, tmp_path, before, m
 
 @pytest.mark.parametrize(("option", "lines"), [("--no-plot", 1), ("--progress", 1), ("--quiet", 0)])
 def test_compiling_is_announced_once(insects, monkeypatch, option, lines):
-    """Before the steps of a fit, in them, or in the evaluation after it."""
+    """The compiling may happen before a fit's steps, during them, or in the evaluation after it."""
     arguments = ["train", insects, *QUICK, "--no-plot", option]
     run(*arguments)  # compiles everything
     assert "compiling" not in run(*arguments).output
@@ -254,7 +254,7 @@ def test_compiling_is_announced_once(insects, monkeypatch, option, lines):
     ],
 )
 def test_without_standard_streams(insects, tmp_path, arguments, code):
-    """As in a program without a console, such as pythonw.exe."""
+    """Programs without a console, such as pythonw.exe, have none."""
     if "m.safetensors" in arguments:
         succeed("train", insects, *QUICK, "--no-plot", "--out", "m.safetensors")
         columns = [line.split(",") for line in insects.read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""The columns of a CSV on the command line: matched by name, and targets that are not classes."""
+"""CSV files on the command line: columns matched by name, and targets that are not classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_NAMES = "fastbn: {}: the model has no names of columns, so they are taken in 
 
 
 def write(path, columns, *, header=True):
-    """A CSV of named columns, in their order."""
+    """Write a CSV with these columns, in this order."""
     lines = [list(columns)] if header else []
     lines += zip(*columns.values(), strict=True)
     pathlib.Path(path).write_text("".join(",".join(map(str, line)) + "\n" for line in lines))
@@ -29,7 +29,7 @@ def write(path, columns, *, header=True):
 
 @pytest.fixture(autouse=True)
 def insects(tmp_path, monkeypatch):
-    """The columns of a data set, and models that were trained on it with and without names."""
+    """Return the columns of a data set, and models trained on it with and without names."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(progress, "_announced", True)  # no note about compiling
     X, y = samples()
@@ -42,13 +42,13 @@ def insects(tmp_path, monkeypatch):
 
 
 def expected(model="named"):
-    """What a model predicts of the samples that it was trained on."""
+    """Return the labels that a model predicts for its training samples."""
     X, _ = samples()
     return [KINDS[k] for k in BatchNormMLP.load(f"{model}.safetensors").predict(X)]
 
 
 def predicted(*arguments, model="named", notes=""):
-    """The labels that `fastbn predict` writes; it prints only these notes on stderr."""
+    """Return the labels that `fastbn predict` writes; it prints only these notes on stderr."""
     result = run("predict", f"{model}.safetensors", *arguments, "--out", "p.csv")
     assert result.exit_code == 0, result.output
     assert result.stderr == notes
@@ -58,7 +58,7 @@ def predicted(*arguments, model="named", notes=""):
 
 
 def refused(*arguments):
-    """The one line that says what is wrong; nothing is written."""
+    """Return the one-line error; nothing may be written."""
     before = {path: path.read_bytes() for path in pathlib.Path().iterdir()}
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -90,7 +90,7 @@ def test_columns_are_matched_by_name(insects, order):
 
 
 def test_other_columns_are_named_and_ignored(insects):
-    """They may hold words, gaps, or have the same name."""
+    """They may contain words or gaps, or have the same name."""
     other = {"id": range(60), "note": ["", "two words"] * 30, **insects}
     write("new.csv", other)
     note = "fastbn: new.csv: columns that the model does not take: 'id', 'note'\n"
@@ -146,7 +146,7 @@ def test_names_with_spaces_quotes_and_a_byte_order_mark(insects):
 
 
 def test_names_that_are_numbers(insects):
-    """As pandas writes a frame without names; without labels the header has only numbers."""
+    """pandas writes such a header for a frame without names; without labels it has only numbers."""
     values = [insects[name] for name in NAMES]
     write("numbers.csv", {**{str(i): v for i, v in enumerate(values)}, "kind": insects["kind"]})
     succeed("train", "numbers.csv", *TRAIN, "--out", "numbers.safetensors")
@@ -178,7 +178,7 @@ def test_a_header_and_no_rows(insects):
 
 
 def test_a_first_line_that_may_be_a_header_is_named(insects):
-    """A first line of whole numbers that all differ."""
+    """It consists of whole numbers that all differ."""
     lines = ["1,2,3,4,ant"] + ["0.5,2,2,2,bee", "3,2,2,2.5,ant"] * 10
     pathlib.Path("new.csv").write_text("\n".join(lines))
     note = "fastbn: new.csv: the first line, 1,2,3,4,ant, was taken as a sample\n"
@@ -218,7 +218,7 @@ def test_other_files_go_by_position(insects):
 
 @pytest.mark.parametrize("options", [[], ["--all"], ["--test-size", "0.5"]])
 def test_evaluate_takes_columns_by_name(insects, options):
-    """Labels too; they are not in the last column here."""
+    """The labels, too: they are not in the last column here."""
     same = run("evaluate", "named.safetensors", "named.csv", *options)
     (pathlib.Path("elsewhere")).mkdir()
     write("elsewhere/named.csv", {"id": range(60), **pick(insects, *ORDERS[3]), "x": range(60)})
@@ -276,7 +276,7 @@ def test_info_lists_the_names(insects):
 
 
 def test_names_too_long_for_a_model_file(insects, monkeypatch):
-    """Refused before the training."""
+    """They are refused before the training."""
     monkeypatch.setattr(tensor_file, "MAX_HEADER", 1 << 20)
     header = ",".join(f'"{name}{"," * 5000}"' for name in "abcd")
     text = pathlib.Path("plain.csv").read_text()
@@ -322,7 +322,7 @@ def test_several_labels_are_refused_unless_one_is_named(insects, header):
 
 ONE_LABEL = [
     {"x": range(60), "c": yes_or_no(0)},
-    {"x": range(60), "zero": [0] * 60, "c": yes_or_no(0)},  # like the last pixel of images
+    {"x": range(60), "zero": [0] * 60, "c": yes_or_no(0)},  # like the last pixels of images
     {"a": yes_or_no(0), "b": yes_or_no(1), "c": yes_or_no(2)},  # all features are 0 or 1
     {"a": yes_or_no(0), "x": range(60), "c": yes_or_no(2)},
     {"x": range(60), "a": yes_or_no(0), "c": ["no", "yes"] * 30},

@@ -1,4 +1,4 @@
-"""A user's mistake: one line that says what is wrong, an exit code, and no work lost."""
+"""Mistakes of users: one line says what is wrong, the exit code is right, and no work is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastbn.model import BatchNormMLP
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """The current folder: good data, a good and a broken model."""
+    """Write good data, a good model and a broken one to the current folder."""
     monkeypatch.chdir(tmp_path)
     write_insects(tmp_path)
     pathlib.Path("broken.safetensors").write_bytes(b"\x00" * 100)
@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def unwrapped(text):
-    """The text of a box, on one line."""
+    """Return the text of a box on one line."""
     return " ".join(text.translate({ord(c): " " for c in "│╭╮╰╯─"}).split())
 
 

@@ -21,7 +21,7 @@ TRAIN = ["--epochs", "10", "--hidden", "8", "--batch-size", "16", "--no-plot", "
 
 @pytest.fixture(autouse=True)
 def insects(tmp_path, monkeypatch):
-    """A CSV in the current folder, and a model that was trained on it."""
+    """Write a CSV to the current folder, and train a model on it."""
     monkeypatch.chdir(tmp_path)
     path = write_insects(tmp_path)
     succeed("train", path, *TRAIN, "--out", "m.safetensors", "--test-size", "0.3")
@@ -59,7 +59,7 @@ def test_evaluate_all_takes_every_sample(model, insects):
 
 
 def test_labels_are_matched_by_name_not_by_their_order(model, tmp_path):
-    """A file without the first class would number its classes differently."""
+    """By position, a file that lacks the first class would get other numbers."""
     X, y = samples()
     kept = y > 0
     path = write_csv(tmp_path / "some.csv", X[kept], np.array(KINDS)[y[kept]])
@@ -72,7 +72,7 @@ def test_labels_are_matched_by_name_not_by_their_order(model, tmp_path):
 @pytest.mark.parametrize("ending", ["csv", "npz"])
 @pytest.mark.parametrize("n", [1, 20])
 def test_evaluate_of_one_class(model, tmp_path, ending, n):
-    """A single sample cannot be split."""
+    """This includes a single sample, which cannot be split."""
     X, y = samples()
     X = X[y == 2][:n]
     path, labels = tmp_path / f"moths.{ending}", ["moth"] * n
@@ -94,7 +94,7 @@ def test_evaluate_of_one_class(model, tmp_path, ending, n):
 
 
 def test_evaluate_takes_many_numbers_that_are_classes(tmp_path):
-    """More classes than a file to train on may have."""
+    """The file has more classes than `train` would accept."""
     X, y = np.arange(150.0)[:, None], np.arange(150)
     model = BatchNormMLP((1, 150))
     model.metadata = {"class_names": [str(name) for name in y]}

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 LONG = ["--hidden", "16,16", "--epochs", "60", "--batch-size", "8", "--no-plot"]
 
-# Runs the command line, and sends it a signal after its second checkpoint.
+# Run the command line, and send it a signal after its second checkpoint.
 SIGNALLED = """
 import os, sys
 from fastbn.model import checkpoint
@@ -55,7 +55,7 @@ def test_a_killed_training_is_resumed(folder, name, expected):
         assert os.path.exists("killed")
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
-    os.chdir(elsewhere)  # the data are found from any folder
+    os.chdir(elsewhere)  # the data are found from another folder
     done = train("--resume", "../c", "--no-plot")
     assert done.returncode == 0, done.stderr
     assert "60 of at most 60" in done.stdout
@@ -125,7 +125,7 @@ def test_a_job_that_is_malformed(folder, change):
 
 
 def test_data_that_have_changed_are_named(folder):
-    """Columns or rows in another order."""
+    """Columns or rows are in another order."""
     succeed("train", "insects.csv", "--epochs", "2", "--no-plot", "--checkpoint", "c", "--out", "m")
     path = folder / "insects.csv"
     lines = [line.split(",") for line in path.read_text().splitlines()]

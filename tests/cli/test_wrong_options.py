@@ -1,4 +1,4 @@
-"""Wrong command lines: one line that names the option or the file, and no file changed."""
+"""Wrong command lines: one line names the option or the file, and no file changes."""
 
 from __future__ import annotations
 

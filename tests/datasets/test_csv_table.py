@@ -76,7 +76,7 @@ def test_names_of_classes(path, lines, target, names):
 
 
 def test_many_rows(path):
-    """With labels in the middle, and a bad cell in the last row."""
+    """The labels are in the middle, and the last row has a bad cell."""
     n = 65_546
     rows = [f"{i},{'ab'[i % 2]},{-i}" for i in range(n)]
     path.write_text("x,kind,z\n" + "\n".join(rows))
@@ -105,10 +105,10 @@ def test_a_header_of_known_names_is_one_whatever_they_look_like(path):
     assert X.tolist() == [[2, 1], [4, 3]]
 
 
-HEADERS = [  # as pandas writes the columns of an array, and years
+HEADERS = [  # columns of an array as pandas writes them, and years
     ("0,1,2,3", "0.5,1,2,{}", "ab"),
     ("0,1,2,3", "0.5,1,2,{}", "01"),
-    ("0,1,2,3", "5,1,2,{}", "23"),  # whole numbers, and a label that is called as the column
+    ("0,1,2,3", "5,1,2,{}", "23"),  # whole numbers, and a label with the name of the column
     ("0,1", "0.5,{}", "01"),
     ("0,1,kind", "5,0.5,{}", "ab"),
     ("2019,2020,2021,class", "5,6,7,{}", ["yes", "no"]),
@@ -131,9 +131,9 @@ def test_a_header_of_numbers(path, header, row, labels):
 
 SAMPLES = [
     ["0,1", "1,0", "2,1", "3,0"],
-    ["0,1,2", "1,0,1", "0,1,2", "3,5,1"],  # the first line comes again
+    ["0,1,2", "1,0,1", "0,1,2", "3,5,1"],  # the first line is repeated
     ["1,2,3", "1,0,1", "0,1,2", "3,5,3"],
-    ["2,2,no", "5,6,yes", "7,8,yes", "1,0,maybe"],  # two columns are not called the same
+    ["2,2,no", "5,6,yes", "7,8,yes", "1,0,maybe"],  # two columns never have the same name
     ["2.5,3,no", "5,6,yes", "7,8,yes", "1,0,maybe"],
     ["2,3,no", "5,6,yes", "7,8,no", "1,0,yes"],
     ["2,3,a", "5,6,b", "7,8,c", "1,0,d"],
@@ -318,7 +318,7 @@ def test_a_line_without_end_is_not_read_whole(path, monkeypatch):
 
 
 def test_memory_is_that_of_the_numbers(path):
-    """Cells are not all strings at once, which would take ten times as much."""
+    """Keeping all cells as strings would take ten times as much."""
     n, k = 20_000, 20
     path.write_text("".join("0.123456," * k + f"{'ab'[i % 2]}\n" for i in range(n)))
     tracemalloc.start()

@@ -113,7 +113,7 @@ def test_idx_folders_that_do_not_fit_together(idx_folder, rng):
 
 
 def test_idx_folders_with_files_both_gzipped_and_not(idx_folder):
-    """As torchvision leaves them."""
+    """torchvision leaves folders like this."""
     for name in datasets.IDX_FILES.values():
         plain = gzip.decompress((idx_folder / f"{name}.gz").read_bytes())
         (idx_folder / name).write_bytes(plain)
@@ -147,7 +147,7 @@ def test_fashion_mnist_is_looked_for_where_it_is_said_to_be(idx_folder, tmp_path
 
 
 def test_fashion_mnist_keeps_its_labels(idx_folder):
-    """A class that is missing does not shift the names of the others."""
+    """A missing class does not shift the names of the others."""
     for name in (datasets.IDX_FILES["y_train"], datasets.IDX_FILES["y_test"]):
         n = 30 if name.startswith("train") else 10
         labels = np.array([0, 2, 9], np.uint8)[np.arange(n) % 3]
@@ -320,7 +320,7 @@ def test_npz_that_announces_an_absurd_array(tmp_path, size):
 
 
 def test_npz_damaged_anywhere(tmp_path, rng):
-    """Damage that no checksum covers may go unnoticed; all other damage is a DataFileError."""
+    """Damage that no checksum covers may go unnoticed; any other raises a DataFileError."""
     path = tmp_path / "t.npz"
     np.savez_compressed(path, X=rng.integers(0, 9, (40, 6)), y=np.arange(40) % 2)
     data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""The IDX format: round trips, and errors that tell what is broken."""
+"""The IDX format: round trips, and errors that say what is broken."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_absurd_header_costs_no_memory(tmp_path, compress):
 
 
 def test_a_bomb_is_not_unpacked(tmp_path):
-    """A small header before a gigabyte of zeros, gzipped to a megabyte."""
+    """The file is a small header and a gigabyte of zeros, gzipped to a megabyte."""
     path = tmp_path / "bomb"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(idx_bytes(IMAGES))
@@ -105,7 +105,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
 
 @pytest.mark.parametrize("place", [0, 1, 2, 3, 10, 12, 18, 20, -10, -8, -5, -4, -1])
 def test_broken_gzip(tmp_path, place):
-    """A flipped byte anywhere but in the time stamp is an error."""
+    """A flipped byte is an error, except in the time stamp."""
     path = tmp_path / "broken.gz"
     data = bytearray(gzip.compress(idx_bytes(IMAGES)))
     data[place] ^= 0xFF

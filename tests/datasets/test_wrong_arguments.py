@@ -1,4 +1,4 @@
-"""The readers of data sets with one wrong argument: an error that names it or the file."""
+"""Readers of data sets with one wrong argument raise an error that names it or the file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ READERS = {
 }  # fmt: skip
 MORE = {"load_features": {"n_features": 2}}  # other good arguments
 
-# What a message begins with, other than the name of the argument.
+# How a message may begin, other than with the name of the argument.
 SAYS = {
     ("load_csv", "path"): "path: |two-rows: test_size=0.2",
     ("load", "source"): r"source: |mnist: |\.: expected",

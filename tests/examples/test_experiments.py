@@ -1,4 +1,4 @@
-"""The experiments of examples/experiments: their figures, what they say, and the script."""
+"""examples/experiments: figures, verdicts on claims, and the script."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def a_run(training, test=None):
 
 
 def silent(line):
-    """Say nothing of a training."""
+    """Print nothing during training."""
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ NAMES = ["convergence", "gradient", "normalization", "batch-size", "optimizers",
 @pytest.mark.parametrize("name", NAMES)
 def test_every_experiment_shows_a_table_and_curves(name, setting, script, tmp_path, monkeypatch):
     def small(table, *arguments):
-        """The table with two rates, or one of each variant, and few epochs."""
+        """Run the table with two rates, or one for each variant, and few epochs."""
         if isinstance(table.rates, dict):
             rates = {name: some[:1] for name, some in table.rates.items()}
         else:
@@ -130,14 +130,14 @@ def test_the_same_seed_gives_the_same_figures(setting):
 
 
 def test_what_the_watch_of_the_layers_sees(setting):
-    """Beside the definitions, on a net whose weights do not change between two looks."""
+    """It agrees with the definitions, on a network whose weights never change."""
     x = setting.data.X_train[:100].astype(np.float64)
     watch = shift.Watch(x)
     runner.train(setting, seed=0, epochs=3, batch_size=64, callbacks=[watch], lr=0.0)
     (means,), (deviations,) = watch.means[0], watch.deviations[0]
     assert means.shape == deviations.shape == (16,)
     np.testing.assert_array_equal(watch.moved(0), 0.0)
-    # lr 0: gamma 1 and beta 0, and LeakyReLU of a standardized unit has half its spread or so
+    # lr 0: gamma is 1 and beta 0, and LeakyReLU about halves the spread of a standardized unit
     assert 0.2 < means.mean() < 0.6
     assert 0.3 < deviations.mean() < 0.9
 
@@ -178,7 +178,7 @@ def test_normalized_outputs_are_less_confident_on_digits(script):
 
 
 def test_a_claim_compares_the_best_of_each_variant(setting, monkeypatch):
-    """Or those at the rate that it names."""
+    """If a claim names a rate, it compares the variants at that rate."""
     reached = {("a", 1.0): 3, ("a", 2.0): 1, ("b", 1.0): 2, ("b", 2.0): 2}
 
     def train(setting, *, seed, lr, name):

@@ -1,4 +1,4 @@
-"""Models in binary files that are open: memory, gzip, sockets, files without seek or buffer."""
+"""Models in open binary files: memory, gzip, sockets, files without seek or buffer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def assert_same(one, other):
 
 
 class Stream:
-    """A file with nothing but `read`, which returns a few bytes at a time."""
+    """A file that only has `read`, which returns a few bytes at a time."""
 
     def __init__(self, data, most=7):
         self.data, self.most = memoryview(data), most
@@ -190,7 +190,7 @@ def test_what_is_no_binary_file(model, tmp_path):
 
 
 def sys_like(file):
-    """A text file that does not look like one, with binary data in it."""
+    """Return a text file that does not look like one and contains binary data."""
     file.buffer.write(b"\xff" * 100)
     file.seek(0)
     return type("File", (), {"read": staticmethod(file.read)})()
@@ -228,7 +228,7 @@ def test_all_is_checked_before_the_first_byte(tmp_path):
 
 
 def test_models_of_many_layers_come_through_streams():
-    """Their headers span many blocks."""
+    """Their headers are many blocks long."""
     model = fastbn.BatchNormMLP((4, *[64] * 400, 3))
     assert_same(fastbn.BatchNormMLP.load(Stream(to_bytes(model), 1 << 20)), model)
     data = to_bytes(model)
@@ -251,7 +251,7 @@ def test_loading_takes_less_memory_than_twice_the_file(tmp_path, kind):
 
 def test_a_checkpoint_from_a_stream(model, tmp_path):
     x, y = np.random.default_rng(0).standard_normal((20, 6)), np.arange(20) % 4
-    for dtype in ("float32", "float64"):  # the order of tensors goes by it
+    for dtype in ("float32", "float64"):  # it determines the order of tensors
         trained = fastbn.BatchNormMLP((6, 9, 4), dtype=dtype)
         trained.fit(
             x, y, epochs=2, batch_size=5, checkpoint=tmp_path / "c", checkpoint_every=3,

@@ -1,4 +1,4 @@
-"""Model files: what comes back, what is refused, and what a failed save leaves."""
+"""Model files: what is loaded, what is refused, and what a failed save leaves."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_loaded_model_is_the_same_to_the_bit(trained, tmp_path):
     assert loaded.metadata == model.metadata
     assert (loaded.steps, loaded.epochs) == (model.steps, model.epochs)
     assert np.array_equal(loaded.predict_proba(x), model.predict_proba(x))
-    for each in (model, loaded):  # training goes on the same way
+    for each in (model, loaded):  # training continues in the same way
         each.fit(x, y, epochs=2, batch_size=16)
     assert np.array_equal(loaded.params, model.params)
     assert np.array_equal(loaded.m, model.m)
@@ -237,7 +237,7 @@ def test_metadata_that_would_not_come_back_is_refused(trained, tmp_path, metadat
     assert os.listdir(tmp_path) == []
 
 
-OLD = {  # what each file was written with, and the logits of five unit vectors
+OLD = {  # the options of each file's model, and its logits for five unit vectors
     "model-format-1-first": (12, [0.839787, -1.144658, 0.795527]),
     "model-format-1": (12, [0.839787, -1.144658, 0.795527]),
     "checkpoint-format-1": (9, [0.898680, -1.187061, 0.798834]),
@@ -255,7 +255,7 @@ def test_files_of_every_format_stay_loadable(name):
     assert model.steps == steps + 1
 
 
-# The data of the files below: numbers that every machine makes the same.
+# The data of the files below: numbers that are the same on every machine.
 OLD_X = (np.arange(300).reshape(60, 5) * 7919 % 101 - 50) / 8
 OLD_Y = np.arange(60) % 4
 
@@ -276,7 +276,7 @@ def test_an_old_file_of_float64():
 
 
 def test_an_old_checkpoint_is_gone_on_with(tmp_path):
-    """It stopped in its third epoch; the expected numbers are those of an uninterrupted fit."""
+    """It was written in the third epoch; the expected numbers are of an uninterrupted fit."""
     name = "checkpoint-format-1-zscore.safetensors"
     (tmp_path / "c").write_bytes((pathlib.Path(__file__).parents[1] / "data" / name).read_bytes())
     model = fastbn.BatchNormMLP((5, 7, 4), input_normalization="zscore", dropout=0.1, seed=2)
@@ -289,7 +289,7 @@ def test_an_old_checkpoint_is_gone_on_with(tmp_path):
         )  # fmt: skip
 
     with pytest.raises(ValueError, match="expected data as in"):
-        go_on(OLD_X)  # float64, which that version rounded before it scaled, and this one after
+        go_on(OLD_X)  # float64, which that version rounded before scaling, and this one after it
     history = go_on(OLD_X.astype(np.float32))
     assert (model.steps, model.epochs) == (16, 4)
     assert np.allclose(history.loss, [1.731371, 1.653267, 1.744493, 1.607728], atol=1e-5)
@@ -299,7 +299,7 @@ def test_an_old_checkpoint_is_gone_on_with(tmp_path):
 
 
 def test_the_fixtures_are_of_the_present_format():
-    """A new version of the format needs new test files, and the old ones stay."""
+    """A new version of the format needs new test files; keep the old ones."""
     data = pathlib.Path(__file__).parents[1] / "data"
     names = [path.name for path in data.glob("*.safetensors")]
     assert all(f"format-{model_file.FORMAT_VERSION}" in name for name in names)
@@ -326,7 +326,7 @@ def peak_of_refusal(path, message):
 def test_a_header_that_would_fill_the_memory_is_refused(
     trained, tmp_path, monkeypatch, value, count
 ):
-    """Short JSON that would be parsed to objects of many times its size."""
+    """Parsing the short JSON would create objects of many times its size."""
     path = tmp_path / "m"
     trained[0].save(path)
     monkeypatch.setattr(tensor_file, "MAX_HEADER", 1 << 20)
@@ -410,7 +410,7 @@ def test_a_model_that_could_not_be_loaded_is_not_written(trained, tmp_path):
 
 
 def in_a_child(work):
-    """Run a function in a forked process, which may drop rights; return its exception or None."""
+    """Run a function in a forked process, which may give up root; return its exception or None."""
     reader, writer = multiprocessing.get_context("fork").Pipe(duplex=False)
 
     def child():
@@ -433,7 +433,7 @@ posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no f
 
 @posix
 def test_a_disk_that_is_full(trained, tmp_path):
-    """Simulated by a limit on the size of files, so that writing fails half-way."""
+    """A limit on the size of files makes writing fail half-way."""
     import resource
 
     path = tmp_path / "m"
@@ -472,7 +472,7 @@ def test_a_folder_that_cannot_be_written(trained, tmp_path):
 
 
 def test_the_temporary_file_is_in_the_same_folder(trained, tmp_path, monkeypatch):
-    """A file is renamed atomically only within a file system."""
+    """Renaming is atomic only within a file system."""
     replace, seen = os.replace, []
     monkeypatch.setattr(
         os, "replace", lambda old, new: (seen.append(pathlib.Path(old).parent), replace(old, new))
@@ -527,5 +527,5 @@ def test_metadata_that_is_too_deep(trained, tmp_path):
             trained[0].save(tmp_path / "m")
     finally:
         del trained[0].metadata["deep"]
-        while deep:  # Python would take it apart by recursion
+        while deep:  # Python would free it recursively
             deep = deep[0]

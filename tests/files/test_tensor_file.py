@@ -1,4 +1,4 @@
-"""Headers of safetensors files: what the library writes and refuses, and what models say there."""
+"""Headers of safetensors files: what safetensors writes and refuses, and fastbn's metadata."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def joined(header, rest):
 
 
 def as_written(data, text=None):
-    """The bytes of a model whose text for fastbn is another."""
+    """Return the bytes of a model file with another fastbn text."""
     header, rest = header_of(data)
     header["__metadata__"]["fastbn"] = text
     return joined(header, rest)
 
 
 def read(data):
-    """What we read of a header alone."""
+    """Read only a header, with our reader."""
     metadata, header = parsed_header(data[8 : 8 + int.from_bytes(data[:8], "little")].decode())
     return metadata, tensors_of(header)
 
@@ -169,7 +169,7 @@ CUT = """
 
 @pytest.mark.parametrize("how", ["load", "resume"])
 def test_a_file_that_is_cut_off_while_it_is_read(path, how):
-    """A mapped one would end the process by SIGBUS."""
+    """If it were memory-mapped, SIGBUS would end the process."""
     fastbn.BatchNormMLP((400, 300, 4)).fit(
         np.eye(400), np.arange(400) % 4, epochs=1, batch_size=50, checkpoint=path, progress=False
     )
@@ -182,7 +182,7 @@ def test_a_file_that_is_cut_off_while_it_is_read(path, how):
 
 
 def sparse(path, units):
-    """Write a model file whose tensors are a hole of zeros."""
+    """Write a model file whose tensors are a hole in a sparse file."""
     small = to_bytes(fastbn.BatchNormMLP((2, 2), batch_norm=False))
     header, _ = header_of(small)
     said = json.loads(header["__metadata__"]["fastbn"])
@@ -317,7 +317,7 @@ COUNTABLE = range(MAX_COUNT + 1)
 
 
 def is_json(value):
-    """Tell whether the values can be told in JSON as its standard has it."""
+    """Return whether standard JSON can represent the values."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
@@ -326,7 +326,7 @@ def is_json(value):
 
 
 def same(one, other):
-    """Compare to the bit: -0.0 is not 0.0."""
+    """Compare bit by bit: -0.0 is not 0.0."""
     return repr(one) == repr(other)
 
 
@@ -353,7 +353,7 @@ header_values = json_values | counts | st.sampled_from([0.5, -0.0, 1e300, "float
 @hypothesis.given(st.data())
 @hypothesis.settings(max_examples=300, deadline=None)
 def test_what_loads_can_be_saved_and_loads_the_same(tmp_path_factory, data):
-    """Values of a file's JSON are replaced by odd ones."""
+    """The test replaces values in the file's JSON by odd ones."""
     good = to_bytes(fastbn.BatchNormMLP((2, 2)))
     said = json.loads(header_of(good)[0]["__metadata__"]["fastbn"])
     for place in data.draw(st.lists(st.sampled_from(["config", "", "", "metadata"]), max_size=3)):

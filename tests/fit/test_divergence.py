@@ -1,4 +1,4 @@
-"""Fits that diverge: where they end, the state of the model, and the errors."""
+"""Fits that diverge: where they end, what state the model is in, and the errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def place(error):
 
 
 def take(model, x, y, steps, weight=None):
-    """Take some of the steps of a fit without shuffling, counted from 0; return their losses."""
+    """Take these steps, counted from 0, of a fit without shuffling; return their losses."""
     samples, rows, lrs = training_samples(model, x, y, weight), np.arange(BATCH), [model.config.lr]
     return [
         model._engine.run_steps(
@@ -61,12 +61,12 @@ def take(model, x, y, steps, weight=None):
 
 
 def same(model, other):
-    """Tell whether two models are in the same state, to the bit."""
+    """Return whether two models are in the same state, to the bit."""
     return all(np.array_equal(getattr(model, name), getattr(other, name)) for name in NAMES)
 
 
 def poisoned(rng, step, value=1e38):
-    """Data with one minibatch of finite numbers whose products are not finite."""
+    """Return data with one minibatch of finite numbers whose products are not finite."""
     x, y = make_data(rng)
     x[step * BATCH : (step + 1) * BATCH] *= np.float32(value)
     return x, y
@@ -90,7 +90,7 @@ def targets_for(model, y):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("options", EXPLOSIONS)
 def test_an_explosion_ends_the_fit_with_the_parameters_before(rng, options, weighted):
-    """A second model takes the steps before, and is in the same state to the bit."""
+    """A second model takes only the steps before; its state is the same, to the bit."""
     model, other = make(**options), make(**options)
     x, y = make_data(rng)
     y = targets_for(model, y)
@@ -121,7 +121,7 @@ def test_stop_ends_the_fit_and_says_so(rng, options):
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("step", range(STEPS))
 def test_a_poisoned_minibatch_is_left_out(rng, step, batch_norm):
-    """The result is to the bit that of a loop without this minibatch."""
+    """The result has the same bits as a loop without this minibatch."""
     x, y = poisoned(rng, step)
     model, other = make(batch_norm=batch_norm), make(batch_norm=batch_norm)
     history = fit(model, x, y, epochs=3, on_divergence="skip")
@@ -151,7 +151,7 @@ def test_a_poisoned_minibatch_ends_the_fit(rng, step, how):
 
 
 def test_a_variance_that_the_dtype_does_not_hold_is_a_divergence(rng):
-    """The loss is finite, as batch norm divides by it; the running variance would not be."""
+    """The loss is finite, since batch norm divides by it; the running variance would not be."""
     x, y = poisoned(rng, 2, 1e25)
     model, other = make(), make()
     assert place(divergence(model, x, y)) == (3, "layers.0")
@@ -177,7 +177,7 @@ def test_a_loss_that_the_dtype_does_not_hold_is_a_divergence(rng):
 
 @pytest.mark.parametrize("skips", [False, True])
 def test_a_gradient_whose_square_is_beyond_the_dtype_is_refused(rng, skips):
-    """Gradients of 1e21 and a loss of 1e29: Adam would never change a parameter again."""
+    """With gradients of 1e21 and a loss of 1e29, Adam would never change a parameter again."""
     x, y = make_data(rng)
     x[2 * BATCH : 3 * BATCH] *= np.float32(1e12)
     targets = np.eye(SIZES[-1])[y] * 1.0
@@ -197,7 +197,7 @@ def test_a_gradient_whose_square_is_beyond_the_dtype_is_refused(rng, skips):
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_the_last_update_is_looked_at_too(rng, batch_norm):
-    """No step comes after it that could be refused, and it is not undone."""
+    """No later step can be refused, and the update is not undone."""
     x, y = make_data(rng)
     model = make(optimizer="sgd", batch_norm=batch_norm, lr=0.01)
     error = divergence(
@@ -285,7 +285,7 @@ def test_an_epoch_of_skipped_minibatches_has_no_loss(rng):
 @pytest.mark.parametrize("bad", [3, STEPS - 1, 2 * STEPS + 1, 3 * STEPS - 2])
 @pytest.mark.parametrize("chunk", [1, 2, 64])
 def test_a_finite_update_is_not_undone(rng, monkeypatch, bad, chunk):
-    """It is so large that the next step is refused: the model is as it was before that step."""
+    """It is so large that the next step is refused; the model is as it was before that step."""
     monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: setattr(self, "steps", chunk))
     x, y = make_data(rng)
     options = {"optimizer": "sgd", "batch_norm": False}
@@ -356,7 +356,7 @@ def test_a_fit_that_diverges_goes_back_to_its_best_epoch(rng):
 
 
 def test_the_part_of_an_epoch_before_a_refused_step_is_not_the_best(rng):
-    """Its losses are the lowest, but its last update may be to blame."""
+    """Its losses are the lowest, but its last update may have caused the divergence."""
     x, y = make_data(rng)
     options = {"optimizer": "sgd", "batch_norm": False, "lr": 0.01}
     model, other = make(**options), make(**options)
@@ -371,7 +371,7 @@ def test_the_part_of_an_epoch_before_a_refused_step_is_not_the_best(rng):
 
 
 def test_numbers_that_no_loss_tells_of_do_not_go_into_a_checkpoint(rng, tmp_path):
-    """A row makes a variance overflow, and is skipped each time; the checkpoint can be loaded."""
+    """One row makes a variance overflow and is always skipped; the checkpoint can be loaded."""
     x, y = make_data(rng)
     x[17] = 3e19
     model = make(lr=0.01)
@@ -392,7 +392,7 @@ def test_an_error_of_a_divergence_travels_between_processes(rng):
 @pytest.mark.parametrize("chunk", [1, 2, 3, 16, 64])
 @pytest.mark.parametrize("lr", [1e30, 300.0])
 def test_when_skipping_ends_does_not_depend_on_the_clock(rng, monkeypatch, lr, chunk):
-    """With this rate every step explodes: ten are skipped, in calls of any length."""
+    """At this rate every step diverges: ten are skipped, however long the calls are."""
     monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: setattr(self, "steps", chunk))
     x, y = make_data(rng, 40 * BATCH)
     model = make(optimizer="sgd", batch_norm=False, lr=lr)
@@ -564,7 +564,7 @@ def test_every_number_is_looked_at(name):
 
 @pytest.mark.parametrize("how", ["skip", "stop"])
 def test_a_score_is_no_witness_for_parameters(rng, how):
-    """All samples are of class 0, which is also the prediction from NaN."""
+    """All samples have class 0, which NaN also predicts."""
     x, y = make_data(rng)
     zeros = np.zeros(len(x), int)
     model = make()
@@ -597,7 +597,7 @@ def test_a_callback_that_breaks_the_model_after_the_last_step(rng, how):
 
 # -- one decision of all threads -------------------------------------------------------------------
 
-# Factors of the third minibatch and of its targets, and options of a network that refuses it: the
+# Factors for the third minibatch and its targets, and options of a network that refuses it: the
 # loss, a variance or the gradient's norm is not finite, or the square of an entry is not.
 POISONS = {
     "inputs": (1e38, 1, {}),
@@ -614,7 +614,7 @@ POISONS = {
     ),
 }  # fmt: skip
 
-# Few features; many, of which each member keeps its own; data cut by rows, or by panels.
+# Few features; many, with each member keeping its own; data split by rows, or by panels.
 SHAPES = [SIZES, (4, 130, 5, 3), (200, 20, 3), (256, 20, 3)]
 
 
@@ -623,7 +623,7 @@ SHAPES = [SIZES, (4, 130, 5, 3), (200, 20, 3), (256, 20, 3)]
 @pytest.mark.parametrize("sizes", SHAPES)
 @pytest.mark.parametrize("poison", POISONS)
 def test_all_threads_refuse_the_same_step(rng, monkeypatch, poison, sizes):
-    """A fit that skips a step has the bits of one without it, on 1 to 3 threads."""
+    """A fit that skips a step has the same bits as one without it, on 1 to 3 threads."""
     factor, target_factor, options = POISONS[poison]
     options = {"seed": 3, "dropout": 0.3, "optimizer": "adam", **options}
     x, y = (

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a fit, also in processes that are forked meanwhile."""
+"""Ctrl-C and SIGTERM during a fit, also in processes that are forked during it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_work_within_a_fit_hands_ctrl_c_to_it():
 
 
 def test_a_handler_that_a_fit_has_left_behind_steps_aside():
-    """Another handler may raise between the end of a fit and `__exit__`."""
+    """Another signal handler may raise between the end of a fit and `__exit__`."""
     signals = Signals(terminate=True)
 
     def fit():
         signals.__enter__()
-        press()  # heard: the fit is running
+        press()  # the handler was called, so the fit is running
 
     fit()
     assert signals.stop_requested
@@ -73,7 +73,7 @@ def test_ctrl_c_that_interrupts_a_fit_at_once():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_process_forked_during_a_fit_can_be_ended():
-    """Otherwise a worker that a callback starts would never end, and its pool would wait for it."""
+    """Otherwise a worker that a callback starts would never end, and its pool would hang."""
     with Signals(terminate=True) as signals:
         child = os.fork()
         if child == 0:

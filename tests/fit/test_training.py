@@ -235,7 +235,7 @@ class Plain(io.StringIO):
 @pytest.mark.parametrize("progress", ["auto", True])
 @pytest.mark.parametrize("stream", [None, "closed", "plain"])
 def test_a_fit_needs_no_stderr(data, monkeypatch, capsys, stream, progress):
-    """A windowed program has no stderr, and some programs close it."""
+    """A GUI program has no stderr, and some programs close it."""
     stderr = None if stream is None else Plain()
     if stream == "closed":
         stderr.close()
@@ -317,7 +317,7 @@ def test_the_loss_of_an_epoch_goes_by_the_weights(data):
 
 
 def test_weights_of_minibatches_are_those_of_the_whole(rng):
-    """They are scaled by the largest weight of a call, which must not change their ratios."""
+    """Weights are divided by the largest one of a call; this must not change their ratios."""
     x, y, weight = rng.standard_normal((60, 5)), np.arange(60) % 3, rng.random(60)
     one, other = fastbn.BatchNormMLP((5, 4, 3)), fastbn.BatchNormMLP((5, 4, 3))
     one.partial_fit(x, y, batch_size=20, sample_weight=weight)

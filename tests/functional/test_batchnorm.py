@@ -58,7 +58,7 @@ def test_forward(rng, layout, shape, dtype, activation):
     )
     expected = ref.batch_norm(x, gamma, beta, slope=ACTIVATIONS[activation], layout=layout)
     assert y.dtype == mean.dtype == rstd.dtype == dtype
-    # two samples may lie close together: the relative error of their distance is that of y
+    # two samples may be close together: y has the relative error of their distance
     tolerance = None if x.size > 3 * gamma.size else 2e-3 if dtype == np.float32 else 1e-11
     assert_close(y, expected[0], tolerance=tolerance)
     assert_close(mean, expected[1], scale=1.0)
@@ -75,9 +75,9 @@ def test_backward(rng, layout, shape, dtype, activation, gradient):
     x, gamma, beta = make(rng, shape, layout, dtype)
     dy = rng.standard_normal(shape).astype(dtype)
     slope = ACTIVATIONS[activation]
-    # the kernel's own mean and rstd: what is checked is the backward pass alone
+    # the kernel's own mean and rstd, to check only the backward pass
     y, mean, rstd = fastbn.batch_norm(x, gamma, beta, layout=layout)
-    # where rounding decides the sign of the activation's input, its slope is anybody's guess
+    # leave out values where rounding decides the sign of the activation's input
     dy[np.abs(y) < 1e-5] = 0
     dx, dgamma, dbeta = fastbn.batch_norm_backward(
         dy, x, gamma, beta, mean, rstd,
@@ -173,7 +173,7 @@ def test_large_mean_small_deviation(rng, layout):
     )
     assert_close(y, expected)
     assert_close(rstd, expected_rstd)
-    # the mean itself is rounded to a float32, whose neighbours are 1e-3 apart up there
+    # the mean is rounded to float32, whose neighbours are 1e-3 apart at 1e4
     assert np.array_equal(mean, expected_mean.astype(np.float32))
 
 
@@ -181,11 +181,11 @@ def test_large_mean_small_deviation(rng, layout):
 @pytest.mark.parametrize("samples", [2, 3, 5, 17, 40, 100])
 @pytest.mark.parametrize("layout", ["NC", "CN"])
 def test_float64_of_a_mean_far_from_zero(rng, layout, samples, n_features):
-    """The mean is no float64 either; what rounding leaves out of it enters y all the same."""
+    """The mean is no float64 either; its rounding error is taken into account in y."""
     if JIT_DISABLED and n_features > 3:
         pytest.skip("too slow without the compiler")
     x = 1e4 + rng.standard_normal((samples, n_features))
-    near = x - 1e4  # exactly: of mean 0, where the oracle loses nothing
+    near = x - 1e4  # exactly: with mean 0 the oracle loses no digits
     x, near = (a if layout == "NC" else np.ascontiguousarray(a.T) for a in (x, near))
     ones, zeros = np.ones(n_features), np.zeros(n_features)
     y, _, rstd = fastbn.batch_norm(x, layout=layout)
@@ -201,7 +201,7 @@ def test_float64_of_a_mean_far_from_zero(rng, layout, samples, n_features):
 def test_magnitudes_whose_squares_are_no_float32(rng, layout, scale):
     x = (scale * rng.uniform(-1, 1, (1500 if not JIT_DISABLED else 40, 3))).astype(np.float32)
     x = x if layout == "NC" else np.ascontiguousarray(x.T)
-    with np.errstate(over="ignore"):  # the variance itself may be beyond float32
+    with np.errstate(over="ignore"):  # the variance may be beyond float32
         y, mean, rstd = fastbn.batch_norm(x, layout=layout)
     expected, expected_mean, expected_rstd = ref.batch_norm(
         x, np.ones(3), np.zeros(3), layout=layout
@@ -269,7 +269,7 @@ def test_serial_and_parallel_give_the_same_bits(rng, monkeypatch):
 )
 @given(data=st.data())
 def test_properties(data):
-    """Any layout, strides and dtype: against the oracle, and the defining properties of y."""
+    """For any layout, strides and dtype, check the oracle's results and the properties of y."""
     layout = data.draw(st.sampled_from(["NC", "CN"]))
     dtype = data.draw(st.sampled_from(DTYPES))
     n, c = data.draw(st.integers(3, 40)), data.draw(st.integers(1, 20))
@@ -302,7 +302,7 @@ def test_properties(data):
     assert np.array_equal(x, original), "the input was changed"
     assert y.dtype == dtype
     assert_close(mean, expected_mean, scale=np.abs(original).max() + 1.0)
-    # y = (x - mean) * rstd: rounding of x - mean is scaled by rstd
+    # y = (x - mean) * rstd: rstd magnifies the rounding of x - mean
     span = (np.abs(original).max() + 1.0) * 1e-3**-0.5
     assert_close(y, expected, scale=span)
     assert np.max(np.abs(y)) <= np.sqrt(n) * (1 + 1e-5), "no z-score of n values exceeds sqrt(n)"
@@ -311,7 +311,7 @@ def test_properties(data):
 @pytest.mark.parametrize("scale", [1e30, 1e-30])
 @pytest.mark.parametrize("layout", ["NC", "CN"])
 def test_gradients_of_tiny_and_huge_features(rng, layout, scale):
-    """Products of two inverse deviations are no float32, and no variance of 1e-60 is."""
+    """Neither a product of two such rstd nor a variance of 1e-60 is a float32."""
     x = (scale * rng.standard_normal((40, 3))).astype(np.float32)
     dy = rng.standard_normal((40, 3)).astype(np.float32)
     x, dy = (a if layout == "NC" else a.T.copy() for a in (x, dy))
@@ -335,7 +335,7 @@ def test_weighted_statistics_of_tiny_and_huge_features(rng, scale):
     ones, zeros, y = np.ones(3, np.float32), np.zeros(3, np.float32), np.empty_like(x)
     mean, var, rstd = np.empty((3, 3), np.float32)
     norm = Norm(mean, rstd, ones, zeros)
-    with np.errstate(over="ignore"):  # the variance itself is beyond float32
+    with np.errstate(over="ignore"):  # the variance is beyond float32
         weighted_batch_norm_forward_cn(x, weight, norm, 0.0, np.float32(1), 0, 3, y, var)
     expected, _, expected_rstd = ref.batch_norm(x, ones, zeros, 0.0, layout="CN", weight=weight)
     assert_close(y, expected)

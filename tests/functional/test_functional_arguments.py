@@ -39,7 +39,7 @@ def read_only(array):
     return array
 
 
-# call, error, what the message must name
+# a call, its error, and what the message must name
 REFUSED = [
     (lambda: fastbn.batch_norm(X.astype(int)), TypeError, "x: expected a float32 or float64"),
     (lambda: fastbn.batch_norm(X.astype(np.float16)), TypeError, "x: .*float16"),
@@ -202,7 +202,7 @@ def test_out_takes_the_result(rng, layout, name):
         assert np.allclose(expected, x / np.sqrt(1 + 1e-5))
 
     def places():
-        """Fresh memory, a strided view, one that overlaps the input by half, and the input."""
+        """Return new memory, a strided view, one that overlaps half of the input, and the input."""
         yield x.copy(), np.empty_like(x)
         yield x.copy(), np.empty((12, 10))[::2, ::2]
         memory = np.zeros((9, 5))

@@ -13,7 +13,7 @@ from fastbn import reference as ref
 SIZES = [1, 2, 3, 5, 7, 13, 16, 31] if JIT_DISABLED else [1, 2, 3, 5, 7, 13, 16, 31, 64, 127, 257]
 SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.1}
 
-# Sums of what rounding has left of large numbers: of a few samples close together above all.
+# Sums of differences of large, rounded numbers, above all of a few samples close together.
 LOSS_TOLERANCE = {"float32": 2e-6, "float64": 1e-13}
 
 properties = settings(
@@ -25,7 +25,7 @@ draws = given(data=st.data())
 
 
 class Draw:
-    """Draws numbers, and places them in memory."""
+    """Draw numbers, and place them in memory."""
 
     def __init__(self, data):
         self.data = data
@@ -39,7 +39,7 @@ class Draw:
         return self.data.draw(st.floats(low, high))
 
     def shape(self, *, least=1):
-        """A layout and a shape of at least so many values per feature."""
+        """Draw a layout and a shape with at least this many values per feature."""
         layout = self.one_of("NC", "CN")
         n, c = self.one_of(*SIZES), self.one_of(*SIZES)
         spatial = [self.one_of(1, 2, 5, 7) for _ in range(self.one_of(0, 0, 1, 2))]
@@ -51,7 +51,7 @@ class Draw:
         return layout, (n, c, *spatial)
 
     def batch(self, shape):
-        """Numbers of a batch."""
+        """Draw the numbers of a batch."""
         offset, scale = self.number(-5.0, 5.0), self.number(0.5, 5.0)
         return (offset + scale * self.rng.standard_normal(shape)).astype(self.dtype)
 
@@ -62,7 +62,7 @@ class Draw:
         return self.rng.uniform(0.1, 2.0, shape).astype(self.dtype)
 
     def room(self, shape):
-        """An array to write to: plain, or a view of some kind."""
+        """Draw an array to write to: contiguous, or a view of some kind."""
         kind = self.one_of("plain", "reversed", "fortran", "every other", "at an odd byte")
         if kind == "fortran":
             return np.full(shape, np.nan, self.dtype, order="F")
@@ -76,13 +76,13 @@ class Draw:
         return room[(..., *(slice(None, None, -1) for _ in shape))] if kind == "reversed" else room
 
     def state(self, values):
-        """The numbers in memory that can be written."""
+        """Place the numbers in writeable memory."""
         room = self.room(values.shape)
         room[...] = values
         return room
 
     def placed(self, values):
-        """The numbers in memory of any kind."""
+        """Place the numbers in memory of any kind."""
         kind = self.one_of("a state", "swapped", "read-only", "a list")
         if kind == "swapped":
             return values.astype(values.dtype.newbyteorder("S"))
@@ -94,7 +94,7 @@ class Draw:
         return array
 
     def out(self, x):
-        """None, a room, x itself, or memory that x has a part of: (x, out)."""
+        """Draw (x, out): None, another array, x itself, or memory that overlaps x."""
         kind = self.one_of("none", "none", "a room", "x", "half of x")
         if kind == "a room":
             return x, self.room(np.shape(x))
@@ -114,7 +114,7 @@ def assert_untouched(arrays, copies):
 
 
 def delivered(result, out):
-    """The result, which has to be in the caller's array."""
+    """Return the result, which has to be in the caller's array."""
     assert out is None or result is out
     return np.array(result)
 
@@ -151,7 +151,7 @@ def test_batch_norm_and_its_gradient(data):
     if out is None:
         assert_untouched([given_x], [x])
     expected = ref.batch_norm(x, gamma, beta, eps, SLOPES[activation], layout)
-    # y = (x - mean) * rstd: rounding of x - mean is scaled by rstd
+    # y = (x - mean) * rstd: rstd magnifies the rounding of x - mean
     span = (np.abs(x).max() + 1.0) * eps**-0.5
     assert y.dtype == mean.dtype == rstd.dtype == draw.dtype
     assert_close(y, expected[0], scale=span * (np.abs(gamma).max() + 1.0))
@@ -159,7 +159,7 @@ def test_batch_norm_and_its_gradient(data):
     assert_close(rstd, expected[2], scale=span**2)
 
     dy = draw.normal(*shape)
-    # where rounding decides the sign of the activation's input, its slope is anybody's guess
+    # leave out values where rounding decides the sign of the activation's input
     linear = ref.batch_norm_inference(
         x, mean, np.float64(rstd) ** -2, gamma, beta, 0.0, 1.0, layout
     )
@@ -207,7 +207,7 @@ def test_batch_norm_inference(data):
 
 
 def of_samples(shape, layout):
-    """The shape of what there is one of for each sample."""
+    """Return the shape of an array with one value for each sample."""
     return shape[1:] if layout == "CN" else (shape[0], *shape[2:])
 
 
@@ -273,7 +273,7 @@ def test_squared_error(data):
 
 
 def check_step(draw, step, reference_step, names, root_of=None):
-    """Take a step on states in memory of any kind; what lies between their numbers stays.
+    """Take a step on states in memory of any kind; memory between their numbers must not change.
 
     `root_of` returns what a step divides by, given the new v. Where that is small, the rounding
     error of grad + weight_decay * param is magnified in the new parameters.
@@ -350,7 +350,7 @@ def test_rmsprop_step(data):
 
 
 def matrix(draw):
-    """A layout, and a batch of two dimensions."""
+    """Draw a layout, and a two-dimensional batch."""
     layout = draw.one_of("NC", "CN")
     return layout, draw.batch((draw.one_of(*SIZES), draw.one_of(*SIZES)))
 
@@ -394,7 +394,7 @@ def test_standardize(data):
     given_x, out = draw.out(draw.placed(x))
     y, mean, std = fastbn.standardize(given_x, layout=layout, out=out, **more)
     expected = ref.standardize(x, layout, statistics)
-    # the mean is rounded to the dtype: that rounding over the deviation is the error of y
+    # the mean is rounded to the dtype: y has that rounding error, divided by the deviation
     least = std[std > 0].min(initial=1.0)
     scale = (np.abs(x).max() + np.abs(mean).max() + 1.0) / np.float64(least)
     assert y.dtype == mean.dtype == std.dtype == draw.dtype

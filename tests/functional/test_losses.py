@@ -49,7 +49,7 @@ def make(rng, layout, shape, dtype):
 def test_against_oracle(rng, layout, shape, dtype, weighted, name, smoothing):
     logits, targets = make(rng, layout, shape, dtype)
     weight = rng.uniform(0, 2, targets.shape) if weighted else None
-    # a sample's share of the gradient is at most its weight
+    # a sample's gradient is at most its weight
     largest = 1.0 / targets.size if weight is None else float(weight.max() / weight.sum())
     if name != "softmax_cross_entropy":
         targets = rng.uniform(0, 1, shape).astype(dtype)
@@ -158,7 +158,7 @@ def test_huge_logits_do_not_overflow(layout, dtype):
 
 @pytest.mark.parametrize("layout", ["NC", "CN"])
 def test_a_masked_class_has_no_probability(layout):
-    """A logit of -inf is how a class is ruled out; the loss of the others stays finite."""
+    """A logit of -inf rules out a class; the loss of the other classes stays finite."""
     logits = np.array([[0.0, -np.inf, 0.0]], np.float32)
     logits = logits if layout == "NC" else np.ascontiguousarray(logits.T)
     loss, dlogits = fastbn.softmax_cross_entropy(logits, np.array([0]), layout=layout)
@@ -188,7 +188,7 @@ def test_any_integer_labels(rng, label_dtype):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernels_do_not_follow_a_label_out_of_the_logits(rng, dtype, smoothing, label):
-    """The loss is NaN, that sample's gradient is softmax alone, and the others are unchanged."""
+    """The loss is NaN, that sample's gradient is only softmax, and the others are unchanged."""
     rows = rng.standard_normal((5, 4)).astype(dtype)
     columns, weight = np.ascontiguousarray(rows.T), np.full(5, dtype(0.2))
     labels = np.array([0, 3, 1, 2, 0])
@@ -231,7 +231,7 @@ def test_softmax(rng):
 @pytest.mark.skipif(JIT_DISABLED, reason="of the compiled function")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_exponentials(dtype):
-    """To two units in the last place; 0 instead of denormals; NaN stays."""
+    """They are right to two units in the last place, 0 instead of denormals, and keep NaN."""
     import numba
 
     from fastbn.jit.intrinsics import exp_of_nonpositive
@@ -252,7 +252,7 @@ def test_exponentials(dtype):
 
 @pytest.mark.parametrize("layout", ["NC", "CN"])
 def test_smoothed_losses_of_huge_logits_are_finite(layout):
-    """The logits of ten classes, less their maximum, add up to more than float32 holds."""
+    """The sum of ten logits minus their maximum is beyond float32."""
     z = np.full((3, 10), -1e38, np.float32)
     z[:, 4] = 1e38
     logits, labels = z if layout == "NC" else z.T.copy(), np.array([4, 0, 9])

@@ -27,7 +27,7 @@ RMSPROP = [{}, {"alpha": 0.5, "eps": 1e-3, "weight_decay": 0.1}, {"max_norm": 0.
 
 
 def check_steps(rng, shape, dtype, step, reference_step, n_states, steps=5):
-    """Take a few steps with kernel and oracle, and compare their arrays."""
+    """Take a few steps with the kernel and the oracle, and compare their arrays."""
     state = [rng.standard_normal(shape).astype(dtype)]
     state += [np.zeros(shape, dtype) for _ in range(n_states)]
     expected = [s.astype(np.float64) for s in state]
@@ -77,7 +77,7 @@ def test_rmsprop(rng, shape, dtype, options):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_adam_with_flat_arguments_is_adam(rng, dtype):
-    """As loops of one's own call it."""
+    """Users' own loops call it like this."""
     arrays = np.abs(rng.standard_normal((4, 50))).astype(dtype)
     expected = arrays.copy()
     adam(*arrays, 0.5, 0.01, 0.9, 0.99, 1e-6, 1 - 0.9**3, 1 - 0.99**3, 0.1, True, 10, 40)
@@ -105,7 +105,7 @@ def test_strided_parameters_are_updated_in_place(rng):
 
 
 def test_first_step_of_adam_has_the_length_of_lr(rng):
-    """With bias correction the first step is lr * sign(grad), whatever the gradient's scale."""
+    """With bias correction the first step is lr * sign(grad), for gradients of any size."""
     for scale in (1e-3, 1.0, 1e4):
         param, m, v = np.zeros((3, 50))
         grad = scale * rng.choice([-1.0, 1.0], 50)

@@ -38,7 +38,7 @@ def test_standardize(rng, layout, shape, dtype):
     y, mean, std = fastbn.standardize(x, layout=layout)
     axis = 0 if layout == "NC" else 1
     assert y.dtype == mean.dtype == std.dtype == dtype
-    # the mean is rounded to the dtype: that rounding over the deviation is the error of y
+    # the mean is rounded to the dtype: y has that rounding error, divided by the deviation
     spacing = np.finfo(dtype).eps * np.abs(x).max() / std.min()
     assert_close(y, ref.standardize(x, layout), tolerance=2 * spacing)
     assert_close(std, x.astype(np.float64).std(axis=axis))
@@ -113,7 +113,7 @@ def test_the_smallest_spans():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_fit_kernels(rng, dtype):
-    """Called as from a user's own compiled code."""
+    """They are called as a user's own compiled code calls them."""
     x = (3 + rng.standard_normal((100, 6))).astype(dtype)
     x[:, 2] = 0.1
     x[:, 3] *= dtype(1e-25)

@@ -75,7 +75,7 @@ def test_strided_statistics(rng):
 
 
 def test_small_statistics_after_large_ones():
-    """The first of a cumulative average is all of it, however large the start was."""
+    """The first batch replaces a cumulative average, however large the initial value is."""
     mean, var = np.full(2, 1e8), np.ones(2)
     fastbn.update_running_statistics(
         mean, var, np.array([1e-30, 0.1]), np.array([1e-30, 0.3]), 2, momentum=None,

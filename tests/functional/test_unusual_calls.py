@@ -1,4 +1,4 @@
-"""Unusual but valid calls: no warning, and the expected result."""
+"""Unusual but valid calls give no warning, and the expected result."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_unusual_targets_and_weights():
 
 def test_steps_of_unusual_sizes():
     def stepped(shape, **options):
-        """Parameters after one step of Adam, from parameters and gradients of 1."""
+        """Return parameters after one step of Adam, starting with parameters and gradients of 1."""
         param, grad, m, v = np.ones((4, *shape))
         fastbn.adam_step(param[...], grad[...], m[...], v[...], **{"step": 1} | options)
         return param

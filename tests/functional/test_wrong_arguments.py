@@ -1,4 +1,4 @@
-"""The NumPy API with one wrong argument: an error that names it, and nothing changed."""
+"""NumPy functions with one wrong argument raise an error that names it and change nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ONE_DIMENSION = {"one dimension": BATCH["one dimension"]}
 LOGITS = NO_FLOATS | BATCH
 GRAD = {"too small": changed(lambda a: a[:-1]), "wider": changed(lambda a: a.astype(float))}
 
-# What may be wrong with an argument of that name.
+# What can be wrong with an argument, by its name.
 BY_NAME = {
     "layout": NAME | NONE | of("NHWC"),
     "activation": NAME,
@@ -152,7 +152,7 @@ FUNCTIONS = {
     ),
 }
 
-# The message may name another argument, whose dtype or shape decides.
+# The message may name another argument, which determines the dtype or shape.
 SAYS = {
     ("update_running_statistics", "running_mean"): "running_(mean|var)",
     **{(f"{name}_step", "param"): "(param|grad|m|v): " for name in ("adam", "sgd", "rmsprop")},
@@ -167,7 +167,7 @@ TRACKED = of(None, True, "1") | {
 
 
 def good(name, shapes, sizes):
-    """Valid arguments: float32 numbers from 0.5 to 1."""
+    """Make valid arguments: float32 numbers from 0.5 to 1."""
     rng = np.random.default_rng(1)
     arguments = {
         argument: rng.uniform(0.5, 1.0, [sizes[letter] for letter in shape]).astype(np.float32)

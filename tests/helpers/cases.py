@@ -9,7 +9,7 @@ import threading
 
 import numpy as np
 
-# Without the compiler, loops run as Python: the same tests on the shapes that such loops can do.
+# Without the compiler, loops run as Python, so the tests use only small shapes.
 JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 DTYPES = [np.float32, np.float64]
@@ -19,7 +19,7 @@ DTYPES = [np.float32, np.float64]
 # sums over 65,537 samples have lost as much.
 TOLERANCE = {"float32": 2e-6, "float64": 5e-14}
 
-# Largest errors met in this run, by what they are of; pytest prints them at its end.
+# Largest errors of this run, by kind; pytest prints them at its end.
 WORST: dict[str, float] = {}
 
 # (N, C): the smallest, primes, one more and one less than a block (1024 samples feature-major, a
@@ -52,7 +52,7 @@ ALL_SHAPES = [("NC", s) for s in MATRICES + SPATIAL] + [("CN", s[::-1]) for s in
 
 
 def shapes_with(*options):
-    """All shapes with options: small ones with every combination, each large one with the next."""
+    """Yield shapes with options: small ones with all combinations, each large one with the next."""
     combinations = list(itertools.product(*options))
     in_turn = itertools.cycle(combinations)
     return [
@@ -63,10 +63,10 @@ def shapes_with(*options):
 
 
 def assert_close(actual, expected, *, tolerance=None, scale=None):
-    """Largest error at most `tolerance` times `scale`: by default the largest magnitude expected.
+    """Assert an error of at most `tolerance * scale`; the default is the largest expected number.
 
-    Sums lose digits in proportion to what is summed, not to what is left: for them `scale` is the
-    sum of magnitudes.
+    The error of a sum is proportional to the magnitudes of its terms, not to the result, so for
+    sums `scale` is the sum of magnitudes.
     """
     actual = np.asarray(actual)
     expected = np.asarray(expected, np.float64)
@@ -89,12 +89,12 @@ def note_error(of, error):
 
 
 def feature_axis(layout):
-    """The axis of features."""
+    """Return the axis of features."""
     return 1 if layout == "NC" else 0
 
 
 def features(shape, layout):
-    """The number of features."""
+    """Return the number of features."""
     return shape[feature_axis(layout)]
 
 
@@ -105,7 +105,7 @@ def over_samples(x, layout, function):
 
 
 def held_by_another_thread(model):
-    """Let another thread keep the model, as one that trains it does; returns its release."""
+    """Let another thread hold the model as if it trained it; return what releases it."""
     has_it, done = threading.Event(), threading.Event()
 
     def hold():

@@ -1,4 +1,4 @@
-"""What the tests of the command line share: running it, reading its tables, a small CSV."""
+"""Helpers for tests of the command line: run it, read its tables, write a small CSV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from fastbn.cli._app import app
 
-# A training of milliseconds.
+# Options of a training run of milliseconds.
 QUICK = ["--epochs", "3", "--hidden", "8", "--batch-size", "16"]
 
 KINDS = ["ant", "bee", "moth"]
@@ -25,27 +25,27 @@ def run(*arguments):
 
 
 def succeed(*arguments):
-    """Standard output of a command that must not fail."""
+    """Return the standard output of a command that must not fail."""
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 def rows(output):
-    """Names and values of a table, which ends with the first empty line."""
+    """Return names and values of a table, which ends with the first empty line."""
     table = output.partition("\n\n")[0]
     return dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in table.splitlines())
 
 
 def samples(n=60):
-    """Samples of three kinds that are easy to tell apart: X (n, 4) and labels from 0 to 2."""
+    """Draw samples of three classes that are easy to separate: X (n, 4) and labels from 0 to 2."""
     y = np.arange(n) % 3
     X = np.random.default_rng(20261123).normal(size=(n, 4)) + 3.0 * y[:, None]
     return X.round(4), y
 
 
 def write_csv(path, X, labels=None, *, header=True, label_first=False):
-    """A CSV of features and, where given, labels."""
+    """Write a CSV of features and, if given, labels."""
     lines = [["length", "width", "weight", "age"], *X.tolist()] if header else X.tolist()
     if labels is not None:
         column = ["kind", *labels] if header else list(labels)

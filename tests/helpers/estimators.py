@@ -1,4 +1,4 @@
-"""What the tests of the scikit-learn estimators share."""
+"""Helpers for the tests of the scikit-learn estimators."""
 
 from __future__ import annotations
 

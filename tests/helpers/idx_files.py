@@ -13,7 +13,7 @@ CODES = {dtype: code for code, dtype in IDX_DTYPES.items()}
 
 
 def idx_bytes(array):
-    """An IDX file, written from the format's description."""
+    """Return the bytes of an IDX file."""
     array = np.asarray(array)
     big_endian = array.dtype.newbyteorder(">") if array.dtype.itemsize > 1 else array.dtype
     head = struct.pack(">HBB", 0, CODES[big_endian], array.ndim)

@@ -1,4 +1,4 @@
-"""What tests compile afresh and keep until the sources, numba or the processor change."""
+"""Folders for compiled code that tests keep until the sources, numba or the processor change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastbn.jit import cache
 
 
 def kept_folder(request, tmp_path_factory, name):
-    """A folder that pytest's cache keeps for kernels of today's sources; former ones are removed.
+    """Return a folder in pytest's cache for the present sources; remove folders of older ones.
 
     Without pytest's cache, as with `-p no:cacheprovider`, it is a new one.
     """

@@ -1,4 +1,4 @@
-"""Python in a process of its own."""
+"""Run Python in a new process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import textwrap
 
 
 def python_process(code, cwd=None, **environment):
-    """What a process that runs `code` has ended with; an error unless it is success."""
+    """Run `code` in a new process; return the finished process. A failure is an error."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
@@ -21,11 +21,11 @@ def python_process(code, cwd=None, **environment):
 
 
 def run_python(code, cwd=None, **environment):
-    """Standard output of a process that runs `code`."""
+    """Run `code` in a new process; return its standard output."""
     return python_process(code, cwd, **environment).stdout
 
 
-# Prints whether a kernel is compiled, for two dtypes.
+# Print whether a kernel is compiled, for two dtypes.
 ANNOUNCED = """
     import logging, sys, numpy as np, fastbn
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)

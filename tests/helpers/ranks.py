@@ -16,7 +16,7 @@ import sys
 import traceback
 
 import torch
-import torch._dynamo  # for all processes: it takes seconds
+import torch._dynamo  # once for all processes: it takes seconds
 import torch.distributed as dist
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -26,7 +26,7 @@ from fastbn.torch import SyncBatchNorm
 
 
 def exact(rank, batches, shape, dtype, momentum):
-    """Two training steps and a prediction, beside PyTorch's plain batch norm of all rows."""
+    """Compare two training steps and a prediction with PyTorch's plain batch norm of all rows."""
     torch.manual_seed(0)
     module = SyncBatchNorm(3, eps=1e-3, momentum=momentum).to(dtype)
     torch.nn.init.normal_(module.weight), torch.nn.init.normal_(module.bias)
@@ -49,7 +49,7 @@ def exact(rank, batches, shape, dtype, momentum):
         close(y, expected[mine])
         close(x.grad, joined.grad[mine])
         for parameter in module.parameters():
-            dist.all_reduce(parameter.grad)  # each process has its part of the sum
+            dist.all_reduce(parameter.grad)  # each process has only its part of the sum
         for one, other in zip(module.parameters(), alone.parameters(), strict=True):
             close(one.grad, other.grad)
             one.grad = other.grad = None
@@ -77,7 +77,7 @@ def tensors(module, x, dys, second, autocast):
 def compare(
     rank, dtype, of_module, tolerance, wrap=lambda module: module, second=False, autocast=False
 ):
-    """Two training steps beside PyTorch's plain batch norm of all rows."""
+    """Compare two training steps with PyTorch's plain batch norm of all rows."""
     torch.manual_seed(0)
     whole = 2 + 3 * torch.randn(13, 3, 4, dtype=torch.float64)
     mine = slice(0, 5) if rank == 0 else slice(5, 13)
@@ -95,7 +95,7 @@ def compare(
         for one, other in zip(own.parameters(), alone.parameters(), strict=True):
             if one.grad is not None:
                 dist.all_reduce(one.grad)
-                wider = 5 * tolerance  # sums of many
+                wider = 5 * tolerance  # they are sums of many numbers
                 torch.testing.assert_close(one.grad, other.grad, rtol=wider, atol=wider)
             one.grad = other.grad = None
         for one, other in zip(own.buffers(), alone.buffers(), strict=True):
@@ -134,7 +134,7 @@ def compiled(rank):
 
 
 def refusals(rank):
-    """Wrong calls: errors before any process waits for another."""
+    """Make wrong calls, which raise errors before any process waits for another."""
     module, x, said = SyncBatchNorm(3), torch.randn(4, 3), []
     for call in (
         lambda: module(x.double()),
@@ -164,7 +164,7 @@ def groups_and_conversion(rank):
 
 
 def death(rank, where):
-    """The second process dies in the first call of a function of `torch.distributed`."""
+    """Let the second process die in its first call of a function of `torch.distributed`."""
     module = SyncBatchNorm(3)
     module(torch.randn(4, 3)).sum().backward()
     if rank == 1:
@@ -176,7 +176,7 @@ def death(rank, where):
 
 
 def exact_of(*batches):
-    """The checks against one process; the rows of each rank's batch are uneven, or none."""
+    """Run the comparisons; batches of the processes differ in size, or are empty."""
     partial = functools.partial
     return {
         "exact, (3,)": partial(
@@ -190,7 +190,7 @@ def exact_of(*batches):
 
 UNCOVERED = {one.__name__: one for one in (halves, autocast, second_derivatives, compiled)}
 
-# Name of a group of processes: how many there are, seconds that they wait, and their checks.
+# By name: number of processes, seconds until a timeout, and the checks they run.
 WORLDS = {
     "two": (2, 200, {**exact_of(5, 8), **UNCOVERED, "refusals": refusals}),
     "three": (3, 200, {**exact_of(4, 0, 9), "groups_and_conversion": groups_and_conversion}),

@@ -1,4 +1,4 @@
-"""Fits that are killed, and go on from their checkpoint."""
+"""Fits that are killed and resume from their checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Killed(Exception):
 
 
 def kill_in(epoch):
-    """A callback that ends the fit in that epoch."""
+    """Return a callback that ends the fit in that epoch."""
 
     def callback(model, history):
         if history.epochs == epoch:
@@ -23,7 +23,7 @@ def kill_in(epoch):
 
 
 def assert_resumes(start, x, y, resumed, others, path, monitor):
-    """A fit killed in its second epoch ends with the bits of a whole one; other data are refused.
+    """Assert that a fit killed in its second epoch resumes bit for bit, and only with its data.
 
     `start(is_new)` makes the model, which may have been trained before, or a new one. `resumed`
     are the same data in another form.

@@ -1,4 +1,4 @@
-"""Compiled work of teams, for tests."""
+"""Compiled functions for teams to run in tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastbn.parallel import team
 
 @njit
 def relay(rounds, cells, member):
-    """Every member writes its cell, and after the barrier reads all: the sum is known."""
+    """Write this member's cell, wait at the barrier, and read all cells: their sum is known."""
     wrong = 0
     for r in range(rounds):
         cells[member.rank] = r * (member.rank + 1)
@@ -24,7 +24,7 @@ def relay(rounds, cells, member):
 
 @njit
 def wait_at_gate(cells, member):
-    """Say that the member is here, wait until cells[0] is 1, and say that it is done."""
+    """Signal that this member has arrived, wait until cells[0] is 1, and signal that it is done."""
     cells[1 + member.rank] = 1
     while team.atomic_load(cells, 0) == 0:
         team.yield_core()

@@ -1,4 +1,4 @@
-"""Files that cannot be read, by kind, for tests of readers and of commands."""
+"""Invalid files of each kind, for tests of readers and commands."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from fastbn.model import BatchNormMLP
 
 
 def idx(kind, *sizes, data=b""):
-    """An IDX file."""
+    """Return the bytes of an IDX file."""
     return bytes([0, 0, kind, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + data
 
 
 def npz(**arrays):
-    """An NPZ file."""
+    """Return the bytes of an NPZ file."""
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
 
 
 def npy(array):
-    """A file of a single array."""
+    """Return the bytes of an NPY file."""
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
 
 
 def npy_header(text):
-    """An NPZ file with an X of this header."""
+    """Return the bytes of an NPZ file whose X has this header."""
     file = io.BytesIO()
     header = text.encode().ljust(118) + b"\n"
     with zipfile.ZipFile(file, "w") as archive:
@@ -43,7 +43,7 @@ def npy_header(text):
 
 
 def safetensors(header, data=b""):
-    """A safetensors file."""
+    """Return the bytes of a safetensors file."""
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
 
@@ -148,7 +148,7 @@ GOOD_FILES = {
 
 
 def write_files(folder):
-    """Write all of them, good ones beside them, and a model: other.safetensors."""
+    """Write all invalid files, some valid ones, and a model, other.safetensors."""
     for name in (*FOLDERS, "folder.png"):
         (folder / name).mkdir()
     for contents in (GOOD_FILES, IDX_FILES, NPZ_FILES, CSV_FILES, MODEL_FILES):

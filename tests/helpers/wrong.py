@@ -1,4 +1,4 @@
-"""Wrong arguments, as hypothesis draws them, and the check that a call refuses one by name.
+"""Wrong arguments that hypothesis draws, and the check that an error names them.
 
 A kind of wrong value is a strategy of functions that make a wrong value of a good one.
 """
@@ -24,24 +24,24 @@ from fastbn.errors import MissingExtraError
 
 examples = settings(
     max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)  # of every kind of wrong value
+)  # examples of each kind of wrong value
 
 
 # -- kinds of wrong values -------------------------------------------------------------------------
 
 
 def value(strategy):
-    """A kind: a drawn value, whatever the good one is."""
+    """Return a kind: a drawn value that does not depend on the good one."""
     return strategy.map(lambda drawn: lambda good: drawn)
 
 
 def changed(function, *strategies):
-    """A kind: the good value, changed as the drawn arguments say."""
+    """Return a kind: the good value, changed by a function of drawn arguments."""
     return st.tuples(*strategies).map(lambda drawn: lambda good: function(good, *drawn))
 
 
 def of(*values):
-    """Kinds of one value each."""
+    """Return kinds of one value each."""
     return {f"{one!r:.40}": value(st.just(one)) for one in values}
 
 
@@ -51,7 +51,7 @@ def without(kinds, *names):
 
 
 def with_one(good, bad, place):
-    """The array with one number replaced."""
+    """Return the array with one number replaced."""
     array = np.array(good, np.result_type(good, np.float32))
     array.flat[place % array.size] = bad
     return array
@@ -69,20 +69,20 @@ def masked(good, place):
 
 
 def repeated(good):
-    """A writeable array of that shape whose rows all lie in the same memory."""
+    """Return a writeable array of that shape whose rows all share memory."""
     row = good[:1].copy()
     return np.lib.stride_tricks.as_strided(row, good.shape, (0, *row.strides[1:]))
 
 
 class Unreadable:
-    """NumPy can make no array of this."""
+    """An object that NumPy cannot convert to an array."""
 
     def __array__(self, dtype=None, copy=None):
         raise RuntimeError("no array")
 
 
 class Endless:
-    """Sizes without a last one."""
+    """An endless sequence of sizes."""
 
     def __iter__(self):
         return itertools.count(4)
@@ -172,7 +172,7 @@ PATH = {
     "with a NUL": value(st.just("a\0b")),
 }
 
-# Arrays that are none of numbers, whatever the shape.
+# Arrays, of any shape, that do not contain numbers.
 NO_NUMBERS = {
     "strings": as_dtype("U", "S"),
     "objects": as_dtype(object),
@@ -262,7 +262,7 @@ TARGETS = {
 
 
 def named(*names):
-    """Kinds of paths: files of those names, beside the good one."""
+    """Return kinds of paths: files with these names, in the folder of the good one."""
     return {name: changed(lambda good, name: good.parent / name, st.just(name)) for name in names}
 
 
@@ -299,15 +299,15 @@ def assert_refused(data, call, good, argument, kinds, *, says=None, peer=None, f
 
 
 def parameters(call):
-    """Names of a function's or class's parameters, but for self."""
+    """Return the names of a function's or class's parameters, except self."""
     return [name for name in inspect.signature(call).parameters if name != "self"]
 
 
 def error_of(call, arguments):
-    """What a call raises; a warning counts, too."""
+    """Return the exception or warning of a call."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("error")
-        warnings.simplefilter("ignore", DeprecationWarning)  # of old libraries, to each other
+        warnings.simplefilter("ignore", DeprecationWarning)  # old libraries warn each other
         try:
             call(**arguments)
         except Exception as error:
@@ -316,11 +316,11 @@ def error_of(call, arguments):
 
 
 def fingerprint(value):
-    """Equal as long as no bit of a value has changed."""
+    """Return something that stays equal as long as no bit of a value changes."""
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         mask = np.ma.getmaskarray(value).tobytes() if np.ma.isMaskedArray(value) else b""
         return value.dtype.str, value.shape, value.strides, str(value.flags), value.tobytes(), mask
-    if hasattr(value, "get_params"):  # an estimator, whose attributes have no order
+    if hasattr(value, "get_params"):  # an estimator, whose attributes may be in any order
         value = vars(value)
     if isinstance(value, dict):
         return {key: fingerprint(part) for key, part in value.items()}
@@ -328,7 +328,7 @@ def fingerprint(value):
         return [fingerprint(part) for part in value]
     if isinstance(value, type):
         return value
-    if hasattr(value, "state_dict"):  # a module or an optimizer of PyTorch's
+    if hasattr(value, "state_dict"):  # a module or an optimizer of PyTorch
         modules = [(type(part), part.training) for part in getattr(value, "modules", list)()]
         return modules, fingerprint(value.state_dict())
     if hasattr(value, "detach"):
@@ -340,7 +340,7 @@ def fingerprint(value):
 
 
 def files(folder):
-    """What the file system says of all below a folder: no write leaves that as it is."""
+    """Return the metadata of all files in a folder: every write changes them."""
     found = {}
     for entry in os.scandir(folder):
         what = entry.stat()

@@ -1,4 +1,4 @@
-"""A loop that does not vectorize is a bug: the machine code of every hot kernel is read."""
+"""Check the machine code of every hot kernel: a loop that does not vectorize is a bug."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ pytestmark = [
         platform.machine() not in ("x86_64", "AMD64", "aarch64", "arm64"),
         reason=f"no patterns of vector instructions for {platform.machine()}",
     ),
-    # a kernel that came from the disk cannot be disassembled: these are compiled afresh
+    # a kernel that was loaded from disk cannot be disassembled, so these are compiled anew
     pytest.mark.filterwarnings("error:Inspection disabled"),
 ]
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 
-# Packed float32 and float64 arithmetic by what it does. On x86 "ps" and "pd" are packed, "ss" and
+# Packed float32 and float64 arithmetic, by operation. On x86 "ps" and "pd" are packed, "ss" and
 # "sd" scalar; on ARM a vector register has its lanes written behind it.
 PACKED = {
     "multiply": (r"v?mulp[sd]|vfn?m(?:add|sub)\d+p[sd]", r"fml[as]\s+v|fmul\s+v"),
@@ -54,18 +54,18 @@ PACKED = {
     "divide": (r"v?divp[sd]|v?rcp\d*p[sd]", r"fdiv\s+v"),
     "root": (r"v?r?sqrt\d*p[sd]", r"frsqrt[es]\s+v|fsqrt\s+v"),
     "compare": (r"v?(?:cmp\w*|max|min)p[sd]", r"f(?:cm|max|min)\w*\s+v"),
-    "round": (r"v?cvttp[sd]2\w+", r"fcvtzs\s+v"),  # in an exponential
+    "round": (r"v?cvttp[sd]2\w+", r"fcvtzs\s+v"),  # part of an exponential
     "stream": (r"v?movnt(?:p[sd]|dq)", r"stnp"),
 }
 
-# Calls of numba's for the references to arrays.
+# Calls that numba makes to count references to arrays.
 COUNTING = re.compile(r"NRT_(?:incref|decref|\w*[Aa]lloc)")
 
 f, i8 = np.float32, np.int64
 
 
 def arrays(dtype):
-    """Arguments of every kernel for one dtype: (kernel, arguments, what must be packed)."""
+    """Return (kernel, arguments, what must be packed) for every kernel and one dtype."""
     s = dtype(0.5)
     row, vec = np.ones(2000, dtype), np.ones(8, dtype)
     x = np.ones((64, 8), dtype)
@@ -193,7 +193,7 @@ def arrays(dtype):
         (
             losses.softmax_cross_entropy_nc,
             (x, labels, weight, 0.1, x.copy()),
-            # not the maximum of a row: with NaN it may not be reordered
+            # the maximum of a row is not packed: because of NaN, it may not be reordered
             {"multiply", "add", "round"},
         ),
         (
@@ -274,7 +274,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def assembly(request, tmp_path_factory):
-    """Function that returns a kernel's machine code for some arguments.
+    """Return a function that returns a kernel's machine code for some arguments.
 
     It is compiled past the cache of kernels. The text is kept, since it takes long to make.
     """
@@ -301,7 +301,7 @@ def assembly(request, tmp_path_factory):
 def test_packed_instructions(assembly, dtype, position):
     kernel, arguments, operations = arrays(dtype)[position]
     text = assembly(kernel, arguments)
-    if "inline" not in kernel.targetoptions:  # what is inlined is read in its callers
+    if "inline" not in kernel.targetoptions:  # an inlined kernel is checked in its callers
         assert not COUNTING.search(text), f"{kernel.__name__} counts references"
     for operation in sorted(operations):
         pattern = PACKED[operation][0 if X86 else 1]
@@ -312,7 +312,7 @@ def test_packed_instructions(assembly, dtype, position):
 
 
 def test_the_reading_can_fail(assembly):
-    """A loop that carries a dependency has no packed arithmetic, and the patterns find none."""
+    """A loop with a carried dependency has no packed arithmetic, and the patterns find none."""
     import numba
 
     @numba.njit
@@ -330,7 +330,7 @@ def test_the_reading_can_fail(assembly):
     assert COUNTING.search(assembly(batchnorm_nc.batch_norm_forward_nc, allocating))
 
 
-# Calls that a vectorized loop may hold.
+# Calls that a vectorized loop may contain.
 VECTORIZING = (
     "range", "prange", "min", "max", "float", "multiply_add", "exp_of_nonpositive",
     "affine_leaky_relu", "of_feature", "normalized", "activation_gradient", "gradient_input",
@@ -338,7 +338,7 @@ VECTORIZING = (
 
 
 def test_every_kernel_with_a_loop_is_read():
-    """A new kernel must enter the table above, or be one that calls others of it."""
+    """A new kernel must be in the table above, or only call others of the table."""
     import ast
     import pathlib
 
@@ -347,7 +347,7 @@ def test_every_kernel_with_a_loop_is_read():
         "update_running_statistics",  # a handful of values per batch
         "min_max_scale_of",
         "standard_scale_of",
-        "standard_fit",  # calls moments_nc; its own loop is for features out of float32's range
+        "standard_fit",  # calls moments_nc; its own loop is for features beyond float32's range
         "count_correct_cn",  # gathers by label
         "sigmoid_loss",  # takes a logarithm of each number
         "prepare_affine_nc",  # adds a vector
@@ -355,7 +355,7 @@ def test_every_kernel_with_a_loop_is_read():
         *["moments_block", "affine_block", "sums_block", "input_block"],  # parts of `..._blocks`
         "norm_in_registers",  # copies
         "pack_rows",  # copies
-        "pack_columns",  # the loops of what is left over by transpose_tile
+        "pack_columns",  # loops for the remainder of transpose_tile
     }
     for module in (
         activations, batchnorm_cn, batchnorm_nc, batchnorm_nc_blocks, batchnorm_nc_rows,

@@ -25,7 +25,7 @@ SOURCES = pathlib.Path(fastbn.__file__).parent
 
 
 def install(folder, kind="sources"):
-    """Put the package into a folder; what PYTHONPATH has to name."""
+    """Put the package into a folder; return the entry for PYTHONPATH."""
     package = folder / "fastbn"
     shutil.copytree(SOURCES, package, ignore=shutil.ignore_patterns("__pycache__"))
     return pack(folder, kind)
@@ -45,13 +45,13 @@ def pack(folder, kind):
 
 
 def compiles(path, tmp_path, **environment):
-    """Whether a process that imports fastbn from a path compiles."""
+    """Return whether a process that imports fastbn from this path compiles."""
     code = ANNOUNCED + f"    assert fastbn.__file__.startswith({str(path)!r})\n"
     return run_python(code, tmp_path, PYTHONPATH=str(path), **environment).strip() == "1"
 
 
 def home(folder):
-    """Environment of a user whose cache folder is in `folder`."""
+    """Return the environment of a user whose cache folder is in `folder`."""
     names = ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA")
     return {**dict.fromkeys(names, str(folder)), "NUMBA_CACHE_DIR": ""}
 
@@ -93,7 +93,7 @@ def test_a_package_in_a_zip_has_its_data(tmp_path):
 
 @pytest.mark.compiles
 def test_a_frozen_application_is_cached(tmp_path):
-    """Its modules have no files; what is stamped is the executable file."""
+    """Its modules have no files, so the stamp is of the executable."""
     code = "import sys; sys.frozen = True\n" + ANNOUNCED.replace("\n    ", "\n")
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
     assert run_python(code, **cache).strip() == "1"
@@ -119,7 +119,7 @@ def edit(folder, name, old, new):
 @pytest.mark.compiles
 @pytest.mark.parametrize("kind", ["sources", "bytecode", "zip", "zip of bytecode"])
 def test_a_change_in_any_kernel_file_outdates_all(tmp_path, kind):
-    """Numba alone stamps the caller's file, and would go on running a helper's old code."""
+    """Numba itself only checks the caller's file, and would still run a helper's old code."""
     for version, expected in (("1", "2.0"), ("2", "7.0")):
         path = tmp_path / version
         install(path)
@@ -177,7 +177,7 @@ def test_a_change_elsewhere_leaves_the_kernels(tmp_path):
     kernels, probes = stamps(tmp_path)
     edit(tmp_path, "profiling/_roofline.py", "+= row_sum(source)", "+= row_sum(source) + 5")
     edit(tmp_path, "model/model.py", "from __future__", "from  __future__")
-    for name in ("choice", "cores", "dispatch", "team_size", "threads"):  # no code of kernels
+    for name in ("choice", "cores", "dispatch", "team_size", "threads"):  # contains no kernel code
         edit(tmp_path, f"parallel/{name}.py", "from __future__", "from  __future__")
     changed = stamps(tmp_path)
     assert changed[0] == kernels
@@ -201,7 +201,7 @@ def module_of(path):
 
 
 def compiled_functions(tree):
-    """Functions that are decorated with one of fastbn.jit.compiler's decorators, or given to it."""
+    """Return functions that one of fastbn.jit.compiler's decorators decorates or gets."""
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for function in functions.values():
         if any("njit" in ast.unparse(decorator) for decorator in function.decorator_list):
@@ -214,7 +214,7 @@ def compiled_functions(tree):
 
 
 def imported_names(tree):
-    """Names that a module has from others of fastbn: name, and the module."""
+    """Return names that a module imports from others of fastbn, each with its module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastbn"):
             for alias in node.names:
@@ -224,7 +224,7 @@ def imported_names(tree):
 
 
 def test_all_that_a_kernel_is_compiled_from_is_in_its_stamp():
-    """Its own module always is; here are the names that it has from others."""
+    """A kernel's own module always is; this checks names that it imports from others."""
     owners = set()
     for path in sorted(SOURCES.rglob("*.py")):
         tree, module = ast.parse(path.read_text()), module_of(path)
@@ -239,7 +239,7 @@ def test_all_that_a_kernel_is_compiled_from_is_in_its_stamp():
 
 
 def test_only_one_module_compiles_by_itself():
-    """So that no kernel is kept under a stamp of numba's."""
+    """Otherwise a kernel could be cached under numba's own stamp."""
     for path in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and node.attr in ("njit", "jit", "vectorize"):
@@ -263,7 +263,7 @@ def test_a_damaged_cache_is_compiled_again(tmp_path):
 
 
 def test_flipped_bytes_are_noticed(tmp_path):
-    """The processor would run machine code as it is."""
+    """The processor would run whatever machine code it gets."""
     files = KernelFiles(str(tmp_path), "kernel-1.py311", "stamp")
     entry(files, "key", "code" * 100)
     (code,) = tmp_path.glob("*.nbc")
@@ -306,13 +306,13 @@ def entry(files, key, data=None):
 
 
 def test_machine_code_is_named_after_what_it_is_of(tmp_path):
-    """Entries of one kernel, written at once, or under another stamp, are never mixed up."""
+    """Entries of one kernel that are written at once, or with other stamps, are not mixed up."""
 
     def files(stamp):
         return KernelFiles(str(tmp_path), "kernel-1.py311", stamp)
 
     one, other = files("old"), files("old")
-    other._load_index = dict  # it has seen the index before the first entry was written
+    other._load_index = dict  # it has read the index before the first entry was written
     entry(one, "float32", "code of float32")
     entry(other, "float64", "code of float64")
     for reader in (one, files("old")):
@@ -345,7 +345,7 @@ def test_an_installation_that_cannot_be_written_caches_in_the_users_folder(tmp_p
 
 @pytest.mark.compiles
 def test_no_folder_for_the_cache(tmp_path):
-    """Where nothing can be written, kernels are compiled in every process."""
+    """If nothing can be written, every process compiles its kernels."""
     file = tmp_path / "file"
     file.touch()
     path = install(tmp_path / "installed", "zip")

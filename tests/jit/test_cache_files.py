@@ -1,4 +1,4 @@
-"""Files of the cache: who may have written them, and what is not read."""
+"""Files of the cache: whose files are trusted, and what is not read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="this system has no such o
 
 @pytest.fixture
 def warned(monkeypatch):
-    """No folder has been warned of."""
+    """Start without any warnings issued so far."""
     monkeypatch.setattr(cache_files, "_warned", set())
 
 
@@ -66,7 +66,7 @@ def test_what_is_made_is_for_its_owner_alone(tmp_path, monkeypatch):
 def test_a_folder_that_others_may_write_to(folder, path, writable):
     place = folder / path
     place.chmod(writable)
-    if (path, writable) == ("..", 0o1777):  # like /tmp: they cannot touch what is ours
+    if (path, writable) == ("..", 0o1777):  # like /tmp: others cannot replace our files
         assert cache_files.read(folder / "file") == b"code"
         return
     for use in (lambda: cache_files.read(folder / "file"), lambda: replaced(folder)):
@@ -95,7 +95,7 @@ def replaced(folder):
 def test_a_folder_that_a_group_may_write_to(
     tmp_path, warned, monkeypatch, name, members, is_private
 ):
-    """As with a umask of 002, where each user has a group."""
+    """A umask of 002, where each user has a group, leads to this."""
     import grp
     import pwd
 
@@ -132,7 +132,7 @@ def test_a_group_that_has_no_name_is_not_private():
 
 @posix
 def test_nothing_is_opened_in_a_folder_that_others_may_write_to(folder):
-    """Opening a pipe that nobody writes to would take for ever."""
+    """Opening a pipe that nobody writes to would block forever."""
     os.mkfifo(folder / "pipe")
     folder.chmod(0o777)
     with (
@@ -167,7 +167,7 @@ def test_a_file_that_others_may_write_to_is_not_read_but_replaced(folder, writab
 
 @posix
 def test_the_open_file_is_looked_at(folder, monkeypatch):
-    """And not its name, which another file may have got before it was opened."""
+    """The file name may belong to another file by then."""
     status, other = os.fstat, (folder / "file").stat()
 
     def fstat(number):
@@ -237,7 +237,7 @@ def test_systems_without_owners_and_modes(folder, monkeypatch):
 
 
 class Planted:
-    """Unpickling it makes a file."""
+    """Unpickling this creates a file."""
 
     def __init__(self, path):
         self.path = path

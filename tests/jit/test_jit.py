@@ -21,7 +21,7 @@ from fastbn.jit import listeners
 
 @pytest.mark.compiles
 def test_compiling_is_announced_once_and_only_when_it_happens(tmp_path):
-    """To listeners, and by the logger, which says what is compiled."""
+    """Listeners are told, and the logger says what is compiled."""
     first, second = (python_process(ANNOUNCED, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
     assert first.stdout.strip() == "1"
     assert "INFO:fastbn:compiling" in first.stderr
@@ -55,7 +55,7 @@ COMPUTED = """
 @pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
 def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
-    """Nor on processes that compile into one folder at once.
+    """Processes that compile into one folder at once do not change them either.
 
     Of a kernel that is compiled into several others, or of the body of a parallel loop, one copy
     used to serve them all.
@@ -79,7 +79,7 @@ def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
 @pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
 def test_what_numba_is_told_is_not_kept_for_others(tmp_path):
-    """Numba alone would give all processes the code of the first, with its settings."""
+    """Numba itself would give all processes the code of the first one, with its settings."""
     settings = {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "NUMBA_BOUNDSCHECK": "1"}
     told = [*({name: value} for name, value in settings.items()), {}]
     for compiles in ("1", "0"):
@@ -129,7 +129,7 @@ INTERRUPTED = """
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGALRM", "SIGTERM"])
 def test_a_signal_while_compiling_breaks_nothing(tmp_path, name):
-    """Numba alone would lose the exception, and say later that it has no machine code."""
+    """Numba itself would lose the exception and later say that it has no compiled object."""
     if not hasattr(signal, name):
         pytest.skip(f"no {name} on this system")
     code = INTERRUPTED.format(number=int(getattr(signal, name)))
@@ -138,7 +138,7 @@ def test_a_signal_while_compiling_breaks_nothing(tmp_path, name):
     assert right == "True"
 
 
-# Notes which kernels a process asks for, compiled before or not.
+# This code records which kernels a process needs, compiled before or not.
 ASKED = """
     from fastbn.kernels.gemm import multiply
     Cache, asked = type(multiply._cache), {}
@@ -182,7 +182,7 @@ def test_a_listener_is_called_once_for_several_kernels():
     assert calls == [1]
 
 
-# What warm_up has to have compiled, on other data than its own.
+# Code that needs the kernels that warm_up compiles, with other data.
 EVERYTHING = """
     import numpy as np, fastbn
     rng = np.random.default_rng(0)
@@ -209,7 +209,7 @@ EVERYTHING = """
     print(*asked, sep="\\n")
 """
 
-# The same of what PyTorch's tensors ask for.
+# The same for kernels that work on PyTorch's tensors.
 TENSORS = """
     import torch, fastbn.torch
     x = torch.randn(700, 300, requires_grad=True)
@@ -247,8 +247,8 @@ def test_warming_up_leaves_nothing_to_compile():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_a_fork_waits_for_a_thread_that_compiles():
-    """The child has the compiler's lock, and not the thread that would give it back."""
-    importlib.import_module("fastbn.jit.numba_internals")  # has forks wait
+    """The child would have the compiler's lock, but not the thread that releases it."""
+    importlib.import_module("fastbn.jit.numba_internals")  # makes forks wait
     held, leave = threading.Event(), threading.Event()
 
     def compile_something():
@@ -290,7 +290,7 @@ UNLOCKED_IMPORTS = """
 
 
 def test_a_first_fit_imports_only_while_forks_wait():
-    """A child forked while a thread imports would wait for the import for ever."""
+    """A child that is forked while a thread imports would wait for the import forever."""
     assert run_python(UNLOCKED_IMPORTS) == ""
 
 

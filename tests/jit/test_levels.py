@@ -1,4 +1,4 @@
-"""Kernels compiled for other processors than this one: right, and the same bits throughout.
+"""Kernels compiled for other processors than this one are right and consistent to the bit.
 
 Numba compiles for the processor that NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name. Each level has its
 own processes, which run the tests of kernels against the oracle and those of equal bits. What they
@@ -45,7 +45,7 @@ FILES = {
     ],
 }
 
-# Left out: parallel kernels, which give the bits of serial ones (test_same_bits.py).
+# Parallel kernels are left out: they give the same bits as serial ones (test_same_bits.py).
 SELECTION = "not parallel"
 
 V3 = [
@@ -64,7 +64,7 @@ LEVELS = {
 
 
 def run_for(level, *arguments):
-    """Run Python on these arguments, its kernels compiled for a level; returns what it prints."""
+    """Run Python with these arguments, with kernels for a level; return what it prints."""
     wanted, _ = LEVELS[level]
     has = binding.get_host_cpu_features()
     missing = [feature for feature in wanted if not has.get(feature)]

@@ -21,7 +21,7 @@ from fastbn.jit import numba_probe
 SOURCES = pathlib.Path(fastbn.__file__).parent
 TESTS = pathlib.Path(__file__).parents[1]
 
-# What numba has for those who write extensions; there is no way to do without it.
+# Numba's interface for extensions, which fastbn always needs.
 FOR_EXTENSIONS = {
     "numba.core.cgutils",
     "numba.core.imputils.impl_ret_borrowed",
@@ -60,7 +60,7 @@ def test_an_attribute_that_is_gone_is_noticed(monkeypatch, path, name):
     kept = [other for other in numba_probe.SET[path].split() if other != name]
     code = "def __init__(self):\n    pass\n" + "".join(f"    self.{other} = 0\n" for other in kept)
     made = {other: None for other in kept}
-    exec(code, made)  # an object or a class that has all but this one
+    exec(code, made)  # an object or a class that has all attributes but this one
     replaced = type("replaced", (), made)
     monkeypatch.setattr(pkgutil.resolve_name(module), owner.split(".")[0], replaced)
     assert f"{path} has no {name}" in list(numba_probe._problems())
@@ -93,7 +93,7 @@ def test_the_one_module_uses_what_is_probed():
         assert any(f"{path}.".startswith(f"{name}.") for path in probed), name
 
 
-# A numba whose compiler has got a parameter more.
+# A numba whose compiler has one more parameter.
 CHANGED = """
     import sys
     from numba.core.codegen import JITCodeLibrary
@@ -140,7 +140,7 @@ def test_a_numba_that_has_changed_gives_right_results(request, tmp_path_factory)
         assert warnings == 1
         assert done.stderr.count("enable_object_caching has parameters self, path") == 1
     assert list(folder.rglob("*.nbi"))
-    # training steps beside the oracle's
+    # training steps, compared with the oracle
     options = ["-n", "0", "-q", "-p", "no:cacheprovider", "-k", "test_float32 and variant0"]
     code = textwrap.dedent(CHANGED) + textwrap.dedent(TESTED)
     file = str(TESTS / "kernels" / "test_training_steps.py")
@@ -155,7 +155,7 @@ def test_a_numba_that_has_changed_gives_right_results(request, tmp_path_factory)
 @pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 def test_the_cache_of_a_numba_that_has_changed_is_its_own(tmp_path):
-    """Numba fails on an index of ours, and kernels compiled in its way are not for us."""
+    """Numba cannot read our index, and we cannot use kernels that numba compiled in its own way."""
     code = """
         import numpy as np, fastbn
         print(fastbn.fold_batch_norm(np.ones((2, 2)), None, None, [0.0] * 2, [1.0] * 2)[1])

@@ -1,4 +1,4 @@
-"""Kernels called from a user's own `@njit` function, and the example that shows it."""
+"""Kernels called from a user's own `@njit` function, and the example of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals while work is done that they wait for."""
+"""Signals that arrive during work that postpones them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ if hasattr(signal, "SIGALRM"):  # not on Windows
 
 @pytest.fixture
 def called():
-    """Signals whose handlers were called, in this order; all of them have one in Python."""
+    """Give each signal a handler in Python; return the list of signals whose handlers ran."""
     called = []
     usual = {number: signal.getsignal(number) for number in NUMBERS}
     for number in NUMBERS:
@@ -117,7 +117,7 @@ def test_handlers_that_raise_keep_no_other_one_from_its_signal(called):
 
 @pytest.mark.parametrize("other", [None, ValueError])
 def test_an_exception_of_a_handler_is_seen_whatever_the_work_makes_of_it(called, other):
-    """Numba catches exceptions of all kinds, and tries something else or raises its own."""
+    """Numba catches all kinds of exceptions, and tries something else or raises its own."""
 
     def handler(number, frame):
         raise Timeout
@@ -165,7 +165,7 @@ def test_a_handler_is_given_the_frame_that_was_interrupted(called):
 
 
 def test_a_signal_before_its_handler_is_replaced(called, monkeypatch):
-    """The handlers that were replaced until then are put back."""
+    """Handlers that were replaced before that are restored."""
 
     def handler(number, frame):
         raise Timeout

@@ -1,4 +1,4 @@
-"""The second pass: the kernels as plain Python, where every one of their lines must be run."""
+"""Run the kernels' tests without the compiler: they must execute every line of every kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels that take memory by its address: the same as those that take arrays."""
+"""Kernels that get addresses give the same results as those that get arrays."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_the_tensor_of_a_part():
 def test_adam(rng, dtype, decoupled, amsgrad):
     sizes = [3, 0, 17, 1] if JIT_DISABLED else [PART + 1, 0, 17, 2 * PART]
     params = [rng.standard_normal(size).astype(dtype) for size in sizes]
-    steps = [np.full(1, 4.0), *np.zeros((3, 1))]  # each tensor counts for itself
+    steps = [np.full(1, 4.0), *np.zeros((3, 1))]  # each tensor has its own count of steps
     grads, ms, vs, tops = ([np.zeros(size, dtype) for size in sizes] for _ in range(4))
     wanted = [[param.astype(np.float64), *np.zeros((3, param.size))] for param in params]
     parts = np.zeros(len(sizes) + 1, np.int64)

@@ -1,4 +1,4 @@
-"""docs/batchnorm.md leads from an equation to kernels, tests and benchmarks that exist."""
+"""The kernels, tests and benchmarks that docs/batchnorm.md names exist."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDERS = [ROOT / name for name in ("fastbn/kernels", "tests/functional", "asv_b
 
 
 def cells():
-    """Names in the tables, by file."""
+    """Return the names in the tables, by file."""
     found = {}
     for name, names in CELL.findall(TEXT):
         (file,) = (folder / name for folder in FOLDERS if (folder / name).is_file())
@@ -42,7 +42,7 @@ def test_every_name_of_the_tables_is_in_its_file():
 
 
 def test_every_equation_leads_to_a_test_and_a_benchmark():
-    """And to a kernel of each layout: a row of the first table."""
+    """It leads to a kernel of each layout, too; this is a row of the first table."""
     rows = [line for line in TEXT.splitlines() if line.startswith("| [")]
     for equation in ("forward", "backward", "inference"):
         (row,) = (row for row in rows if row.startswith(f"| [{equation}]"))
@@ -71,7 +71,7 @@ def test_kernels_name_the_document():
 
 
 def test_the_public_module_has_the_kernels_of_all_files():
-    """`fastbn.kernels.batchnorm`, which users import, is not a second copy of anything."""
+    """`fastbn.kernels.batchnorm`, which users import, contains no copies."""
     homes, flat = [batchnorm_cn, running, statistics_cn], {"forward", "backward"}
     for name in batchnorm.__all__:
         if not flat & set(name.split("_")):
@@ -81,7 +81,7 @@ def test_the_public_module_has_the_kernels_of_all_files():
 
 @pytest.mark.parametrize("suffix", ["", "_parallel"])
 def test_the_public_kernels_take_statistics_and_parameters_one_by_one(rng, suffix):
-    """Forward and backward, as `batchnorm_cn` computes them."""
+    """Forward and backward give the same results as in `batchnorm_cn`."""
     x, dy = rng.standard_normal((2, 2, 5, 7), np.float32)
     gamma, beta = rng.standard_normal((2, 5), np.float32)
     eps, slope = np.float32(1e-5), np.float32(0.1)

@@ -1,4 +1,4 @@
-"""Numbers below the normal ones: training makes none, and leaves the processor's mode alone."""
+"""Denormal numbers: training makes none, and restores the processor's mode."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def n_denormals(array):
 
 
 def makes_denormals():
-    """Whether this thread computes with them: a mode of the processor."""
+    """Return whether this thread computes with denormals, which is a mode of the processor."""
     return bool((np.full(64, 1e-40, np.float32) * np.float32(0.5)).all())
 
 
@@ -51,7 +51,7 @@ def run_steps(model, x, y, steps):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("options", "moments"), OPTIMIZERS)
 def test_a_long_training_makes_no_denormals(rng, monkeypatch, options, moments, threads):
-    """Without the flush, every dead weight's moments end at 6e-45, and stay there."""
+    """Without flushing to zero, the moments of every dead weight end at 6e-45 and stay there."""
     monkeypatch.setenv("FASTBN_NUM_THREADS", str(threads))
     x, y = make_data(rng)
     model = fastbn.BatchNormMLP(SIZES, **options)
@@ -69,7 +69,7 @@ def test_a_long_training_makes_no_denormals(rng, monkeypatch, options, moments, 
 
 
 def test_the_count_can_fail():
-    """The NumPy API computes in the mode of its caller: the same decay ends in denormals."""
+    """NumPy functions use the caller's mode, so the same decay ends in denormals."""
     param, grad = np.ones(64, np.float32), np.zeros(64, np.float32)
     m, v = np.full(64, 1e-3, np.float32), np.full(64, 1e-6, np.float32)
     for step in range(1, STEPS + 1):
@@ -98,11 +98,11 @@ def end(mode):
 
 @pytest.mark.parametrize("call", [train, predict])
 def test_the_callers_mode_is_as_before(rng, monkeypatch, call):
-    monkeypatch.setenv("FASTBN_NUM_THREADS", "1")  # which is the caller's own
+    monkeypatch.setenv("FASTBN_NUM_THREADS", "1")  # the one thread is the caller's
     x, y = make_data(rng)
     call(x, y)
     assert makes_denormals()
-    mode = begin()  # a caller who wants no denormals keeps that
+    mode = begin()  # a caller's mode without denormals stays
     try:
         call(x, y)
         flushed = not makes_denormals()

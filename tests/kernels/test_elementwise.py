@@ -1,4 +1,4 @@
-"""Elementwise activations against the oracle, to the last digits and at their edges."""
+"""Elementwise activations against the oracle: accuracy to the last digits, and extreme inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = get_args(ElementwiseActivation)
 
 
 def points(rng, dtype):
-    """Numbers of all sizes and both signs, the seam of the two formulas of tanh among them."""
+    """Return numbers of all sizes and both signs, also where tanh switches its formula."""
     sizes = np.exp(rng.uniform(-60, 5, 500))
     seam = np.nextafter(0.25, [0.0, 0.25, 1.0])
     y = np.r_[sizes, seam, rng.uniform(0.2, 0.3, 200), rng.uniform(0, 20, 300), 0.0]
@@ -30,7 +30,7 @@ def test_forward_is_right_to_the_last_digits(rng, name, dtype):
     a = y.copy()
     elementwise_forward(code(ElementwiseActivation, name), a)
     expected = ref.elementwise(y, name)
-    # below the normal numbers there is zero
+    # denormal results are zero
     bound = 4 * np.finfo(dtype).eps * np.abs(expected) + np.finfo(dtype).tiny
     assert (np.abs(a - expected) <= bound).all()
     assert np.array_equal(a[y == 0], expected[y == 0].astype(dtype))

@@ -1,4 +1,4 @@
-"""Matrix products in panels and tiles, against NumPy's in float64."""
+"""Matrix products in panels and tiles, against NumPy in float64."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def operands(rng, shape, dtype):
 
 
 def panels_for(b):
-    """Room for the panels of b (K, N), full of NaN."""
+    """Return memory for the panels of b (K, N), full of NaN."""
     width = PANEL_BYTES // b.itemsize
     panels = aligned_zeros(-(-b.shape[1] // width) * width * b.shape[0], b.dtype)
     panels[:] = np.nan
@@ -48,7 +48,7 @@ def test_products(rng, shape, dtype):
         multiply(left, panels, shape[2], again, 0, shape[0])
         assert np.array_equal(out, again)
 
-    # a right operand that was given transposed
+    # a transposed right operand
     other = panels_for(b)
     pack_columns(np.ascontiguousarray(b.T), other, 0, shape[1])
     multiply(a, other, shape[2], again, 0, shape[0])

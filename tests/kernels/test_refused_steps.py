@@ -1,4 +1,4 @@
-"""One entry of a gradient that is too large: the step is refused by every team, and named."""
+"""If one entry of a gradient is too large, every team refuses the step, and the layer is named."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fastbn.kernels.input_products import block_is_below
 from fastbn.model.inputs import training_samples
 from fastbn.parallel import team_size
 
-# Few features; enough for each member to keep its own; data that is cut by rows, or by panels.
+# Few features; enough for each member to keep its own; data split by rows, or by panels.
 SIZES = [(7, 12, 3), (4, 130, 3), (200, 20, 3), (256, 20, 3)]
 N = 10
 
 
 def refused(model, x, y):
-    """Take a step that is refused; return the layer that is named."""
+    """Take a step that is refused; return the layer that the error names."""
     before = model.snapshot()
     with pytest.raises(fastbn.DivergenceError) as caught:
         model.train_step(x, y)
@@ -29,7 +29,7 @@ def refused(model, x, y):
 @pytest.mark.parametrize("threads", [1] if JIT_DISABLED else [1, 2, 3])
 @pytest.mark.parametrize("sizes", SIZES)
 def test_one_entry_of_a_gradient(monkeypatch, sizes, threads):
-    """All weights of a layer are 0 but for one feature's: others have no gradient there."""
+    """Only one feature has weights other than 0, so others have no gradient there."""
     monkeypatch.setattr(team_size.TrainingTeam, "size", lambda self, steps: threads)
     y, model = np.arange(N) % 3, fastbn.BatchNormMLP(sizes, batch_norm=False, activation="tanh")
     first, bias, second, _ = (view for _, view in model.named_parameters())
@@ -65,7 +65,7 @@ def test_a_block_is_looked_at_and_nothing_beside_it(bad):
 
 
 def test_gaps_between_tensors_do_not_count():
-    """Nobody computes a gradient there."""
+    """No gradient is computed there."""
     x, y = np.random.default_rng(0).standard_normal((N, 7)), np.arange(N) % 3
     model, twin = (fastbn.BatchNormMLP((7, 5, 3)) for _ in range(2))
     model.grads[...] = np.nan
@@ -76,7 +76,7 @@ def test_gaps_between_tensors_do_not_count():
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_the_layer_whose_activation_overflows_is_named(layer):
-    """Its z and its variance are finite, and so is what comes before."""
+    """Its z and its variance are finite, and so are all layers before it."""
     x, y = np.random.default_rng(0).standard_normal((N, 7)), np.arange(N) % 3
     model = fastbn.BatchNormMLP((7, 40, 5, 3), dropout=0.1)
     dict(model.named_parameters())[f"layers.{layer}.gamma"][-1] = 3e38

@@ -1,4 +1,4 @@
-"""The same bits wherever arrays begin, however loops are cut, and on any number of threads.
+"""The bits do not depend on where arrays begin, how loops are split, or how many threads run.
 
 `test_levels.py` runs this file for other processors, too.
 """
@@ -39,18 +39,18 @@ ACTIVATIONS = get_args(ElementwiseActivation)
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="bits as they are compiled")
 
-# Where an array begins, in numbers after the beginning of a cache line; outputs begin elsewhere.
+# Offsets of arrays from the start of a cache line, in numbers; outputs have other offsets.
 STARTS = [0, 1, 3, 5, 7]
 
 # Threads of a parallel region; 0 is the serial kernel.
 THREADS = [0, 1, 2, 3]
 
-# Where a row of 150 numbers is cut: about the widths of vectors, and pieces of lines.
+# Where a row of 150 numbers is split: near multiples of vectors and parts of cache lines.
 CUTS = [1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 100, 127, 149]
 
 
 def placed(array, start):
-    """A copy that begins `start` numbers after the beginning of a cache line."""
+    """Return a copy that begins `start` numbers after the start of a cache line."""
     memory = np.empty(array.nbytes + 64 + start * array.itemsize, np.uint8)
     first = -memory.ctypes.data % 64 + start * array.itemsize
     there = memory[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
@@ -59,7 +59,7 @@ def placed(array, start):
 
 
 def same(results, expected):
-    """All numbers of one result and another have the same bits."""
+    """Assert that two results have the same bits."""
     return all(
         np.asarray(a).tobytes() == np.asarray(b).tobytes()
         for a, b in zip(results, expected, strict=True)
@@ -68,7 +68,7 @@ def same(results, expected):
 
 @contextlib.contextmanager
 def threads(number, monkeypatch):
-    """Parallel regions of `number` threads, if so many can be had; 0 for none."""
+    """Use parallel regions of `number` threads, if there are so many; 0 means none."""
     before = numba.get_num_threads()
     monkeypatch.setattr(dispatch, "PARALLEL_ELEMENTS", 0 if number else 1 << 62)
     numba.set_num_threads(min(max(number, 1), numba.config.NUMBA_NUM_THREADS))
@@ -91,7 +91,7 @@ LARGE = [("NC", (2048, 2100)), ("CN", (2048, 2100))]
 
 
 def batch_norm_results(x, dy, gamma, beta, layout, start=0):
-    """Outputs of all functions of batch norm; outputs that are as large as x begin at `start`."""
+    """Return outputs of all functions of batch norm; those as large as x begin at `start`."""
     out = [placed(np.zeros_like(x), start) for _ in range(4)]
     options = {"layout": layout, "activation": "leaky_relu", "negative_slope": 0.1}
     y, mean, rstd = fastbn.batch_norm(x, gamma, beta, out=out[0], **options)
@@ -119,7 +119,7 @@ def test_batch_norm(rng, monkeypatch, layout, shape, dtype):
             with threads(number, monkeypatch):
                 results = batch_norm_results(*moved, layout, out_start)
             assert same(results, expected), (number, start, out_start)
-    with threads(0, monkeypatch):  # in place: the compiler's loops for arrays that overlap
+    with threads(0, monkeypatch):  # in place: the compiler has other loops for arrays that overlap
         out = x.copy()
         fastbn.batch_norm(
             out, gamma, beta, layout=layout, activation="leaky_relu", negative_slope=0.1, out=out
@@ -133,7 +133,7 @@ def test_batch_norm(rng, monkeypatch, layout, shape, dtype):
     [("NC", (True, 37, 5, 1)), ("NC", (True, 1100, 96, 1)), ("CN", (False, 5, 6, 35))],
 )
 def test_memory_by_its_address(rng, monkeypatch, layout, sizes, dtype):
-    """What PyTorch's tensors are given is what arrays are given."""
+    """PyTorch's tensors get the same results as arrays."""
     shape = sizes[1:] if layout == "CN" else sizes[1:3]
     x, dy = rng.standard_normal((2, *shape)).astype(dtype)
     gamma, beta = rng.standard_normal((2, shape[1])).astype(dtype)
@@ -164,7 +164,7 @@ def test_memory_by_its_address(rng, monkeypatch, layout, sizes, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_past_the_caches_or_not_feature_major(rng, dtype):
-    """A feature's numbers are the same among many features, which are streamed, as alone."""
+    """A feature gets the same bits alone as among many, which bypass the caches."""
     x, dy = rng.standard_normal((2, 2048, 2100)).astype(dtype)
     assert x.nbytes >= streams.STREAM_BYTES
     options = {"layout": "CN", "activation": "leaky_relu", "negative_slope": 0.1}
@@ -200,12 +200,12 @@ K = 150
 
 
 def _rows(function, *arguments):
-    """A kernel on rows (C, N) as a function of one row each."""
+    """Turn a kernel on rows (C, N) into a function of one row per array."""
     return lambda *arrays: function(*(array[None] for array in arrays), *arguments)
 
 
 def cuttable(dtype):
-    """Kernels by name: how many arrays of K numbers they take, and a call on a part of them.
+    """Return kernels by name: the number of arrays of K numbers, and a call on a part of these.
 
     A call is given the arrays' parts and the position of their first number.
     """
@@ -273,7 +273,7 @@ def cuttable(dtype):
 def test_any_cut(rng, name, dtype):
     count, call = cuttable(dtype)[name]
     given = np.abs(rng.standard_normal((count, K))).astype(dtype)
-    if count < 4:  # no second moments among them
+    if count < 4:  # no second moments: any sign is valid
         given *= rng.choice([-1, 1], (count, K)).astype(dtype)
     expected = given.copy()
     call(0, *expected)

@@ -1,4 +1,4 @@
-"""Writing past the caches."""
+"""Stores that bypass the caches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_every_start_and_length(rng, dtype, size):
         assert (np.delete(memory, slice(start, start + size)) == 7).all()
 
 
-# More than STREAM_BYTES, in rows that begin anywhere in a line; and less, for plain Python.
+# More than STREAM_BYTES, in rows that begin anywhere in a cache line; less in plain Python.
 LARGE = [(3001, 1409), (65543, 67), (139901, 31)]
 if JIT_DISABLED:
     LARGE = [(170, 101), (90, 67), (50, 31)]
@@ -52,6 +52,6 @@ def test_large_results(rng, monkeypatch, shape, layout, in_place):
     out = dy if in_place else np.empty_like(dy)
     dx, *_ = fastbn.batch_norm_backward(dy, x, None, None, mean, rstd, **options, out=out)
     assert dx is out
-    clear = np.abs(expected) > 1e-6  # elsewhere rounding decides the sign, and dx jumps with it
+    clear = np.abs(expected) > 1e-6  # elsewhere rounding decides the sign, and dx with it
     assert np.count_nonzero(~clear) < 200
     assert_close(dx[clear], expected_dx[clear], tolerance=2e-6 * max(1.0, float(rstd.max())))

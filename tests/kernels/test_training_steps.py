@@ -1,4 +1,4 @@
-"""Fifty training steps through the model and through the oracle: every loss, and what is left."""
+"""Fifty training steps of the model and the oracle: all losses, and the final parameters."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ VARIANTS = [
 
 
 class Oracle:
-    """The same training in float64 NumPy, from the model's own initial weights."""
+    """The same training in float64 NumPy, starting from the model's initial weights."""
 
     def __init__(self, model):
         self.config = model.config
@@ -92,7 +92,7 @@ class Oracle:
 
     def update(self, grads):
         config = self.config
-        if config.max_norm is not None:  # of all gradients together
+        if config.max_norm is not None:  # the norm of all gradients
             flat = ref.clip(np.concatenate([g.ravel() for g in grads.values()]), config.max_norm)
             parts = np.split(flat, np.cumsum([g.size for g in grads.values()])[:-1])
             grads = {
@@ -113,7 +113,7 @@ class Oracle:
 
 
 def scaled(x, mode):
-    """The oracle's input normalization."""
+    """Return inputs after the oracle's normalization."""
     if mode == "zscore":
         return ref.standardize(x)
     return ref.min_max_scale(x) if mode == "minmax" else x
@@ -168,7 +168,7 @@ def test_float64(rng, variant, weighted):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_float32(rng, variant):
-    """Rounding grows from step to step: to 8e-7 in losses and 2.1e-6 in parameters after fifty.
+    """Rounding errors grow to 8e-7 in losses and 2.1e-6 in parameters after fifty steps.
 
     Where a gradient is nothing but rounding, Adam divides rounding by rounding. A larger
     optimizer_eps leaves such parameters where they are, on both sides.
@@ -228,7 +228,7 @@ def test_inference_is_the_oracles(rng, variant):
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
 def test_a_step_does_not_follow_numbers_out_of_the_data(rng, loss):
-    """Labels and row numbers of another thread's making: the step has no loss, or another row's."""
+    """If another thread changes labels or row numbers, the loss is NaN or that of other rows."""
     x, y = make_data(rng, 20, loss)
     order, bounds, lrs = np.arange(20), np.array([0, 20]), np.array([0.1])
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", loss=loss)
@@ -238,7 +238,7 @@ def test_a_step_does_not_follow_numbers_out_of_the_data(rng, loss):
         losses, _ = model._engine.take_steps(samples, order, bounds, lrs)
         assert np.isnan(losses).all()
         samples.arrays.labels[3] = 0
-    order[[0, 19]] = -(2**40), 2**40  # taken for the first row and the last
+    order[[0, 19]] = -(2**40), 2**40  # clipped to the first row and the last
     twin = fastbn.BatchNormMLP(SIZES, dtype="float64", loss=loss)
     losses, _ = model._engine.run_steps(samples, order, bounds, lrs)
     expected, _ = twin._engine.run_steps(samples, np.arange(20), bounds, lrs)
@@ -266,7 +266,7 @@ def test_a_minibatch_without_weight_moves_nothing_but_the_statistics(rng, weight
     losses, _ = model._engine.run_steps(samples, np.arange(20), np.array([0, 10]), np.array([0.1]))
     assert losses[0] == 0
     assert np.array_equal(model.params, before)
-    assert model.running_mean.any() != weighted  # nothing has a share in weighted ones
+    assert model.running_mean.any() != weighted  # without weight, no sample counts
 
 
 @pytest.mark.parametrize("scaling", [None, "zscore", "minmax"])
@@ -286,7 +286,7 @@ def test_a_weight_of_two_is_the_sample_twice(rng, scaling):
 
 @pytest.mark.skipif(JIT_DISABLED, reason="sums as they are compiled")
 def test_weighted_statistics_of_a_large_mean(rng):
-    """As without weights: float32 data of mean 1e4 and deviation 1e-2 keeps its digits."""
+    """As without weights, float32 data of mean 1e4 and deviation 1e-2 keep their digits."""
     from fastbn.kernels.batchnorm_formulas import Norm
     from fastbn.kernels.batchnorm_weighted import weighted_batch_norm_forward_cn
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a resumed fit ends as one that was not interrupted."""
+"""Checkpoints: a resumed fit ends like one that was not interrupted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def data(rng):
 
 @pytest.fixture
 def killed(data, tmp_path):
-    """The checkpoint of a fit that was killed before its step 20."""
+    """Return the checkpoint of a fit that was killed before its step 20."""
     with pytest.raises(Killed):
         fit(fastbn.BatchNormMLP(SIZES), data, tmp_path / "c", killed_at=20)
     return tmp_path / "c"
@@ -59,7 +59,7 @@ def fit(model, data, path=None, killed_at=None, rate=lambda step: 0.02 / (1 + st
 
 
 def facts(model, history):
-    """Everything that has to be the same in the end."""
+    """Return everything that has to be the same in the end."""
     measured = dataclasses.asdict(history)
     del measured["seconds"]
     state = model.snapshot()
@@ -71,7 +71,7 @@ def assert_same(ones, others):
 
 
 def goes_on(train, folder, kills):
-    """Kill a fit at these steps, on one checkpoint: it ends as the whole one. Return its facts.
+    """Kill and resume a fit at these steps; it ends like a whole fit. Return its facts.
 
     `train` gets the path of a checkpoint to resume from, and the step to be killed at.
     """
@@ -111,17 +111,17 @@ def test_a_fit_that_goes_on_ends_with_the_same_bits(data, tmp_path, name, every)
 
     whole = model()
     expected = facts(whole, fit(whole, data, tmp_path / "whole", **options))
-    if "schedule" in options:  # it cannot raise, so a callback does
+    if "schedule" in options:  # a schedule by name cannot raise, so a callback does
         kills = [{"callbacks": [kill_in(epoch)]} for epoch in (1, 3, 5)]
     else:
         kills = [{"killed_at": step} for step in (0, 3, 17, 40, 66)]
     path = tmp_path / "parts"
-    for killing in kills:  # one after the other, on one checkpoint
+    for killing in kills:  # one after the other, with one checkpoint
         with contextlib.suppress(Killed):
             fit(model(), data, path, resume=True, **{**options, **killing})
     part = model()
     assert_same(facts(part, fit(part, data, path, resume=True, **options)), expected)
-    again = model()  # the fit is over, and does not go on
+    again = model()  # the fit is over, so nothing is trained
     assert_same(facts(again, fit(again, data, path, resume=True, **options)), expected)
     assert set(os.listdir(tmp_path)) == {"whole", "parts"}
 
@@ -187,7 +187,7 @@ REFUSED = {
 
 
 def assert_not_resumed(path, message, data, model=None, **options):
-    """The fit is refused, and neither the model nor the checkpoint changes."""
+    """Assert that the fit is refused, and that neither model nor checkpoint changes."""
     model, before = model or fastbn.BatchNormMLP(SIZES), path.read_bytes()
     state = pickle.dumps(model)
     with pytest.raises(ValueError, match=f"^resume: expected {message}"):
@@ -405,7 +405,7 @@ def test_arguments_of_numpy_and_objects_that_cannot_be_copied(data, tmp_path):
 
 
 def rewritten(path, change):
-    """Change a checkpoint's header and tensors, and write it again."""
+    """Change a checkpoint's header and tensors, and write it back."""
     tensors = load_file(path)
     with safe_open(path, "numpy") as file:
         header = json.loads(file.metadata()["fastbn"])
@@ -414,12 +414,12 @@ def rewritten(path, change):
 
 
 def odd(name, value):
-    """Put a value into the header's fit."""
+    """Return a change that puts a value into the header's fit."""
     return lambda header, tensors: header["fit"].update({name: value})
 
 
 def odd_list(name, values, dtype=np.float64):
-    """Put a list into the tensors."""
+    """Return a change that puts a list into the tensors."""
     return lambda header, tensors: tensors.update({f"fit.{name}": np.array(values, dtype)})
 
 
@@ -469,7 +469,7 @@ def test_crafted_checkpoints_are_refused(data, tmp_path, name):
 
 
 def test_a_signal_between_two_looks_is_not_missed(data, tmp_path, monkeypatch):
-    """The signal comes after the last callback of an epoch, when no checkpoint is due."""
+    """The signal arrives after the last callback of an epoch, when no checkpoint is due."""
     note_best, pressed = loop.Fit._note_best, []
 
     def press(self):
@@ -516,7 +516,7 @@ def test_notes_that_are_too_long_are_refused_at_once(data, tmp_path):
 @pytest.mark.parametrize("bad", [3, 11, 12, 23])
 @pytest.mark.parametrize("every", [1, None])
 def test_a_kill_right_after_a_step_that_explodes(data, tmp_path, how, bad, every):
-    """Its parameters are finite and go into a checkpoint; the step after it is refused."""
+    """Its parameters are finite and are written to a checkpoint; the next step is refused."""
 
     def train(path, killed_at=None):
         model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
@@ -544,7 +544,7 @@ def test_notes_of_a_checkpoint_come_back(data, tmp_path):
 
 
 def worsening(step):
-    """A rate with which the fit becomes worse from the third epoch on."""
+    """A rate at which the fit becomes worse from the third epoch on."""
     return 0.01 if step < 24 else 30.0
 
 
@@ -621,7 +621,7 @@ def test_numbers_of_the_best_epoch_are_checked(data, tmp_path, name, odd):
 
 
 def marginal(optimizer, batch_norm):
-    """A net and data: after a large update the loss of one minibatch alone is not finite."""
+    """Return a network and data: a large update makes the loss of one minibatch not finite."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (40, 6)).astype(np.float32)
     x[24:32] *= 1e3
@@ -664,7 +664,7 @@ def test_a_checkpoint_changes_nothing_of_who_is_to_blame(tmp_path, how, optimize
 @pytest.mark.parametrize("kills", [[11], [14], [9, 12, 17]])
 @pytest.mark.parametrize("every", [1, 5])
 def test_steps_refused_in_a_row_are_counted_across_a_kill(data, tmp_path, kills, every):
-    """Minibatches 9 to 18 are skipped; with one more the fit ends. It may be killed among them."""
+    """Minibatches 9 to 18 are skipped; one more ends the fit. The kill may be anywhere."""
 
     def train(last, path, killed_at=None):
         x = data[0].copy()
@@ -689,7 +689,7 @@ def test_steps_refused_in_a_row_are_counted_across_a_kill(data, tmp_path, kills,
 
 @pytest.mark.parametrize("how", ["skip", "stop", "raise"])
 def test_a_model_that_is_not_finite_is_no_checkpoint(data, tmp_path, how):
-    """An update makes parameters infinite; the last checkpoint is that of the step before."""
+    """An update makes parameters infinite; the last checkpoint is of the step before."""
     model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
     huge, path = np.finfo(np.float64).max, tmp_path / "c"
     options = {
@@ -753,7 +753,7 @@ def test_ctrl_c_after_a_gradient_that_is_too_large(tmp_path, how):
 
 
 def test_a_checkpoint_before_a_step_that_is_refused(data, tmp_path):
-    """The refused step is the first one of each epoch."""
+    """The first step of each epoch is refused."""
     x, y = data[0].astype(np.float32), data[1]
     x[:8] = 1e38
 

@@ -176,4 +176,4 @@ def test_nothing_is_left_of_a_thousand_calls(rng, name):
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < 150_000  # most of it are Python's own lists of free tuples
+    assert after - before < 150_000  # mostly Python's own lists of free tuples

@@ -178,7 +178,7 @@ def test_sample_weights_choose_what_is_learned(data):
     assert model.evaluate(x[60:], wrong[60:])[1] < 0.3
 
 
-# Arguments by the type of their error, whose message begins with their name.
+# Wrong arguments by the type of their error; its message begins with their name.
 REFUSED = {
     TypeError: [
         ("layer_sizes[0]", (5.0, 3)), ("layer_sizes", 5), ("layer_sizes", "55"), ("batch_norm", 1),
@@ -304,7 +304,7 @@ def test_a_model_is_trained_by_one_thread_at_a_time(data):
 
 
 def test_of_two_threads_that_come_at_once_one_is_refused(data):
-    """The other thread comes at each moment while the first one enters or leaves."""
+    """The other thread tries at each moment while the first one enters or leaves."""
     for moment in itertools.count(1):
         model, left = fastbn.BatchNormMLP(SIZES), moment
         came, ended = threading.Event(), threading.Event()
@@ -388,7 +388,7 @@ def test_bytes_give_the_bits_that_numbers_give(rng, scaling, dtype):
 
 
 def predict_in_another_process(folder, dtypes):
-    """Tell whether another process predicts the same logits from the same data in each dtype."""
+    """Return whether another process predicts the same logits from the data in each dtype."""
     code = f"""
 import numpy as np, fastbn
 rng = np.random.default_rng(1)
@@ -410,14 +410,14 @@ print(all(np.array_equal(logits[0], others) for others in logits))
 @pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
 def test_bits_do_not_depend_on_what_was_compiled_when(tmp_path):
-    """One kernel is loaded from disk and one is compiled: they may share a function of either."""
+    """One kernel is loaded from disk, one is compiled, and both call the same function."""
     predict_in_another_process(tmp_path, ["float64"])
     assert predict_in_another_process(tmp_path, ["float64", "uint8"]) == "True"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_process_trains_what_another_thread_was_training(data):
-    """The other thread does not exist in the child, where one thread at a time may train, too."""
+    """The child does not have that thread, and still lets only one thread train at a time."""
     model = fastbn.BatchNormMLP(SIZES)
     release = held_by_another_thread(model)
     child = os.fork()

@@ -1,4 +1,4 @@
-"""Memory that kernels rely on: it is checked, copied, and cannot be replaced afterwards."""
+"""Memory that kernels use is checked or copied, and cannot be replaced afterwards."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_setting_a_buffer_copies_its_numbers(model, name):
     assert np.array_equal(getattr(model, name), np.arange(kept.size))
     assert np.array_equal(kept, np.arange(kept.size))
     assert view.tolist() == [1, 2]
-    kept += 1  # in place, as ever
+    kept += 1  # in place, as before
     assert getattr(model, name)[0] == 1
     setattr(model, name, getattr(model, name) * 2)
     assert kept[0] == 2
@@ -75,7 +75,7 @@ def test_a_buffer_of_another_size_or_dtype_is_refused(model, name):
     with pytest.raises(ValueError, match="cannot resize"):
         getattr(model, name).base.resize((1,), refcheck=False)
     assert all(part.startswith("_") for part in dir(getattr(model, name).base.base))
-    getattr(model, name).shape = (1, -1)  # of the view that was read
+    getattr(model, name).shape = (1, -1)  # the attribute returns a view
     with pytest.raises(AttributeError):
         delattr(model, name)
     assert pickle.dumps(model) == before
@@ -199,7 +199,7 @@ def test_steps_and_epochs_are_counted_in_integers(model, name, before, value):
 
 
 def test_labels_that_a_callback_changes_are_those_that_were_checked():
-    """In another process, which such labels would crash if kernels saw them."""
+    """This runs in another process, which would crash if kernels used such labels."""
     code = f"""
 import numpy as np, fastbn
 rng = np.random.default_rng(1)
@@ -244,13 +244,13 @@ def test_samples_that_were_scaled_otherwise_are_refused(data, rng):
 
 
 def former_state(model):
-    """The state in a pickle of an earlier version."""
+    """Return the state in a pickle of an earlier version."""
     names = (*BUFFERS, "config", "dtype", "layout", "scaling", "steps", "epochs", "metadata")
     return {name: getattr(model, name) for name in names}
 
 
 def moved(array, kind):
-    """The same numbers in memory that a kernel cannot use."""
+    """Return the same numbers in memory that a kernel cannot use."""
     if kind == "big-endian":
         return array.astype(array.dtype.newbyteorder(">"))
     if kind == "misaligned":
@@ -266,7 +266,7 @@ def moved(array, kind):
 
 @pytest.mark.parametrize("kind", ["read-only", "big-endian", "misaligned", "strided"])
 def test_a_model_of_any_memory_trains(data, model, kind):
-    """As joblib, pickles of protocol 5 and mapped files hand it over."""
+    """joblib, pickles of protocol 5 and memory-mapped files lead to such memory."""
     state = former_state(model)
     for name in BUFFERS:
         state[name] = moved(state[name], kind)

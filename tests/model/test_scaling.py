@@ -22,7 +22,7 @@ DAY = 2_459_000.5
 
 
 def julian_dates(rng, n=600):
-    """Dates within a tenth of a day decide the class; float32 resolves a quarter of a day."""
+    """Return data whose class depends on a tenth of a day; float32 resolves a quarter of a day."""
     t = rng.uniform(0, 0.1, n)
     return np.c_[DAY + t, rng.normal(size=n)], (t > 0.05).astype(np.int64)
 
@@ -38,7 +38,7 @@ def fit(model, x, y, **options):
 
 
 def scaled(x, mode, weight=None):
-    """The expected inputs of the network, computed in another way."""
+    """Return the expected inputs of the network, computed in another way."""
     x = x.astype(np.longdouble)
     if mode == "minmax":
         low = x.min(axis=0)
@@ -66,7 +66,7 @@ def test_dates_are_learned(rng, tmp_path, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_way_to_train_sees_scaled_dates(rng, mode):
-    """It trains as a model without scaling on the scaled data."""
+    """It trains like a model without scaling on the scaled data."""
     x, y = julian_dates(rng)
     z = scaled(x, mode)
 
@@ -108,7 +108,7 @@ def test_weights_count_in_what_is_measured(rng, mode, weighted):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_scaling_of_float32_data_takes_float64_data(rng, mode):
-    """The float64 data differ from the float32 data before by less than their rounding."""
+    """The float64 data differ from the previous float32 data by less than their rounding."""
     x, y = rng.normal(1e4, 1e-2, (400, 2)), rng.integers(0, 2, 400)
     model = make(mode)
     model.partial_fit(x.astype(np.float32), y)
@@ -230,7 +230,7 @@ def test_the_row_is_named(rng, dtype, bad):
 
 
 def test_data_of_the_models_dtype_and_bytes_keep_their_bits(rng, monkeypatch):
-    """They reach the kernels as they are, with center and scale of the model's dtype."""
+    """Kernels read them directly, with center and scale in the model's dtype."""
     y = rng.integers(0, 2, 300)
     for dtype in ("float32", "float64"):
         for x in (rng.normal(5, 2, (300, 2)).astype(dtype), rng.integers(0, 9, (300, 2), np.uint8)):
@@ -246,7 +246,7 @@ def test_data_of_the_models_dtype_and_bytes_keep_their_bits(rng, monkeypatch):
 
 
 def test_files_with_a_scaling_of_float32(rng, tmp_path):
-    """As earlier versions wrote them."""
+    """Earlier versions wrote such files."""
     x, y = rng.normal(5, 2, (300, 2)).astype(np.float32), rng.integers(0, 2, 300)
     model = make("zscore")
     fit(model, x, y, epochs=2)
@@ -300,7 +300,7 @@ def test_pickles_and_snapshots_of_earlier_versions(rng):
 @pytest.mark.parametrize("convert", [np.asarray, np.asfortranarray, lambda x: x.astype(">f8")])
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_fit_to_dates_goes_on_with_the_same_bits(rng, tmp_path, warm, convert):
-    """A new model takes the checkpoint's scaling; the data may have another memory layout."""
+    """A new model gets the checkpoint's scaling; the data may have another memory layout."""
     x, y = julian_dates(rng)
 
     def start(is_new):
@@ -426,7 +426,7 @@ def test_models_of_float64_scale_what_float64_holds(rng, factor, weighted):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
 def test_rows_without_weight_do_not_count(rng, mode, weighted, dtype):
-    """They count neither in the scaling of inputs nor in that of targets."""
+    """They count neither in the scaling of inputs nor in the scaling of targets."""
     x, y = rng.integers(0, 100, (300, 2)).astype(dtype), rng.normal(size=300)
     weight = rng.integers(0, 2, 300).astype(float)
     x[weight == 0], y[weight == 0] = 200, 1e6

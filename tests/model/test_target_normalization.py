@@ -18,7 +18,7 @@ SQUARED = "squared_error"
 
 
 def make_data(rng, n=400, outputs=1):
-    """Targets near 200,000 whose deviations are 1, 1000, ..."""
+    """Return data with targets near 200,000 whose deviations are 1, 1000, ..."""
     x = rng.standard_normal((n, 4))
     y = np.c_[x[:, 0] - x[:, 1], x[:, 2] * x[:, 3] + x[:, 0]][:, :outputs]
     return x, 200_000 + y * 1000.0 ** np.arange(outputs)
@@ -313,7 +313,7 @@ def test_what_gives_no_warning(rng):
 
 
 def test_running_statistics_that_fit_nothing_are_noticed(rng):
-    """The training loss does not show them."""
+    """The training loss does not show that they are wrong."""
     x, y = make_data(rng)
     z = normalized(y)
     model = make(1, None, lr=0.05)

@@ -1,4 +1,4 @@
-"""Networks with yes-or-no outputs and for numbers: targets, predictions, scores and errors."""
+"""Networks for yes-or-no outputs and for regression: targets, predictions, scores, errors."""
 
 from __future__ import annotations
 

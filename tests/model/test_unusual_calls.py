@@ -1,4 +1,4 @@
-"""Trainings that are unusual, but valid: no warnings, and finite results."""
+"""Unusual but valid training runs give no warnings, and finite results."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ ESTIMATORS = {
 
 @pytest.mark.parametrize("case", ESTIMATORS)
 def test_an_estimator_predicts(case):
-    """A classifier predicts classes that it was given, a regressor finite numbers."""
+    """A classifier predicts classes of its training data, a regressor finite numbers."""
     pytest.importorskip("sklearn")
     kind, make, y, parameters = ESTIMATORS[case]
     estimator = getattr(importlib.import_module("fastbn.sklearn"), f"BatchNormMLP{kind}")(

@@ -82,7 +82,7 @@ def samples(loss):
 
 
 def small(loss=LOSSES[0], *, fitted=True):
-    """A pickled model of three classes, or of one output."""
+    """Return a pickled model with three classes, or with one output."""
     model = BatchNormMLP(
         (4, 5, 3 if loss == LOSSES[0] else 1), loss=loss, input_normalization="zscore"
     )

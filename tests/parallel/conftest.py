@@ -1,4 +1,4 @@
-"""What the tests of threads share."""
+"""Fixtures for the tests of threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastbn.parallel import cores
 
 @pytest.fixture
 def free(monkeypatch):
-    """No limits but those that a test sets; eight cores."""
+    """Remove all limits except those that a test sets; there are eight cores."""
     for name in ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cores, "allowed_cores", lambda: 8)

@@ -1,4 +1,4 @@
-"""One thread or several, by times that are made up."""
+"""The choice between one thread and several, with made-up times."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastbn.parallel.choice import CALLS, MARGIN, TRIAL_SHARE, Choice
 
 
 def take(choice, seconds_of, calls, work=1.0):
-    """Let calls need ``seconds_of[several]`` for a unit of work; which of them had several."""
+    """Let calls take ``seconds_of[several]`` per unit of work; return which had several threads."""
     taken = []
     for _ in range(calls):
         several = choice.several(work)
@@ -77,7 +77,7 @@ def test_a_way_that_is_fast_again_is_found():
 
 def test_work_of_other_sizes_is_compared_by_its_unit():
     choice = Choice()
-    for work in (1.0, 1.9) * CALLS:  # each way has one of the sizes
+    for work in (1.0, 1.9) * CALLS:  # each way is tried at only one of the sizes
         take(choice, {False: 1.0, True: 0.8}, 1, work)
     assert choice.several(1.0)
     assert choice.several(1.9)

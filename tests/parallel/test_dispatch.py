@@ -1,4 +1,4 @@
-"""Parallel regions: when they are entered, one at a time, and not in a forked child."""
+"""Parallel regions: when they are used, one at a time, and not in a forked child."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_one_thread_is_serial(monkeypatch):
 
 
 class Clock:
-    """Time that only work takes."""
+    """A clock that only advances while work is done."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
@@ -138,7 +138,7 @@ def test_a_forked_child_computes_after_the_parent_has(rng, monkeypatch):
     """GNU OpenMP would end a child that enters a parallel region after a fork."""
     monkeypatch.setattr(
         dispatch, "PARALLEL_ELEMENTS", 0
-    )  # always several threads, where there may be
+    )  # always several threads, if there may be several
     x = rng.standard_normal((700, 300)).astype(np.float32)
     expected = fastbn.batch_norm(x)[0]
     with multiprocessing.get_context("fork").Pool(1) as pool:

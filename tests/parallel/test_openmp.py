@@ -1,4 +1,4 @@
-"""Kernels on the threads of somebody else's OpenMP runtime."""
+"""Kernels on the threads of another library's OpenMP runtime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="Python has no pool")
 
 @pytest.fixture(scope="module")
 def pool():
-    """The runtime that numba was linked to, as a user's library may be."""
+    """Return the runtime that numba is linked to; another library could be, too."""
     try:
         from numba.np.ufunc import omppool
     except ImportError:
@@ -30,7 +30,7 @@ def pool():
 
 @njit
 def note(rank, size, seen, x, factor):
-    """Who was here, and a share of the work."""
+    """Note the thread, and do its share of the work."""
     seen[rank] = size
     for i in range(x.size * rank // size, x.size * (rank + 1) // size):
         x[i] *= factor
@@ -39,7 +39,7 @@ def note(rank, size, seen, x, factor):
 @njit
 def note_all(pool, threads, seen, x, factor):
     on_pool(pool, threads, note, (seen, x, factor))
-    on_pool(pool, threads, note, (seen, x, 10))  # an int where the other call had a float
+    on_pool(pool, threads, note, (seen, x, 10))  # an int instead of the other call's float
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -1,4 +1,4 @@
-"""Teams: the same bits for any number of threads, barriers that hold, and clean ends."""
+"""Teams: the same bits with any number of threads, barriers that wait for all, clean ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fastbn.parallel.threads import run_team
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="teams are of compiled code")
 
-# one unit, fewer units than threads, primes, whole tiles and panels; batches likewise
+# one unit, fewer units than threads, primes, whole tiles and panels; the same for batches
 NETS = [
     ((1, 2), 2, {}),
     ((3, 1, 2), 5, {}),
@@ -65,12 +65,12 @@ def test_the_same_bits_for_any_number_of_threads_and_any_chunks(
 @pytest.mark.parametrize(
     ("sizes", "rows", "members", "kept"),
     [
-        ((20, 64, 2), 64, 1, False),  # nobody to share with
+        ((20, 64, 2), 64, 1, False),  # a single member
         ((20, 64, 2), 64, 2, True),
         ((20, 63, 2), 64, 2, False),  # too few features
         ((20, 64, 2), 64, 3, False),
         ((784, 256, 10), 128, 2, True),
-        ((784, 256, 10), 6000, 2, False),  # too much data
+        ((784, 256, 10), 6000, 2, False),  # too large a minibatch
         ((30, 451, 9), 41, 8, True),
     ],
 )
@@ -83,7 +83,7 @@ def test_who_keeps_features_of_the_first_layer(sizes, rows, members, kept):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_nobody_passes_a_barrier_before_all_are_there(size):
-    """More threads than cores, too: whoever waits gives the core to the others."""
+    """This includes more threads than cores: those that wait yield the core to the others."""
     cells = np.zeros(2 * size, np.int64)
     run_team(relay, size, lambda member: (500, cells, member))
     assert (cells[size:] == 0).all()
@@ -135,7 +135,7 @@ def test_ctrl_c_is_heard_when_the_team_is_done(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_team(relay, 2, lambda member: (300, cells, member))
     assert not any(thread.is_alive() for thread in threads)
-    assert cells.tolist() in ([299, 598, 0, 0], [0, 0, 0, 0])  # all of it, or nothing
+    assert cells.tolist() in ([299, 598, 0, 0], [0, 0, 0, 0])  # all rounds, or none
 
 
 def test_an_error_of_the_compiler_reaches_the_caller():

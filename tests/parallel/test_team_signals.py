@@ -1,4 +1,4 @@
-"""Signals and forks while a team works or a model trains: a clean end, and the model trains on."""
+"""Signals and forks during a team's work or a training run: it ends cleanly and can go on."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="teams are of compiled code
 
 
 class Timeout(BaseException):
-    """What a handler of the user's raises: no error that anybody else would catch."""
+    """The exception of a user's handler; nobody else would catch it."""
 
 
 @pytest.fixture
 def timeouts():
-    """SIGUSR1 raises a Timeout in the main thread; `heard` is set before."""
+    """Let SIGUSR1 raise a Timeout in the main thread; `heard` is set before that."""
     heard = threading.Event()
 
     def handler(number, frame):
@@ -52,7 +52,7 @@ def press():
 @needs_signals
 @pytest.mark.parametrize("presses", [1, 2, 5])
 def test_no_member_computes_when_an_exception_is_raised(timeouts, presses):
-    """The gate opens after the first exception in the main thread, and some more meanwhile."""
+    """The gate opens only after several exceptions in the main thread."""
     cells = np.zeros(5, np.int64)
     run_team(wait_at_gate, 2, lambda member: (np.ones(5, np.int64), member))  # compiles
 
@@ -84,7 +84,7 @@ class Forking:
         self.child = os.fork()
         if self.child == 0:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(60)  # ends a child that waits for ever
+            signal.alarm(60)  # ends a child that waits forever
         self.is_done.set()
 
 
@@ -97,7 +97,7 @@ def forking():
 
 
 def in_parent(forking, work):
-    """Do some work that is forked meanwhile: what it raised in the child, or None."""
+    """Do work during which a handler forks; return the exception in the child, or None."""
     try:
         work()
     except RuntimeError as error:
@@ -172,7 +172,7 @@ def test_an_exception_while_threads_are_started(timeouts, monkeypatch, place):
     assert not any(thread.is_alive() for thread in started)
     if place < 2:
         assert (cells == 0).all()
-    else:  # all of it, or nothing
+    else:  # all rounds, or none
         assert cells.tolist() in ([299, 598, 897, 0, 0, 0], [0] * 6)
 
 
@@ -194,7 +194,7 @@ NET = ((6, 16, 3), {"input_normalization": "zscore", "dropout": 0.1})
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("way", ["fit", "partial_fit"])
 def test_an_exception_of_a_handler_ends_the_training(rng, monkeypatch, timeouts, threads, way):
-    """The model is as it was after so many steps as it counts, and trains again."""
+    """The model's state is that after `steps` steps, and it can be trained again."""
     monkeypatch.setenv("FASTBN_NUM_THREADS", str(threads))
     x, y = rng.standard_normal((40_000, 6)), rng.integers(0, 3, 40_000)
     model, other = (fastbn.BatchNormMLP(NET[0], **NET[1]) for _ in range(2))
@@ -237,7 +237,7 @@ CALLS = {
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", CALLS)
 def test_an_exception_at_any_moment_leaves_a_model_that_trains(rng, monkeypatch, name, threads):
-    """Of fastbn's own functions: at the start of each, and after each call of C code.
+    """The moments are the start of each of fastbn's functions, and after each call of C code.
 
     These are the moments at which Python runs handlers of signals.
     """
@@ -247,7 +247,7 @@ def test_an_exception_at_any_moment_leaves_a_model_that_trains(rng, monkeypatch,
     first = fastbn.BatchNormMLP(NET[0], **NET[1])
     first.train_step(x, y)
     CALLS[name](pickle.loads(pickle.dumps(first)), x, y)  # compiles
-    reached = {}  # states by number of steps
+    reached = {}  # states, by number of steps
 
     def profile(frame, event, arg):
         nonlocal left
@@ -256,7 +256,7 @@ def test_an_exception_at_any_moment_leaves_a_model_that_trains(rng, monkeypatch,
             if left == 0:
                 raise Timeout
 
-    for moment in itertools.count(1, 3 if name == "fit" else 1):  # a fit has many
+    for moment in itertools.count(1, 3 if name == "fit" else 1):  # a fit has many of them
         model, left = pickle.loads(pickle.dumps(first)), moment
         usual = sys.getprofile()
         sys.setprofile(profile)
@@ -279,7 +279,7 @@ def test_an_exception_at_any_moment_leaves_a_model_that_trains(rng, monkeypatch,
             except RuntimeError as error:
                 errors.append(error)
 
-        thread = threading.Thread(target=attempt)  # which a lock left behind would keep out
+        thread = threading.Thread(target=attempt)  # a lock that was not released would prevent this
         thread.start()
         thread.join()
         assert errors == []

@@ -1,4 +1,4 @@
-"""How many threads a team gets; the times of calls are made up."""
+"""How many threads a team gets, with made-up times of calls."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="teams are of compiled code
     ("flops", "barriers", "steps", "expected"),
     [
         (1e9, 10, 10, 8),  # ten steps of ten milliseconds
-        (2.5e8, 10, 1, 5),  # one, and more threads would take longer to start
+        (2.5e8, 10, 1, 5),  # one step: more threads would take longer to start
         (1e8, 10, 1, 3),
         (1e5, 10, 1000, 1),  # a microsecond
-        (1e6, 10, 1, 1),  # ten, and one step does not pay for starting threads
-        (1e7, 8, 1000, 5),  # some flops for each thread between two barriers
+        (1e6, 10, 1, 1),  # ten microseconds, but one step does not pay for starting threads
+        (1e7, 8, 1000, 5),  # five threads have enough flops between two barriers
         (1e7, 40, 1000, 1),
         (2.5e8, 1, 1, 5),
         (0.0, 1, 1, 1),  # a prediction of no samples
@@ -42,7 +42,7 @@ def test_more_threads_are_taken_only_where_their_start_pays(free):
 
 
 def takes(team, seconds_of, calls, steps=1000):
-    """Let a team take calls that need ``seconds_of[threads]`` a step; the threads of each."""
+    """Let calls take ``seconds_of[threads]`` per step; return the number of threads of each."""
     sizes = []
     for _ in range(calls):
         sizes.append(team.size(steps))
@@ -56,16 +56,16 @@ def test_small_nets_are_tried_with_one_thread_and_more(free):
     assert takes(team, near, 6) == [8, 1] * 3
     assert takes(team, near, 32) == [8] * 32
     assert takes(team, far, 1) + takes(team, near, 3) == [8] * 4  # a burst
-    assert takes(team, far, 3) == [8] * 3  # the cores have moved apart
+    assert takes(team, far, 3) == [8] * 3  # the cores now exchange data slowly
     assert takes(team, far, 100) == [1] * 100
     little = {1: 1e-4, 8: 9.5e-5}
     assert takes(team_size.TrainingTeam(2e7, 8), little, 10) == [8, 1] * 3 + [1] * 4
-    late = takes(team, near, 5000)  # and together again: trials go on, and are rare
+    late = takes(team, near, 5000)  # and fast again: trials continue, and are rare
     assert 4 < late[1000:].count(1) < 4000 / 100
 
 
 def test_calls_of_other_lengths_are_judged_apart(free):
-    """Starting threads may pay for many steps, and not for few."""
+    """Starting threads may pay off for many steps, but not for few."""
     team = team_size.TrainingTeam(2e7, 8)
     few, many = {1: 1e-4, 5: 2e-4}, {1: 1e-4, 8: 2e-5}
     assert takes(team, few, 26, steps=16) == [5, 1] * CALLS + [1] * 20
@@ -84,14 +84,14 @@ def test_a_trial_is_of_calls_that_had_a_choice(free):
 def test_a_call_that_a_handler_has_ended_is_not_learned(free):
     team, near = team_size.TrainingTeam(2e7, 8), {1: 1e-4, 8: 2e-5}
     takes(team, near, 5)
-    assert team.size(1000) == team.size(1000) == 1  # and nothing of `learn` for the first
+    assert team.size(1000) == team.size(1000) == 1  # `learn` is not called for the first
     assert takes(team, near, 9) == [1] + [8] * 8
 
 
 def test_what_is_never_tried(free):
     slow = {1: 1.0, 3: 2.0, 8: 2.0}
-    assert takes(team_size.TrainingTeam(1e9, 8), slow, 40) == [8] * 40  # a large net
-    assert takes(team_size.TrainingTeam(1e4, 8), slow, 40) == [1] * 40  # a tiny one
+    assert takes(team_size.TrainingTeam(1e9, 8), slow, 40) == [8] * 40  # a large network
+    assert takes(team_size.TrainingTeam(1e4, 8), slow, 40) == [1] * 40  # a tiny network
     team = team_size.TrainingTeam(2e7, 8)
     free.setenv("FASTBN_NUM_THREADS", "3")
     assert takes(team, slow, 40) == [3] * 40

@@ -1,4 +1,4 @@
-"""Profiles of a training step: they add up, cost nothing when off, and change no bit."""
+"""Profiles of a training step: they add up, cost nothing when off, and do not change the bits."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_the_model_is_left_as_it_is(model):
 
 
 def test_logs_change_no_bit_and_none_is_no_instruction():
-    """The steps of a member with a log are other code with the same results."""
+    """A step with logs is compiled separately and has the same results."""
     x = np.random.default_rng(0).standard_normal((90, 20)).astype(np.float32)
     results = []
     for logs in ([None], [np.zeros((4000, 2), np.int64)], [np.zeros((1, 2), np.int64)]):

@@ -1,4 +1,4 @@
-"""The gate: a slowdown is caught, the same commit is none, and silence is a failure."""
+"""The gate catches a slowdown, passes the same commit, and fails if nothing is measured."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the gate forks"),
 ]
 
-# Benchmarks of five kernels that compile in no time.
+# Benchmarks of five kernels that compile quickly.
 BENCH = r"((Products.time_(multiply|pack_rows)\(\(32, 6000\)|BiasActivation.time_forward\(\(1024)|"
 BENCH += r"FeatureMajorLoss.time_(loss|count_correct)\(\(10, 64\)).*float32"
 
-# Of ten panels of a product, three are multiplied twice.
+# Multiply three of the ten panels of a product twice.
 CALL = "            multiply_panel(a, k, part, panels, start, out, first, last, j, add)\n"
 SLOWER = CALL + "            if j // width % 10 < 3:\n    " + CALL
 
@@ -36,7 +36,7 @@ def git(folder, *arguments):
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """A clone whose last commit makes products slower by three tenths."""
+    """Return a clone whose last commit makes products slower by three tenths."""
     if not (ROOT / ".git").exists():
         pytest.skip("needs the repository's commits")
     folder = tmp_path_factory.mktemp("scratch") / "fastbn"
@@ -56,7 +56,7 @@ def gate(clone, *arguments):
 
 
 def load_gate(folder, monkeypatch):
-    """The script of that folder, as a module."""
+    """Return the script of that folder as a module."""
     path = folder / "scripts" / "regression_gate.py"
     spec = importlib.util.spec_from_file_location("gate", path)
     found = importlib.util.module_from_spec(spec)
@@ -71,7 +71,7 @@ def row_of(done, name):
 
 
 def until(is_so, *arguments):
-    """What the gate says: of three runs the first that is so, for other programs run beside it."""
+    """Return the first of three runs with this result, because other programs run meanwhile."""
     for _ in range(3):
         done = gate(*arguments)
         if is_so(done):
@@ -109,7 +109,7 @@ def test_the_way_back_is_faster(clone):
 
 @pytest.mark.timing
 def test_the_same_commit_is_never_slower_in_ten_runs(clone, monkeypatch, capsys):
-    """One run of the command, and nine more of what it runs, in every second new processes."""
+    """Run the command once, and what it calls nine more times, every second with new processes."""
     done = gate(clone, "before", "before", "--bench", BENCH)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     assert "5 measured, 0 slower" in done.stdout
@@ -200,8 +200,8 @@ def module(monkeypatch):
     [
         ([1.3, 1.3, 1.3], True),
         ([1.3, 1.12, 1.25], True),
-        ([1.3, 1.05, 1.3], False),  # a round of three says no
-        ([1.3] * 7 + [1.0] * 2, True),  # two of nine
+        ([1.3, 1.05, 1.3], False),  # one round of three is too fast
+        ([1.3] * 7 + [1.0] * 2, True),  # two of nine are too fast
         ([1.3] * 6 + [1.0] * 3, False),
         ([1.1, 1.1, 1.1], False),
         ([0.5, 0.6, 0.5], False),

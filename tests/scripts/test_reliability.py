@@ -1,4 +1,4 @@
-"""The trials of scripts/reliability, a tenth of each, and the command that runs them."""
+"""A tenth of each trial of scripts/reliability, and the command that runs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="trials are of compiled cod
 
 FOLDER = pathlib.Path(__file__).parents[2] / "scripts" / "reliability"
 
-# What may come of a case; `left out` is followed by the reason.
+# Possible results of a case; `left out` is followed by the reason.
 OUTCOMES = {
     "processes": ("right results", "settings respected", "left out"),
     "bits": ("same bits",),
@@ -43,7 +43,7 @@ def kept(seed, count, folder):
 
 
 def run_command(monkeypatch, *arguments):
-    """The exit code of the command, with two trials of its own."""
+    """Run the command with two trials that are made up; return its exit code."""
     trials = [Trial("bad", "Broken.", 10, broken), Trial("good", "Kept.", 40, kept)]
     monkeypatch.setattr(suite, "TRIALS", trials)
     monkeypatch.setattr(sys, "argv", ["reliability", *arguments])

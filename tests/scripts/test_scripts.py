@@ -1,4 +1,4 @@
-"""The scripts for those who look into compiled kernels."""
+"""The scripts that inspect compiled kernels, and those that compare estimators."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load(name):
 
 
 def test_the_assembly_of_a_kernel(monkeypatch, capfd):
-    """A loop that vectorizes: the compiler says so, and its instructions are counted."""
+    """The loop vectorizes: the compiler says so, and its instructions are counted."""
     assembly = load("assembly")
     assembly.main([])
     listed = capfd.readouterr().out.split()
@@ -41,7 +41,7 @@ def test_the_assembly_of_a_kernel(monkeypatch, capfd):
     state = np.ones((4, 50), np.float32)
     monkeypatch.setattr(assembly, "warm_up", lambda dtype: [fastbn.adam_step(*state, step=1)])
     for kernel in assembly.kernels().values():
-        monkeypatch.setattr(kernel, "_cache", kernel._cache)  # put back after the test
+        monkeypatch.setattr(kernel, "_cache", kernel._cache)  # restored after the test
     assembly.main(["optimizers.adam_values"])
     out, err = capfd.readouterr()
     assert out.startswith("optimizers.adam_values(")
@@ -87,7 +87,7 @@ def test_perf_is_told_the_names_of_kernels(tmp_path):
 
 @pytest.fixture
 def one_thread_of_pytorch():
-    """Two threads on nets this small would spend their time waiting."""
+    """On networks this small, two threads would mostly wait."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -99,7 +99,7 @@ def one_thread_of_pytorch():
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("data", ["iris", "diabetes"])
 def test_the_table_of_estimators(data):
-    """Three networks learn the same data about as well: classes, and numbers."""
+    """Three networks learn the same data about equally well: classification and regression."""
     tabular = load("tabular")
     arrays = tabular.DATA[data](return_X_y=True)
     line = tabular.compare(data, *arrays, 2, 1, {**tabular.SMALL, "epochs": 30})
@@ -116,7 +116,7 @@ def test_the_table_of_estimators(data):
 @pytest.mark.parametrize("way", ["fit", "partial_fit"])
 @pytest.mark.parametrize("kind", ["two classes", "three classes", "three labels"])
 def test_the_table_of_rare_classes(monkeypatch, kind, way):
-    """Three networks learn a weighted rare class about as well."""
+    """Three networks learn a weighted rare class about equally well."""
     script = load("rare_classes")
     monkeypatch.setattr(script, "EPOCHS", 4)
     line = script.compare(kind, way, 0.05, 50, 1)
@@ -129,7 +129,7 @@ def test_the_table_of_rare_classes(monkeypatch, kind, way):
 
 def test_the_table_of_pools(monkeypatch):
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # threads that spin would take time of others
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # spinning threads would slow down others
     lines = load("torch_pools").compare(1, 3)
     cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines[2:]]
     assert [tuple(row[:2]) for row in cells] == [

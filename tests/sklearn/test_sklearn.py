@@ -1,4 +1,4 @@
-"""The estimators replace scikit-learn's: parameters, attributes, targets, tools."""
+"""The estimators are drop-in replacements: parameters, attributes, targets, tools."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_every_attribute_is_there(ours, theirs, iris):
 )
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "one", "several"])
 def test_without_batch_norm_it_trains_as_scikit_learn_does(kind, options, iris, diabetes):
-    """From the same weights, the same minibatches lead to the same weights."""
+    """With the same initial weights, the same minibatches lead to the same weights."""
     X, y = iris if kind in ("binary", "multiclass", "multilabel") else diabetes
     y = {"binary": y > 0, "multilabel": np.c_[y > 0, y > 1, y == 1], "several": np.c_[y, -y]}.get(
         kind, y
@@ -77,10 +77,10 @@ def test_without_batch_norm_it_trains_as_scikit_learn_does(kind, options, iris, 
     regression = kind in ("one", "several")
     if regression:  # scikit-learn does not scale targets
         y = (y - y.mean(axis=0)) / y.std(axis=0)
-    # one minibatch, since scikit-learn's penalty is larger in a smaller last one
+    # one minibatch, because scikit-learn's penalty is larger in a smaller last one
     shared = {"hidden_layer_sizes": 9, "shuffle": False, "random_state": 0, "batch_size": len(X)}
     shared |= options
-    shared["epsilon"] = 1e-12  # scikit-learn adds it before Adam's correction
+    shared["epsilon"] = 1e-12  # scikit-learn adds epsilon before Adam's bias correction
     X = (X - X.mean(axis=0)) / X.std(axis=0)
     plain = {"batch_norm": False, "input_normalization": None, "dtype": "float64"}
     ours_type, theirs_type = PAIRS[regression]
@@ -107,7 +107,7 @@ def test_without_batch_norm_it_trains_as_scikit_learn_does(kind, options, iris, 
     np.testing.assert_allclose(ours.predict(X), theirs.predict(X), atol=1e-5)
     if not regression:
         np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-5)
-    if shared.get("alpha") == 0 and kind != "several":  # ours is the sum over the outputs
+    if shared.get("alpha") == 0 and kind != "several":  # ours is summed over the outputs
         assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-5)
 
 
@@ -207,7 +207,7 @@ def test_frames(iris, library):
     names = ["a", "b", "c", "d"]
     frame = frames.DataFrame({name: X[:, i] for i, name in enumerate(names)})
     model = BatchNormMLPClassifier(**FAST).fit(frame, y)
-    # an earlier scikit-learn may not know the frames of this library's version
+    # an older scikit-learn may not support data frames of this version
     theirs = StandardScaler().fit(frame)
     assert hasattr(model, "feature_names_in_") == hasattr(theirs, "feature_names_in_")
     plain = BatchNormMLPClassifier(**FAST).fit(X, y)
@@ -268,7 +268,7 @@ def test_mistakes_leave_an_estimator_as_it_was(iris, options, message):
     X, y = iris
     model = BatchNormMLPClassifier(**FAST).fit(X, y)
     before = {name: value for name, value in vars(model).items() if name.endswith("_")}
-    with pytest.raises(ValueError, match=message):  # for wrong types too, as in scikit-learn
+    with pytest.raises(ValueError, match=message):  # also for wrong types, as in scikit-learn
         model.set_params(**options).fit(X[:, :2], y)
     after = {name: value for name, value in vars(model).items() if name.endswith("_")}
     assert before == after

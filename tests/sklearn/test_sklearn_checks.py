@@ -49,7 +49,7 @@ def test_checks(estimator, check):
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_checks_pass_but_the_one_of_repeated_samples(kind, batch_norm, dtype):
-    """It fails with batch norm, and in float32, whose rounding errors exceed its 1e-7."""
+    """That check fails with batch norm, and in float32, where rounding errors exceed its 1e-7."""
     done = check_estimator(kind(batch_norm=batch_norm, dtype=dtype), on_skip=None, on_fail=None)
     by_status = {
         status: {one["check_name"] for one in done if one["status"] == status}

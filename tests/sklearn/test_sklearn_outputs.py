@@ -21,7 +21,7 @@ FAST = {"hidden_layer_sizes": 8, "max_iter": 5, "random_state": 0, "learning_rat
 
 
 def targets(kind, X):
-    """Targets of each kind for samples X."""
+    """Return targets of each kind for samples X."""
     return {
         "one number": X[:, 0], "numbers": X[:, :2], "two": (X[:, 0] > 0).astype(int),
         "three": np.digitize(X[:, 0], [-0.5, 0.5]), "labels": (X[:, :3] > 0).astype(int),
@@ -33,7 +33,7 @@ KINDS = ["one number", "numbers", "two", "three", "labels", "one class"]
 
 
 def outputs(model, X):
-    """The numbers that a model predicts."""
+    """Return the numbers that a model predicts."""
     if hasattr(model, "predict_proba"):
         return [model.predict_proba(X), model.predict_log_proba(X)]
     return [model.predict(X)]
@@ -83,7 +83,7 @@ def test_probabilities_sum_to_one_in_float64(rng, kind):
 
 
 def test_a_large_offset_is_scaled_in_float64(rng):
-    """Julian dates: float32 resolves a quarter of a day."""
+    """X has Julian dates, of which float32 resolves a quarter of a day."""
     t = rng.uniform(0, 0.1, 1500)
     X = np.c_[2459000.5 + t, rng.standard_normal(1500)]
     near = np.c_[t, X[:, 1]]
@@ -112,7 +112,7 @@ def test_predictions_that_float32_does_not_hold(rng):
 
 # -- a single class --------------------------------------------------------------------------------
 
-# Probability 1, and the column of zeros that scikit-learn's MLPClassifier has too.
+# Its probability is 1, and there is a column of zeros, as in scikit-learn's MLPClassifier.
 CERTAIN, LOG_CERTAIN = np.tile([1.0, 0.0], (80, 1)), np.tile([0.0, -np.inf], (80, 1))
 
 

@@ -102,7 +102,7 @@ def test_learning_rates_of_sgd(iris, capsys):
 
 
 def rates_of_partial_fits(monkeypatch, calls, X, y, **options):
-    """Learning rates of the first step of each `partial_fit`, ours and scikit-learn's."""
+    """Return learning rates of the first step of each `partial_fit`, ours and scikit-learn's."""
     ours, theirs = BatchNormMLPClassifier(**options), MLPClassifier(**options)
     found, expected, real = [], [], Engine.take_steps
     monkeypatch.setattr(

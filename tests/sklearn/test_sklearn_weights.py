@@ -29,13 +29,13 @@ FAST = {
 
 @pytest.fixture
 def samples(rng):
-    """Samples (300, 5), and three classes."""
+    """Return samples (300, 5) of three classes."""
     X = rng.standard_normal((300, 5))
     return X, np.digitize(X[:, 0], [-0.3, 1.0])
 
 
 def rare(kind, seed, n):
-    """Samples: 2 % of them have the last class or label."""
+    """Return samples, 2 % of which have the last class or label."""
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, 6))
     score = X[:, 0] + 0.5 * X[:, 1] * X[:, 2] + 0.8 * rng.standard_normal(n)
@@ -73,7 +73,7 @@ def test_a_rare_class_is_learned_as_well_as_by_scikit_learn(kind, way):
 
 @pytest.mark.parametrize("kind", [BatchNormMLPClassifier, BatchNormMLPRegressor])
 def test_statistics_are_of_the_samples_without_weights(samples, kind):
-    """Weights that are equal within each minibatch change nothing."""
+    """Weights that are equal within each minibatch have no effect."""
     X, y = samples
     weight = np.repeat([1.0, 7.0, 0.25], 100)
     options = {**FAST, "shuffle": False, "batch_size": 100, "alpha": 0.0, "dtype": "float64"}
@@ -89,7 +89,7 @@ def test_statistics_are_of_the_samples_without_weights(samples, kind):
 
 @pytest.mark.filterwarnings(
     "ignore:the fit ends worse than the mean"
-)  # which is the heavy sample's target
+)  # the target of the heavy sample
 def test_one_heavy_sample_leaves_the_statistics_alone(samples):
     X, _ = samples
     weight = np.ones(300)
@@ -113,7 +113,7 @@ def test_the_penalty_is_divided_by_samples_and_in_plain_networks_by_weights(samp
 
 @pytest.mark.parametrize("kind", [BatchNormMLPClassifier, BatchNormMLPRegressor])
 def test_samples_without_weight_are_left_out_of_everything(samples, kind):
-    """They do not count in the scalings, and no minibatch is without weight."""
+    """They do not count in the scaling, and every minibatch has some weight."""
     X, y = samples
     weight = np.zeros(300)
     weight[-120:] = np.linspace(1, 2, 120)
@@ -137,7 +137,7 @@ def test_a_fit_of_an_earlier_version_continues_without_weights_in_its_statistics
     expected = model.predict_proba(X)
     again = copy.deepcopy(model).fit(X, y, weight)
     assert not again.model_.config.weighted
-    assert not again.model_.config.unbiased  # the running variances keep their meaning
+    assert not again.model_.config.unbiased  # the meaning of running variances stays
     assert again.model_.config.batch_norm_output
     assert len(again.loss_curve_) == 10
     assert np.array_equal(model.predict_proba(X), expected)
@@ -157,7 +157,7 @@ def test_a_chunk_without_a_class_that_has_a_weight(samples):
         by_hand.partial_fit(X[rows], y[rows], weight[rows], classes=[0, 1, 2])
     assert np.array_equal(by_class.model_.params, by_hand.model_.params)
     first = BatchNormMLPClassifier(**FAST, class_weight={2: 10})
-    first.partial_fit(X[some], y[some], classes=[0, 1, 2])  # in the first call too
+    first.partial_fit(X[some], y[some], classes=[0, 1, 2])  # also in the first call
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The estimators with one wrong argument: an error that names it, and nothing changed."""
+"""Estimators with one wrong argument raise an error that names it and change nothing."""
 
 from __future__ import annotations
 

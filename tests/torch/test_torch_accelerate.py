@@ -1,4 +1,4 @@
-"""Swapping modules of an existing tree, and back."""
+"""`accelerate` and `restore` on existing models."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_batch_norm_alone():
 
 
 def joined(model, x):
-    """How many linear layers went into a batch norm's function in this call."""
+    """Return how many linear layers were joined with a batch norm in this call."""
     seen, real = [], _modules.normalize
     try:
         _modules.normalize = lambda x, linear_weight, *rest: (
@@ -122,7 +122,7 @@ def joined(model, x):
 
 
 def test_modules_that_occur_twice():
-    """Between a linear layer and its batch norm, too, where nothing else stands."""
+    """One module occurs between a linear layer and its batch norm, too."""
     act, drop, norm = nn.ReLU(), nn.Tanh(), nn.BatchNorm1d(7)
     model = nn.Sequential(
         nn.Linear(7, 7), act, norm, nn.Linear(7, 7), act, nn.BatchNorm1d(7), act, drop, norm, drop
@@ -200,7 +200,7 @@ CHANGES = [
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_tree_that_is_changed(change, when):
-    """Before or after it was accelerated: it computes what PyTorch's own does."""
+    """It is changed before or after `accelerate`, and computes the same as PyTorch's."""
     model, plain = perceptron(), perceptron()
     if when == "after":
         accelerate(model, verbose=False)
@@ -215,7 +215,7 @@ def test_a_tree_that_is_changed(change, when):
     torch.testing.assert_close(x.grad, other.grad, rtol=1e-3, atol=1e-3)
     same(model, plain, x, rtol=1e-4, atol=1e-4)
     if change is own_forward:
-        return  # it holds on to the class that the module had
+        return  # it keeps the class that the module had
     restore(model)
     kinds = [[str(type(part)) for part in one.modules()] for one in (model, plain)]
     assert kinds[0] == kinds[1]
@@ -290,7 +290,7 @@ lazily = pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 
 @lazily
 def test_lazy_modules():
-    """They are of another class from their first call on: then of one of ours, and joined."""
+    """They change their class at the first call; then they are swapped and joined."""
     model, plain = lazy_perceptron(), lazy_perceptron()
     text = repr(model)
     lines = accelerate(model, verbose=False)
@@ -338,7 +338,7 @@ def test_copies_of_lazy_modules(copied):
     x = torch.randn(32, 7)
     model = lazy_perceptron()
     accelerate(model, verbose=False)
-    if copied is not copy.deepcopy:  # which refuses lazy batch norms of PyTorch's own, too
+    if copied is not copy.deepcopy:  # it refuses PyTorch's own lazy batch norms, too
         model = copied(model)
     model(x)
     other = copied(model)
@@ -437,7 +437,7 @@ def test_gradients_of_the_chain(bias, affine):
     assert joined(model, x) == 1
     assert torch.autograd.gradcheck(call, (x, *parameters.values()))
     assert torch.autograd.gradgradcheck(call, (x, *parameters.values()))
-    call(x.detach(), *parameters.values()).sum().backward()  # no gradient of x is asked for
+    call(x.detach(), *parameters.values()).sum().backward()  # x needs no gradient
 
 
 def same(model, plain, x, **tolerance):

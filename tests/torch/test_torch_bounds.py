@@ -1,4 +1,4 @@
-"""Tensors whose memory was resized or replaced: an error or PyTorch's result, never a wild read."""
+"""Tensors with resized or replaced memory give an error or PyTorch's result, never a wild read."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_storages_that_were_resized_before_the_backward_pass(name, kept, joined)
         model = nn.Sequential(nn.Linear(64, 64), module, nn.ReLU())
         ours.accelerate(model, verbose=False)
         y = model(x)
-        saved = y.grad_fn.saved_tensors[-1]  # what the linear layer gave
+        saved = y.grad_fn.saved_tensors[-1]  # the result of the linear layer
     else:
         y, saved = module(x), x
     resize((saved if name == "input" else module.weight).data, kept)
@@ -62,7 +62,7 @@ def test_storages_that_were_resized_before_the_backward_pass(name, kept, joined)
 
 
 def test_a_view_that_ends_where_its_storage_ended():
-    """The offset counts."""
+    """The offset of the view counts."""
     memory = torch.randn(4 + 32 * 8)
     x = memory[4:].view(32, 8)
     module = ours.BatchNorm1d(8)
@@ -115,7 +115,7 @@ def test_vectors_of_another_kind_are_pytorchs(name, training, change):
     ids=["rows", "wider", "bfloat16", "flat", "columns"],
 )
 def test_hooks_that_give_back_other_tensors(change):
-    """What was saved is replaced by something that the kernels would read past its end."""
+    """The kernels would read past the end of the tensors that replace the saved ones."""
     module, x = ours.BatchNorm1d(6), torch.randn(16, 6, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t, change):
         y = module(x)
@@ -133,7 +133,7 @@ def test_hooks_that_give_back_other_tensors(change):
     ids=["zeros without memory", "negated"],
 )
 def test_hooks_that_give_back_lazy_tensors(lazy, same, dimensions):
-    """The kernels read memory, which does not hold the numbers of these tensors."""
+    """The kernels read memory, but the numbers of lazy tensors are not there yet."""
     data, gradients = torch.randn(16, 6), []
     for change in (lazy, same):
         module, x = ours.BatchNorm1d(6), data.clone().requires_grad_()
@@ -173,7 +173,7 @@ def test_hooks_that_cut_the_gradient():
 
 
 def optimizers(shape=(64,), **options):
-    """One of each, with a step done."""
+    """Return one of each, after one step."""
     found = []
     for kind in (ours.Adam, torch.optim.Adam):
         parameters = [nn.Parameter(torch.ones(shape)), nn.Parameter(torch.ones(shape))]
@@ -190,7 +190,7 @@ def give_gradients(parameters):
 
 
 def steps_alike(pairs):
-    """A step of both: the same error, or the same parameters."""
+    """Take a step with both: they give the same error, or the same parameters."""
     said = []
     for optimizer, _ in pairs:
         try:
@@ -224,7 +224,7 @@ def test_storages_of_a_step_that_were_resized(which, kept):
 
 
 def test_a_storage_that_was_freed_and_made_again():
-    """Perhaps where it was before, and smaller: its address tells nothing."""
+    """It may be at the same address and smaller, so the address alone proves nothing."""
     (optimizer, parameters), _ = optimizers((4096,))
     for _ in range(20):
         storage = optimizer.state[parameters[0]]["exp_avg"].untyped_storage()
@@ -261,7 +261,7 @@ def test_tensors_of_a_step_that_were_replaced(which, change):
 
 
 def test_a_square_parameter_that_was_transposed():
-    """The same memory and shape, in another order."""
+    """It has the same memory and shape, but another order."""
     pairs = optimizers((8, 8))
     for _, parameters in pairs:
         parameters[1].data = parameters[1].data.add_(torch.arange(64.0).view(8, 8)).t()
@@ -281,7 +281,7 @@ def test_moments_of_other_shapes_from_a_file():
 
 
 def test_a_moment_that_is_part_of_what_it_was():
-    """The same address in the same storage, and fewer numbers."""
+    """It has the same address in the same storage, but fewer numbers."""
     (optimizer, parameters), (theirs, others) = optimizers()
     for one, own in ((optimizer, parameters), (theirs, others)):
         state = one.state[own[0]]

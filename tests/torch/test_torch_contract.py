@@ -1,4 +1,4 @@
-"""What PyTorch's own tests of batch norm and Adam ask, of those modules and optimizers here."""
+"""What PyTorch's own tests require of batch norm and Adam, tested on fastbn's."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ADAMS = [ours.Adam, ours.AdamW]
 
 
 def batch(kind, *shape):
-    """A batch (6, 5) or (6, 5, 4, 3), as the module takes it."""
+    """Return a batch (6, 5) or (6, 5, 4, 3), as the module takes it."""
     return torch.randn(6, 5, 4, 3) if kind is ours.BatchNorm2d else torch.randn(6, 5)
 
 
@@ -33,7 +33,7 @@ def batch(kind, *shape):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("size", [4, 6])
 def test_vectors_of_the_wrong_size(name, training, size):
-    """A kernel that sees addresses alone must never be asked."""
+    """A kernel that only gets addresses must not be called."""
     for module in (ours.BatchNorm1d(5), torch.nn.BatchNorm1d(5)):
         wrong = torch.ones(size)
         setattr(module, name, torch.nn.Parameter(wrong) if name in ("weight", "bias") else wrong)
@@ -181,7 +181,7 @@ def test_factories_and_printing(kind):
 
 
 def test_states_of_former_versions():
-    """Before num_batches_tracked there was none to load."""
+    """Old states have no num_batches_tracked."""
     module = ours.BatchNorm2d(3)
     state = module.state_dict()
     del state["num_batches_tracked"]
@@ -298,7 +298,7 @@ def test_state_is_deterministic_and_goes_on(kind):
 
 @pytest.mark.parametrize("kind", ADAMS)
 def test_states_of_former_versions_of_adam(kind):
-    """Steps were numbers, options fewer."""
+    """In old states, steps are numbers, and there are fewer options."""
     optimizer, closure, parameters = quadratic(kind)
     for _ in range(3):
         optimizer.step(closure)
@@ -378,7 +378,7 @@ def test_groups_of_several_dtypes_and_moved_parameters():
         for step in range(4):
             for one in (wide, slim):
                 one.grad = torch.randn(4, 3).to(one.dtype)
-            if step == 2:  # as `module.to(memory_format=...)` does, the gradients stay
+            if step == 2:  # like `module.to(memory_format=...)`, which leaves gradients alone
                 slim.data = slim.data.clone().t().contiguous().t()
             optimizer.step()
         results.append((wide, slim))
@@ -387,7 +387,7 @@ def test_groups_of_several_dtypes_and_moved_parameters():
 
 
 def test_a_parameter_that_becomes_smaller():
-    """Never read or write past what is left of it."""
+    """Nothing may be read or written past its new end."""
     results = []
     for kind in (ours.Adam, torch.optim.Adam):
         parameter = torch.nn.Parameter(torch.ones(100))

@@ -1,4 +1,4 @@
-"""Models as PyTorch modules, and back: predictions, and training that goes on."""
+"""Models converted to PyTorch modules and back predict the same and continue training."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_pytorch_does_not_have_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("options", [one for one in VARIANTS if not one.get("dropout")])
 def test_training_goes_on_at_the_same_point(rng, options):
-    """The same steps by both, with the optimizer's state carried over, and back again."""
+    """Both take the same steps, since the optimizer's state is converted, too."""
     model, x, y = make(rng, options)
     module, optimizer = to_torch(model)
     module.train()
@@ -137,7 +137,7 @@ def test_an_accelerated_network_is_read_as_it_was(rng):
 
 
 def test_a_network_of_pytorchs_own(rng):
-    """A bias before batch norm moves into the running mean."""
+    """A bias before batch norm becomes part of the running mean."""
     torch.manual_seed(0)
     module = Sequential(
         Linear(5, 8), BatchNorm1d(8), ReLU(), nn.Dropout(0.1),

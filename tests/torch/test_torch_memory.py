@@ -1,4 +1,4 @@
-"""Large tensors are on large pages, where the system has them."""
+"""Large tensors use large pages if the system has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from fastbn.torch import BatchNorm2d, _functions, _memory
 
-ROWS = _memory.LARGE // 4 // 1000 + 1  # of 1,000 numbers: a large tensor
+ROWS = _memory.LARGE // 4 // 1000 + 1  # treat a tensor of 1,000 numbers as large
 SETTING = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -60,7 +60,7 @@ def test_results_are_on_pages_that_may_be_large(monkeypatch):
 
 
 def flags_of(address):
-    """What the system says of the mapping that an address is in."""
+    """Return the system's flags of the mapping that contains an address."""
     inside = False
     for line in pathlib.Path("/proc/self/smaps").read_text().splitlines():
         mapping = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)

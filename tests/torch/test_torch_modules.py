@@ -1,4 +1,4 @@
-"""Batch norm modules beside PyTorch's: results, state, modes, layouts, and what falls back."""
+"""Batch norm modules compared with PyTorch's: results, state, modes, layouts, and fallbacks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHAPES = [
 
 @pytest.fixture
 def no_fallback(monkeypatch):
-    """Fail where PyTorch's own code would be asked."""
+    """Fail if PyTorch's own code is called."""
 
     def refuse(*args):
         raise AssertionError("fell back to PyTorch")
@@ -141,7 +141,7 @@ def test_layouts(mode):
 
 
 def test_results_are_on_the_tensors_own_memory(monkeypatch):
-    """No copies: the kernels are given the addresses of input and result."""
+    """Nothing is copied: the kernels get the addresses of input and result."""
     seen = []
     real = _functions.train_at
     monkeypatch.setattr(_functions, "train_at", lambda *a: seen.append(a) or real(*a))
@@ -170,7 +170,7 @@ def test_with_leaky_relu(slope):
         assert_same(mine, theirs, torch.randn(shape))
     mine.eval(), theirs.eval()
     x = torch.randn(4, 6, 5, 3)
-    torch.testing.assert_close(mine(x), theirs(x))  # with gradients: PyTorch's own
+    torch.testing.assert_close(mine(x), theirs(x))  # with gradients it is PyTorch's own
     with torch.no_grad():
         torch.testing.assert_close(mine(x), theirs(x))
 
@@ -390,7 +390,7 @@ def test_settings_that_pytorch_refuses_or_takes_otherwise():
 
 
 def test_data_that_needs_care():
-    x = 1e4 + 1e-2 * torch.randn(4096, 3)  # float32 keeps ten values here
+    x = 1e4 + 1e-2 * torch.randn(4096, 3)  # float32 has ten distinct values here
     wide = torch.nn.BatchNorm1d(3, affine=False, dtype=torch.float64)(x.double())
     y = ours.BatchNorm1d(3, affine=False)(x)
     assert float((y - wide).abs().max()) < 1e-2
@@ -421,7 +421,7 @@ def test_the_same_bits_with_any_number_of_threads():
 
 
 def test_checkpoints_train_on(tmp_path):
-    """Saved by one, loaded by the other, in the middle of training."""
+    """One saves in the middle of training, and the other loads and continues."""
     mine, theirs = pair((40, 6))
     mine(torch.randn(40, 6))
     torch.save(mine.state_dict(), tmp_path / "state.pt")

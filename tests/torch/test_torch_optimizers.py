@@ -1,4 +1,4 @@
-"""Adam and AdamW beside PyTorch's, step by step, with every option."""
+"""Adam and AdamW compared with PyTorch's, step by step, with every option."""
 
 from __future__ import annotations
 

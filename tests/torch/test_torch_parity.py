@@ -43,7 +43,7 @@ def test_batch_norm_with_leaky_relu(rng, shape, affine):
     y, mean, rstd = fastbn.batch_norm(x, gamma, beta, **options)
     dx, dgamma, dbeta = fastbn.batch_norm_backward(dy, x, gamma, beta, mean, rstd, **options)
     n = x.size // shape[1]
-    # with two samples, the distance of the two decides how many digits are left
+    # with two samples, their distance determines how many digits are left
     tolerance = 2e-3 if n == 2 else 1e-5
     assert_close(y, expected.detach().numpy(), tolerance=tolerance)
     assert_close(dx, source.grad.numpy(), tolerance=tolerance * 10)
@@ -105,7 +105,7 @@ def test_no_worse_than_pytorch_on_a_large_mean_with_a_small_deviation(seed, layo
     assert error(mean, expected_mean) <= error(torch_mean, expected_mean)
     assert error(mean, expected_mean) <= error(module.running_mean.numpy(), expected_mean)
     torch_best = min(error(torch_var, expected_var), error(module_var, expected_var))
-    # "no worse": to one unit in the last place, which is what rounding to float32 costs both
+    # "no worse" up to one unit in the last place, since both round to float32
     assert error(var, expected_var) <= max(torch_best, digits * expected_var.max())
     assert error(y if layout == "NC" else y.T, expected) <= error(torch_y, expected)
 

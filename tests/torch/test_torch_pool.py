@@ -1,4 +1,4 @@
-"""One pool of threads: fastbn's modules run on PyTorch's, whichever was imported first."""
+"""fastbn's modules run on PyTorch's threads, whichever library was imported first."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @linux
 @pytest.mark.parametrize("first", ["", FASTBN_FIRST], ids=["PyTorch first", "fastbn first"])
 def test_no_threads_but_pytorchs_and_a_forked_child_computes_the_same(first):
-    exec(FASTBN_FIRST + USE_BOTH, {})  # compiles, which would start threads
+    exec(FASTBN_FIRST + USE_BOTH, {})  # compile now, since compiling would start threads
     threads, layer, child = run_python(
         first + USE_BOTH + COUNT + FORK,
-        OMP_NUM_THREADS="3", OMP_WAIT_POLICY="passive",  # no spinning on other tests' cores
+        OMP_NUM_THREADS="3", OMP_WAIT_POLICY="passive",  # do not spin on the cores of other tests
     )  # fmt: skip
     assert threads == "0"
     assert layer == str(bool(first)), "numba's own pool is for the NumPy functions"
@@ -85,7 +85,7 @@ def test_no_threads_but_pytorchs_and_a_forked_child_computes_the_same(first):
 
 
 def threads_that_worked(monkeypatch, numbers):
-    """How many threads a kernel is told to take, by PyTorch's own setting."""
+    """Return how many threads a kernel gets, by PyTorch's setting."""
     seen = []
     real = _functions.train_at
     monkeypatch.setattr(_functions, "train_at", lambda *a: seen.append(a[2]) or real(*a))
@@ -107,13 +107,13 @@ def test_as_many_threads_as_pytorch_has(monkeypatch):
 
 
 def test_a_forked_child_computes_alone(monkeypatch):
-    """GNU OpenMP's threads do not live in a forked child."""
+    """GNU OpenMP's threads do not exist in a forked child."""
     monkeypatch.setattr(_functions, "is_forked", lambda: True)
     assert threads_that_worked(monkeypatch, 1 << 16) == 1
 
 
 def test_without_a_pool_large_tensors_are_for_pytorch(monkeypatch):
-    """Where PyTorch's OpenMP is of another kind, its own several threads are the faster."""
+    """If PyTorch uses another OpenMP, its own code is faster, since it has several threads."""
     from fastbn.torch import _modules
 
     monkeypatch.setattr(_functions, "POOL", _functions.NO_POOL)

@@ -1,4 +1,4 @@
-"""Synchronized batch norm over real processes, beside one process with the joined batch."""
+"""Synchronized batch norm of several processes, compared with one process and the whole batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    """What all processes of `ranks.py` said: by world and rank."""
+    """Run `ranks.py`; return the results of all processes, by world and rank."""
     import ranks
 
     folder = tmp_path_factory.mktemp("ranks")
@@ -32,7 +32,7 @@ def said(tmp_path_factory):
 
 
 def answers(said, world, size, check):
-    """What a check returned in each process of a world; none of them failed."""
+    """Return the results of a check in each process of a world; none may have failed."""
     assert said[world] == [0] * size
     found = [said[f"{world}-{rank}"][check] for rank in range(size)]
     for _, error in found:
@@ -54,7 +54,7 @@ def test_what_the_kernels_do_not_take(said, check):
 
 
 def test_what_it_refuses(said):
-    """Before any process waits for another: both say each line."""
+    """Errors come before any process waits for another, so both processes raise each of them."""
     for lines in answers(said, "two", 2, "refusals"):
         assert lines[:3] == [
             "TypeError input: expected torch.float32 as the module is, got torch.float64",
@@ -67,7 +67,7 @@ def test_what_it_refuses(said):
 
 @pytest.mark.parametrize("where", ["all_gather", "all_reduce"])
 def test_a_rank_that_dies_half_way_leaves_no_one_waiting(said, where):
-    """In the forward pass, which gathers, and in the backward pass, which reduces."""
+    """It dies in the forward pass, which gathers, or in the backward pass, which reduces."""
     assert said[where] == [0, -9]
     value, error = said[f"{where}-0"]["death"]
     assert value == "told: RuntimeError", error

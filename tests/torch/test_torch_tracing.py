@@ -1,4 +1,4 @@
-"""What PyTorch traces holds PyTorch's operations only, as that of its own modules does."""
+"""Traced graphs contain only PyTorch's operations, as with its own modules."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ modes = pytest.mark.parametrize("training", [True, False])
 
 
 def pair(make, training=False):
-    """An accelerated model and PyTorch's own, whose running statistics have seen a batch."""
+    """Return an accelerated model and PyTorch's own, after one training batch."""
     torch.manual_seed(0)
     plain = make()
     plain(torch.randn(SHAPES[make]))
@@ -74,7 +74,7 @@ def test_export_with_any_number_of_samples(make, training, strict):
         for one in (fast, plain)
     )
     assert operations(found.graph) == operations(expected.graph)
-    for samples in (2, 5, 3000):  # on both sides of what `accelerate` leaves to PyTorch
+    for samples in (2, 5, 3000):  # below and above the size that `accelerate` leaves to PyTorch
         x = torch.randn(samples, *SHAPES[make][1:])
         torch.testing.assert_close(found.module()(x), plain(x), rtol=1e-4, atol=1e-4)
 
@@ -176,7 +176,7 @@ def test_a_trace_of_gradients(make):
 
 
 class Watching(TorchDispatchMode):
-    """Lists the operations that it sees."""
+    """A mode that lists the operations it sees."""
 
     def __init__(self):
         super().__init__()
@@ -188,7 +188,7 @@ class Watching(TorchDispatchMode):
 
 
 def test_a_backward_pass_in_a_mode_that_watches():
-    """The forward pass was not: the gradients are PyTorch's operations all the same."""
+    """The forward pass ran outside the mode; the gradients are PyTorch's operations anyway."""
     grads = []
     for module in (ours.BatchNorm1d(7), nn.BatchNorm1d(7)):
         torch.manual_seed(0)
@@ -260,7 +260,7 @@ def test_one_function_tells():
 
 @pytest.mark.parametrize("kind", [ours.Adam, ours.AdamW])
 def test_optimizers_in_a_mode(kind):
-    """Memory is not written behind the back of a mode that watches operations."""
+    """The mode sees every write to memory."""
     found = []
     for one in (kind, getattr(torch.optim, kind.__name__)):
         parameter = nn.Parameter(torch.ones(5))
@@ -338,7 +338,7 @@ def test_quantization_by_graphs_asks_for_restore():
 
 
 def test_fusing_for_prediction():
-    """By PyTorch's helpers; the pass over a graph looks for exact classes and finds none."""
+    """PyTorch's helpers fuse; the pass over a graph looks for exact classes and finds none."""
     from torch.fx.experimental.optimization import fuse
 
     fast, plain = pair(images)

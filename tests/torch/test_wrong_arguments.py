@@ -1,4 +1,4 @@
-"""fastbn.torch with one wrong argument: the error is PyTorch's own where PyTorch refuses it."""
+"""fastbn.torch with one wrong argument: if PyTorch refuses it, the error is PyTorch's own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def feed(module, input):
 
 
 def peer_of(make):
-    """What feeds PyTorch's own module."""
+    """Return a call of PyTorch's own module."""
     return lambda module, input: make()(input)
 
 
@@ -68,7 +68,7 @@ def network():
 
 
 def module(name, *shape):
-    """What makes a module of ours, and its input."""
+    """Return what makes a module of fastbn and its input."""
     sizes = (3, 4) if name.startswith("Linear") else (3,)
     return lambda: {"module": getattr(fastbn.torch, name)(*sizes), "input": tensor(*shape)}
 
@@ -77,7 +77,7 @@ def linear_then_norm():
     return nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4))
 
 
-# Call: function, good arguments, wrong values, PyTorch's own or None.
+# For each call: function, good arguments, wrong values, and PyTorch's function or None.
 CALLS = {
     **{
         name: (getattr(fastbn.torch, name), lambda: {"num_features": 3}, MODULE, getattr(nn, name))
