@@ -16,8 +16,8 @@ import fastbn
 
 PACKAGE = pathlib.Path(fastbn.__file__).parent
 
-# Innermost first; a module may import from its own rank and from those before it. A name stands for
-# all modules under it that are not named themselves.
+# Innermost first; a module may import from its own rank and from those before it. A name includes
+# all modules below it that have no entry of their own.
 RANKS = [
     {"errors", "options", "reference"},
     {"jit"},
@@ -70,7 +70,7 @@ def imports_of(path):
 def imports_of_call(path, call, texts):
     """Return modules of fastbn that a call gets by name; `texts` are the strings of its file.
 
-    A name that is put together, as in f"fastbn.bench.{module}", may end with any of those.
+    A name with a placeholder, as in f"fastbn.bench.{module}", may end with any of these strings.
     """
     function = ast.unparse(call.func).rpartition(".")[2]
     if function in NO_LOADERS:
@@ -115,8 +115,8 @@ def module_with(name):
 def imports_by_module():
     """Return the modules that each module imports, without itself.
 
-    fastbn/__init__.py is no module of these: it knows all public names, and looks them up when they
-    are asked for. A name that is imported from it counts as imported from where it is.
+    fastbn/__init__.py is left out: it looks up public names when they are used. A name that is
+    imported from it counts as an import of the module that defines the name.
     """
     return {
         module: {module_with(name) for name in imports_of(path)} - {module, None}

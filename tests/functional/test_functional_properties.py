@@ -275,8 +275,8 @@ def test_squared_error(data):
 def check_step(draw, step, reference_step, names, root_of=None):
     """Take a step on states in memory of any kind; memory between their numbers must not change.
 
-    `root_of` returns what a step divides by, given the new v. Where that is small, the rounding
-    error of grad + weight_decay * param is magnified in the new parameters.
+    `root_of` returns the divisor of a step, given the new v. If it is small, it magnifies the
+    rounding error of grad + weight_decay * param in the new parameters.
     """
     shape = tuple(draw.one_of(*SIZES[:6]) for _ in range(draw.one_of(0, 1, 2, 3)))
     values = {"param": draw.normal(*shape), "grad": draw.normal(*shape)}

@@ -16,7 +16,7 @@ DTYPES = [np.float32, np.float64]
 
 # Largest error, relative to the largest magnitude of the expected array (see `assert_close`).
 # Measured over the cases below: 1.0e-6 in float32 and 1.6e-14 in float64, where the oracle's own
-# sums over 65,537 samples have lost as much.
+# sums over 65,537 samples have about this error.
 TOLERANCE = {"float32": 2e-6, "float64": 5e-14}
 
 # Largest errors of this run, by kind; pytest prints them at its end.

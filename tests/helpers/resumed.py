@@ -25,8 +25,8 @@ def kill_in(epoch):
 def assert_resumes(start, x, y, resumed, others, path, monitor):
     """Assert that a fit killed in its second epoch resumes bit for bit, and only with its data.
 
-    `start(is_new)` makes the model, which may have been trained before, or a new one. `resumed`
-    are the same data in another form.
+    `start(is_new)` returns the model, which may have been trained before, or a new one. `resumed`
+    is the same data in another form.
     """
     options = {
         "epochs": 4, "batch_size": 50, "progress": False, "validation_data": (x[:99], y[:99]),

@@ -1,6 +1,6 @@
 """Wrong arguments that hypothesis draws, and the check that an error names them.
 
-A kind of wrong value is a strategy of functions that make a wrong value of a good one.
+A kind of wrong value is a strategy for functions that turn a good value into a wrong one.
 """
 
 from __future__ import annotations
@@ -269,9 +269,9 @@ def named(*names):
 def assert_refused(data, call, good, argument, kinds, *, says=None, peer=None, folder=None):
     """Call with wrong values of every kind; each has to be refused, and nothing may have changed.
 
-    `good` makes the good arguments. The message has to begin with the name of the argument, or with
-    what the pattern `says`; a path may be named instead. Where there is a `peer`, the error has to
-    be the peer's. No file of the folder may change.
+    `good` returns valid arguments. The message has to start with the name of the argument, or match
+    the pattern `says`; it may name a path instead. If there is a `peer`, the error has to be the
+    peer's. No file of the folder may change.
     """
     before_files = files(folder) if folder else None
     for what, kind in kinds.items():

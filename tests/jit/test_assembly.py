@@ -47,7 +47,7 @@ pytestmark = [
 X86 = platform.machine() in ("x86_64", "AMD64")
 
 # Packed float32 and float64 arithmetic, by operation. On x86 "ps" and "pd" are packed, "ss" and
-# "sd" scalar; on ARM a vector register has its lanes written behind it.
+# "sd" scalar; on ARM the name of a vector register is followed by its lanes.
 PACKED = {
     "multiply": (r"v?mulp[sd]|vfn?m(?:add|sub)\d+p[sd]", r"fml[as]\s+v|fmul\s+v"),
     "add": (r"v?(?:add|sub)p[sd]|vfn?m(?:add|sub)\d+p[sd]", r"f(?:add|sub)\s+v|fml[as]\s+v"),
@@ -276,7 +276,7 @@ CASES = [
 def assembly(request, tmp_path_factory):
     """Return a function that returns a kernel's machine code for some arguments.
 
-    It is compiled past the cache of kernels. The text is kept, since it takes long to make.
+    The kernel is compiled without the cache of kernels. The text is kept, since this takes long.
     """
     folder = kept_folder(request, tmp_path_factory, "assembly")
 

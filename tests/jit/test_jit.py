@@ -57,8 +57,8 @@ COMPUTED = """
 def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
     """Processes that compile into one folder at once do not change them either.
 
-    Of a kernel that is compiled into several others, or of the body of a parallel loop, one copy
-    used to serve them all.
+    Before, all kernels that contained another kernel, or the body of a parallel loop, used a single
+    copy of it.
     """
 
     def lines(chunk_first):

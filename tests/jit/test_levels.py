@@ -1,8 +1,8 @@
 """Kernels compiled for other processors than this one are right and consistent to the bit.
 
 Numba compiles for the processor that NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name. Each level has its
-own processes, which run the tests of kernels against the oracle and those of equal bits. What they
-compile is kept beside the kernels for this processor. The rest of the suite runs these.
+own processes, which run the tests of kernels against the oracle and those of equal bits. Their
+kernels are cached beside those for this processor, which the rest of the suite uses.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ pytestmark = [
 
 TESTS = pathlib.Path(__file__).parents[1]
 
-# Every kernel, by the functions and models that call it: files of one process. A process may not
-# take longer than a test.
+# Test files that together call every kernel. Each group runs in one process, which must not take
+# longer than a test may.
 FILES = {
     "bits": ["kernels/test_same_bits.py"],
     "oracle": [
@@ -54,8 +54,8 @@ V3 = [
 ]  # fmt: skip
 V4 = [*V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]
 
-# By LLVM's name: features beyond plain x86-64, rows of a tile of `fastbn.kernels.gemm`, and what
-# machine code has of FMA's instructions and AVX-512's registers.
+# By LLVM's name: features beyond plain x86-64, rows of a tile of `fastbn.kernels.gemm`, and whether
+# machine code uses FMA and the registers of AVX-512.
 LEVELS = {
     "generic": ([], "1 False False"),
     "x86-64-v3": (V3, "2 True False"),

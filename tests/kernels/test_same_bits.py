@@ -207,7 +207,7 @@ def _rows(function, *arguments):
 def cuttable(dtype):
     """Return kernels by name: the number of arrays of K numbers, and a call on a part of these.
 
-    A call is given the arrays' parts and the position of their first number.
+    A call gets the parts of the arrays and the position of their first number.
     """
     s, one, t = dtype(0.3), dtype(1), dtype(-0.7)
     steps = [0.9, 1e-3, 0.8, 0.9, 1e-6, 0.2, 0.1]

@@ -170,8 +170,8 @@ def test_float64(rng, variant, weighted):
 def test_float32(rng, variant):
     """Rounding errors grow to 8e-7 in losses and 2.1e-6 in parameters after fifty steps.
 
-    Where a gradient is nothing but rounding, Adam divides rounding by rounding. A larger
-    optimizer_eps leaves such parameters where they are, on both sides.
+    If a gradient consists only of rounding errors, Adam divides one rounding error by another. A
+    larger optimizer_eps keeps such parameters in place, both in the model and in the oracle.
     """
     x, labels = make_data(rng, 96, variant.get("loss"))
     x = x.astype(np.float32)

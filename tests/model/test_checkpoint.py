@@ -73,7 +73,7 @@ def assert_same(ones, others):
 def goes_on(train, folder, kills):
     """Kill and resume a fit at these steps; it ends like a whole fit. Return its facts.
 
-    `train` gets the path of a checkpoint to resume from, and the step to be killed at.
+    `train` gets the path of the checkpoint to resume from, and the step at which to kill the fit.
     """
     expected = train(folder / "whole")
     for step in kills:

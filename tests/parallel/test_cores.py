@@ -1,6 +1,6 @@
-"""How many cores a process may use: its user's limits, and quotas of Linux control groups.
+"""How many cores a process may use: limits that users set, and quotas of Linux control groups.
 
-The quotas are of both versions of control groups, in trees of files like the system's.
+The tests make trees of files like the system's, for both versions of control groups.
 """
 
 from __future__ import annotations

@@ -237,9 +237,9 @@ CALLS = {
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", CALLS)
 def test_an_exception_at_any_moment_leaves_a_model_that_trains(rng, monkeypatch, name, threads):
-    """The moments are the start of each of fastbn's functions, and after each call of C code.
+    """An exception at the start of each of fastbn's functions, and after each call of C code.
 
-    These are the moments at which Python runs handlers of signals.
+    These are the moments at which Python runs signal handlers.
     """
     monkeypatch.setenv("FASTBN_NUM_THREADS", str(threads))
     package = str(pathlib.Path(fastbn.__file__).parent)
