@@ -1,4 +1,4 @@
-"""Groups of tests: their order, and which of them run alone under pytest-xdist."""
+"""Groups of tests: their order, and which tests run alone under pytest-xdist."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_codes_are_positions():
     assert elementwise.NONE == -1
     assert get_args(ElementwiseActivation)[elementwise.TANH] == "tanh"
     assert get_args(ElementwiseActivation)[elementwise.LOGISTIC] == "logistic"
-    for name in get_args(Optimizer)[1:]:  # "adam" is what is left
+    for name in get_args(Optimizer)[1:]:  # "adam" is the default and has no constant
         assert get_args(Optimizer)[getattr(optimizers, name.upper())] == name
     assert get_args(Loss)[minibatch_loss.SOFTMAX] == "softmax_cross_entropy"
     assert get_args(Loss)[minibatch_loss.SIGMOID] == "sigmoid_cross_entropy"
@@ -90,7 +90,7 @@ def test_the_oracle_and_the_profile_know_all():
 
 @pytest.mark.parametrize("name", get_args(Optimizer))
 def test_decoupled_weight_decay_is_a_shrinkage(name):
-    """With a gradient of 0 and no moments the step is lr * weight_decay * param, and keeps none."""
+    """With a gradient and moments of 0, a step is lr * weight_decay * param; moments stay 0."""
     settings = Settings(lr=0.1, weight_decay=0.5)
     param, m, v = (float(x) for x in optimizer_step(name, 2.0, 0.0, 0.0, 0.0, settings))
     shrinks = (param, m, v) == (2.0 * (1 - 0.1 * 0.5), 0.0, 0.0)

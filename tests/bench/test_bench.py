@@ -1,4 +1,4 @@
-"""`fastbn bench`: all sides do the same work, the right winner is named, and what is printed."""
+"""`fastbn bench`: all sides do the same work, the winner is right, and so is the output."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def row(work="w", apart=0.0, suite="s", limit=None, **seconds):
     return Row(suite, work, contestants, limits, dict.fromkeys(peers, apart))
 
 
-# -- the same work on all sides --------------------------------------------------------------------
+# -- all sides do the same work --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("peer", PEERS)

@@ -43,7 +43,7 @@ main()
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
-# -- a training ------------------------------------------------------------------------------------
+# -- a training run --------------------------------------------------------------------------------
 
 
 def test_train_saves_a_model_and_a_picture_and_prints_a_table(insects, tmp_path):

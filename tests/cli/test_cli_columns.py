@@ -285,7 +285,7 @@ def test_names_too_long_for_a_model_file(insects, monkeypatch):
     assert "metadata: expected a header of JSON that takes some 1,048,576 bytes" in stderr
 
 
-# -- targets of train ------------------------------------------------------------------------------
+# -- targets of `train` ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from unreadable import CSV_FILES, MODEL_FILES, NPZ_FILES, write_files
 from fastbn import datasets
 from fastbn.cli._app import app
 
-# Wrong values: fixed ones, and what hypothesis draws.
+# Wrong values: fixed ones, and those that hypothesis draws.
 WORD = st.from_regex(r"[a-zO,]{1,4}", fullmatch=True).filter(lambda s: s not in ("nan", "inf"))
 NUMBER = ("fast", "", "nan", "inf", "-1", WORD, st.floats(-1e9, -1e-9).map(str))
 SHARE = (*NUMBER, "1.5", st.floats(1.001, 1e9).map(str))

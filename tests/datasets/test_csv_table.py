@@ -88,7 +88,7 @@ def test_many_rows(path):
         datasets.load_features(path, n_features=2, target="kind")
 
 
-# -- a header or none ------------------------------------------------------------------------------
+# -- with and without a header ---------------------------------------------------------------------
 
 
 def test_a_header_is_seen_by_a_number_some_rows_below(path):

@@ -595,7 +595,7 @@ def test_a_callback_that_breaks_the_model_after_the_last_step(rng, how):
             fit(model, x, y, on_divergence=how, callbacks=[break_it])
 
 
-# -- one decision of all threads -------------------------------------------------------------------
+# -- all threads make the same decision ------------------------------------------------------------
 
 # Factors for the third minibatch and its targets, and options of a network that refuses it: the
 # loss, a variance or the gradient's norm is not finite, or the square of an entry is not.

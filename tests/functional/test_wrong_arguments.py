@@ -75,7 +75,7 @@ BY_NAME = {
 }
 SCALED = NO_FLOATS | THREE | ONE_DIMENSION
 
-# Shapes of the good arguments, by letter, and what is wrong with arguments by function alone.
+# Shapes of valid arguments, by letter, and wrong values that depend on the function.
 FUNCTIONS = {
     "batch_statistics": ({"x": "NC"}, {"x": NO_FLOATS | BATCH}),
     "batch_norm": (
@@ -158,7 +158,7 @@ SAYS = {
     **{(f"{name}_step", "param"): "(param|grad|m|v): " for name in ("adam", "sgd", "rmsprop")},
 }
 
-# Where num_batches_tracked counts.
+# Functions that use num_batches_tracked.
 TRACKED = of(None, True, "1") | {
     "negative": value(st.integers(max_value=-1)),
     "a fraction": value(st.floats(0.1, 9.9)),
@@ -222,7 +222,7 @@ def images(**shapes):
     return {k: rng.uniform(0.5, 1.0, shape).astype(np.float32) for k, shape in shapes.items()}
 
 
-# Other layouts, and arguments that are missing: function, good arguments, options, wrong values.
+# Other layouts, and missing arguments: function, valid arguments, options, wrong values.
 OTHERS = {
     "batch_norm, feature-major": (
         lambda: images(x=(3, 4), gamma=(3,), out=(3, 4)),
@@ -274,7 +274,7 @@ def test_other_layouts_and_arguments_that_are_left_out(case, data):
         )
 
 
-# -- the check notices -----------------------------------------------------------------------------
+# -- the check itself ------------------------------------------------------------------------------
 
 
 def raising(error, x):

@@ -22,7 +22,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastbn.torch import SyncBatchNorm
 
-# -- as one process with the joined batch ----------------------------------------------------------
+# -- compared with one process and the whole batch -------------------------------------------------
 
 
 def exact(rank, batches, shape, dtype, momentum):
@@ -60,7 +60,7 @@ def exact(rank, batches, shape, dtype, momentum):
     return module.running_var.tolist()
 
 
-# -- what the kernels do not take ------------------------------------------------------------------
+# -- inputs that the kernels do not support --------------------------------------------------------
 
 
 def tensors(module, x, dys, second, autocast):

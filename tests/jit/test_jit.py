@@ -70,7 +70,7 @@ def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
     linkages = {line for line in found if line.startswith("linkage")}
     assert linkages == {"linkage internal"}
     results = [line for line in found if line not in linkages]
-    for chunk_first in (False, True, True):  # loaded, beside a new kernel, loaded
+    for chunk_first in (False, True, True):  # loaded, next to a new kernel, loaded
         results += lines(chunk_first)
     assert len(results) == 10
     assert len(set(results)) == 1, results

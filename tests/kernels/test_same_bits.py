@@ -194,7 +194,7 @@ def test_past_the_caches_or_not_sample_major(rng, dtype):
     assert same(few, [y[:rows], dx[:rows]])
 
 
-# -- loops over elements: the whole row, or any two parts of it ----------------------------------
+# -- elementwise loops: the whole row, or any two parts of it ------------------------------------
 
 K = 150
 

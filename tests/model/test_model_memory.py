@@ -195,7 +195,7 @@ def test_steps_and_epochs_are_counted_in_integers(model, name, before, value):
         assert getattr(same, name) == 7
 
 
-# -- what a call is given --------------------------------------------------------------------------
+# -- arguments of a call ---------------------------------------------------------------------------
 
 
 def test_labels_that_a_callback_changes_are_those_that_were_checked():

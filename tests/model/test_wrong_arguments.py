@@ -151,7 +151,7 @@ def test_a_wrong_option_is_refused(argument, data):
     )
 
 
-# -- its methods, and functions beside it ----------------------------------------------------------
+# -- methods and other functions -------------------------------------------------------------------
 
 FIT = {"epochs": 1, "batch_size": 4, "progress": False}
 WEIGHTED = {"sample_weight": np.ones(12)}

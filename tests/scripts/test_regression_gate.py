@@ -109,7 +109,7 @@ def test_the_way_back_is_faster(clone):
 
 @pytest.mark.timing
 def test_the_same_commit_is_never_slower_in_ten_runs(clone, monkeypatch, capsys):
-    """Run the command once, and what it calls nine more times, every second with new processes."""
+    """Run the command once, and its functions nine times, every second time in new processes."""
     done = gate(clone, "before", "before", "--bench", BENCH)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     assert "5 measured, 0 slower" in done.stdout

@@ -122,7 +122,7 @@ def joined(model, x):
 
 
 def test_modules_that_occur_twice():
-    """One module occurs between a linear layer and its batch norm, too."""
+    """The activation also occurs between a linear layer and its batch norm."""
     act, drop, norm = nn.ReLU(), nn.Tanh(), nn.BatchNorm1d(7)
     model = nn.Sequential(
         nn.Linear(7, 7), act, norm, nn.Linear(7, 7), act, nn.BatchNorm1d(7), act, drop, norm, drop

@@ -273,7 +273,7 @@ def test_optimizers_in_a_mode(kind):
     assert found[0]
 
 
-# -- who takes PyTorch's own classes only ----------------------------------------------------------
+# -- functions that only accept PyTorch's own classes ----------------------------------------------
 
 
 @pytest.mark.parametrize("make", [network, alone, lambda: nn.ModuleList([alone()])])
