@@ -1,4 +1,4 @@
-"""The typer application: its commands, and how it reports a user's mistake."""
+"""The typer application: its commands, and how it reports mistakes of the user."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fastbn.cli import _bench, _doctor, _info, _profile, _train, _use, _warmup
 from fastbn.cli._output import complain
 from fastbn.errors import MissingExtraError
 
-# Raised by fastbn and the operating system for a user's mistake; everything else is a bug.
+# Raised for mistakes of the user; any other exception is a bug.
 MISTAKES = (ValueError, TypeError, OSError, MissingExtraError, MemoryError)
 
 
 class _Commands(TyperGroup):
-    """Reports a user's mistake in one line, without a traceback."""
+    """Reports a mistake of the user in one line, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

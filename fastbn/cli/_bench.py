@@ -1,4 +1,4 @@
-"""`fastbn bench`: fastbn and its peers on the same work."""
+"""`fastbn bench`: compare the speed of fastbn and its peers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def bench(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Peers, with commas: torch, torch-compile, jax, sklearn, numpy (default: all "
-            "that are installed).",
+            help="Peers, separated by commas: torch, torch-compile, jax, sklearn, numpy (default: "
+            "all that are installed).",
             metavar="PEER,...",
         ),
     ] = None,
@@ -41,15 +41,15 @@ def bench(
     as_json: Json = None,
     plot: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Draw the ratios there (.png, .svg, .pdf).", metavar="FILE"),
+        typer.Option(help="Draw the ratios to this file (.png, .svg, .pdf).", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Measure fastbn beside PyTorch, JAX, scikit-learn and NumPy, on the same work in one run.
+    """Compare the speed of fastbn with PyTorch, JAX, scikit-learn and NumPy.
 
-    All sides take turns, in both orders, at their best settings; medians and quartiles of nine. A
-    peer's figure is its time as a multiple of fastbn's: above 1, fastbn is faster. A suite takes
-    some minutes; close other programs. End-to-end training needs FASTBN_DATA, a folder with
-    Fashion-MNIST.
+    All sides do the same work in turns, at their best settings. Each is measured nine times; the
+    table shows medians and quartiles. A peer's figure is its time as a multiple of fastbn's: above
+    1, fastbn is faster. A suite takes some minutes; close other programs. End-to-end training needs
+    FASTBN_DATA, a folder with Fashion-MNIST.
     """
     check_choice(suite, SUITES, "--suite")
     check_figure_files({"--json": as_json, "--plot": plot})
@@ -89,7 +89,7 @@ def bench(
 
 
 def _limit_cores(threads: int | None) -> None:
-    """Limit the cores of this process, and the threads of its pools."""
+    """Limit the cores of this process, and the threads of all pools."""
     if threads is None:
         return
     if hasattr(os, "sched_setaffinity"):

@@ -1,4 +1,4 @@
-"""The columns of a CSV file: those to train on, and those that a saved model takes."""
+"""Choose the columns of a CSV file, for training and for a saved model."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def check_columns(data: str, dataset: Dataset, target: str | None) -> None:
     last = dataset.target_name or str(n_features)
     labels = [*names[first:], last]
     raise DataFileError(
-        f"{data}: the last {len(labels)} columns, {quoted(labels)}, hold nothing but 0 and 1, as "
-        "several labels of a sample do, which the command line does not do yet: --target "
-        f"{shlex.quote(last)} trains on that column, and all others are features; in Python "
+        f"{data}: the last {len(labels)} columns, {quoted(labels)}, have only 0 and 1. They may be "
+        "several labels per sample, which the command line does not support yet: --target "
+        f"{shlex.quote(last)} trains on that column, with all others as features; in Python "
         'BatchNormMLP(loss="sigmoid_cross_entropy") trains on several labels'
     )
 
@@ -56,7 +56,7 @@ def _is_yes_or_no(dataset: Dataset, feature: int) -> bool:
 
 
 def target_row(data: str, dataset: Dataset, target: str | None) -> list[tuple[str, str]]:
-    """Return the target column of a CSV file as a row of a table."""
+    """Return a row for the final table that names the target column of a CSV file."""
     if not is_csv(data):
         return []
     column = dataset.X_train.shape[1] if target is None else target
@@ -93,7 +93,9 @@ def read_csv_for(
         if names is not None and header.named:
             columns, others = _by_name(header, network, names, target, labelled)
             if others:
-                notes.append(f"{data}: columns that the model does not take: {quoted(others)}")
+                notes.append(
+                    f"{data}: ignoring columns that the model does not use: {quoted(others)}"
+                )
         else:
             columns = _by_position(header, network, target, labelled)
             if names is not None:
@@ -125,13 +127,13 @@ def _by_name(
     if target is not None or labelled:
         if target is None and trained is not None and trained not in header.names:
             raise DataFileError(
-                f"{header.path}: expected labels in the column {trained!r}, as in training, or in "
-                "that of --target, found no such column"
+                f"{header.path}: expected labels in the column {trained!r}, as in training, found "
+                "no such column; --target takes another one"
             )
         label = target_column(header, trained if target is None else target)
         if label in features:
             raise DataFileError(
-                f"{header.path}: target: expected another column than the model's features, got "
+                f"{header.path}: target: expected a column that is not a feature of the model, got "
                 f"{header.names[label]!r}"
             )
     taken = {*features, label}
@@ -142,7 +144,7 @@ def _by_name(
 def _by_position(header: Header, network: Any, target: str | None, labelled: bool) -> Columns:
     """Return the columns of the features and of the labels, in the order of the file.
 
-    `target` defaults to that of the training, which a file to predict from may lack.
+    `target` defaults to that of the training. A file to predict from need not have it.
     """
     from fastbn.datasets.csv_columns import choose_by_position
 
@@ -155,5 +157,5 @@ def _by_position(header: Header, network: Any, target: str | None, labelled: boo
         if labelled or target is not None or trained is None:
             raise
         if len(header.names) == n_features + 1:
-            raise  # otherwise the last column would be left out by mistake
+            raise  # do not drop the last column by mistake
         return choose_by_position(header, n_features, None)

@@ -1,4 +1,4 @@
-"""`fastbn doctor`: what fastbn found on this machine, and what to mend."""
+"""`fastbn doctor`: report what fastbn found on this machine, and what to fix."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def doctor(
         for sentence in sentences:
             typer.echo(f"\n{kind}: {sentence}")
     if not found.warnings:
-        typer.echo("\nNothing to mend.")
+        typer.echo("\nNothing to fix.")
 
 
 def _rows(facts: Facts) -> list[tuple[str, str]]:
@@ -65,4 +65,4 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
 def _absent(package: str) -> str:
     from fastbn.doctor import PACKAGES
 
-    return f"not installed; it comes with the extra {PACKAGES[package]}"
+    return f"not installed; part of the extra {PACKAGES[package]}"

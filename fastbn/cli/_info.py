@@ -1,4 +1,4 @@
-"""`fastbn info`: what a saved model is."""
+"""`fastbn info`: describe a saved model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from fastbn.cli._output import listed, on_one_line, print_rows
 from fastbn.cli._saved import Model, class_names, feature_names, output_kind
 
-# Activation of the last layer in a prediction, by the loss.
+# Activation of the last layer in predictions, by loss.
 OUTPUTS = {
     "softmax_cross_entropy": "softmax",
     "sigmoid_cross_entropy": "logistic",
@@ -51,7 +51,7 @@ def _outputs(network: Any) -> tuple[str, str]:
 
 
 def _as_typed(value: Any) -> str:
-    """Return a setting as one would type it."""
+    """Return a setting as a user would type it."""
     if isinstance(value, tuple | list):
         return ", ".join(map(_as_typed, value))
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

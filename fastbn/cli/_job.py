@@ -1,4 +1,4 @@
-"""What `fastbn train` trains on which data: a job, which a checkpoint keeps."""
+"""A job of `fastbn train`: its data and settings, which are stored in its checkpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Job:
 
     @classmethod
     def read(cls, path: pathlib.Path) -> Job:
-        """Return the job of a checkpoint; the settings of the fit are checked by the fit."""
+        """Read the job of a checkpoint. `fit` checks its own settings later."""
         from fastbn.files.model_file import open_model
         from fastbn.model.config import ModelConfig
         from fastbn.model.state import Header
@@ -49,7 +49,7 @@ class Job:
             sizes = (inputs, *settings["hidden"], outputs)
             config = ModelConfig(layer_sizes=sizes, **_part(settings, recipes.MODEL))
             if config != header.config:
-                raise ValueError("the model is another one")
+                raise ValueError("the model does not have these settings")
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(
                 f"{path}: expected a checkpoint of 'fastbn train', got another ({error!r:.200})"
@@ -83,7 +83,7 @@ class Job:
             notes["feature_names"] = list(dataset.feature_names)
             notes["target_name"] = dataset.target_name
             model.metadata = notes
-            model.save(io.BytesIO())  # refuse names that no file can hold before the training
+            model.save(io.BytesIO())  # refuse names that cannot be saved before the training
         model.metadata = {**notes, "job": json.loads(json.dumps(dataclasses.asdict(self)))}
         try:
             history = model.fit(
@@ -99,8 +99,8 @@ class Job:
             )
         except OtherDataError:
             raise ValueError(
-                f"the data of {self.data} are not those that the checkpoint {checkpoint} was "
-                "written for, or their rows or columns are in another order"
+                f"{self.data}: expected the data that the checkpoint {checkpoint} was written "
+                "for, got other data, or rows or columns in another order"
             ) from None
         model.metadata = notes
         return dataset, model, history

@@ -1,4 +1,4 @@
-"""The options of `fastbn train`, as a table. None means that the user did not give one."""
+"""The options of `fastbn train`. A value of None means that the user did not give the option."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DATA, NETWORK, NORM, OPTIMIZER, TRAINING, OUTPUT = (
     "Data", "The network", "Batch norm", "The optimizer", "The training", "Output",
 )  # fmt: skip
 
-# A longer list of choices is in the help text, which has more room.
+# Longer lists of choices go to the help text, which has more room.
 MAX_METAVAR = 18
 
 
@@ -137,20 +137,21 @@ OPTIONS = [
     option(TRAINING, float, "--until-accuracy",
            "Stop after an epoch with a training accuracy above this"),
     option(TRAINING, int, "--early-stopping",
-           "Stop after this many epochs without a lower test loss, and return to the best one; the "
-           "test accuracy is then too optimistic, since it chose the epoch", metavar="PATIENCE"),
+           "Stop after this many epochs without a lower test loss, and go back to the best one; "
+           "the test accuracy is then too optimistic, since the test loss chose the epoch",
+           metavar="PATIENCE"),
     choice(TRAINING, "--on-divergence", get_args(OnDivergence),
            "If a loss or gradient is not finite: end with an error, stop at the parameters "
            "before that step, or skip the minibatch"),
-    switch(TRAINING, "--validation/--no-validation", "Test after every epoch, for the picture",
-           default=True),
+    switch(TRAINING, "--validation/--no-validation",
+           "Test after every epoch, for the curves in the picture", default=True),
     option(OUTPUT, pathlib.Path, "--checkpoint",
            "Where to write the state of the training for --resume; Ctrl-C and SIGTERM write it too",
            metavar="CHECKPOINT"),
     option(OUTPUT, int, "--checkpoint-every", "Write it after this many steps (default: every "
            "epoch)", metavar="STEPS"),
     option(OUTPUT, pathlib.Path, "--resume",
-           "Continue the training of this file and write its state there; only output options may "
+           "Continue the training of this file and write its state to it; only output options can "
            "be given too", metavar="CHECKPOINT"),
     option(OUTPUT, pathlib.Path, "--out",
            "Where to save the model; an existing file is replaced (default "
@@ -166,7 +167,7 @@ OPTIONS = [
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a function of a context and keywords the signature that typer reads options from."""
+    """Give a command a signature with all options, from which typer makes its parser."""
     context = inspect.Parameter(
         "ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
     )

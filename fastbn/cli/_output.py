@@ -1,4 +1,4 @@
-"""What commands print, and checks of the files that they will write."""
+"""Output of the commands, and checks of the files that they will write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from rich.text import Text
 from fastbn.files.atomic import atomic_write, unusable_name
 
 Json = Annotated[
-    pathlib.Path | None, typer.Option("--json", help="Write all figures there.", metavar="FILE")
+    pathlib.Path | None,
+    typer.Option("--json", help="Write all figures to this file.", metavar="FILE"),
 ]
 
 
@@ -30,7 +31,7 @@ def complain(message: str) -> None:
 
 
 def _is_terminal() -> bool:
-    """Tell whether stdout is a terminal; it is None in a program without a console."""
+    """Tell whether stdout is a terminal; stdout is None in a program without a console."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
@@ -61,7 +62,7 @@ def print_table(columns: Iterable[str], lines: Iterable[Iterable[str]], *, left:
 
 @contextlib.contextmanager
 def compile_notice(*, silent: bool = False) -> Iterator[list[bool]]:
-    """Context that announces compiling once; it yields a list that is then no longer empty."""
+    """Announce compiling once. The list that it yields is empty until something is compiled."""
     from fastbn.fit.progress import announce_compiling
     from fastbn.jit.listeners import on_compile
 
@@ -77,7 +78,7 @@ def compile_notice(*, silent: bool = False) -> Iterator[list[bool]]:
 
 
 def listed(names: Iterable[str], most: int = 10) -> str:
-    """Return the first `most` names with commas, and how many more there are."""
+    """Return the first `most` names, separated by commas, and how many more there are."""
     names = list(names)
     more = len(names) - most
     return ", ".join(map(on_one_line, names[:most])) + (f" and {more} more" if more > 0 else "")
@@ -94,7 +95,7 @@ def percent(part: float) -> str:
 
 
 def write_json(path: pathlib.Path, values: Any) -> None:
-    """Write a JSON file, all of it or nothing."""
+    """Write a JSON file; if that fails, leave an existing file as it is."""
     with atomic_write(path, "w") as file:
         json.dump(values, file, indent=1)
 
@@ -111,7 +112,7 @@ def check_choice(value: str, choices: Collection[str], option: str) -> None:
 
 
 def check_writable(path: pathlib.Path, option: str, *, inputs: Iterable[str] = ()) -> None:
-    """Refuse, before any work is done, a file that cannot be written or is one of the inputs."""
+    """Refuse an output file that cannot be written, or that is one of the inputs."""
     problem = _problem(path, inputs)
     if problem is not None:
         raise typer.BadParameter(problem, param_hint=f"'{option}'")
@@ -139,7 +140,7 @@ def _problem(path: pathlib.Path, inputs: Iterable[str]) -> str | None:
 def check_figure_files(
     files: Mapping[str, pathlib.Path | None], *, inputs: Iterable[str] = ()
 ) -> None:
-    """Refuse, before any work is done, files that cannot be written, by their options."""
+    """Refuse output files that cannot be written; `files` has them by option."""
     for option, path in files.items():
         if path is not None:
             check_writable(path, option, inputs=inputs)
@@ -158,6 +159,6 @@ def check_ending(path: pathlib.Path, option: str, endings: Collection[str]) -> N
     """Refuse a file name that does not end in one of these."""
     if path.suffix.lower() not in endings:
         raise typer.BadParameter(
-            f"expected an ending out of {', '.join(endings)}, got {path.name!r}",
+            f"expected a name that ends in {', '.join(endings)}, got {path.name!r}",
             param_hint=f"'{option}'",
         )

@@ -1,4 +1,4 @@
-"""`fastbn profile`: where the time of a training step goes."""
+"""`fastbn profile`: measure where the time of a training step goes."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def profile(
     ] = "784-256-128-10",
     batch: Annotated[int, typer.Option(help="Samples in a minibatch.")] = 128,
     threads: Annotated[
-        int | None, typer.Option(help="Threads (default: as many as training takes).")
+        int | None, typer.Option(help="Threads (default: as many as training uses).")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Steps of one call (default: about 0.15 s of them).")
+        int | None, typer.Option(help="Steps in one call (default: about 0.15 s).")
     ] = None,
     as_json: Json = None,
     plot: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Draw the roofline there (.png, .svg, .pdf).", metavar="FILE"),
+        typer.Option(help="Draw the roofline to this file (.png, .svg, .pdf).", metavar="FILE"),
     ] = None,
     trace: Annotated[
         pathlib.Path | None,
@@ -48,9 +48,10 @@ def profile(
     """Measure where the time of a training step goes, by kernel and layer, and the limits.
 
     The limits are measured in the same run: how fast register tiles multiply, and how fast arrays
-    of several sizes are copied and read. They give the least time that a kernel's operations and
-    bytes can take: "of roofline" is its share of the measured time, "above it" is the rest, the
-    most that better code could save. A model file is not changed; the data are random.
+    of several sizes are copied and read. The shortest possible time of a kernel follows from its
+    operations, its bytes and these limits. "of roofline" is the shortest time divided by the
+    measured time; "above it" is the difference, the most that better code could save. A model file
+    is not changed; the data are random.
     """
     check_figure_files({"--json": as_json, "--plot": plot, "--trace": trace}, inputs=[net])
     model = _model(net)

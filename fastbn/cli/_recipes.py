@@ -9,14 +9,14 @@ from typing import Any
 from fastbn.checks import integer
 from fastbn.model.config import ModelConfig
 
-# Arguments of the model except the layer sizes: its own defaults, but two.
+# Arguments of the model except the layer sizes. Two defaults differ from the model's own.
 MODEL: dict[str, Any] = {
     field.name: field.default
     for field in dataclasses.fields(ModelConfig)
     if field.name != "layer_sizes"
 } | {"input_normalization": "zscore", "lr": 0.02}
 
-# Arguments of its fit except the batch size.
+# Arguments of `fit` except the batch size.
 FIT: dict[str, Any] = {
     "epochs": 20,
     "schedule": "one-cycle",
@@ -46,7 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def settings(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults, changed by the preset and then by the options that are not None.
+    """Return the defaults, updated by the preset and then by the options that are not None.
 
     The option value "none" stands for None.
     """
@@ -70,7 +70,7 @@ def batch_size(settings: Mapping[str, Any], n_samples: int) -> int:
 
 
 def shown(name: str) -> str:
-    """Return the default of an option as one would type it."""
+    """Return the default of an option as a user would type it."""
     value = DEFAULT[name]
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -1,4 +1,4 @@
-"""What a saved model takes and predicts, by its configuration and metadata."""
+"""The inputs and outputs of a saved model, from its configuration and metadata."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Model = Annotated[
 
 
 def load_classifier(path: pathlib.Path) -> BatchNormMLP:
-    """Load a model; refuse one that does not predict one class for a sample."""
+    """Load a model; refuse one that does not predict one class per sample."""
     from fastbn.model import BatchNormMLP
 
     network = BatchNormMLP.load(path)
     kind = output_kind(network)
     if kind != "classes":
-        what = "numbers (regression)" if kind == "numbers" else "several labels, each yes or no,"
+        what = "numbers (regression)" if kind == "numbers" else "several yes-or-no labels"
         raise ValueError(
-            f"{path}: expected a model that predicts one class of a sample, got one that predicts "
-            f"{what} with loss {network.config.loss!r}, which the command line does not do yet; in "
-            f"Python BatchNormMLP.load({str(path)!r}) has predict and evaluate"
+            f"{path}: expected a model that predicts one class per sample, got one that predicts "
+            f"{what} with loss {network.config.loss!r}, which the command line does not support "
+            f"yet; in Python, use predict and evaluate of BatchNormMLP.load({str(path)!r})"
         )
     return network
 
 
 def output_kind(network: BatchNormMLP) -> str:
-    """Return what a model predicts for a sample: "classes" (one of them), "numbers" or "labels"."""
+    """Return what a model predicts: one of "classes", "numbers", or yes-or-no "labels"."""
     config = network.config
     if config.loss == "squared_error":
         return "numbers"
@@ -46,7 +46,7 @@ def output_kind(network: BatchNormMLP) -> str:
 
 
 def class_names(network: BatchNormMLP) -> list[str]:
-    """Return the names of the model's classes, or their numbers if it has no names."""
+    """Return the names of the model's classes, or their indices if it has no names."""
     n_classes = network.config.layer_sizes[-1]
     if network.config.loss == "sigmoid_cross_entropy" and n_classes == 1:
         n_classes = 2
@@ -57,9 +57,9 @@ def class_names(network: BatchNormMLP) -> list[str]:
 
 
 def class_indices(labels: np.ndarray, names: list[str], where: str = "labels") -> np.ndarray:
-    """Return the model's number for each label; DataFileError for an unknown label.
+    """Return the index of each label's class; DataFileError for an unknown label.
 
-    If no label is the name of a class, whole numbers count the classes from 0.
+    If no label is the name of a class, whole numbers are taken as indices.
     """
     distinct, codes = np.unique(labels, return_inverse=True)
     found = [
@@ -78,7 +78,7 @@ def class_indices(labels: np.ndarray, names: list[str], where: str = "labels") -
 
 
 def feature_names(network: BatchNormMLP) -> list[str] | None:
-    """Return the names of the model's features; None without usable names."""
+    """Return the names of the model's features, or None if it has no usable names."""
     names = network.metadata.get("feature_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return None
@@ -87,7 +87,7 @@ def feature_names(network: BatchNormMLP) -> list[str] | None:
 
 
 def split_of(network: BatchNormMLP) -> dict[str, Any]:
-    """Return `target` and `test_size` of the model's training."""
+    """Return the `target` and `test_size` that the model was trained with."""
     stored = network.metadata.get("split")
     defaults = {"target": None, "test_size": TEST_SIZE}
     return defaults | stored if isinstance(stored, dict) else defaults

@@ -1,4 +1,4 @@
-"""`fastbn train`: data in; a model, a picture and a table out."""
+"""`fastbn train`: train on data; save a model and a picture, and print a table."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ WITH_RESUME = ("resume", "out", "plot", "no_plot", "progress", "quiet")
 def train(ctx: typer.Context, **options: Any) -> None:
     """Train a classifier on DATA; save it, and a picture of loss and accuracy.
 
-    The model stores the names of the columns of a CSV with a header, and finds them by name later.
-    Regression and several labels for a sample are not done yet: such a target is an error.
+    The model stores the column names of a CSV with a header; later it finds its columns by name.
+    Regression and several labels per sample are not supported yet: such a target is an error.
 
     Ctrl-C stops the training after about 50 ms of steps and saves what has been learned.
     """
     out, quiet, resume = options["out"], options["quiet"], options["resume"]
     if options["progress"] and quiet:
-        raise typer.BadParameter("it excludes --quiet", param_hint="'--progress'")
+        raise typer.BadParameter("cannot be used with --quiet", param_hint="'--progress'")
     if options["plot"] is not None and options["no_plot"]:
-        raise typer.BadParameter("it excludes --no-plot", param_hint="'--plot'")
+        raise typer.BadParameter("cannot be used with --no-plot", param_hint="'--plot'")
     if options["checkpoint_every"] is not None and options["checkpoint"] is None:
-        raise typer.BadParameter("it needs --checkpoint", param_hint="'--checkpoint-every'")
+        raise typer.BadParameter("needs --checkpoint", param_hint="'--checkpoint-every'")
     if resume is None:
         job, checkpoint = _job(options), options["checkpoint"]
     else:
@@ -63,7 +63,7 @@ def train(ctx: typer.Context, **options: Any) -> None:
         if path is not None:
             check_writable(path, option, inputs=[job.data])
     if options["plot"] is not None:
-        with contextlib.suppress(MissingExtraError):  # reported when it would be drawn
+        with contextlib.suppress(MissingExtraError):  # reported after the training
             check_picture_ending(options["plot"])
     bar: bool | str = options["progress"] or (False if quiet else "auto")
     with compile_notice(silent=quiet) as compiled:
@@ -72,9 +72,9 @@ def train(ctx: typer.Context, **options: Any) -> None:
         except DivergenceError as error:
             complain(
                 f"in step {error.step} the loss, a variance or the gradient is not finite; the "
-                f"first non-finite values are in {error.layer}: nothing is saved; a smaller --lr "
-                "or a --max-norm may help, and with --on-divergence stop the parameters before "
-                "that step are saved"
+                f"first non-finite values are in {error.layer}: nothing is saved. A smaller --lr "
+                "or a --max-norm may help; with --on-divergence stop, the parameters before that "
+                "step are saved"
             )
             raise typer.Exit(1) from None
         if not history.epochs:
@@ -97,7 +97,7 @@ def train(ctx: typer.Context, **options: Any) -> None:
     if history.stop_reason == "interrupted":
         complain(f"interrupted: {out} holds the model after step {model.steps:,}")
         if checkpoint is not None:
-            complain(f"fastbn train --resume {shlex.quote(str(checkpoint))} goes on with it")
+            complain(f"fastbn train --resume {shlex.quote(str(checkpoint))} continues it")
         raise typer.Exit(1)
 
 
@@ -118,12 +118,12 @@ def _job(options: dict[str, Any]) -> Job:
 
 
 def _refuse_others(ctx: typer.Context) -> None:
-    """Refuse what a resumed training cannot change."""
+    """Refuse options that a resumed training cannot change."""
     for name in ctx.params:
         source = ctx.get_parameter_source(name)
         if name not in WITH_RESUME and source is not None and source.name == "COMMANDLINE":
             option = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
-            raise typer.BadParameter(f"it excludes {option}", param_hint="'--resume'")
+            raise typer.BadParameter(f"cannot be used with {option}", param_hint="'--resume'")
 
 
 def _short_name(data: str) -> str:
@@ -167,7 +167,7 @@ def _sizes(model: BatchNormMLP) -> str:
 def _rows(
     dataset: Dataset, model: BatchNormMLP, history: History, job: Job, compiled: bool
 ) -> list[tuple[str, str]]:
-    """Return what was trained, for how long and how well, as rows of the final table."""
+    """Return the first rows of the final table: data, network, epochs, time and accuracy."""
     counts = f"{len(dataset.y_train):,} training and {len(dataset.y_test):,} test samples"
     features, classes = dataset.X_train.shape[1], len(dataset.class_names)
     epochs = f"{history.epochs} of at most {job.settings['epochs']}"
@@ -180,7 +180,7 @@ def _rows(
         (
             "training",
             f"accuracy {percent(history.accuracy[-1])}, loss {history.loss[-1]:.4f} "
-            "(last epoch, as it was trained on)",
+            "(last epoch, measured while training)",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""`fastbn evaluate` and `fastbn predict`: a saved model on data."""
+"""`fastbn evaluate` and `fastbn predict`: use a saved model on data."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def evaluate(
         try:
             part = dataset.split(X, labels, tuple(names), name, size, seed=0)
             X, labels = part.X_test, part.y_test
-        except dataset.NoTestPartError:  # so it was not trained on either
-            notes.append(f"{data}: too few samples to split off a test part, so all are taken")
+        except dataset.NoTestPartError:  # so these are not the data of the training
+            notes.append(f"{data}: too few samples to split off a test part, so all are used")
     for note in notes:
         complain(note)
     with compile_notice():
@@ -114,11 +114,11 @@ def predict(
 ) -> None:
     """Write the most probable class of every sample of DATA, in the order of the data.
 
-    If DATA has a test part, only that is used.
+    If DATA has a test part, only that part is used.
 
     Columns of a CSV are matched by name if MODEL was trained on a CSV with a header and DATA has
-    one too: their order does not matter, and further columns are ignored. Otherwise all columns
-    are taken by position.
+    one too: their order does not matter, and other columns are ignored. Otherwise columns are
+    matched by position.
 
     A CSV has the column label, and with --proba one column p_<class> for each class. An .npz has
     the arrays label and class_names, and proba. An .npy holds the labels, or with --proba the

@@ -1,4 +1,4 @@
-"""`fastbn warmup`: compile everything now."""
+"""`fastbn warmup`: compile all kernels now."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def warmup(
         str, typer.Option(help="Dtype of the data to compile for.", metavar="|".join(DTYPES))
     ] = "float32",
 ) -> None:
-    """Compile all kernels ahead, so that later programs do not wait for the compiler.
+    """Compile all kernels now, so that later programs do not wait for the compiler.
 
-    The machine code stays on disk, for this processor, Python and versions of packages. A second
-    call takes a second or two.
+    The machine code is kept on disk, for this processor, this Python and these versions of the
+    packages. A second call takes a second or two.
     """
     check_choice(dtype, DTYPES, "--dtype")
     from fastbn.fit.interrupt import interrupting_fits
@@ -38,5 +38,5 @@ def warmup(
             for part in warm_up(name):
                 typer.echo(part)
     seconds = time.perf_counter() - start
-    what = "compiled, and loaded what was there" if compiled else "all was there"
+    what = "compiled what was missing" if compiled else "everything was compiled already"
     typer.echo(f"{what}: {seconds:.1f} s; machine code in {folder}")

@@ -43,8 +43,8 @@ def target_column(header: Header, target: Target) -> int:
     parts = target.split(",") if isinstance(target, str) else []
     if len(parts) > 1 and None not in [_find_column(names, part) for part in parts]:
         raise DataFileError(
-            f"{path}: target: expected one column, got {quoted(parts)}: several labels of a "
-            "sample are not done yet, not for CSV files nor by the command line; in Python "
+            f"{path}: target: expected one column, got {quoted(parts)}: several labels per "
+            "sample are not supported yet in CSV files and on the command line; in Python "
             'BatchNormMLP(loss="sigmoid_cross_entropy") trains on arrays of them'
         )
     listed = str(names) if len(names) <= 20 else quoted(names)
@@ -93,8 +93,8 @@ def choose_by_position(
 ) -> Columns:
     """Return `n_features` columns in the order of the file, and the column of the labels.
 
-    There are labels if there is a target, or one column more than features; `labelled` demands
-    them.
+    The file has labels if a target is given, or if it has one column more than features. With
+    `labelled` it must have them.
     """
     path, names, _ = header
     columns, label = list(range(len(names))), None

@@ -2,7 +2,7 @@
 
 It is one
 
-- if it has all names that are known,
+- if it has all known names,
 - if it has a name where a line below has a number,
 - if its numbers count the columns, as in 0,1,2 or 0,1,kind, or
 - if it has different whole numbers and one name, which does not occur again in its column although
@@ -64,7 +64,7 @@ def _check_width(path: pathlib.Path, line: int, width: int) -> None:
 
 
 def number_of(cell: str) -> float | None:
-    """Return a cell as a number, or None; 1_0 and other scripts' digits are numbers to Python only.
+    """Return a cell as a number, or None. Python's 1_0 and non-ASCII digits are not numbers here.
 
     >>> [number_of(cell) for cell in (" 1e3", "nan", "1_0", "")]
     [1000.0, nan, None, None]
@@ -112,7 +112,7 @@ def _stripped(row: Row) -> list[str]:
 
 
 def _is_header(names: list[str], below: list[list[str]], known: Sequence[str] | None) -> bool:
-    """Apply the rules above to the first line, for known names that it does not have all of."""
+    """Apply the rules above to a first line that lacks one of the known names."""
     words = [i for i, name in enumerate(names) if number_of(name) is None]
     may_count = names.copy()
     for i in words:
@@ -127,7 +127,7 @@ def _is_header(names: list[str], below: list[list[str]], known: Sequence[str] | 
     if known is not None and not set(known) & set(names):
         return False
     if not words:
-        # 0,1 is a likely sample of small whole numbers, and 0,1,2 an unlikely one
+        # above small whole numbers, 0,1 is more likely a sample, and 0,1,2 a header
         is_likely = len(names) > 2 or not all(cell.isdecimal() for row in below for cell in row)
         return counts and names not in below and is_likely
     if len(words) > 1 or not _may_be_names(names):
@@ -137,14 +137,14 @@ def _is_header(names: list[str], below: list[list[str]], known: Sequence[str] | 
 
 
 def _may_be_names(cells: Sequence[str]) -> bool:
-    """Tell whether the numbers of a line are whole, different, and two at least."""
+    """Tell whether a line has at least two numbers, all of them whole and different."""
     numbers = [cell for cell in cells if number_of(cell) is not None]
     is_whole = all(cell.isdecimal() and str(int(cell)) == cell for cell in numbers)
     return is_whole and len(set(numbers)) == len(numbers) >= 2
 
 
 def doubtful_sample(path: str | os.PathLike[str]) -> str | None:
-    """Return the first line of a CSV file without a header, if it may be meant as one."""
+    """Return the first line of a CSV file without a header, if it may have been meant as one."""
     target = path_of("path", path)
     with open(target, newline="", encoding="utf-8-sig") as file:
         cells = _stripped(next(read_rows(target, file)))

@@ -27,13 +27,13 @@ MAX_LABEL = 256  # characters
 def load_csv(
     path: str | os.PathLike[str], target: Target = None, *, test_size: float = 0.2, seed: int = 0
 ) -> Dataset:
-    """Return a CSV file of numbers and one column of labels.
+    """Load a CSV file of numbers and one column of labels.
 
     Parameters
     ----------
     path : path
-        Comma-separated, in UTF-8, with or without a line of column names, which the data set then
-        carries.
+        Comma-separated, in UTF-8, with or without a line of column names. The data set keeps the
+        names.
     target : str or int, optional
         Name or number of the column of labels, which are integers or names; by default the last
         one. Without a header, columns are named by number.
@@ -46,8 +46,8 @@ def load_csv(
         The file is missing, empty, ragged, or has cells that are not finite numbers; the message
         names the line and the column. Or the target looks like regression: its cells are numbers
         that are not all whole, or more than 100 different whole numbers, or more than 20 with fewer
-        than three samples of each on average. Names, also numbers that begin with a zero, are
-        always classes.
+        than three samples of each on average. Names are always classes, and so are numbers that
+        begin with a zero.
     """
 
     def choose(header: Header) -> Columns:
@@ -70,7 +70,7 @@ def load_csv(
 
 
 class Labels(NamedTuple):
-    """A column of labels: its distinct values, and the index of each row's.
+    """A column of labels: its distinct values, and for each row the index of its value.
 
     `values` are int64 if all cells are whole numbers, float64 if all are numbers but not all are
     whole, and names otherwise.
@@ -85,7 +85,7 @@ class Labels(NamedTuple):
 
 
 class Table(NamedTuple):
-    """What was read of a file: X (rows, features) float64, and labels, none if none were chosen."""
+    """The data of a file: X (rows, features) float64, and labels, empty without a label column."""
 
     header: Header
     columns: Columns
@@ -98,7 +98,7 @@ def read_csv(
     choose: Callable[[Header], Columns],
     known: Sequence[str] | None = None,
 ) -> Table:
-    """Return the columns of a CSV file that `choose` takes; features must be finite numbers.
+    """Read the columns of a CSV file that `choose` returns; features must be finite numbers.
 
     The first line is a header if it has all names of `known`, or by the rules of `csv_header`.
     """
@@ -118,8 +118,8 @@ def read_csv(
 def _read(header: Header, columns: Columns, rows: Iterable[Row]) -> Table:
     features, label = columns
     numbers, codes = array("d"), array("q")
-    code_of: dict[str, int] = {}  # of distinct labels
-    lines: list[int] = []  # where each distinct label is first
+    code_of: dict[str, int] = {}  # by label
+    lines: list[int] = []  # of the first occurrence of each label
     for line, row in rows:
         if label is not None:
             cell = row[label].strip()
@@ -142,9 +142,9 @@ def _read(header: Header, columns: Columns, rows: Iterable[Row]) -> Table:
 def _finite_numbers(
     header: Header, line: int, columns: Sequence[int], cells: Sequence[str]
 ) -> list[float]:
-    """Return cells as numbers; an error that names the place of the first that is not finite."""
+    """Return cells as numbers; the error about one that is not finite names line and column."""
     text = "".join(cells)
-    if text.isascii() and "_" not in text:  # most rows: checked and converted at once
+    if text.isascii() and "_" not in text:  # the fast way for most rows
         try:
             values = list(map(float, cells))
             if math.isfinite(sum(values)):
@@ -168,7 +168,7 @@ def _unexpected(header: Header, line: int, column: int, what: str) -> DataFileEr
 
 
 def _values(cells: list[str]) -> np.ndarray:
-    """Return what distinct labels stand for, see `Labels`."""
+    """Return distinct labels as numbers, or as names: see `Labels`."""
     names = np.array(cells, str)
     numbers = [number_of(cell) for cell in cells]
     if None in numbers:

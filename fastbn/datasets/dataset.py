@@ -1,4 +1,4 @@
-"""A data set: labels encoded from 0, and the split into a training and a test part."""
+"""The type of a data set, the encoding of labels, and the split into training and test part."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MANY_CLASSES = 20
 FEW_SAMPLES = 3
 
 REGRESSION = (
-    "this looks like regression, which the command line does not do yet; in Python "
-    'BatchNormMLP(loss="squared_error") and fastbn.sklearn.BatchNormMLPRegressor do. If each '
-    "number is a class, write them as names, with a letter in front: c7 instead of 7"
+    "this looks like regression, which the command line does not support yet; in Python, use "
+    'BatchNormMLP(loss="squared_error") or fastbn.sklearn.BatchNormMLPRegressor. If each number '
+    "is a class, write them as names, with a letter in front: c7 instead of 7"
 )
 
-# X (samples, features), and labels as they stand in a source.
+# X (samples, features), and the labels as the source has them.
 Part = tuple[np.ndarray, np.ndarray]
 
 
@@ -42,11 +42,11 @@ class Dataset(NamedTuple):
 
 
 class NoTestPartError(DataFileError):
-    """Samples are too few to split off a part to test on."""
+    """There are too few samples to split off a test part."""
 
 
 def check_test_size(test_size: Any) -> None:
-    """Refuse what is not between 0 and 1."""
+    """Check that a share is between 0 and 1."""
     number("test_size", test_size, 0.0, 1.0, open_low=True, open_high=True)
 
 
@@ -65,7 +65,7 @@ def split(
     if min(round(test_size * counts.max()), counts.max() - 1) < 1:
         raise NoTestPartError(
             f"{name}: test_size={test_size:g} of {y.size} samples in {len(class_names)} classes "
-            "leaves none to test on"
+            "leaves no test samples"
         )
     is_test = np.zeros(y.size, bool)
     for of_class in np.split(np.argsort(y, kind="stable"), np.cumsum(counts)[:-1]):
@@ -75,7 +75,7 @@ def split(
 
 
 def joined(where: str, name: str, train: Part, test: Part) -> Dataset:
-    """Return a data set of two parts, whose labels are encoded together."""
+    """Return a data set of a training and a test part, encoding their labels together."""
     y, class_names = encode_labels(where, np.concatenate([train[1], test[1]]))
     n = len(train[1])
     return Dataset(train[0], y[:n], test[0], y[n:], class_names, name)
@@ -117,5 +117,5 @@ def encode_labels(
 
 
 def all_whole(values: np.ndarray) -> bool:
-    """Return whether all are whole numbers that a float64 tells from their neighbours."""
+    """Return whether all are whole numbers small enough for float64 to be exact."""
     return bool((np.abs(values) < 2**53).all() and (values == np.round(values)).all())

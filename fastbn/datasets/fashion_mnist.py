@@ -1,4 +1,4 @@
-"""Fashion-MNIST: from a folder of this computer, or a verified download."""
+"""Load Fashion-MNIST from a local folder, or download it and verify the files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def load_fashion_mnist(
 
 
 def _find_folder(path: str | os.PathLike[str] | None, download: bool) -> pathlib.Path:
-    """Return the folder to read; one that the caller or FASTBN_DATA names is taken as it is."""
+    """Return the folder to read, without checking one that the caller or FASTBN_DATA names."""
     named = path if path is not None else os.environ.get("FASTBN_DATA") or None
     if named is not None:
         return path_of("path", named)
@@ -89,7 +89,7 @@ def _download() -> pathlib.Path:
         name = f"{IDX_FILES[key]}.gz"
         try:
             pooch.retrieve(f"{URL}{name}", f"sha256:{sha256}", fname=name, path=folder)
-        except Exception as error:  # pooch passes on whatever the network raises
+        except Exception as error:  # pooch raises whatever the network does
             raise DataFileError(
                 f"{name}: could not be downloaded from {URL} ({error}); {WHAT_TO_DO}"
             ) from error

@@ -18,7 +18,7 @@ IDX_DTYPES: dict[int, np.dtype] = {
     0x08: np.dtype("u1"), 0x09: np.dtype("i1"), 0x0B: np.dtype(">i2"),
     0x0C: np.dtype(">i4"), 0x0D: np.dtype(">f4"), 0x0E: np.dtype(">f8"),
 }  # fmt: skip
-MAX_DIMENSIONS = 32  # what NumPy takes in all its versions
+MAX_DIMENSIONS = 32  # the limit of NumPy 1
 
 IDX_FILES = {
     "X_train": "train-images-idx3-ubyte",
@@ -39,14 +39,14 @@ def load_idx(path: str | os.PathLike[str]) -> np.ndarray:
     Returns
     -------
     array
-        Of the shape and dtype in the header, in native byte order.
+        It has the shape and dtype of the header, in native byte order.
 
     Raises
     ------
     DataFileError
-        The file is missing, no IDX file, or has more or fewer bytes than its header announces; the
-        message names the file and the number of bytes expected. A header that announces more than
-        the file holds costs no memory.
+        The file is missing, is not an IDX file, or has more or fewer bytes than its header says;
+        the message names the file and the expected number of bytes. A header that promises more
+        than the file has does not cost memory.
     """
     target = path_of("path", path)
     try:
@@ -74,7 +74,7 @@ def load_idx(path: str | os.PathLike[str]) -> np.ndarray:
             expected = math.prod(shape) * dtype.itemsize
             data, end = bytearray(), ""
             try:
-                # in pieces: what a header announces is not allocated ahead
+                # read in pieces, so a wrong header does not allocate memory
                 while piece := file.read1(min(expected + 1 - len(data), 1 << 20)):
                     data += piece
             except EOFError:
@@ -92,9 +92,9 @@ def load_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def load_idx_folder(path: str | os.PathLike[str]) -> Dataset:
-    """Return the four IDX files of a folder, with the names of MNIST's, gzipped or not.
+    """Load the four IDX files of a folder, which are named as MNIST's, gzipped or not.
 
-    A file that is there both gzipped and not has to hold the same in both.
+    If the folder has a file both gzipped and not, the two must have the same content.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def load_idx_folder(path: str | os.PathLike[str]) -> Dataset:
 
 
 def read_idx_folder(folder: pathlib.Path) -> tuple[Part, Part]:
-    """Return the training and the test part: images flattened, and labels as they stand there."""
+    """Return the training and the test part: flattened images, and the labels of the files."""
     train, test = _read_part(folder, "train"), _read_part(folder, "test")
     if train[0].shape[1] != test[0].shape[1]:
         raise DataFileError(
@@ -123,16 +123,16 @@ def _read_part(folder: pathlib.Path, part: str) -> Part:
         raise DataFileError(f"{X_path}: expected images, got shape {X.shape}")
     if y.ndim != 1 or y.dtype.kind not in "iu" or y.size != X.shape[0]:
         raise DataFileError(
-            f"{y_path}: expected {X.shape[0]} integer labels as {X_path.name} has images, "
-            f"got {y.dtype} {y.shape}"
+            f"{y_path}: expected {X.shape[0]} integer labels, one for each image of "
+            f"{X_path.name}, got {y.dtype} {y.shape}"
         )
     if not np.isfinite(X).all():
-        raise DataFileError(f"{X_path}: expected finite numbers, found others")
+        raise DataFileError(f"{X_path}: expected finite numbers, found NaN or infinity")
     return X.reshape(X.shape[0], -1), y
 
 
 def _read_file(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, np.ndarray]:
-    """Return the file of that name, gzipped or not, and what it holds."""
+    """Return the path of a file, gzipped or not, and its array."""
     paths = [path for path in (folder / f"{name}.gz", folder / name) if path.is_file()]
     if not paths:
         raise DataFileError(f"{folder}: expected the file {name}.gz or {name}, found neither")
@@ -140,7 +140,7 @@ def _read_file(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, np.ndarra
     for other in others:
         if other.dtype != array.dtype or not np.array_equal(other, array):
             raise DataFileError(
-                f"{folder}: expected {paths[0].name} and {paths[1].name} to hold the same, found a "
-                "difference"
+                f"{folder}: expected {paths[0].name} and {paths[1].name} to have the same content, "
+                "found a difference"
             )
     return paths[0], array

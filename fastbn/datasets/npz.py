@@ -1,4 +1,4 @@
-"""Samples and labels in NPZ files. Nothing in a file is executed."""
+"""Samples and labels in NPZ files. Loading a file executes nothing in it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fastbn.errors import DataFileError
 
 
 def load_npz(path: str | os.PathLike[str], *, test_size: float = 0.2, seed: int = 0) -> Dataset:
-    """Return the arrays ``X, y`` or ``X_train, y_train, X_test, y_test`` of an NPZ file.
+    """Load the arrays ``X, y`` or ``X_train, y_train, X_test, y_test`` of an NPZ file.
 
     Parameters
     ----------
     path : path
-        Upper and lower case are the same in the names of the arrays. Labels are integers or names;
+        The names of arrays may be in upper or lower case. Labels are integers or names;
         features of more dimensions than two are flattened.
     test_size, seed
         As in `load_digits`, if the file has no test part.
@@ -85,7 +85,9 @@ class NpzFile(NamedTuple):
                 f"got {x.dtype} {x.shape}"
             )
         if not np.isfinite(x).all():
-            raise DataFileError(f"{self.path}: {key}: expected finite numbers, found others")
+            raise DataFileError(
+                f"{self.path}: {key}: expected finite numbers, found NaN or infinity"
+            )
         return x.reshape(x.shape[0], -1)
 
     def labels(self, key: str, n_samples: int) -> np.ndarray:
@@ -93,7 +95,7 @@ class NpzFile(NamedTuple):
         y = self._array(key)
         if y.shape != (n_samples,):
             several = y.ndim == 2 and y.shape[0] == n_samples and y.shape[1] > 1
-            more = ": several labels or numbers of a sample are read in Python only"
+            more = ": several labels or numbers per sample work only in Python"
             raise DataFileError(
                 f"{self.path}: {key}: expected shape ({n_samples},), got {y.shape}"
                 f"{more if several else ''}"

@@ -1,4 +1,4 @@
-"""Data sets by name or path: which kind of source it is, and what is read of it."""
+"""Load data sets by name or path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXPECTED = "expected digits, fashion-mnist, a .csv or .npz file, or a folder of 
 
 
 def load(source: Path, *, target: Target = None, test_size: float = 0.2, seed: int = 0) -> Dataset:
-    """Return a data set by name or path, as the command line takes it.
+    """Load a data set by name or path, as the command line does.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ def load(source: Path, *, target: Target = None, test_size: float = 0.2, seed: i
 
 
 def load_parts(source: Path) -> tuple[str, list[Part]]:
-    """Return the name of a source other than CSV, and its samples, perhaps of one class.
+    """Return the name and the samples of a source other than CSV; they may be of one class only.
 
-    These are its training and test part, or one part if they are not split.
+    The samples are its training and test part, or one part if it has no test part.
     """
     kind, path = _kind_of(source)
     if kind == "digits":
@@ -84,19 +84,19 @@ def load_features(
     target: Target = None,
     feature_names: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return X and, if the source has them, labels as they stand there: for predicting.
+    """Load X for predictions and, if the source has them, its labels, which are not encoded.
 
     Parameters
     ----------
     source : as in `load`, or an IDX file of images
-        Of a data set with a test part, that part.
+        If a data set has a test part, only that is loaded.
     n_features : int
-        Features of the model. A CSV file with one column more has its labels in `target`.
+        Features of the model. If a CSV file has one column more, its labels are in `target`.
     target : str or int, optional
     feature_names : sequence of str, optional
-        Columns to take from a CSV file with a header, in any order; all others are ignored, and
-        labels are read if there is a `target`. Without a header, and from all other sources,
-        features are taken in the order in which they come.
+        Columns to read from a CSV file with a header, in any order. Other columns are ignored, and
+        labels are read only if `target` is given. Without a header, and in all other sources,
+        features are read in the order of the file.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def load_features(
 def _kind_of(source: Path) -> tuple[str, pathlib.Path]:
     """Return "digits", "fashion-mnist", ".csv", ".npz", "folder" or "file", and the path.
 
-    The name of a data set is not a file of that name.
+    "digits" and "fashion-mnist" mean the data sets even if there is a file of that name.
     """
     path = path_of("source", source)
     name = os.fspath(source)
@@ -179,7 +179,7 @@ def load_digits(*, test_size: float = 0.2, seed: int = 0) -> Dataset:
     Parameters
     ----------
     test_size : float in (0, 1)
-        Share of every class that is split off as test samples.
+        Share of each class that becomes the test part.
     seed : int
         Seed of the split.
 

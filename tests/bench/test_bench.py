@@ -405,7 +405,7 @@ def test_ctrl_c_keeps_what_was_measured(small_grid, tmp_path, monkeypatch):
         (["--against", "tensorflow"], "against: expected some of torch"),
         (["--threads", "10000"], "expected at most"),
         (["--json", "no/such/folder.json"], "does not exist"),
-        (["--plot", "ratios.gnu"], "expected an ending out of"),
+        (["--plot", "ratios.gnu"], "expected a name that ends in"),
     ],
 )
 def test_mistakes(arguments, words):

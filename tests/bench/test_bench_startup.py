@@ -251,7 +251,7 @@ def test_another_loss_is_wrong(measured):
 
 
 OUTPUT = """data      fashion-mnist: 60,000 training and 10,000 test samples
-training  accuracy {} %, loss 0.2712 (last epoch, as it was trained on)
+training  accuracy {} %, loss 0.2712 (last epoch, measured while training)
 test      accuracy 85.57 %, loss 0.4103
 stopped   {}
 """

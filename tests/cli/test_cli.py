@@ -133,7 +133,10 @@ def test_the_notes_preset_has_batches_of_6000_on_fashion_mnist():
     ("options", "why"),
     [
         (["--until-accuracy", "0.5", "--epochs", "500"], "training accuracy is above 0.5"),
-        (["--early-stopping", "2", "--epochs", "5000"], "no better for 2 epochs; back at the best"),
+        (
+            ["--early-stopping", "2", "--epochs", "5000"],
+            "no better for 2 epochs; back at the best",
+        ),
     ],
 )
 def test_training_that_stops_early_says_why(insects, options, why):
@@ -340,7 +343,7 @@ def test_doctor_prints_a_table_and_the_same_as_json():
     table = rows(output)
     assert table["numba"] == facts.packages["numba"]
     assert table["cache"].startswith(facts.cache.folder or "none: the compiler is off")
-    assert ("Nothing to mend." in output) == (not report().warnings)
+    assert ("Nothing to fix." in output) == (not report().warnings)
     found = json.loads(succeed("doctor", "--json"))
     assert found["packages"] == facts.packages
     assert found["cache"]["folder"] == facts.cache.folder

@@ -93,7 +93,7 @@ def test_other_columns_are_named_and_ignored(insects):
     """They may contain words or gaps, or have the same name."""
     other = {"id": range(60), "note": ["", "two words"] * 30, **insects}
     write("new.csv", other)
-    note = "fastbn: new.csv: columns that the model does not take: 'id', 'note'\n"
+    note = "fastbn: new.csv: ignoring columns that the model does not use: 'id', 'note'\n"
     assert predicted("new.csv", notes=note) == expected()
     text = pathlib.Path("new.csv").read_text().replace("note", "id", 1)
     pathlib.Path("new.csv").write_text(text)
@@ -109,7 +109,7 @@ def test_a_target_that_is_a_feature(insects):
     write("new.csv", insects)
     arguments = ["named.safetensors", "new.csv", "--target", "age"]
     for command in (["predict", *arguments, "--out", "q.csv"], ["evaluate", *arguments]):
-        assert "target: expected another column than the model's features, got 'age'" in refused(
+        assert "target: expected a column that is not a feature of the model, got 'age'" in refused(
             *command
         )
 
@@ -226,7 +226,7 @@ def test_evaluate_takes_columns_by_name(insects, options):
     assert same.exit_code == moved.exit_code == 0
     assert moved.stdout == same.stdout
     assert same.stderr == ""
-    note = "fastbn: elsewhere/named.csv: columns that the model does not take: 'id', 'x'\n"
+    note = "fastbn: elsewhere/named.csv: ignoring columns that the model does not use: 'id', 'x'\n"
     assert moved.stderr == note
 
 
@@ -238,7 +238,7 @@ def test_evaluate_takes_labels_of_another_name(insects):
     )
     assert other["accuracy"] == same["accuracy"]
     stderr = refused("evaluate", "named.safetensors", "new.csv")
-    assert "new.csv: expected labels in the column 'kind', as in training, or in" in stderr
+    assert "new.csv: expected labels in the column 'kind', as in training, found no" in stderr
 
 
 def test_evaluate_by_position_says_so(insects):
@@ -312,7 +312,7 @@ def test_several_labels_are_refused_unless_one_is_named(insects, header):
     write("several.csv", columns, header=header)
     labels, last = ("'a', 'b', 'c'", "c") if header else ("'2', '3', '4'", "4")
     stderr = refused("train", "several.csv", *QUICK, "--no-plot")
-    assert f"several.csv: the last 3 columns, {labels}, hold nothing but 0 and 1" in stderr
+    assert f"several.csv: the last 3 columns, {labels}, have only 0 and 1" in stderr
     assert f"--target {last} trains on that column" in stderr
     table = rows(succeed("train", "several.csv", *QUICK, "--no-plot", "--target", last))
     assert "4 features, 2 classes" in table["data"]
@@ -342,5 +342,5 @@ def test_a_target_of_numbers_looks_like_regression(insects, values):
     write("numbers.csv", {**pick(insects, *NAMES), "price": values})
     stderr = refused("train", "numbers.csv", *QUICK)
     assert "numbers.csv: price: " in stderr
-    assert "this looks like regression, which the command line does not do yet" in stderr
+    assert "this looks like regression, which the command line does not support yet" in stderr
     assert 'BatchNormMLP(loss="squared_error")' in stderr

@@ -86,9 +86,7 @@ def test_evaluate_of_one_class(model, tmp_path, ending, n):
     assert result.exit_code == 0
     if n < 20:
         assert rows(result.stdout) == whole
-        assert (
-            f"{path}: too few samples to split off a test part, so all are taken" in result.stderr
-        )
+        assert f"{path}: too few samples to split off a test part, so all are used" in result.stderr
     else:
         assert rows(result.stdout)["data"] == "moths: 6 samples"
 
@@ -236,7 +234,7 @@ def test_a_model_that_predicts_no_class(insects, tmp_path, outputs, loss, row, w
         assert (result.exit_code, result.stdout) == (1, "")
         assert re.search(
             rf"^fastbn: error: other.safetensors: .*one class.*{what}.*'{loss}'.*command line does "
-            r"not do yet.*BatchNormMLP.load\('other.safetensors'\) has predict",
+            r"not support yet.*predict and evaluate of BatchNormMLP.load\('other.safetensors'\)",
             result.stderr,
         )
         assert result.stderr.count("\n") == 1

@@ -51,7 +51,7 @@ def test_a_killed_training_is_resumed(folder, name, expected):
     done = train(*options, "--out", "killed", python=python)
     assert done.returncode == expected, done.stderr
     if name == "SIGINT":
-        assert "fastbn train --resume c goes on with it" in done.stderr
+        assert "fastbn train --resume c continues it" in done.stderr
         assert os.path.exists("killed")
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
@@ -86,7 +86,7 @@ def test_refused(folder):
     succeed("train", "insects.csv", "--epochs", "2", "--no-plot", "--checkpoint", "c", "--out", "m")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for options, message in (
-        (["--epochs", "9"], "it excludes --epochs"),
+        (["--epochs", "9"], "cannot be used with --epochs"),
         (["--out", "c"], "c is the model's file"),
     ):
         result = run("train", "--no-plot", "--resume", "c", *options)
@@ -135,6 +135,6 @@ def test_data_that_have_changed_are_named(folder):
         result = run("train", "--resume", "c", "--no-plot")
         assert result.exit_code == 1
         assert result.stderr == (
-            f"fastbn: error: the data of {path} are not those that the checkpoint c was written "
-            "for, or their rows or columns are in another order\n"
+            f"fastbn: error: {path}: expected the data that the checkpoint c was written for, got "
+            "other data, or rows or columns in another order\n"
         )

@@ -189,7 +189,7 @@ REFUSED = [
     ("a,b\n1,x\n2,x\n", "at least two classes"),
     ("b\nx\ny\n", "expected features beside the target"),
     ('a,b\n"1,x\n', "cannot be read as CSV"),
-    ("a,b\n1,x\n2,y\n", "leaves none to test on"),
+    ("a,b\n1,x\n2,y\n", "leaves no test samples"),
     ("a,grün\n1,x\n".encode("latin-1"), "t.csv: cannot be read as CSV: save it as UTF-8"),
     ("a,b\n1,x\n".encode("utf-16"), "t.csv: cannot be read as CSV: save it as UTF-8"),
 ]

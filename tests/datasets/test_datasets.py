@@ -123,7 +123,8 @@ def test_idx_folders_with_files_both_gzipped_and_not(idx_folder):
         with pytest.raises(DataFileError, match=f"{name}"):
             datasets.load_idx_folder(idx_folder)
     (idx_folder / name).write_bytes(plain[:-1] + b"\x09")
-    with pytest.raises(DataFileError, match=f"expected {name}.gz and {name} to hold the same"):
+    message = f"expected {name}.gz and {name} to have the same content"
+    with pytest.raises(DataFileError, match=message):
         datasets.load_features(idx_folder, n_features=12)
 
 
