@@ -20,11 +20,6 @@ pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 SCRIPTS = pathlib.Path(__file__).resolve().parents[2] / "scripts"
 
 
-@pytest.fixture(autouse=True)
-def beside_the_scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))  # peers.py
-
-
 def load(name):
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -100,9 +95,9 @@ def one_thread_of_pytorch():
 @pytest.mark.parametrize("data", ["iris", "diabetes"])
 def test_the_table_of_estimators(data):
     """Three networks learn the same data about equally well: classification and regression."""
-    tabular = load("tabular")
-    arrays = tabular.DATA[data](return_X_y=True)
-    line = tabular.compare(data, *arrays, 2, 1, {**tabular.SMALL, "epochs": 30})
+    script = load("estimators")
+    arrays = script.DATA[data](return_X_y=True)
+    line = script.compare_scores(data, *arrays, 2, 1, {**script.SMALL, "max_iter": 30})
     cells = [cell.strip() for cell in line.strip("| ").split("|")]
     assert cells[0] == data
     scores = [float(cell.split(" ±")[0]) for cell in cells[1::2]]
@@ -117,9 +112,9 @@ def test_the_table_of_estimators(data):
 @pytest.mark.parametrize("kind", ["two classes", "three classes", "three labels"])
 def test_the_table_of_rare_classes(monkeypatch, kind, way):
     """Three networks learn a weighted rare class about equally well."""
-    script = load("rare_classes")
-    monkeypatch.setattr(script, "EPOCHS", 4)
-    line = script.compare(kind, way, 0.05, 50, 1)
+    script = load("estimators")
+    monkeypatch.setitem(script.RARE, "max_iter", 4)
+    line = script.compare_rare(kind, way, 0.05, 50, 1)
     cells = [cell.strip() for cell in line.strip("| ").split("|")]
     assert cells[:4] == [kind, way, "5%", "50"]
     aucs = [float(cell) for cell in cells[4:7]]
