@@ -1,1 +1,1 @@
-"""Measurements beside the peers, in one process, on the same work."""
+"""Benchmarks of fastbn and its peers on the same work, mostly in one process."""

@@ -1,4 +1,4 @@
-"""fastbn's contestants, and what limits them: the bare matrix products of a step, and a copy."""
+"""fastbn as a contestant, and its limits: the bare matrix products of a step, and a copy."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from fastbn.parallel.cores import at_most
 
 
 class FastbnStepper(Stepper):
-    """What `BatchNormMLP.fit` calls: many steps in one compiled call."""
+    """Training as in `BatchNormMLP.fit`: many steps in one compiled call."""
 
     def __init__(self, work: StepWork, threads: int | None = None) -> None:
-        self.work, self.threads = work, threads  # None: as many as fastbn chooses
+        self.work, self.threads = work, threads  # None: fastbn chooses
         self.model = BatchNormMLP(
             work.sizes, negative_slope=recipe.SLOPE, eps=recipe.EPS, momentum=recipe.MOMENTUM,
             lr=recipe.LR, betas=(recipe.BETA1, recipe.BETA2), optimizer_eps=recipe.ADAM_EPS,
@@ -49,11 +49,11 @@ class FastbnStepper(Stepper):
 
 
 class BareGemms(Runner):
-    """The matrix products of an epoch's steps and nothing else, feature-major as fastbn's."""
+    """Only the matrix products of an epoch, in NumPy, feature-major like fastbn's."""
 
     def __init__(self, work: StepWork, threads: int) -> None:
         self.threads = threads
-        self.pools = ThreadpoolController()  # looks at all libraries: not within a sample
+        self.pools = ThreadpoolController()  # slow: it searches all loaded libraries
         generator = np.random.default_rng(0)
 
         def normal(*shape: int) -> np.ndarray:
@@ -80,7 +80,7 @@ class BareGemms(Runner):
 
 
 class BatchNorm(Runner):
-    """`batch_norm` and `batch_norm_backward`, with ``out=`` or allocating."""
+    """`batch_norm` and `batch_norm_backward`, with ``out=`` or without."""
 
     def __init__(self, work: BatchNormWork, layout: str, out: bool = False) -> None:
         x, dy, self.gamma, self.beta = work.data()
@@ -109,7 +109,7 @@ class BatchNorm(Runner):
 
 
 class Adam(FlatAdam):
-    """`adam_step` on the flat buffers of a net's tensors, as the model keeps them."""
+    """`adam_step` on flat buffers, as in the model."""
 
     def once(self) -> None:
         self.step += 1
@@ -120,7 +120,7 @@ class Adam(FlatAdam):
 
 
 class Scale(Runner):
-    """`standardize`, fitted and applied."""
+    """`standardize`."""
 
     def __init__(self, work: ScaleWork) -> None:
         self.x = self.last = work.data()
@@ -133,7 +133,7 @@ class Scale(Runner):
 
 
 class Copy(Runner):
-    """A copy, NumPy's or past the caches, by one thread or more: the bandwidth."""
+    """A copy by NumPy, or by stores that bypass the caches: the bandwidth of memory."""
 
     def __init__(self, size: int, threads: int, past_the_caches: bool) -> None:
         source, target = (np.ones(size // 4, np.float32) for _ in range(2))

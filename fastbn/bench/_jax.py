@@ -1,4 +1,4 @@
-"""JAX's contestants."""
+"""JAX as a contestant."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from fastbn.bench import _work as recipe
 from fastbn.bench._work import AdamWork, BatchNormWork, Runner, ScaleWork, Stepper, StepWork
 from fastbn.bench.scripts.jax_net import batch_norm, first_state, leaky_relu, step
 
-jax.config.update("jax_platforms", "cpu")  # also where JAX has found a GPU
+jax.config.update("jax_platforms", "cpu")  # even if JAX finds a GPU
 
-# A scan over this many epochs makes few calls from Python.
+# Epochs in one scan: many, so that there are few calls from Python.
 LONG = 32
 
 
 class JaxStepper(Stepper):
-    """Jitted step by step, or scanned over one epoch or many; state is donated."""
+    """Training with a jitted step, or with a scan over epochs; the state is donated."""
 
     def __init__(self, work: StepWork, scan: bool, axis: int) -> None:
         x, y = map(jnp.asarray, work.data())
@@ -36,7 +36,7 @@ class JaxStepper(Stepper):
         self.state = first_state(work.weights())
         self.train = jax.jit(many if scan else one, donate_argnums=0)
         order = work.order()
-        # what each call trains on, in one epoch and in LONG of them
+        # the argument of each call, for one epoch and for LONG epochs
         self.epoch = [jnp.asarray(order)] if scan else [jnp.asarray(rows) for rows in order]
         self.long = [jnp.tile(self.epoch[0], (LONG, 1))] if scan else self.epoch * LONG
 
@@ -50,7 +50,7 @@ class JaxStepper(Stepper):
 
 
 class JaxRunner(Runner):
-    """Something that a jitted function does."""
+    """A contestant that calls a jitted function."""
 
     last: Any
 
@@ -84,7 +84,7 @@ class BatchNorm(JaxRunner):
 
 
 class Adam(JaxRunner):
-    """optax.adam on a net's tensors, jitted, its state donated."""
+    """optax.adam on a network's tensors, jitted; the state is donated."""
 
     def __init__(self, work: AdamWork) -> None:
         self.work = work
@@ -117,7 +117,7 @@ def scaled(x: Any) -> Any:
 
 
 class Scale(JaxRunner):
-    """Jitted."""
+    """Scaling of inputs in a jitted function."""
 
     def __init__(self, work: ScaleWork) -> None:
         self.x = jnp.asarray(work.data())

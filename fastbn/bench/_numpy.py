@@ -1,4 +1,4 @@
-"""NumPy's contestants: what one would write by hand."""
+"""NumPy as a contestant: code that a user would write by hand."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fastbn.bench.scripts.numpy_net import NumpyNet, adam
 
 
 class NumpyStepper(Stepper):
-    """Feature-major float32 arrays, in place where that is easy."""
+    """Training steps on feature-major float32 arrays, in place where that is easy."""
 
     def __init__(self, work: StepWork, threads: int) -> None:
         self.threads = threads
-        self.pools = ThreadpoolController()  # looks at all libraries: not within a sample
+        self.pools = ThreadpoolController()  # slow: it searches all loaded libraries
         self.x, self.y = work.data()
         self.order = work.order()
         self.net = NumpyNet(work.weights(), recipe)
@@ -37,7 +37,7 @@ class NumpyStepper(Stepper):
 
 
 class BatchNorm(Runner):
-    """Sample-major, in place where that is easy."""
+    """Batch norm, sample-major, in place where that is easy."""
 
     def __init__(self, work: BatchNormWork) -> None:
         self.x, self.dy, self.gamma, self.beta = work.data()
@@ -66,7 +66,7 @@ class BatchNorm(Runner):
 
 
 class Adam(FlatAdam):
-    """In place, on the flat buffers of a net's tensors."""
+    """Adam in place, on the flat buffers of a network's tensors."""
 
     def __init__(self, work: AdamWork) -> None:
         super().__init__(work)
@@ -78,7 +78,7 @@ class Adam(FlatAdam):
 
 
 class Scale(Runner):
-    """Mean and standard deviation per feature, and the scaled array."""
+    """Scaling by mean and standard deviation of each feature."""
 
     def __init__(self, work: ScaleWork) -> None:
         self.x = self.last = work.data()

@@ -1,4 +1,4 @@
-"""The peers: which there are, which are installed, and what each has for a piece of work."""
+"""The peers, whether they are installed, and the contestants for each kind of work."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PACKAGES = {
     "numpy": ["numpy"],
 }
 
-# A contestant's side and setting, and what makes it.
+# By side and setting: a function that returns the contestant.
 Makers = dict[tuple[str, str], Callable[[], Any]]
 
 
 class Class(NamedTuple):
-    """A contestant's module and class, and its arguments by the name of the setting.
+    """The module and class of a contestant, and its arguments for each setting.
 
-    Without settings it runs at every number of threads.
+    Without settings, the settings are the numbers of threads.
     """
 
     module: str
@@ -38,7 +38,7 @@ class Class(NamedTuple):
 
 ONE: dict[str, dict[str, Any]] = {"": {}}
 
-# Who does a kind of work. fastbn comes first: the others' results are compared with its.
+# The contestants by kind of work. fastbn comes first, since other results are compared with its.
 CLASSES: dict[str, dict[str, Class]] = {
     "step": {
         "fastbn": Class("_fastbn", "FastbnStepper", ONE),
@@ -98,12 +98,12 @@ REASONS: dict[str, dict[str, str]] = {
 
 
 def is_installed(peer: str) -> bool:
-    """Tell whether a peer can take part."""
+    """Tell whether the packages of a peer are installed."""
     return all(installed_version(package) for package in PACKAGES[peer])
 
 
 def choose(names: str | None) -> list[str]:
-    """Return the peers of a list with commas; None takes all that are installed."""
+    """Return the peers in a list with commas, or all that are installed if it is None."""
     if names is None:
         return [peer for peer in PACKAGES if is_installed(peer)]
     chosen = [name.strip() for name in names.split(",") if name.strip()]
@@ -117,7 +117,7 @@ def choose(names: str | None) -> list[str]:
 
 
 def thread_counts() -> list[int]:
-    """Return one thread and all of them."""
+    """Return the numbers of threads to measure: one, and as many as there are."""
     return sorted({1, available_threads()})
 
 
@@ -127,7 +127,7 @@ def threads_of(count: int) -> str:
 
 
 def makers(kind: str, work: Any, peers: Collection[str], **ours: Any) -> Makers:
-    """Return fastbn's contestants in a kind of work, then the peers'; `ours` are fastbn's only."""
+    """Return the contestants, fastbn's first; `ours` are more arguments for fastbn's."""
     found: Makers = {}
     for side, (module, name, settings, arguments) in CLASSES[kind].items():
         if side != "fastbn" and side not in peers:
@@ -142,5 +142,5 @@ def makers(kind: str, work: Any, peers: Collection[str], **ours: Any) -> Makers:
 
 
 def absent(kind: str, peers: Collection[str]) -> dict[str, str]:
-    """Return why some of the peers do not take part."""
+    """Return the peers that have no contestant for this work, and why."""
     return {peer: why for peer, why in REASONS.get(kind, {}).items() if peer in peers}

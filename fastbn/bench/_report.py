@@ -1,4 +1,4 @@
-"""What `fastbn bench` prints and draws: tables of ratios, and the machine that was measured."""
+"""The output of `fastbn bench`: tables of ratios, a plot, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOOKS = {
 
 
 def machine(peers: Sequence[str]) -> dict[str, Any]:
-    """Return what was measured: date, processor, cores, threads and versions."""
+    """Describe the machine and the run: date, processor, cores, threads and versions."""
     facts = report().facts
     packages = ["numba", *[package for peer in peers for package in PACKAGES[peer]]]
     versions = {name: installed_version(name) for name in packages}
@@ -45,7 +45,7 @@ def machine(peers: Sequence[str]) -> dict[str, Any]:
 
 
 def machine_line(facts: dict[str, Any]) -> str:
-    """Return the machine in a line."""
+    """Return the description in one line."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     return (
         f"{facts['date']}, {facts['processor']}, {facts['cores']} cores, "
@@ -62,7 +62,7 @@ def seconds(value: float) -> str:
 
 
 def tables(rows: Iterable[Row]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return a table for each suite: its title, its columns, its lines."""
+    """Return title, columns and lines of each suite's table."""
     found = []
     for suite, group in itertools.groupby(rows, key=lambda row: row.suite):
         cells = [_cells(row) for row in group]
@@ -82,7 +82,7 @@ WORK, OURS, PEER, WINNER, LIMIT, ONE_THREAD, RATE = range(7)
 
 
 def _cells(row: Row) -> dict[tuple[int, str], str]:
-    """Return what a row shows in each column: by its place and name."""
+    """Return the cells of a row by column: its rank and its name."""
     cells = {(WORK, "work"): row.work}
     for one in row.contestants:
         if one.side == "fastbn":
@@ -104,7 +104,7 @@ def _cells(row: Row) -> dict[tuple[int, str], str]:
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
-    """Return a sentence for each suite that has peers, and why sides are missing."""
+    """Return a sentence for each suite with peers, and the reasons for missing sides."""
     sentences = []
     for suite, group in itertools.groupby(rows, key=lambda row: row.suite):
         found = [(min(row.peers.values()), row.work) for row in group if row.peers]

@@ -1,4 +1,4 @@
-"""A row of the table: one piece of work, and how long every contestant took for it."""
+"""A row of the table: one piece of work, and the time of each contestant."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from fastbn.bench._timing import Timing
 
-# Relative distance of two sides' results from which one of them does other work.
+# If results differ by more than this, relatively, the sides do not do the same work.
 WRONG = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Contestant:
-    """Who took how long: a `side` ("fastbn" or a peer), at one of its settings."""
+    """The time of a `side` ("fastbn" or a peer) at one of its settings."""
 
     side: str
     setting: str
@@ -24,12 +24,12 @@ class Contestant:
 
 @dataclasses.dataclass
 class Row:
-    """What was measured for one piece of work.
+    """The measurements of one piece of work.
 
-    `limits` are times that the work can hardly go below: its bare matrix products, or moving its
-    bytes at the speed of a copy. `apart` is the largest relative distance of each side's results
-    from fastbn's, where there are results to compare. `missing` says why a side is not there.
-    `alone` is fastbn with one thread, where it chooses the number of threads.
+    `limits` are times that are hard to beat: the bare matrix products, or a copy of as many bytes.
+    `apart` is the largest relative distance of each side's results from fastbn's, if there are
+    results to compare. `missing` says why a side is missing. `alone` is the time of fastbn with
+    one thread, for work where fastbn chooses the number of threads.
     """
 
     suite: str
@@ -43,7 +43,7 @@ class Row:
 
     @classmethod
     def of(cls, suite: str, work: str, times: Mapping[Any, Timing], **more: Any) -> Row:
-        """Return the row of these times: those of a (side, setting), and limits by their names."""
+        """Return a row; `times` has contestants by (side, setting), and limits by name."""
         sides = [
             Contestant(key[0], key[1], one) for key, one in times.items() if isinstance(key, tuple)
         ]
@@ -51,7 +51,7 @@ class Row:
         return cls(suite, work, sides, limits, **more)
 
     def best(self, side: str) -> Contestant:
-        """Return a side at its best setting."""
+        """Return the fastest contestant of a side."""
         found = [one for one in self.contestants if one.side == side]
         return min(found, key=lambda one: one.timing.median)
 
@@ -68,7 +68,7 @@ class Row:
 
     @property
     def winner(self) -> str:
-        """The side that took least."""
+        """The fastest side."""
         return min(self.contestants, key=lambda one: one.timing.median).side
 
     @property
@@ -88,7 +88,7 @@ class Row:
         return [side for side, apart in self.apart.items() if not apart < WRONG]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything, for JSON; what is not finite becomes a string."""
+        """Return everything for JSON; numbers that are not finite become strings."""
         apart = {side: d if math.isfinite(d) else str(d) for side, d in self.apart.items()}
         return {
             **dataclasses.asdict(self),

@@ -1,4 +1,4 @@
-"""scikit-learn's contestant."""
+"""scikit-learn as a contestant: scaling of inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastbn.bench import _numpy
 
 
 class Scale(_numpy.Scale):
-    """StandardScaler, fitted and applied."""
+    """`StandardScaler.fit_transform`."""
 
     def once(self) -> None:
         self.last = StandardScaler().fit_transform(self.x)

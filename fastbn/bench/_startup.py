@@ -1,4 +1,4 @@
-"""Starting up: whole processes of fastbn and its peers, from their start to their exit."""
+"""The startup suite: whole processes of fastbn and its peers, from start to exit."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ JAX = {
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """The interpreter with these arguments, in this environment.
+    """The interpreter with these arguments and environment variables.
 
-    `empty` names a variable of the environment that holds another new, empty folder in every run.
+    `empty` names a variable that is set to a new, empty folder for every run.
     """
 
     arguments: tuple[str, ...]
@@ -47,7 +47,7 @@ class Process:
     empty: str | None = None
 
     def run(self) -> tuple[float, str]:
-        """Return the seconds from start to exit, and what was printed."""
+        """Run the process; return the seconds from start to exit, and its output."""
         environment = {**os.environ, **self.environment}
         with contextlib.ExitStack() as stack:
             if self.empty is not None:
@@ -65,16 +65,16 @@ class Process:
         return seconds, done.stdout
 
 
-# By side and setting; a limit has a name alone.
+# By side and setting; limits by name.
 Processes = dict[Any, Process]
 
 
 def take_turns(
     processes: Processes, *, warm_up: bool = True
 ) -> tuple[dict[Any, Timing], dict[Any, str]]:
-    """Run all processes in every round; return their times, and what each printed at last.
+    """Run all processes in every round; return their times, and the last output of each.
 
-    The round that warms up is not measured.
+    The warm-up round is not measured.
     """
     samples: dict[Any, list[float]] = {name: [] for name in processes}
     outputs = {}
@@ -105,7 +105,7 @@ def startup_rows(against: Collection[str], data: str | None) -> Iterator[Row]:
 
 
 def import_row(against: Collection[str]) -> Row:
-    """`import fastbn` and its peers' imports, each with NumPy, whose import alone is the limit."""
+    """Import fastbn or a peer, each with NumPy; the limit is the import of NumPy alone."""
     processes: Processes = {
         "import numpy": Process(("-c", "import numpy")),
         ("fastbn", ""): Process(("-c", "import numpy, fastbn")),
@@ -118,7 +118,7 @@ def import_row(against: Collection[str]) -> Row:
 
 
 def first_step_row(against: Collection[str], warm: Mapping[str, str]) -> Row:
-    """A step on 64-128-10 with batches of 64, with everything compiled by an earlier process."""
+    """Take a step of 64-128-10 with 64 samples; an earlier process compiled everything."""
     processes = {("fastbn", ""): _script("fastbn", "first-step")}
     for side, setting, environment in (("numpy", "", {}), ("torch", "", {}), ("jax", "jit", warm)):
         if side in against:
@@ -127,7 +127,7 @@ def first_step_row(against: Collection[str], warm: Mapping[str, str]) -> Row:
 
 
 def empty_cache_row(against: Collection[str]) -> Row:
-    """The same step, with an empty cache of compiled code."""
+    """Take the same step with an empty cache of compiled code."""
     processes = {("fastbn", ""): _script("fastbn", "first-step", empty="NUMBA_CACHE_DIR")}
     if "jax" in against:
         processes["jax", "jit"] = _script("jax", "first-step", environment=JAX, empty=JAX_CACHE)
@@ -139,7 +139,7 @@ def empty_cache_row(against: Collection[str]) -> Row:
 
 
 def training_row(against: Collection[str], data: str, folder: str, warm: Mapping[str, str]) -> Row:
-    """784-32-10 until the training accuracy is above ENOUGH: data in, a tested model's file out."""
+    """Load Fashion-MNIST, train 784-32-10 until the accuracy is above ENOUGH, test and save."""
     out = os.path.join(folder, "model")
     command = (
         "-m", "fastbn", "train", "fashion-mnist", "--preset", "notes", "--until-accuracy",

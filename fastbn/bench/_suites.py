@@ -1,4 +1,4 @@
-"""What `fastbn bench` measures: rows of training steps, of kernels, of starting up."""
+"""The suites of `fastbn bench`: kernels, training steps, PyTorch modules and startup."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from fastbn.bench._work import (
 
 SUITES = ("kernels", "step", "torch", "startup")
 
-# Epochs of 8 steps, and calls, after which the results of all sides are compared.
+# The results of all sides are compared after this many epochs of 8 steps, or calls.
 EPOCHS_COMPARED, CALLS_COMPARED = 3, 20
 
-# From here on a batch norm or an Adam step is compared with a copy: bytes to move.
+# Batch norm and Adam that move at least this many bytes are compared with a copy.
 BEYOND_CACHES = 64e6
 COPY_BYTES = 1 << 26
 
 
 def rows(suites: Iterable[str], peers: Sequence[str]) -> Iterator[Row]:
-    """Measure, row by row."""
+    """Measure the suites, and yield each row when it is done."""
     if "kernels" in suites:
         yield from kernel_rows(peers)
     if "step" in suites:
@@ -56,7 +56,7 @@ def kernel_rows(peers: Collection[str]) -> Iterator[Row]:
     """Measure batch norm in both layouts, Adam, and scaling of inputs."""
     for layout, order in [("CN", "features x samples"), ("NC", "samples x features")]:
         for work in BATCH_NORMS:
-            # the peers' arrays are sample-major, which suits them
+            # the peers always get sample-major arrays, which suit them
             contestants = _peers.makers("batch norm", work, peers, layout=layout)
             yield kernel_row(
                 f"batch norm, {order}", work.name, contestants,
@@ -73,7 +73,7 @@ def kernel_rows(peers: Collection[str]) -> Iterator[Row]:
 
 
 def torch_rows(peers: Collection[str]) -> Iterator[Row]:
-    """Measure `fastbn.torch` in the places of PyTorch's modules and optimizers."""
+    """Measure `fastbn.torch` against PyTorch's modules and optimizers."""
     for suite, works in (("PyTorch's batch norm", MODULES), ("PyTorch's Adam", OPTIMIZERS)):
         for work in works:
             contestants = _peers.makers(suite, work, peers)
@@ -83,7 +83,7 @@ def torch_rows(peers: Collection[str]) -> Iterator[Row]:
 
 
 def step_row(suite: str, kind: str, work: StepWork, peers: Collection[str]) -> Row:
-    """Measure training steps; those of `BatchNormMLP` beside their bare matrix products."""
+    """Measure training steps, and for `BatchNormMLP` also the bare matrix products."""
     missing = _peers.absent(kind, peers)
     made, apart = prepare(_peers.makers(kind, work, peers), missing, EPOCHS_COMPARED)
     runs: dict[Any, Runner] = dict(made)
@@ -102,7 +102,7 @@ def step_row(suite: str, kind: str, work: StepWork, peers: Collection[str]) -> R
 def kernel_row(
     suite: str, work: str, makers: Makers, missing: Mapping[str, str], bytes_moved: int = 0
 ) -> Row:
-    """Measure a kernel; beside a copy if it moves more bytes than caches hold."""
+    """Measure a kernel, and a copy if the kernel moves more bytes than caches hold."""
     missing = dict(missing)
     made, apart = prepare(makers, missing, CALLS_COMPARED)
     runs: dict[Any, Runner] = dict(made)
@@ -121,14 +121,14 @@ def kernel_row(
 def prepare(
     makers: Makers, missing: dict[str, str], calls: int
 ) -> tuple[dict[tuple[str, str], Runner], dict[str, float]]:
-    """Make the contestants, and compare their results after `calls` calls with the first one's.
+    """Make the contestants, and compare their results after `calls` calls with fastbn's.
 
-    The first is fastbn's. A peer that fails is added to `missing`. Return the contestants, and each
-    side's largest distance.
+    The first contestant is fastbn's. A peer that fails is added to `missing`. Return the
+    contestants, and the largest distance of each side's results.
     """
     gc.collect()
     torch = sys.modules.get("torch")
-    if torch is not None:  # it compiles a function for few sizes, and then no more
+    if torch is not None:  # it compiles a function for a few sizes only
         torch.compiler.reset()
     made: dict[tuple[str, str], Runner] = {}
     failures: dict[tuple[str, str], str] = {}
@@ -139,13 +139,13 @@ def prepare(
             contestant = make()
             contestant.run(calls)
             results = [np.array(array) for array in contestant.results()]
-        except Exception as error:  # the others are still measured
+        except Exception as error:  # measure the others
             if side == "fastbn":
                 raise
             lines = str(error).strip().splitlines() or [repr(error)]
             failures[side, setting] = f"failed: {lines[0][:200]}"
             continue
-        if made:  # NumPy's maximum with a NaN is NaN, unlike Python's
+        if made:  # keeps NaN, unlike Python's max
             apart[side] = float(np.maximum(apart.get(side, 0.0), distance(results, ours)))
         else:
             ours = results
@@ -157,10 +157,10 @@ def prepare(
 
 
 def distance(results: Sequence[np.ndarray], ours: Sequence[np.ndarray]) -> float:
-    """Return the largest relative distance of an array from ours, in norms.
+    """Return the largest relative distance of an array from ours, by norm.
 
-    Single numbers would not do: where rounding decides the sign of a LeakyReLU's input, a gradient
-    jumps.
+    Comparing single numbers would fail: the gradient jumps if rounding decides the sign of a
+    LeakyReLU's input.
     """
     pairs = [(theirs.ravel(), own.ravel()) for theirs, own in zip(results, ours, strict=True)]
     norm = np.linalg.norm

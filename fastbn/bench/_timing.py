@@ -1,4 +1,4 @@
-"""Interleaved timing: every contestant in every round, in both orders, medians."""
+"""Interleaved timing: all contestants take turns in every round, in alternating order."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TypeVar
 
 REPEATS = 9
 SECONDS = 0.05  # of one sample, at least
-PAUSE = 0.05  # before a sample: threads of the one before stop spinning
+PAUSE = 0.05  # before a sample, until the threads of the last one stop spinning
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds per call: the median, and the quartiles around it."""
+    """Seconds per call: median and quartiles."""
 
     median: float
     low: float
@@ -40,11 +40,11 @@ class Timing:
 
 
 def calls_per_sample(run: Callable[[int], object]) -> int:
-    """Return how many calls take SECONDS, and warm up.
+    """Warm up, and return how many calls take SECONDS.
 
-    Every count is run before it is timed, and the last one before it is returned: a peer that
-    compiles for a count compiles then. It begins with a pause: fastbn chooses its number of threads
-    in these calls, while those of another contestant may still be spinning.
+    Every count is run once before it is timed, and the final one before it is returned, because
+    some peers compile for each count. The pause lets the threads of other contestants stop
+    spinning: fastbn chooses its number of threads in these calls.
     """
     time.sleep(PAUSE)
     count = 1
@@ -65,14 +65,14 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def turns(names: Iterable[Name]) -> Iterator[Name]:
-    """Yield all names in every round, in the opposite order of the round before."""
+    """Yield all names once in each round; every other round is in reverse order."""
     names = list(names)
     for repeat in range(REPEATS):
         yield from names[:: -1 if repeat % 2 else 1]
 
 
 def interleave(runs: Mapping[Name, Callable[[int], object]]) -> dict[Name, Timing]:
-    """Time ``run(n)``, which does its work n times, of all contestants: seconds per time."""
+    """Return the seconds per call of each contestant; ``run(n)`` does its work n times."""
     counts = {name: calls_per_sample(run) for name, run in runs.items()}
     samples: dict[Name, list[float]] = {name: [] for name in runs}
     for name in turns(runs):

@@ -1,4 +1,4 @@
-"""PyTorch's contestants, and those of `fastbn.torch` in its loops."""
+"""PyTorch as a contestant, and `fastbn.torch` in the same loops."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ADAM: dict[str, Any] = {
 
 @contextlib.contextmanager
 def threads_at(count: int) -> Iterator[None]:
-    """Context in which PyTorch uses `count` threads."""
+    """Let PyTorch use `count` threads in this context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -39,13 +39,15 @@ def threads_at(count: int) -> Iterator[None]:
 
 
 class TorchStepper(Stepper):
-    """Adam(fused=True) on minibatches that are gathered by index, eager or compiled."""
+    """Training with Adam(fused=True), eager or compiled; minibatches are gathered by index."""
 
     def __init__(self, work: StepWork, threads: int, compiled: bool = False) -> None:
         self.threads = threads
         self.x, self.y = map(torch.from_numpy, work.data())
         self.order = torch.from_numpy(work.order())
-        self.net = build(work.weights(), recipe, inplace=not compiled)  # which slows compiled code
+        self.net = build(
+            work.weights(), recipe, inplace=not compiled
+        )  # in place is slower if compiled
         self.adam: Any = torch.optim.Adam(self.net.parameters(), fused=True, **ADAM)
         self.loss: Any = torch.compile(self._loss, dynamic=False) if compiled else self._loss
 
@@ -66,7 +68,7 @@ class TorchStepper(Stepper):
 
 
 class AcceleratedStepper(TorchStepper):
-    """The same loop: the net accelerated, and the optimizer `fastbn.torch.Adam`."""
+    """The same loop with an accelerated network and `fastbn.torch.Adam`."""
 
     def __init__(self, work: StepWork, threads: int) -> None:
         super().__init__(work, threads)
@@ -75,7 +77,7 @@ class AcceleratedStepper(TorchStepper):
 
 
 class TorchRunner(Runner):
-    """Something that PyTorch does with a number of threads."""
+    """A contestant that runs PyTorch with a number of threads."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -86,7 +88,7 @@ class TorchRunner(Runner):
 
 
 class BatchNorm(TorchRunner):
-    """BatchNorm1d and LeakyReLU, sample-major as PyTorch has them; eager or compiled."""
+    """BatchNorm1d and LeakyReLU, sample-major, eager or compiled."""
 
     norm: torch.nn.BatchNorm1d | torch.nn.BatchNorm2d
     module: Any
@@ -98,7 +100,7 @@ class BatchNorm(TorchRunner):
         super().__init__(threads)
         x, self.dy, *affine = map(torch.from_numpy, work.data())
         self.x = x.requires_grad_()
-        # no running statistics: the functions of the other sides keep none
+        # no running statistics, as in the functions of the other sides
         self.norm = torch.nn.BatchNorm1d(work.features, recipe.EPS, track_running_stats=False)
         activation = torch.nn.LeakyReLU(recipe.SLOPE, not compiled)
         module = torch.nn.Sequential(self.norm, activation)
@@ -123,7 +125,7 @@ class BatchNorm(TorchRunner):
 
 
 class Module(BatchNorm):
-    """A batch norm module, and LeakyReLU: PyTorch's, eager or compiled, or accelerated."""
+    """A batch norm module with or without LeakyReLU: eager, compiled or accelerated."""
 
     def __init__(self, work: ModuleWork, threads: int, way: str = "eager") -> None:
         TorchRunner.__init__(self, threads)
@@ -145,7 +147,7 @@ class Module(BatchNorm):
 
 
 class Adam(TorchRunner):
-    """torch.optim.Adam(fused=True) on a net's tensors."""
+    """torch.optim.Adam(fused=True) on a network's tensors."""
 
     def __init__(self, work: AdamWork, threads: int) -> None:
         super().__init__(threads)
@@ -175,7 +177,7 @@ class FastAdam(Adam):
 
 
 class Scale(TorchRunner):
-    """Mean and standard deviation per feature, and the scaled tensor."""
+    """Scaling by mean and standard deviation of each feature."""
 
     def __init__(self, work: ScaleWork, threads: int) -> None:
         super().__init__(threads)

@@ -1,4 +1,4 @@
-"""The work that all contestants do: training steps, batch norm, Adam, input scaling."""
+"""The work of all contestants: training steps, batch norm, Adam, scaling of inputs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ BATCHES = 8  # minibatches of a step's data set
 SLOPE, EPS, MOMENTUM = 0.01, 1e-5, 0.1
 LR, BETA1, BETA2, ADAM_EPS = 1e-3, 0.9, 0.999, 1e-8
 
-# LeakyReLU's inputs stay this far from 0, where its gradient jumps; rounding is far smaller.
+# Inputs of LeakyReLU stay this far from 0, where its gradient jumps; rounding errors are smaller.
 CORNER = 1e-4
 
 
 class Runner:
-    """A contestant: does its work, and shows the results of the last time."""
+    """A contestant: does its work, and returns the results of the last run."""
 
     def run(self, times: int) -> None:
         """Do the work `times` times."""
@@ -31,7 +31,7 @@ class Runner:
         raise NotImplementedError
 
     def results(self) -> list[np.ndarray]:
-        """Return what came out, in the same order and orientation on all sides."""
+        """Return the results, in the same order and layout for all sides."""
         raise NotImplementedError
 
 
@@ -40,7 +40,7 @@ class Runner:
 
 @dataclasses.dataclass(frozen=True)
 class StepWork:
-    """A net, ``sizes`` with batch norm in every layer, and shuffled minibatches of ``batch``."""
+    """A network of ``sizes`` with batch norm in every layer, and minibatches of ``batch``."""
 
     sizes: tuple[int, ...]
     batch: int
@@ -57,7 +57,7 @@ class StepWork:
 
     @property
     def flops(self) -> float:
-        """Operations of the matrix products: three per layer, but no gradient of the inputs."""
+        """Operations of the matrix products: three per layer, except the gradient of the inputs."""
         products = [2.0 * n_in * n_out * self.batch for n_in, n_out in self.layers]
         return 3 * sum(products) - products[0]
 
@@ -95,7 +95,7 @@ STEPS = [
 
 
 class Stepper(Runner):
-    """Trains for epochs of BATCHES steps; the results are the losses before each of them."""
+    """Trains for epochs of BATCHES steps; the results are the losses before each step."""
 
     losses: np.ndarray
 
@@ -124,7 +124,7 @@ class BatchNormWork(MatrixWork):
 
     @property
     def bytes_moved(self) -> int:
-        """Bytes to move where nothing stays in cache: x and y, then dy, x and dx."""
+        """Bytes to move if nothing stays in the caches: x and y, then dy, x and dx."""
         return 5 * 4 * self.samples * self.features
 
     def data(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -146,7 +146,7 @@ class ScaleWork(MatrixWork):
 
 @dataclasses.dataclass(frozen=True)
 class AdamWork:
-    """A step of Adam on the tensors of a net of three square layers with batch norm."""
+    """A step of Adam on the tensors of three square layers with batch norm."""
 
     name: str
     width: int
@@ -158,12 +158,12 @@ class AdamWork:
 
     @property
     def size(self) -> int:
-        """Parameters."""
+        """Number of parameters."""
         return sum(math.prod(shape) for shape in self.shapes)
 
     @property
     def bytes_moved(self) -> int:
-        """Bytes to move where nothing stays in cache: four arrays read and three written."""
+        """Bytes to move if nothing stays in the caches: four arrays read and three written."""
         return 7 * 4 * self.size
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
@@ -179,16 +179,16 @@ class AdamWork:
         return [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def results(self, *state: list[np.ndarray]) -> list[np.ndarray]:
-        """Return what tensors of parameters, m and v show: movement, m and v, flat.
+        """Return the change of the parameters, m and v, flat, from lists of tensors.
 
-        The parameters themselves would hide a wrong step, which is small beside them.
+        A wrong step would hardly show in the parameters themselves, which are much larger.
         """
         params, m, v = (np.concatenate([part.ravel() for part in parts]) for parts in state)
         return [params - self.data()[0], m, v]
 
 
 class FlatAdam(Runner):
-    """Adam on the flat buffers of a net's tensors."""
+    """Adam on the flat buffers of a network's tensors."""
 
     def __init__(self, work: AdamWork) -> None:
         self.work = work
@@ -215,7 +215,7 @@ SCALES = [ScaleWork(1000, 20), ScaleWork(6000, 784)]
 
 @dataclasses.dataclass(frozen=True)
 class ModuleWork:
-    """Forward and backward of a batch norm module in training, followed by LeakyReLU or not."""
+    """Forward and backward of a batch norm module in training, with or without LeakyReLU."""
 
     shape: tuple[int, ...]  # (N, C, *spatial)
     activation: bool

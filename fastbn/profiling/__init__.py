@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: kernels, layers, and the limits of the machine."""
+"""Profile a training step by kernel and layer, and measure the limits of the machine."""
 
 from fastbn.profiling._profile import Part, Profile, profile_training
 

@@ -1,4 +1,4 @@
-"""Train a model with logs, and add them up."""
+"""Train a model with logs of its kernels, and add up the times."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fastbn.parallel.team_size import team_size
 from fastbn.profiling._roofline import Ceilings, Probes, now
 from fastbn.profiling._work import NAMES, Work, step_work
 
-REPEATS = 9  # calls with logs, and as many without, in turns
+REPEATS = 9  # of calls with logs, and of calls without, in turns
 CALL_SECONDS, FEWEST_STEPS, MOST_STEPS = 0.15, 20, 2000  # of a call, if `steps` is not given
-MINIBATCHES = 8  # of the data, taken in turn
+MINIBATCHES = 8  # in the data; steps cycle through them
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What one kernel did in one layer: figures of one step."""
+    """The work and time of one kernel in one layer, per step."""
 
     layer: int
     kernel: str
@@ -37,7 +37,7 @@ class Part:
     share: float  # of the whole step
     flops: float
     bytes: float
-    limit: float  # seconds that the machine would need at least; 0 where there is nothing to do
+    limit: float  # the shortest possible time in seconds; 0 if there is no work
 
     def _per_second(self, amount: float) -> float:
         return amount / self.seconds if self.seconds > 0 else 0.0
@@ -54,7 +54,7 @@ class Part:
 
     @property
     def of_limit(self) -> float:
-        """Least possible time relative to the measured one: 1 is as fast as the machine can be."""
+        """Shortest possible time divided by the measured one; 1 is at the machine's limit."""
         return self._per_second(self.limit)
 
     @property
@@ -65,13 +65,13 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """A training step, taken apart.
+    """A training step, by kernel and layer.
 
-    `seconds` is the time of a step without logs and `logged_seconds` with them, medians of calls in
-    turns; `cost` is the relative difference, a median of neighbouring calls. `parts` are what each
-    kernel took of `logged_seconds`; the rest is the cost of the call itself, which includes
-    starting the threads. `events` are (thread, kernel, layer, step, start, end), in seconds since
-    the call began to compute.
+    `seconds` is the median time of a step without logs, and `logged_seconds` with logs; `cost` is
+    the median of the relative difference of neighbouring calls. `parts` split `logged_seconds` by
+    kernel and layer; the remainder is the cost of the call itself, which includes starting the
+    threads. `events` are (thread, kernel, layer, step, start, end), in seconds since the start of
+    the computation.
     """
 
     layer_sizes: tuple[int, ...]
@@ -89,16 +89,16 @@ class Profile:
 
     @property
     def accounted(self) -> float:
-        """The parts' time relative to the whole."""
+        """The time of all parts as a share of the whole."""
         return sum(part.seconds for part in self.parts) / self.logged_seconds
 
     @property
     def name(self) -> str:
-        """Layer sizes @ minibatch."""
+        """Layer sizes and minibatch, as in "64-128-10 @ 128"."""
         return f"{'-'.join(map(str, self.layer_sizes))} @ {self.batch_size}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures but the events, for JSON."""
+        """Return all figures except the events, for JSON."""
         values = dataclasses.asdict(dataclasses.replace(self, events=()))
         del values["events"]
         for row, part in zip(values["parts"], self.parts, strict=True):
@@ -122,10 +122,10 @@ def profile_training(
     batch_size : int
         Samples in a minibatch.
     threads : int, optional
-        At most as many as there are cores; by default what the cost model of training chooses.
+        At most as many as there are cores; by default the number that training would use.
     steps : int, optional
-        Steps of one call; by default enough for 0.15 s. There are nine calls with logs and nine
-        without, in turns.
+        Steps in one call; by default enough for 0.15 s. Nine calls with logs and nine without take
+        turns.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def profile_training(
     if threads is None:
         flops, barriers = model.layout.gemm_flops(batch_size), model.layout.barriers(batch_size)
         threads = team_size(flops, barriers, steps)
-    # a log without room only counts the marks of a step
+    # a log without room only counts the entries of a step
     counting = [np.zeros((1, 2), np.int64) for _ in range(threads)]
     runner.seconds(counting, 1)
     plain: list[float] = []
@@ -195,7 +195,7 @@ def profile_training(
 
 
 def _clocks() -> tuple[int, float]:
-    """Return ticks and seconds at one moment: those of the fastest of nine tries."""
+    """Read both clocks at one moment; return ticks and seconds of the fastest of nine tries."""
     tries = []
     for _ in range(9):
         start, ticks, end = time.perf_counter(), now(), time.perf_counter()
@@ -204,7 +204,7 @@ def _clocks() -> tuple[int, float]:
 
 
 class _Runner:
-    """Trains a model on random minibatches, in turn."""
+    """Trains a model on random minibatches."""
 
     def __init__(self, model: BatchNormMLP, rows: int) -> None:
         rng = np.random.default_rng(0)
@@ -218,7 +218,7 @@ class _Runner:
         self._order = rng.permutation(n)
 
     def seconds(self, logs: list[Any], steps: int) -> float:
-        """Take `steps` steps, with a thread for each log, and return the time."""
+        """Take `steps` steps with one thread per log, and return the time."""
         order = np.resize(self._order, steps * self._rows)
         bounds = np.arange(steps + 1) * self._rows
         lrs = np.full(steps, self._model.config.lr)
@@ -248,7 +248,7 @@ def _parts(
 def _events(
     logs: list[np.ndarray], second: float
 ) -> Iterator[tuple[int, str, int, int, float, float]]:
-    """Yield what each thread did, one thread after the other."""
+    """Yield the events of one thread after the other."""
     first = min(int(log[0, 0]) for log in logs)
     for rank, log in enumerate(logs):
         times = ((log[:, 0] - first) * second).tolist()

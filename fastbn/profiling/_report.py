@@ -1,4 +1,4 @@
-"""What `fastbn profile` shows: a table, a picture of the roofline, a trace for a viewer."""
+"""The output of `fastbn profile`: a table, a plot of the roofline, and a trace."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COLUMNS = (
     "above it",
 )  # fmt: skip
 
-# Parts below this share are one row together.
+# Parts below this share are added up in one row.
 SMALL_SHARE = 0.001
 
-# A trace ends after this number of events: viewers become slow beyond.
+# A trace ends after this number of events, because viewers become slow.
 MOST_EVENTS = 100_000
 
 # Colours of Okabe & Ito's palette.
@@ -50,7 +50,7 @@ def rows(profile: Profile) -> list[list[str]]:
 
 
 def _total(name: str, parts: list[Part]) -> Part:
-    """Return parts as one."""
+    """Return the sum of some parts."""
     sums = {
         figure: sum(getattr(part, figure) for part in parts)
         for figure in ("calls", "seconds", "share", "flops", "bytes")
@@ -80,7 +80,7 @@ def _microseconds(value: float) -> str:
 
 
 def summary(profile: Profile) -> list[str]:
-    """Return what was run, the cost of logging, and the limits of the machine."""
+    """Describe the run, the cost of logging, and the limits of the machine."""
     ceilings = profile.ceilings
     copies = ", ".join(
         f"{_size(size)} {copy / 1e9:.0f} and {read / 1e9:.0f}"
@@ -136,7 +136,7 @@ def _event(rank: int, name: str, category: str, start: float, end: float) -> dic
 
 
 def plot(profile: Profile, path: str | os.PathLike[str]) -> None:
-    """Draw each kernel's operations per second over its operations per byte, below the limits.
+    """Draw the roofline: operations per second of each kernel over its operations per byte.
 
     The ending of the path selects the format: .png, .svg, .pdf and others that matplotlib writes.
     """
@@ -152,7 +152,7 @@ def plot(profile: Profile, path: str | os.PathLike[str]) -> None:
             text, (x[0], height), (0, above), textcoords="offset points", color=INK, fontsize=8
         )
 
-    for n in (0, -1):  # the nearest cache and memory
+    for n in (0, -1):  # the first-level cache, and memory
         rate = ceilings.copy[n]
         axes.plot(x, np.minimum(ceilings.flops, rate * x) / 1e9, color=INK, linewidth=0.8, zorder=1)
         write(f"copying {_size(ceilings.sizes[n])}: {rate / 1e9:.0f} GB/s", rate * x[0] / 1e9, 10)

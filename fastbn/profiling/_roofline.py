@@ -1,8 +1,8 @@
 """The limits of this machine, measured in the same run as the kernels.
 
-The rate at which a number of threads multiplies register tiles, and the rates at which they copy
-and read arrays of several sizes, from the first-level cache to memory. They bound the speed of a
-kernel with data of that size (Williams, Waterman & Patterson 2009, "Roofline").
+The limits are the rate at which a team of threads multiplies register tiles, and the rates at which
+it copies and reads arrays of several sizes, from the first-level cache to memory. They bound the
+speed of a kernel with data of that size (Williams, Waterman & Patterson 2009, "Roofline").
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from fastbn.parallel.team import barrier
 from fastbn.parallel.threads import run_team
 from fastbn.profiling._work import Work
 
-# Bytes of the arrays that are copied and read, of all threads together.
+# Bytes of the arrays that are copied and read, for all threads together.
 SIZES = (1 << 15, 1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 26)
 
-# Shortest sample.
+# The shortest sample.
 SAMPLE_SECONDS = 4e-3
 
 
@@ -39,14 +39,14 @@ def now():
 
 @njit
 def begin(member):
-    """Wait for the others, and return the time."""
+    """Wait for the other members, and return the time."""
     barrier(member)
     return ticks()
 
 
 @njit
 def end(begun, elapsed, member):
-    """Wait for the others, and note the time that all of them took."""
+    """Wait for the other members, and store the time that all of them took."""
     barrier(member)
     if member.rank == 0:
         elapsed[0] = ticks() - begun
@@ -54,7 +54,7 @@ def end(begun, elapsed, member):
 
 @njit
 def multiply_often(count, a, panels, out, elapsed, member):
-    """Multiply `count` times; all members do at once."""
+    """Multiply `count` times, all members at once."""
     begun = begin(member)
     for _ in range(count):
         multiply(a, panels, a.shape[1], out, 0, out.shape[0])
@@ -77,7 +77,7 @@ def copy_often(count, source, target, total, elapsed, member):
 
 @njit
 def read_often(count, source, target, total, elapsed, member):
-    """Add up `count` times; the sums go to `total`."""
+    """Add up the source `count` times; the sums go to `total`."""
     begun = begin(member)
     for _ in range(count):
         total[0] += row_sum(source)
@@ -89,9 +89,9 @@ class Ceilings:
     """The rates that `threads` threads of this machine reach."""
 
     threads: int
-    flops: float  # per second, of register tiles: what matrix products can reach
+    flops: float  # per second, of register tiles: the limit of matrix products
     sizes: tuple[int, ...]  # bytes
-    copy: tuple[float, ...]  # bytes per second, read and written ones
+    copy: tuple[float, ...]  # bytes per second, read and written
     read: tuple[float, ...]
 
     def seconds(self, work: Work) -> float:
@@ -102,13 +102,13 @@ class Ceilings:
         return max(work.flops / self.flops, moving)
 
     def _at(self, size: float, rates: tuple[float, ...]) -> float:
-        """Interpolate the rate for data of that size; the smallest data are in the first cache."""
+        """Interpolate the rate for data of that size; below the smallest size it is constant."""
         logs = [math.log(max(one, 1.0)) for one in (size, *self.sizes)]
         return float(np.interp(logs[0], logs[1:], rates))
 
 
 class Probes:
-    """Measures the limits of a number of threads; the best samples count."""
+    """Measures the limits of a number of threads; the best sample of each counts."""
 
     def __init__(self, threads: int, dtype: np.dtype) -> None:
         self._threads = threads
@@ -117,12 +117,12 @@ class Probes:
         self._reads = [_stream_probe(read_often, 1, size, threads, dtype) for size in SIZES]
 
     def sample(self) -> None:
-        """Take a sample of each."""
+        """Take a sample of each limit."""
         for probe in (self._product, *self._copies, *self._reads):
             probe.sample()
 
     def ceilings(self, second: float) -> Ceilings:
-        """Return what the samples have shown; a tick takes `second` seconds."""
+        """Return the limits found so far; a tick takes `second` seconds."""
         return Ceilings(
             threads=self._threads,
             flops=self._product.best / second,
@@ -133,14 +133,14 @@ class Probes:
 
 
 class _Probe:
-    """A kernel that counts its ticks, run by a team; one turn does `amount` operations or bytes."""
+    """A kernel that times itself, run by a team; one repetition is `amount` operations or bytes."""
 
     def __init__(self, kernel: Any, amount: float, places: list[tuple[Any, ...]]) -> None:
         self._kernel, self._amount, self._places = kernel, amount, places
         self._elapsed, self._count = np.zeros(1, np.int64), 1
         self.best = 0.0  # amount per tick
         self.sample()  # compiles
-        # the faster of two, since one may have to wait for a core
+        # the faster of two, since a run may have to wait for a core
         while min(timeit.repeat(self.sample, number=1, repeat=2)) < SAMPLE_SECONDS:
             self._count *= 2
         self.best = 0.0
@@ -155,11 +155,11 @@ class _Probe:
 
 
 def _product_probe(threads: int, dtype: np.dtype) -> _Probe:
-    """Operations of register tiles whose operands stay in the first-level cache."""
+    """Return a probe of register tiles whose operands stay in the first-level cache."""
     width = PANEL_BYTES // dtype.itemsize
     places = [
         (
-            np.ones((TILE_ROWS, 2 * DEPTH), dtype)[:, ::2],  # the kind of array that a step has
+            np.ones((TILE_ROWS, 2 * DEPTH), dtype)[:, ::2],  # strided, as in a training step
             aligned_zeros(DEPTH * width, dtype),
             np.empty((TILE_ROWS, width), dtype),
         )
@@ -169,7 +169,7 @@ def _product_probe(threads: int, dtype: np.dtype) -> _Probe:
 
 
 def _stream_probe(kernel: Any, passes: int, size: int, threads: int, dtype: np.dtype) -> _Probe:
-    """Bytes of `passes` arrays with `size` bytes in total, a part for each thread."""
+    """Return a probe of `passes` arrays with `size` bytes in total, a part for each thread."""
     length = max(1, size // passes // threads // dtype.itemsize)
     places = []
     for _ in range(threads):

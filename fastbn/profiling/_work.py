@@ -1,8 +1,8 @@
-"""Operations of each kernel of a training step, and the bytes that it must move.
+"""Operations and bytes of each kernel of a training step.
 
-They are counted from the formulas, per step, for all threads together. An operation is an addition,
-a multiplication, a comparison, a division or a root; a fused multiply-add counts as two, and an
-exponential as twenty. Bytes are those that a kernel reads and writes if it touches each array once.
+They are counted from the formulas, per step, for all threads together. An addition, multiplication,
+comparison, division or root is one operation; a fused multiply-add counts as two, and an
+exponential as twenty. The bytes are those of a kernel that touches each array once.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ NAMES = {
     kernels.BEGIN: "between steps",
 }
 
-# Operations per element: batch norm takes moments (4), normalizes (2) and activates (2); backward
-# normalizes (2), passes the activation (2), adds two sums (3) and corrects (4).
+# Operations per element, with and without batch norm. Batch norm forward: moments (4),
+# normalization (2) and activation (2); backward: normalization (2), activation (2), two sums (3)
+# and dx (4).
 FORWARD_FLOPS = {True: 8, False: 3}
 BACKWARD_FLOPS = {True: 11, False: 3}
 LOSS_FLOPS = 26
@@ -79,7 +80,7 @@ def step_work(model: BatchNormMLP, rows: int) -> dict[tuple[int, int], Work]:
             found[kernels.PACK_GRADIENT, layer] = Work(0.0, z, z)
         if layer < last:
             found[kernels.PACK, layer] = Work(0.0, z, 2 * z)
-            # forward and backward
+            # applied in the forward and in the backward pass
             found[kernels.DROPOUT, layer] = Work(2.0 * elements, 2 * z, 2 * z)
         else:
             found[kernels.LOSS, layer] = Work(LOSS_FLOPS * elements, z + 8 * rows, z)

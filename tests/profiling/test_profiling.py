@@ -258,7 +258,7 @@ def test_the_command(tmp_path, monkeypatch):
         (["5-7-3", "--batch", "1"], "batch_size"),
         (["5-7-3", "--json", "no/p.json"], "does not exist"),
         (["m.safetensors", "--json", "m.safetensors"], "would be overwritten"),
-        (["5-7-3", "--plot", "p.txt"], "expected an ending"),
+        (["5-7-3", "--plot", "p.txt"], "expected a name that ends in"),
         (["p.json"], "p.json"),
     ):
         result = run("profile", *arguments)

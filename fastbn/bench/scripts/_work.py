@@ -1,7 +1,8 @@
-"""What the scripts share: a net, its recipe and Fashion-MNIST's files, without fastbn.
+"""Shared by the scripts: the network's recipe and the files of Fashion-MNIST, without fastbn.
 
-Every script is a process of its own, as a user of its framework would write it. Weights and orders
-of the samples are those that fastbn draws: all sides learn alike, and are done after as many steps.
+Each script runs in its own process and is written as a user of its framework would write it.
+Initial weights and the order of samples are those of fastbn, so all sides need the same number of
+steps.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ FIRST_SIZES, FIRST_BATCH = (64, 128, 10), 64
 
 
 class Net(Protocol):
-    """What a script has."""
+    """The class that a script defines."""
 
     def __init__(self, weights: list[np.ndarray], recipe: Any) -> None:
-        """Begin with these weights; the recipe has this module's SLOPE to ADAM_EPS."""
+        """Start with these weights; the recipe has SLOPE to ADAM_EPS, as this module."""
 
     def step(self, x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
         """Take a step on x (samples, features) float32; return the loss before it, and hits."""
 
     def take(self, X: np.ndarray, y: np.ndarray, center: np.ndarray, scale: np.ndarray) -> None:
-        """Keep the bytes X (samples, pixels) to train on, and their scaling (pixels,) float32."""
+        """Store the training data X (samples, pixels) uint8, and its scaling (pixels,) float32."""
 
     def epoch(self, order: np.ndarray) -> int:
-        """Train on the minibatches `order` (steps, rows); return how many were right."""
+        """Train on the minibatches `order` (steps, rows); return the number of hits."""
 
     def accuracy(self, X: np.ndarray, y: np.ndarray) -> float:
-        """Return the share of the bytes X that is right, with the running statistics."""
+        """Return the accuracy on X uint8, with the running statistics."""
 
     def save(self, path: str) -> None:
         """Write parameters and running statistics."""
@@ -57,7 +58,7 @@ def main(net: type[Net]) -> None:
 
 
 def train(net_type: type[Net], recipe: Any, folder: str, out: str) -> dict[str, float]:
-    """Train until the accuracy is enough; test and save."""
+    """Train until the training accuracy is above ENOUGH; test and save."""
     X, X_test = (read(folder, f"{part}-images-idx3-ubyte", 3) for part in ("train", "t10k"))
     y, y_test = (
         read(folder, f"{part}-labels-idx1-ubyte", 1).astype(np.int64) for part in ("train", "t10k")
@@ -77,7 +78,7 @@ def train(net_type: type[Net], recipe: Any, folder: str, out: str) -> dict[str, 
 
 
 def weights(sizes: tuple[int, ...]) -> list[np.ndarray]:
-    """Return the first weights (out, in) of every layer, float32."""
+    """Return the initial weights (out, in) of every layer, float32."""
     generator = np.random.default_rng(0)
     gain = 2.0 / (1.0 + SLOPE**2)
     return [
@@ -99,7 +100,7 @@ def order(epoch: int, n: int) -> np.ndarray:
 
 
 def read(folder: str, name: str, dimensions: int) -> np.ndarray:
-    """Read an IDX file, gzipped or not; images are rows."""
+    """Read an IDX file, gzipped or not; each image is a row."""
     packed = pathlib.Path(folder, f"{name}.gz")
     if packed.is_file():
         data = gzip.decompress(packed.read_bytes())

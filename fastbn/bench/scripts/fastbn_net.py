@@ -1,4 +1,4 @@
-"""fastbn's first training step."""
+"""Take the first training step with fastbn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""JAX's net: a step, or the scan over an epoch, is one jitted function, whose state is donated.
+"""The network in JAX: a step, or a scan over an epoch, is one jitted function.
+
+The functions donate their state.
 
 `axis` is the axis of the samples: 0 in sample-major networks, 1 in feature-major ones.
 """
@@ -30,17 +32,17 @@ def batch_norm(x: Any, gamma: Any, beta: Any, axis: int, eps: float) -> Any:
 
 
 def leaky_relu(y: Any, slope: float) -> Any:
-    """Return y, times the slope where it is negative."""
+    """Return LeakyReLU of y."""
     return jnp.where(y > 0, y, slope * y)
 
 
 def product(weight: Any, a: Any, axis: int) -> Any:
-    """Return a layer's product."""
+    """Return the matrix product of a layer."""
     return weight @ a if axis == 1 else a @ weight.T
 
 
 def loss_of(params: list[Any], x: Any, y: Any, axis: int, recipe: Any) -> tuple[Any, Any]:
-    """Return the cross-entropy; with it the hits, and the statistics of every layer's batch."""
+    """Return the cross-entropy, and as a pair the hits and the batch statistics of each layer."""
     statistics: list[tuple[Any, Any]] = []
     a = x.T if axis == 1 else x
     for weight, gamma, beta in params:
@@ -53,7 +55,7 @@ def loss_of(params: list[Any], x: Any, y: Any, axis: int, recipe: Any) -> tuple[
 
 
 def step(state: State, x: Any, y: Any, axis: int, recipe: Any) -> tuple[State, tuple[Any, Any]]:
-    """Take a step of Adam and of the running statistics; return state, loss and hits."""
+    """Take a step of Adam, and update the running statistics; return state, loss and hits."""
     params, m, v, running, t = state
     t = t + 1
     (loss, (hits, statistics)), grads = jax.value_and_grad(loss_of, has_aux=True)(
@@ -84,12 +86,12 @@ def first_state(weights: list[np.ndarray]) -> State:
 
 
 def scaled(X: Any, center: Any, scale: Any) -> Any:
-    """Return bytes X (samples, pixels), scaled to float32."""
+    """Return X (samples, pixels) uint8, scaled to float32."""
     return (X.astype(jnp.float32) - center) * scale
 
 
 class JaxNet:
-    """A feature-major network, trained on bytes that are scaled when they are gathered."""
+    """A feature-major network; uint8 data are scaled when they are gathered."""
 
     def __init__(self, weights: list[np.ndarray], recipe: Any) -> None:
         self.state, self.recipe = first_state(weights), recipe
@@ -102,7 +104,7 @@ class JaxNet:
         return float(loss), int(hits)
 
     def take(self, X: np.ndarray, y: np.ndarray, center: np.ndarray, scale: np.ndarray) -> None:
-        """Put bytes and labels on the device."""
+        """Put data and labels on the device."""
 
         def epoch(state: State, order: Any, X: Any, y: Any) -> tuple[State, Any]:
             def one(state: State, rows: Any) -> tuple[State, Any]:
@@ -121,7 +123,7 @@ class JaxNet:
         return int(hits)
 
     def accuracy(self, X: np.ndarray, y: np.ndarray) -> float:
-        """Test."""
+        """Return the accuracy."""
 
         def right(params: list[Any], running: list[Any]) -> Any:
             a = scaled(X, *self.scaling).T

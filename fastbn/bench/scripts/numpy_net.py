@@ -1,4 +1,4 @@
-"""NumPy's net: float32, activations feature-major, in place where that is easy."""
+"""The network in NumPy: float32, feature-major, in place where that is easy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Layer:
-    """Weight, gamma and beta, which are views of flat buffers, and what their gradients need."""
+    """Weight, gamma and beta, as views of flat buffers, and the values that backward needs."""
 
     def __init__(
         self, params: np.ndarray, grads: np.ndarray, weight: np.ndarray, recipe: Any
@@ -23,7 +23,7 @@ class Layer:
         self.eps, self.momentum = np.float32(recipe.EPS), np.float32(recipe.MOMENTUM)
 
     def forward(self, a: np.ndarray) -> np.ndarray:
-        """Return y (outputs, samples) of a (inputs, samples)."""
+        """Return y (outputs, samples) for a (inputs, samples)."""
         n = a.shape[1]
         xhat = self.weight @ a
         mean = xhat.mean(axis=1)
@@ -39,7 +39,7 @@ class Layer:
         return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        """Set the gradients, and turn dy into the gradient of the product."""
+        """Set the gradients, and overwrite dy with the gradient of the product."""
         n = np.float32(dy.shape[1])
         np.sum(dy, axis=1, out=self.dbeta)
         np.einsum("ij,ij->i", dy, self.xhat, out=self.dgamma)
@@ -115,7 +115,7 @@ class NumpyNet:
         return hits
 
     def accuracy(self, X: np.ndarray, y: np.ndarray) -> float:
-        """Test."""
+        """Return the accuracy."""
         a = self.layers[0].infer(self.scaled(X).T)
         for layer in self.layers[1:]:
             a = layer.infer(np.maximum(a, self.slope * a))

@@ -1,7 +1,7 @@
-"""PyTorch's net: eager, with the fused Adam.
+"""The network in PyTorch: eager, with fused Adam.
 
-Adam is called as a function: `torch.optim.Adam` imports the compiler first, which takes as long as
-`import torch` does.
+Adam is called as a function, because `torch.optim.Adam` imports the compiler first, which takes as
+long as `import torch`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def build(weights: list[np.ndarray], recipe: Any, inplace: bool = False) -> torc
 
 
 class TorchNet:
-    """The net, and Adam's moments."""
+    """The network and the state of Adam."""
 
     def __init__(self, weights: list[np.ndarray], recipe: Any) -> None:
         self.net, self.recipe = build(weights, recipe), recipe
@@ -65,7 +65,7 @@ class TorchNet:
 
     @torch.no_grad()
     def accuracy(self, X: np.ndarray, y: np.ndarray) -> float:
-        """Test."""
+        """Return the accuracy."""
         logits = self.net.eval()(self.scaled(X))
         return (logits.argmax(1) == torch.from_numpy(y)).float().mean().item()
 
