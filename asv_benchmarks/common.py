@@ -1,4 +1,4 @@
-"""What the benchmarks share: functions that a commit may not have yet, threads and data."""
+"""Shared by the benchmarks: access to functions that a commit may lack, threads and data."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numba
 import numpy as np
 from numba.core.errors import NumbaError
 
-# asv forks a process for each benchmark from one that has imported this
+# asv imports this once, and forks a process for each benchmark
 with contextlib.suppress(ImportError):
     from fastbn.model import BatchNormMLP  # noqa: F401
 
-# modules that have known, in turn, whether their process was forked
+# modules that know, or knew in earlier commits, whether their process was forked
 FORKS = ["parallel.dispatch", "jit.compiler", "_jit"]
 
 DTYPES = ["float32", "float64"]
 THREADS = [1, 2]
 
 
-# Later paths of what the benchmarks find by the paths of earlier commits, by their beginnings.
+# Benchmarks use the paths of earlier commits. By prefix: the later paths.
 MOVED = {
     "reference_mlp.": "reference.mlp.",
     "kernels.curves.curve_": "kernels.saturating.saturating_",
@@ -36,7 +36,7 @@ MOVED = {
 
 
 def find(path: str) -> Any:
-    """Return ``fastbn.<path>``; where this commit does not have it, the benchmark is skipped."""
+    """Return ``fastbn.<path>``; skip the benchmark if this commit does not have it."""
     known = path
     while known:
         module, _, name = f"fastbn.{known}".rpartition(".")
@@ -50,13 +50,13 @@ def find(path: str) -> Any:
 def limit_threads(count: int) -> None:
     """Let fastbn use `count` threads; skip the benchmark if there are fewer cores.
 
-    Every benchmark runs in a process of its own, so nothing is put back.
+    Nothing is restored, since every benchmark has its own process.
     """
     if count > numba.config.NUMBA_NUM_THREADS:
         raise NotImplementedError(f"{count} threads on fewer cores")
     numba.set_num_threads(count)
     os.environ["FASTBN_NUM_THREADS"] = str(count)
-    # a forked child computes serially, in case its parent has threads: this one's has none
+    # forked children compute serially, since the parent may have threads; here it has none
     for name in FORKS:
         module = sys.modules.get(f"fastbn.{name}")
         if hasattr(module, "_forked"):
@@ -64,9 +64,9 @@ def limit_threads(count: int) -> None:
 
 
 def call_first(*methods: Callable[[], None]) -> None:
-    """Call the methods once, in `setup`, so that nothing compiles in a sample.
+    """Call the methods once in `setup`, so that nothing compiles in a sample.
 
-    A commit whose functions take other arguments skips the benchmark.
+    Skip the benchmark if the functions of this commit take other arguments.
     """
     for method in methods:
         try:

@@ -1,4 +1,4 @@
-"""Kernels of the NumPy API, and NumPy's time for the same work, which shows the machine's drift."""
+"""Functions of the NumPy API, and the same work in NumPy as a control of the machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .common import DTYPES, THREADS, Benchmark, call_first, find, limit_threads,
 
 
 class BatchNorm(Benchmark):
-    """Batch norm with LeakyReLU into arrays that are there already."""
+    """Batch norm with LeakyReLU, with ``out=``."""
 
     params: Any = ([(128, 128), (6000, 32), (4096, 1024)], DTYPES, ["NC", "CN"], THREADS)
     param_names = ("samples_features", "dtype", "layout", "threads")
@@ -49,7 +49,7 @@ class BatchNorm(Benchmark):
 
 
 class RunningStatistics(Benchmark):
-    """Once for each batch: running statistics, and folding them into the weights before."""
+    """Updating running statistics, and folding them into the weights of the layer before."""
 
     params: Any = ([64, 1024], DTYPES)
     param_names = ("features", "dtype")
@@ -104,7 +104,7 @@ class InputScaling(Benchmark):
 
 
 class NumpyControl(Benchmark):
-    """The same work by NumPy, which no commit changes: where this moves, the machine did."""
+    """The same work in NumPy. No commit changes it, so changes come from the machine."""
 
     params: Any = ([(128, 128), (6000, 32), (4096, 1024)],)
     param_names = ("samples_features",)

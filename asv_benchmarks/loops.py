@@ -1,4 +1,4 @@
-"""The loops of a training step, one by one, as compiled code calls them: on one thread."""
+"""The loops of a training step, one by one, called as in compiled code, on one thread."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ UNITS_ROWS = [(64, 64), (128, 128), (32, 6000), (1024, 256)]
 
 
 class Loops(Benchmark):
-    """A layer by its units and the rows of its minibatch."""
+    """Benchmarks of a layer, by its units and the rows of the minibatch."""
 
     params: Any = (UNITS_ROWS, DTYPES)
     param_names = ("units_rows", "dtype")
 
 
 class Products(Loops):
-    """out = a b, a square weight, and both ways of packing b's rows."""
+    """out = a b with a square weight a, and both ways of packing b."""
 
     def setup(self, shape: tuple[int, int], dtype: str) -> None:
         self.multiply, self.pack_rows, self.pack_columns = (
@@ -45,7 +45,7 @@ class Products(Loops):
 
 
 class Gathering(Loops):
-    """Shuffled rows of a data set, scaled on the way: as many features as the layer has units."""
+    """Gathering and scaling shuffled rows with as many features as the layer has units."""
 
     def setup(self, shape: tuple[int, int], dtype: str) -> None:
         self.gather_rows = find("kernels.preprocessing.gather_rows")
@@ -60,7 +60,7 @@ class Gathering(Loops):
 
 
 class PanelGathering(Loops):
-    """The same rows, to the panels that a product takes."""
+    """Gathering the same rows into panels."""
 
     def setup(self, shape: tuple[int, int], dtype: str) -> None:
         self.gather_panels = find("kernels.preprocessing.gather_panels")
@@ -79,7 +79,7 @@ class PanelGathering(Loops):
 
 
 class InputFits(Loops):
-    """Range, and mean with deviation, of as many features as the layer has units."""
+    """Range, and mean and deviation, of as many features as the layer has units."""
 
     def setup(self, shape: tuple[int, int], dtype: str) -> None:
         self.min_max_fit, self.standard_fit = (
@@ -98,7 +98,7 @@ class InputFits(Loops):
 
 
 class GradientNorm(Benchmark):
-    """The factor that clips gradients, by number of parameters."""
+    """The factor of gradient clipping, by number of parameters."""
 
     params: Any = ([1_000, 100_000, 3_000_000], DTYPES)
     param_names = ("parameters", "dtype")
@@ -113,7 +113,7 @@ class GradientNorm(Benchmark):
 
 
 class SoftmaxRows(Benchmark):
-    """Softmax in place: a softmax of probabilities is as much work as one of logits."""
+    """Softmax in place. After the first call it gets probabilities, which take as long."""
 
     params: Any = ([(1, 10), (6000, 10), (256, 1000)], DTYPES)
     param_names = ("rows_classes", "dtype")
@@ -156,7 +156,7 @@ class BiasActivation(Loops):
 
 
 class FeatureMajorLoss(Loops):
-    """Loss, gradient and hits of logits (classes, rows): as many classes as units."""
+    """Loss, gradient and hits of logits (classes, rows)."""
 
     params: Any = ([(10, 64), (10, 6000), (1000, 256)], DTYPES)
     param_names = ("classes_rows", "dtype")
@@ -182,7 +182,7 @@ class FeatureMajorLoss(Loops):
 
 
 class TargetLosses(Benchmark):
-    """Losses and gradients of (outputs, rows) beside targets, with hits of yes-or-no outputs."""
+    """Losses and gradients of outputs (outputs, rows), and hits of yes-or-no outputs."""
 
     params: Any = ([(1, 200), (10, 6000)], DTYPES)
     param_names = ("outputs_rows", "dtype")
@@ -219,7 +219,7 @@ class TargetLosses(Benchmark):
 
 
 class WeightedBatchNorm(Loops):
-    """Forward and backward with a weight for each sample."""
+    """Batch norm with sample weights, forward and backward."""
 
     def setup(self, shape: tuple[int, int], dtype: str) -> None:
         self.forward, self.backward = (
@@ -247,7 +247,7 @@ class WeightedBatchNorm(Loops):
 
 
 class Curves(Loops):
-    """tanh and the logistic function behind batch norm, in place."""
+    """tanh and the logistic function after batch norm, in place."""
 
     params: Any = (*Loops.params, ["tanh", "logistic"])
     param_names = (*Loops.param_names, "curve")
@@ -270,7 +270,7 @@ class Curves(Loops):
 
 
 class Addresses(Benchmark):
-    """Batch norm of small tensors, and Adam over several, by their addresses."""
+    """The kernels of `fastbn.torch`: batch norm and Adam of tensors given by address."""
 
     params: Any = ([(128, 128), (256, 256)], DTYPES, [True, False])
     param_names = ("samples_features", "dtype", "sample_major")

@@ -1,4 +1,4 @@
-"""Most memory of a process that takes a large step, beside the oracle's in NumPy."""
+"""Peak memory of a process that takes a large step, with fastbn and with the NumPy oracle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Step:
         self.x, self.y = normal(ROWS, SIZES[0]), np.arange(ROWS) % SIZES[-1]
 
     def peakmem_data(self) -> None:
-        """Python, NumPy and the data: what the others begin with."""
+        """Python, NumPy and the data, which the others need, too."""
 
     def peakmem_model(self) -> None:
         find("BatchNormMLP")(SIZES).partial_fit(self.x, self.y)

@@ -10,7 +10,7 @@ from .common import DTYPES, THREADS, Benchmark, call_first, find, limit_threads,
 
 
 class Optimizers(Benchmark):
-    """In place, by number of parameters."""
+    """Steps in place, by number of parameters."""
 
     params: Any = ([1_000, 100_000, 3_000_000], DTYPES, THREADS)
     param_names = ("parameters", "dtype", "threads")
@@ -33,9 +33,10 @@ class Optimizers(Benchmark):
 
 
 class Denormals(Benchmark):
-    """Adam by itself, and a training step, which treats denormals as zero, on such moments.
+    """Adam, and a training step, with moments that are zero or denormal.
 
-    All but 28 of the step's inputs are zero, so most weights have no gradient.
+    A training step treats denormals as zero. Most of its weights have no gradient, because all
+    inputs except 28 are zero.
     """
 
     params: Any = ([0.0, 1e-40],)

@@ -1,4 +1,4 @@
-"""From the start of a process: importing, and the first call with and without compiled kernels."""
+"""Whole processes: the import, and the first step with and without cached kernels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ fastbn.BatchNormMLP((20, 64, 64, 2)).partial_fit(x, np.arange(64) % 2)
 
 
 class Import:
-    """Whole processes: `timeraw_` runs this text in a new interpreter for each sample."""
+    """asv runs the text that a `timeraw_` method returns in a new interpreter."""
 
     timeout = 300.0
     repeat = 5
@@ -32,7 +32,7 @@ class Import:
 
 
 class FirstStep:
-    """Import, and one training step."""
+    """Import fastbn and take one training step."""
 
     timeout = 600.0
     number = 1

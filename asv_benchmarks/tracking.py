@@ -1,4 +1,4 @@
-"""Figures that are not times: accuracy, and times relative to their limits."""
+"""Benchmarks that are not times: accuracy, and ratios of times to their limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .training import bare_products
 
 
 class Accuracy:
-    """Accuracy on the embedded digits after some epochs; the seed is fixed."""
+    """Accuracy on the embedded digits after some epochs, with a fixed seed."""
 
     timeout = 300.0
     params: Any = ([1, 10],)
@@ -39,7 +39,7 @@ class Accuracy:
 
 
 class OverLimits:
-    """Our time as a multiple of the limit's, in turns in one process."""
+    """Times of fastbn as multiples of their limits, measured in turns in one process."""
 
     timeout = 300.0
     params: Any = ([1, 2],)
@@ -51,10 +51,9 @@ class OverLimits:
         self.forward, self.model = find("batch_norm"), find("BatchNormMLP")
 
     def track_batch_norm_over_copy(self, threads: int) -> float:
-        """Batch norm of 256 MB, feature-major, into an array that is there, over a copy of it."""
+        """Feature-major batch norm of 256 MB with ``out=``, over a copy."""
         x = normal(1024, 1 << 16)
         y = np.empty_like(x)
-        # x is read and y written, as by a copy
         return ratio(lambda: self.forward(x, layout="CN", out=y), lambda: np.copyto(y, x))
 
     def track_step_over_products(self, threads: int) -> float:
@@ -67,7 +66,7 @@ class OverLimits:
 
 
 class Profile:
-    """What a profile accounts for of a training step, and what its logs cost."""
+    """The share of a training step that a profile explains, and the cost of its logs."""
 
     timeout = 300.0
     params: Any = ([1, 2],)
@@ -87,7 +86,7 @@ class Profile:
 
 
 def ratio(ours: Callable[[], Any], limit: Callable[[], Any], repeats: int = 9) -> float:
-    """Return the ratio of the medians, each called once before."""
+    """Return the ratio of the median times; the first call of each is not counted."""
     samples: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + 1):
         for side, function in list(enumerate((ours, limit)))[:: -1 if repeat % 2 else 1]:

@@ -53,7 +53,7 @@ class BareProducts(Benchmark):
 
 
 def bare_products(sizes: tuple[int, ...], batch: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the operands of a step's products: z, the weight's gradient and, inside, da."""
+    """Return the operands of a step's products: z, dW and, except in the first layer, da."""
     products = []
     for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         weight, a, dz = normal(n_out, n_in), normal(n_in, batch), normal(n_out, batch)

@@ -1,9 +1,9 @@
-"""A training loop in plain NumPy, and the same with kernel after kernel replaced by fastbn's.
+"""A training loop in plain NumPy, in which fastbn replaces one function after the other.
 
     python examples/numpy_loop.py [--samples 6000] [--batch 128] [--repeats 7]
 
-prints what a step takes after each replacement, on random data of Fashion-MNIST's shape, all stages
-taking turns. docs/numpy.md explains it.
+prints the time of a step after each replacement, on random data of Fashion-MNIST's shape. All
+stages take turns. docs/numpy.md explains the loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import fastbn
 SIZES, SLOPE, LR, EPS = (784, 256, 128, 10), 0.01, 1e-3, 1e-5
 
 
-# -- as it is written for the first time: a column is a sample -------------------------------------
+# -- plain NumPy: each column is a sample ----------------------------------------------------------
 
 
 def batch_norm(z, gamma, beta, slope):
@@ -81,7 +81,7 @@ def fast_adam(param, grad, m, v, step):
 
 
 class Net:
-    """Weights (out, in), gamma, beta, and both moments of each."""
+    """Weights (out, in), gamma and beta of each layer, and both moments of each tensor."""
 
     def __init__(self, seed=0):
         rng = np.random.default_rng(seed)
@@ -134,7 +134,7 @@ MODEL = "fastbn.BatchNormMLP"
 
 
 def runs(x, labels, batch):
-    """Yield each stage's name and a function that trains one pass and returns its losses."""
+    """Yield the name of each stage, and a function that trains one pass and returns its losses."""
     for name, stage in STAGES.items():
         net = Net()
         yield name, lambda net=net, stage=stage: train(net, x, labels, batch, stage)
@@ -155,7 +155,7 @@ def main():
     labels = rng.integers(0, SIZES[-1], options.samples)
     stages = dict(runs(x, labels, options.batch))
     times = {name: [] for name in stages}
-    for repeat in range(options.repeats + 1):  # the first one compiles
+    for repeat in range(options.repeats + 1):  # the first repeat compiles
         for name, run in list(stages.items())[:: -1 if repeat % 2 else 1]:
             start = time.perf_counter()
             run()

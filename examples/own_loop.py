@@ -1,7 +1,8 @@
-"""Kernels inside your own compiled code: one hidden layer, trained in a loop of yours.
+"""Call kernels from your own compiled code: train a network with one hidden layer.
 
-Everything in `train` is compiled together, calls of kernels included; its `np.dot` wants scipy. Run
-it with ``python examples/own_loop.py``.
+    python examples/own_loop.py
+
+Numba compiles `train` together with the kernels it calls. `np.dot` in compiled code needs scipy.
 """
 
 import numba
@@ -14,7 +15,7 @@ from fastbn.kernels.optimizers import adam
 
 @numba.njit
 def train(x, labels, hidden, classes, steps, lr, rng):
-    """Losses of `steps` full-batch Adam steps on x (features, samples)."""
+    """Return the losses of `steps` full-batch Adam steps on x (features, samples)."""
     inputs, n = x.shape
     number = x.dtype.type
     eps, slope, none = number(1e-5), number(0.01), number(1.0)
@@ -62,7 +63,7 @@ def train(x, labels, hidden, classes, steps, lr, rng):
 
 
 def main():
-    """Train on the embedded digits and print the loss now and then."""
+    """Train on the embedded digits, and print some of the losses."""
     from fastbn.datasets import load_digits
 
     data = load_digits()

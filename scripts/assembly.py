@@ -1,11 +1,11 @@
-"""Print a kernel's assembly, and the compiler's remarks on its loops.
+"""Print the assembly of a kernel, and the compiler's remarks on its loops.
 
     python scripts/assembly.py [KERNEL [DTYPE]]
 
-KERNEL is a name such as optimizers.adam_values; without one, all are listed. The remarks, on
-stderr, say which loops were vectorized, with which width, and why others were not. Below the
-assembly, its floating-point instructions are counted by register type. All kernels are compiled
-again, which takes half a minute.
+KERNEL is a name such as optimizers.adam_values; without one, the script lists all kernels. The
+remarks on stderr say which loops were vectorized, with which width, and why others were not. The
+assembly is followed by a count of floating-point instructions by register type. The script compiles
+all kernels again, which takes half a minute.
 """
 
 import collections
@@ -24,7 +24,7 @@ from fastbn.warmup import warm_up
 
 REMARKS = ("pass-remarks", "pass-remarks-missed", "pass-remarks-analysis")
 
-# x86: packed or scalar arithmetic, and the registers it works on; ARM: lanes behind a register.
+# x86: packed or scalar, and the type of register; ARM: vector registers have lanes, as in v0.4s.
 X86 = re.compile(
     r"^\s+v?(?:f?n?m?(?:add|sub|mul|div|max|min)|sqrt|cmp)\w*([ps])[sd]\s.*?%([xyz]mm)"
 )
@@ -42,7 +42,7 @@ def kernels():
 
 
 def compiled_again(kernel, dtype):
-    """Return assemblies of the kernel, for the arguments that fastbn calls it with."""
+    """Yield each signature that fastbn calls the kernel with, and its assembly."""
     inner = getattr(kernel.get_overload, "__self__", kernel)
     signatures = {*kernel.signatures, *inner.signatures}
     options = {name: value for name, value in kernel.targetoptions.items() if name != "nopython"}
@@ -74,8 +74,8 @@ def main(arguments):
     if name not in known or dtype not in ("float32", "float64"):
         sys.exit(__doc__)
     for kernel in known.values():
-        kernel._cache = NullCache()  # callers from disk have no signatures of what they call
-    for _ in warm_up(dtype):  # compiles for the arguments of fastbn's calls
+        kernel._cache = NullCache()  # kernels from disk lack the signatures of what they call
+    for _ in warm_up(dtype):  # compiles for the signatures of fastbn's calls
         pass
     for option in REMARKS:
         llvm.set_option("", f"--{option}=loop-vectorize")
@@ -84,7 +84,7 @@ def main(arguments):
         print(f"{name}{signature}\n\n{assembly}\nfloating point: {count(assembly)}\n")
         shown += 1
     if not shown:
-        sys.exit(f"{name} is always a part of its callers; look at them: network.train_steps")
+        sys.exit(f"{name} is inlined in its callers; look at network.train_steps")
 
 
 if __name__ == "__main__":

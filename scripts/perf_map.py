@@ -1,10 +1,10 @@
-"""Run a Python program and write the names of fastbn's compiled kernels for `perf`.
+"""Run a Python program, and tell `perf` the names of fastbn's compiled kernels.
 
     perf record python scripts/perf_map.py PROGRAM [ARGUMENT...]
     perf report
 
-`perf` does not know the names of machine code that was compiled while the program ran. When the
-program ends, the kernels' addresses are written to /tmp/perf-PID.map, which `perf report` reads.
+`perf` cannot name machine code that was compiled while the program ran. When the program ends, this
+script writes the addresses of the kernels to /tmp/perf-PID.map, which `perf report` reads.
 """
 
 import os
@@ -14,19 +14,19 @@ import sys
 
 from numba.core.registry import cpu_target
 
-# A symbol has no size: a function ends where the next one begins, or after this many bytes.
+# Symbols have no size, so a function ends where the next one starts, or after this many bytes.
 LONGEST = 1 << 16
 
 
 def symbols():
-    """Return the address and the name of every compiled function, in the order of addresses."""
+    """Return address and name of every compiled function, ordered by address."""
     engine = cpu_target.target_context.codegen()._engine
     found = {engine._ee.get_function_address(name): name for name in engine._defined_symbols}
     return sorted((address, readable(name)) for address, name in found.items() if address)
 
 
 def readable(name):
-    """Shorten a mangled name: "_ZN6fastbn7kernels4gemm14multiply_inner..." to its parts."""
+    """Shorten a mangled name such as "_ZN6fastbn7kernels4gemm14multiply_inner..."."""
     rest, parts = name.removeprefix("_ZN"), []
     while rest[:1].isdigit():
         digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]

@@ -1,8 +1,10 @@
-"""Measure the figures of docs/design.md on matrix products and copies, with one thread.
+"""Measure the rates of matrix products and copies in docs/design.md, with one thread.
 
-The rate of a register tile; the products of training steps, each with its packing, and in NumPy's
-BLAS; a copy past the caches and an ordinary one. Medians of nine, in turns, in both orders. Run it
-as ``python scripts/product_rates.py`` on an idle machine.
+    python scripts/product_rates.py
+
+It measures a register tile, the products of training steps with packing and in NumPy's BLAS, and a
+copy by non-temporal stores and an ordinary one. All take turns; the figures are medians of nine.
+Run it on an idle machine.
 """
 
 import numpy as np
@@ -29,7 +31,7 @@ def repeat_multiply(count, a, panels, out):
 
 @njit
 def copy(source, target):
-    """Copy in the ordinary way."""
+    """Copy with ordinary stores."""
     for i in range(target.size):
         target[i] = source[i]
 
@@ -43,7 +45,7 @@ def tile_rate(depth):
 
 
 def packed_products(products):
-    """Return a function that computes the products, each packed by itself."""
+    """Return a function that packs and computes the products."""
     places = [aligned_zeros(b.shape[0] * rounded_up(b.shape[1]), FLOAT) for _, b, _ in products]
 
     def run(count):
@@ -59,7 +61,7 @@ def packed_products(products):
 
 
 def main():
-    """Print everything."""
+    """Print all rates."""
     for depth in (20, 64, 256):
         print(f"tile, depth {depth}: {tile_rate(depth):.0f} GFLOP/s", flush=True)
     for work in STEPS:
@@ -73,7 +75,7 @@ def main():
         print(f"{work.name}: {ours:.0f} GFLOP/s, BLAS {blas:.0f}", flush=True)
     source, target = np.ones(1 << 24, FLOAT), np.ones(1 << 24, FLOAT)
     runs = {
-        "past the caches": lambda n: [stream(source, target) for _ in range(n)],
+        "non-temporal": lambda n: [stream(source, target) for _ in range(n)],
         "ordinary": lambda n: [copy(source, target) for _ in range(n)],
     }
     for name, timing in interleave(runs).items():

@@ -2,15 +2,15 @@
 
     python scripts/regression_gate.py BASE HEAD [--threshold 1.2] [--bench REGEX] [--markdown FILE]
 
-BASE and HEAD are revisions of this repository, or folders that hold the package fastbn: `.` is the
-work tree as it is. The benchmarks are those of asv_benchmarks/ in the work tree, in this Python.
+BASE and HEAD are revisions of this repository, or folders that contain the package fastbn; `.` is
+the work tree. The benchmarks are those of asv_benchmarks/ in the work tree, run by this Python.
 
-Both revisions run at once, in a process each, and take samples in turns, in both orders, so that a
-burst of load slows both. In every round each benchmark gets new processes. A benchmark is slower if
-the median of its rounds' ratios is above the threshold, and still is after twice as many further
-rounds in processes with another layout of memory, and three quarters of all rounds are above half
-of the threshold. It is a failure, too, if HEAD lacks a benchmark, or if the controls, NumPy's work,
-seem slower.
+Each revision has its own process. The two take samples in turns, so that a burst of load slows
+both. Each round of a benchmark has new processes. If the median ratio of the rounds is above the
+threshold, the benchmark gets twice as many further rounds in processes with another layout of
+memory. It counts as slower if the median of all rounds is still above the threshold, and three
+quarters of the rounds are above half of the threshold. The gate also fails if HEAD lacks a
+benchmark, or if the controls, which only use NumPy, seem slower.
 
 Exit codes: 0 no slowdown, 1 a slowdown, 2 no result.
 """
@@ -37,7 +37,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-KEPT = ROOT / ".asv" / "gate"  # sources of revisions, with their compiled kernels
+KEPT = ROOT / ".asv" / "gate"  # sources and compiled kernels of revisions
 MODULES = ("kernels", "loops", "optimizers", "training")
 CONTROLS = re.compile(r"Numpy|BareProducts")
 
@@ -49,8 +49,8 @@ SAMPLE_SECONDS = 0.01
 
 
 def benchmarks() -> Iterator[tuple[str, Any, str, tuple[Any, ...]]]:
-    """Yield name, class, method and parameters of every benchmark that measures a time."""
-    import fastbn  # noqa: F401  that of the revision, whose folder may have benchmarks of its own
+    """Yield name, class, method and parameters of every benchmark of time."""
+    import fastbn  # noqa: F401  the revision's, before ROOT is on the path
 
     sys.path.insert(0, str(ROOT))
     for module_name in MODULES:
@@ -64,7 +64,7 @@ def benchmarks() -> Iterator[tuple[str, Any, str, tuple[Any, ...]]]:
 
 
 def serve() -> None:
-    """Answer the names on stdin, one after the other, each in a forked process of its own."""
+    """Measure the benchmarks named on stdin, each in a forked process."""
     known = {name: rest for name, *rest in benchmarks()}
     say({"benchmarks": list(known)})
     for line in iter(sys.stdin.readline, ""):
@@ -73,7 +73,7 @@ def serve() -> None:
             measure(*known[line.rstrip("\n")])
             os._exit(0)
         if os.waitpid(child, 0)[1] != 0:
-            say({"error": "the process that measured it has died"})
+            say({"error": "the process that measured it died"})
 
 
 def measure(found: Any, method: str, params: tuple[Any, ...]) -> None:
@@ -94,7 +94,7 @@ def measure(found: Any, method: str, params: tuple[Any, ...]) -> None:
     say({"ready": count})
     while sys.stdin.readline().strip():
         say({"seconds": sample(run, params, count) / count})
-    say({"done": True})  # only then may the next line be sent: this process would take it
+    say({"done": True})  # otherwise this process could read the next line
 
 
 def sample(run: Any, params: tuple[Any, ...], count: int) -> float:
@@ -114,16 +114,16 @@ def say(answer: dict[str, Any]) -> None:
 
 
 class Side:
-    """A revision, and the process that measures it."""
+    """A revision and the process that measures it."""
 
     def __init__(self, name: str) -> None:
         self.name, self.folder = name, sources(name)
         self.start()
 
     def start(self) -> None:
-        """Start the process; the processes that it forks share its layout of memory."""
+        """Start the process. Its forked processes share its layout of memory."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.folder), str(ROOT)])}
-        environment.pop("NUMBA_CACHE_DIR", None)  # machine code stays beside the sources
+        environment.pop("NUMBA_CACHE_DIR", None)  # keep machine code beside the sources
         self._process = subprocess.Popen(
             [sys.executable, str(pathlib.Path(__file__)), "--serve"], cwd=self.folder,
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -151,7 +151,7 @@ class Side:
 
 
 def sources(name: str) -> pathlib.Path:
-    """Return a folder that holds the package of that revision."""
+    """Return a folder with the package of a revision."""
     if (pathlib.Path(name) / "fastbn" / "__init__.py").exists():
         return pathlib.Path(name).resolve()
     parse = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
@@ -183,12 +183,12 @@ class Compared:
 
     @property
     def ratios(self) -> list[float]:
-        """By round."""
+        """The time of HEAD as a multiple of BASE's, for each round."""
         return [head / base for base, head in zip(self.base, self.head, strict=True)]
 
     @property
     def ratio(self) -> float:
-        """Time of HEAD as a multiple of BASE's."""
+        """The median ratio."""
         return statistics.median(self.ratios)
 
     @property
@@ -204,7 +204,7 @@ class Compared:
 
 
 def take_round(compared: Compared, sides: dict[str, Side]) -> bool:
-    """Measure a benchmark on both sides, in turns; return whether both have it."""
+    """Measure a benchmark on both sides in turns; return False if one lacks it."""
     ready = {}
     for name, side in sides.items():
         answer = side.ask(compared.name)
@@ -232,7 +232,7 @@ def take_round(compared: Compared, sides: dict[str, Side]) -> bool:
 def compare(
     sides: dict[str, Side], names: Iterable[str], rounds: int, threshold: float
 ) -> list[Compared]:
-    """Measure all benchmarks; those that seem slower are measured again."""
+    """Measure all benchmarks, and measure again those that seem slower."""
     found = [Compared(name) for name in names]
     for compared in found:
         for _ in range(rounds):
@@ -240,7 +240,7 @@ def compare(
                 break
         if compared.base and compared.ratio > threshold:
             for extra in range(2 * rounds):
-                if extra % rounds == 0:  # the layout of memory is chance, too
+                if extra % rounds == 0:  # with another layout of memory
                     for side in sides.values():
                         side.close()
                         side.start()
@@ -254,7 +254,7 @@ def compare(
 
 
 def markdown(found: list[Compared], base: str, head: str) -> list[str]:
-    """Return a table, worst first."""
+    """Return a table, slowest ratio first."""
     lines = [
         f"| benchmark | {base} | {head} | ratio | noise | |",
         "|---|---:|---:|---:|---:|---|",
@@ -304,7 +304,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("head", metavar="HEAD")
     parser.add_argument("--threshold", type=float, default=1.2, metavar="RATIO")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
-    parser.add_argument("--bench", default="", metavar="REGEX", help="Of the benchmarks' names.")
+    parser.add_argument("--bench", default="", metavar="REGEX", help="Names of benchmarks to run.")
     parser.add_argument("--markdown", type=pathlib.Path, metavar="FILE")
     options = parser.parse_args(arguments)
     if not options.threshold > 1:

@@ -3,11 +3,11 @@
     python scripts/torch_pools.py [--processes 7] [--steps 300]
 
 A training step of PyTorch (784-256-128-10, 128 samples, fused Adam) takes turns with the same step
-accelerated by `fastbn.torch` and with one of fastbn's NumPy functions: in a process that imports
-and uses PyTorch first, and in one that uses fastbn first. In a third process, without fastbn, it
-takes turns with itself and a function of NumPy. If two pools of threads compete for the cores, a
-step takes several times as long. Processes take turns; the table has microseconds, the median over
-processes of each one's median and 99th percentile. Run it on an idle machine.
+accelerated by `fastbn.torch` and with one of fastbn's NumPy functions. One kind of process uses
+PyTorch first, another fastbn first; a third kind, without fastbn, takes turns between two steps of
+PyTorch and a function of NumPy. A step takes several times as long if two pools of threads compete
+for the cores. The table has median and 99th percentile in microseconds, and of these the median
+over the processes. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ ORDERS = ("PyTorch alone", "PyTorch first", "fastbn first")
 
 
 def measure(order: str, steps: int) -> dict[str, list[float]]:
-    """Return sorted seconds of each kind of step, in a process of its own."""
+    """Measure each kind of step in a new process; return sorted times in seconds."""
     command = [sys.executable, "-c", CODE, order, str(steps)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -112,8 +112,8 @@ def compare(processes: int, steps: int) -> list[str]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--processes", type=int, default=7, help="of each kind (default: 7)")
-    parser.add_argument("--steps", type=int, default=300, help="in each process (default: 300)")
+    parser.add_argument("--processes", type=int, default=7, help="Number of each kind (7).")
+    parser.add_argument("--steps", type=int, default=300, help="Steps in each process (300).")
     options = parser.parse_args()
     if options.processes < 1 or options.steps < 1:
         parser.error("--processes and --steps: expected 1 or more")

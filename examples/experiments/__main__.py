@@ -1,9 +1,9 @@
-"""Claims about batch normalization and training, put to the test on real data.
+"""Test claims about batch normalization and training on real data.
 
-`python examples/experiments NAME` trains networks that differ in one thing from three seeds, and
-prints a table and what the figures say. A claim holds where all seeds of one side are beyond all of
-the other. On Fashion-MNIST, some minutes each; --quick takes the digits that come with the package.
-docs/experiments.md has the results.
+`python examples/experiments NAME` trains networks that differ in one setting, with three seeds
+each. It prints a table and says which claims hold: those where all seeds of one side beat all seeds
+of the other. An experiment takes some minutes on Fashion-MNIST; --quick uses the digits that come
+with the package. docs/experiments.md has the results.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def main(arguments=None):
     )  # fmt: skip
     parser.add_argument("name", choices=[*TABLES, *OTHERS], metavar="NAME",
                         help=", ".join([*TABLES, *OTHERS]))  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="on the digits, in some seconds")
-    parser.add_argument("--seed", type=int, default=0, help="the first of three")
+    parser.add_argument("--quick", action="store_true", help="use the digits; takes some seconds")
+    parser.add_argument("--seed", type=int, default=0, help="the first of three seeds")
     parser.add_argument("--plot", metavar="FILE", help="draw the curves (.png, .svg, .pdf)")
     parser.add_argument("--json", metavar="FILE", help="write all figures")
     options = parser.parse_args(arguments)

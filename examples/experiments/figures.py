@@ -1,4 +1,4 @@
-"""What an experiment shows: the figures of several seeds in words, a table, and curves."""
+"""The result of an experiment over several seeds: findings, a table, and curves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """Curves over one axis: y has a row for each seed."""
+    """Curves with a common x axis; y has a row for each seed."""
 
     title: str
     x_label: str
@@ -29,7 +29,7 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The question of an experiment, what was run, the figures, and what they say."""
+    """An experiment: its question and setting, a table, the findings, and panels of curves."""
 
     name: str
     question: str
@@ -66,7 +66,7 @@ class Result:
         return f"{self.question}\n{self.setting}\n\n{table}\n\n{findings}"
 
     def plot(self, path):
-        """Draw the panels: the median of the seeds, and their range. Needs matplotlib."""
+        """Draw the panels, with median and range of the seeds. Needs matplotlib."""
         columns = min(len(self.panels), 3)
         lines = -(-len(self.panels) // columns)
         figure = new_figure(4.6 * columns, 3.6 * lines + 0.5, dpi=130)
@@ -110,7 +110,7 @@ def draw(axes, panel):
 
 
 def spread(values, number="{:g}"):
-    """Return the median of the seeds and their range."""
+    """Format the median of the seeds and their range."""
 
     def text(value):
         return "never" if math.isinf(value) else number.format(value)
@@ -122,12 +122,12 @@ def spread(values, number="{:g}"):
 
 
 def percent(values):
-    """Return median and range of fractions, in percent."""
+    """Format median and range of fractions in percent."""
     return spread([100.0 * value for value in values], "{:.1f}")
 
 
 def verdict(claim, smaller, larger):
-    """Say whether the claim that the first are smaller than the second holds for all seeds."""
+    """Say whether all seeds agree with a claim that `smaller` is less than `larger`."""
     if max(smaller) < min(larger):
         return f"{claim}: yes"
     if max(larger) < min(smaller):

@@ -17,7 +17,7 @@ KINDS = {
 }
 RATE = 0.001
 BINS = 10  # of equal width, by confidence
-EARLY = 2  # epochs: a short training beside the whole one
+EARLY = 2  # epochs of the short training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Outputs:
     loss: float
     confidence: np.ndarray  # (samples,) the probability of the predicted class
     correct: np.ndarray  # (samples,) bool
-    margin: np.ndarray  # (samples,) the largest logit less the second
+    margin: np.ndarray  # (samples,) the largest logit minus the second largest
 
     def reliability(self):
         """Return the accuracy in each bin of confidence, (BINS,); NaN where a bin is empty."""
@@ -40,13 +40,13 @@ class Outputs:
     def calibration_error(self):
         """Return the expected calibration error (Guo et al. 2017, arXiv 1706.04599, eq. 3).
 
-        The mean difference of accuracy and mean confidence over the bins, by their samples.
+        It is the mean of |accuracy - mean confidence| over the bins, weighted by their samples.
         """
         difference = np.bincount(_bins(self.confidence), self.correct - self.confidence, BINS)
         return float(np.abs(difference).sum() / self.confidence.size)
 
 
-# Columns of the table: a number of each seed's outputs, and how the seeds are told.
+# Columns of the table: a number computed from the outputs of a seed, and its format.
 MEASURES = {
     "test, %": (lambda one: one.accuracy, percent),
     "test loss": (lambda one: one.loss, lambda values: spread(values, "{:.3f}")),
@@ -69,7 +69,7 @@ CLAIMS = {
 
 
 def run(setting, say=print):
-    """Train with normalized outputs, without, and without batch norm; briefly and in full."""
+    """Train all kinds of networks, for EARLY epochs and in full."""
     lengths = (min(EARLY, setting.epochs), setting.epochs)
     found = {}
     for kind in KINDS:

@@ -1,4 +1,4 @@
-"""The common runner: one training, the trainings of a table, and their result."""
+"""Run one training, or all trainings of a table, and collect the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = {"batch norm": True, "no batch norm": False}
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """The data and the network of an experiment, where it does not choose its own."""
+    """The data and the default network of an experiment."""
 
     data: datasets.Dataset
     hidden: tuple[int, ...]
@@ -39,7 +39,7 @@ class Setting:
 
 
 def make_setting(quick, seed):
-    """Return the setting on the digits, for some seconds, or Fashion-MNIST, for some minutes."""
+    """Return the setting: digits if quick, otherwise Fashion-MNIST."""
     seeds = tuple(range(seed, seed + SEEDS))
     if quick:
         return Setting(datasets.load("digits"), (128, 64), 20, 64, 0.98, seeds, True)
@@ -48,11 +48,11 @@ def make_setting(quick, seed):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training: accuracies by epoch, and of the trained model."""
+    """One training: accuracies by epoch, and accuracy of the trained model."""
 
-    training: tuple[float, ...]  # as it was trained on
+    training: tuple[float, ...]  # measured during training
     test: tuple[float, ...]
-    final_training: float  # with the running statistics, as the test accuracy is
+    final_training: float  # with the running statistics, like the test accuracy
     seconds: float
 
     def epochs_to(self, target):
@@ -61,12 +61,12 @@ class Run:
         return reached[0] if reached else math.inf
 
     def last(self, of):
-        """Return the last accuracy, "training" or "test"; 0 where there is none."""
+        """Return the last accuracy of "training" or "test", or 0 if there is none."""
         return (getattr(self, of) or (0.0,))[-1]
 
 
 def train(setting, *, seed, callbacks=(), hidden=None, epochs=None, batch_size=None, **options):
-    """Train one network, and return it with its run; `options` are those of the model."""
+    """Train a network with these model options; return it and its run."""
     data = setting.data
     sizes = (data.X_train.shape[1], *(hidden or setting.hidden), len(data.class_names))
     model = BatchNormMLP(sizes, seed=seed, **{"input_normalization": "zscore", **options})
@@ -84,9 +84,9 @@ def train(setting, *, seed, callbacks=(), hidden=None, epochs=None, batch_size=N
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """That a measure of one variant's runs is smaller than of the other's.
+    """The claim that a measure is smaller for one variant than for another.
 
-    A variant is named, which means at its best learning rate, or named with a rate.
+    A variant is given by its name, at its best learning rate, or by its name and a learning rate.
     """
 
     text: str
@@ -97,23 +97,23 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What is trained, what is measured, and what is claimed about it."""
+    """The variants to train, the measures, and the claims."""
 
     name: str
     question: str
-    labels: tuple[str, ...]  # columns, whose cells are the names of the variants
-    variants: dict[str, dict]  # "a, b": what is given to `train`
+    labels: tuple[str, ...]  # columns for the parts of the variants' names
+    variants: dict[str, dict]  # "a, b": arguments of `train`
     measures: tuple[str, ...]  # columns
     claims: list[Claim]
-    rates: dict[str, tuple[float, ...]] | tuple[float, ...] = ()  # by the variant, or of all
-    every_rate: bool = False  # has a row of its own; or the best one alone
-    target: float | None = None  # that of the setting, if not given
-    shape: dict = dataclasses.field(default_factory=dict)  # hidden, epochs, batch_size of all
-    batch_sizes: tuple[int, ...] = ()  # the last label; panels are drawn over them
+    rates: dict[str, tuple[float, ...]] | tuple[float, ...] = ()  # by variant, or for all
+    every_rate: bool = False  # a row for each rate, not only for the best one
+    target: float | None = None  # accuracy; None for that of the setting
+    shape: dict = dataclasses.field(default_factory=dict)  # hidden, epochs, batch_size for all
+    batch_sizes: tuple[int, ...] = ()  # the last label, and the x axis of the panels
 
 
 def run_table(table, setting, say=print):
-    """Train all variants at all their rates from all seeds, and compare the best of each."""
+    """Train all variants with all rates and seeds, and compare their best rates."""
     target = table.target or setting.target
     measures = {
         "epochs": (
@@ -136,7 +136,7 @@ def run_table(table, setting, say=print):
             lambda values: spread(values, "{:.2f}"),
         ),
     }
-    rows, best = [], {}  # best: the runs of each variant, also at each of its rates
+    rows, best = [], {}  # best: runs by variant, and by (variant, rate)
     curves = {}
     for name, options in table.variants.items():
         rates = table.rates[name] if isinstance(table.rates, dict) else table.rates
@@ -195,7 +195,7 @@ def run_table(table, setting, say=print):
 
 
 def fastest(runs, target):
-    """Return which runs reach the target in the fewest epochs, then with the better accuracy."""
+    """Return the rate that reaches the target in the fewest epochs, then with better accuracy."""
 
     def slowness(key):
         epochs = [run.epochs_to(target) for run in runs[key]]
@@ -206,13 +206,13 @@ def fastest(runs, target):
 
 
 def rate_text(chosen, rates):
-    """Return the learning rate, and whether a smaller or a larger one may be better still."""
+    """Format the learning rate; say if it is the smallest or largest tried."""
     edge = {min(rates): ", the smallest tried", max(rates): ", the largest tried"}
     return f"{chosen:g}" + (edge.get(chosen, "") if len(rates) > 1 else "")
 
 
 def curve(runs, of, epochs):
-    """Return the epochs, and an accuracy by seed and epoch: NaN after a divergence."""
+    """Return the epochs, and an accuracy by seed and epoch, NaN after a divergence."""
     y = np.full((len(runs), epochs), np.nan)
     for row, run in zip(y, runs, strict=True):
         values = getattr(run, of)

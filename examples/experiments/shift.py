@@ -1,4 +1,4 @@
-"""How mean and deviation of each layer's input move while the network trains."""
+"""Measure how mean and deviation of each layer's input move during training."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from runner import KINDS, train
 from fastbn.reference import mlp as reference_mlp
 
 HIDDEN, RATE = (128, 64, 32), 0.01
-PROBE = 1000  # samples on which the inputs of layers are looked at
+PROBE = 1000  # samples for which the inputs of the layers are computed
 
 
 class Watch:
-    """A callback that notes mean and deviation of the inputs of all layers but the first."""
+    """A callback that stores mean and deviation of the inputs of all layers but the first."""
 
     def __init__(self, x):
         self._x = x
         self.means, self.deviations = [], []  # by epoch and layer: (units,)
 
     def __call__(self, model, history=None):
-        """Look at the model as it is now, on a batch of its own."""
+        """Compute the inputs of the layers, with batch statistics of the probe."""
         params = {name: view.astype(np.float64) for name, view in model.named_parameters()}
         x = (self._x - model.scaling.center) * model.scaling.scale
         config = model.config
@@ -33,9 +33,9 @@ class Watch:
         return False
 
     def moved(self, layer):
-        """How far the units' means moved in each epoch but the first, in deviations: the mean.
+        """Return how far the means moved in each epoch but the first, in deviations.
 
-        A unit that gave the same number for every sample is left out.
+        This is the mean over the units, without those whose output was constant.
         """
         steps = []
         for epoch in range(len(self.means) - 1):
@@ -46,12 +46,12 @@ class Watch:
         return np.array(steps)
 
     def by_epoch(self, of, layer):
-        """Mean over the units of "means" or "deviations", after each epoch."""
+        """Return the mean over the units of "means" or "deviations" after each epoch."""
         return np.array([values[layer].mean() for values in getattr(self, of)])
 
 
 def run(setting, say=print):
-    """Train with and without batch norm, and look at a fixed probe after every epoch."""
+    """Train with and without batch norm, and evaluate a fixed probe after every epoch."""
     probe = setting.data.X_train[:PROBE].astype(np.float64)
     watches = {kind: [Watch(probe) for _ in setting.seeds] for kind in KINDS}
     for kind, batch_norm in KINDS.items():

@@ -1,4 +1,4 @@
-"""Five experiments, each a table of settings."""
+"""Five experiments, each a table of variants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPTIMIZERS = {
 
 
 def convergence(setting):
-    """Epochs to a target with batch norm and without, at several learning rates."""
+    """Compare epochs to a target with and without batch norm, at several learning rates."""
     high = 0.03
     return Table(
         name="convergence",
@@ -42,9 +42,9 @@ def convergence(setting):
 
 
 def gradient(setting):
-    """The exact gradient, and that with mean and deviation taken as constants.
+    """Compare the exact gradient with one that treats mean and deviation as constants.
 
-    Ten minibatches an epoch, and inputs from 0 to 1.
+    There are ten minibatches in an epoch, and inputs are scaled to [0, 1].
     """
     recipe = {"betas": (0.9, 0.99), "input_normalization": "minmax"}
     rates = (0.05, 0.005)
@@ -78,7 +78,7 @@ def gradient(setting):
 
 
 def normalization(setting):
-    """Raw inputs, inputs scaled to [0, 1], and inputs of mean 0 and deviation 1."""
+    """Compare raw inputs with min-max scaling and z-scores."""
     return Table(
         name="normalization",
         question="Does it help to normalize the inputs?",
@@ -102,7 +102,7 @@ def normalization(setting):
 
 
 def batch_size(setting):
-    """The gap between training and test accuracy by batch size."""
+    """Compare the gap between training and test accuracy over batch sizes."""
     sizes = (8, 32, 128, 512) if setting.quick else (16, 64, 256, 1024, 4096)
     small, large = sizes[0], sizes[-1]
     return Table(
@@ -135,7 +135,7 @@ def batch_size(setting):
 
 
 def optimizers(setting):
-    """Four optimizers, each at its best learning rate."""
+    """Compare four optimizers, each at its best learning rate."""
     others = [name for name in OPTIMIZERS if name != "adam"]
     return Table(
         name="optimizers",

@@ -45,9 +45,7 @@ class TorchStepper(Stepper):
         self.threads = threads
         self.x, self.y = map(torch.from_numpy, work.data())
         self.order = torch.from_numpy(work.order())
-        self.net = build(
-            work.weights(), recipe, inplace=not compiled
-        )  # in place is slower if compiled
+        self.net = build(work.weights(), recipe, inplace=not compiled)  # slower if compiled
         self.adam: Any = torch.optim.Adam(self.net.parameters(), fused=True, **ADAM)
         self.loss: Any = torch.compile(self._loss, dynamic=False) if compiled else self._loss
 

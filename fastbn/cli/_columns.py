@@ -93,9 +93,7 @@ def read_csv_for(
         if names is not None and header.named:
             columns, others = _by_name(header, network, names, target, labelled)
             if others:
-                notes.append(
-                    f"{data}: ignoring columns that the model does not use: {quoted(others)}"
-                )
+                notes.append(f"{data}: ignoring columns that the model lacks: {quoted(others)}")
         else:
             columns = _by_position(header, network, target, labelled)
             if names is not None:

@@ -93,7 +93,7 @@ def test_other_columns_are_named_and_ignored(insects):
     """They may contain words or gaps, or have the same name."""
     other = {"id": range(60), "note": ["", "two words"] * 30, **insects}
     write("new.csv", other)
-    note = "fastbn: new.csv: ignoring columns that the model does not use: 'id', 'note'\n"
+    note = "fastbn: new.csv: ignoring columns that the model lacks: 'id', 'note'\n"
     assert predicted("new.csv", notes=note) == expected()
     text = pathlib.Path("new.csv").read_text().replace("note", "id", 1)
     pathlib.Path("new.csv").write_text(text)
@@ -226,7 +226,7 @@ def test_evaluate_takes_columns_by_name(insects, options):
     assert same.exit_code == moved.exit_code == 0
     assert moved.stdout == same.stdout
     assert same.stderr == ""
-    note = "fastbn: elsewhere/named.csv: ignoring columns that the model does not use: 'id', 'x'\n"
+    note = "fastbn: elsewhere/named.csv: ignoring columns that the model lacks: 'id', 'x'\n"
     assert moved.stderr == note
 
 
