@@ -2,9 +2,9 @@
 
     python scripts/product_rates.py
 
-It measures a register tile, the products of training steps with packing and in NumPy's BLAS, and a
-copy by non-temporal stores and an ordinary one. All take turns; the figures are medians of nine.
-Run it on an idle machine.
+It measures the products of training steps with packing and in NumPy's BLAS, and a copy by
+non-temporal stores and an ordinary one. The two sides take turns; the figures are medians of nine.
+Run it on an idle machine. `fastbn profile` measures the rate of a register tile.
 """
 
 import numpy as np
@@ -13,7 +13,6 @@ from fastbn.bench._fastbn import BareGemms
 from fastbn.bench._timing import interleave
 from fastbn.bench._work import BATCHES, STEPS
 from fastbn.jit.compiler import njit
-from fastbn.jit.intrinsics import TILE_ROWS
 from fastbn.kernels.gemm import multiply, pack_columns, pack_rows
 from fastbn.kernels.streams import stream
 from fastbn.model.buffers import aligned_zeros
@@ -23,25 +22,10 @@ FLOAT = np.dtype(np.float32)
 
 
 @njit
-def repeat_multiply(count, a, panels, out):
-    """Multiply `count` times."""
-    for _ in range(count):
-        multiply(a, panels, a.shape[1], out, 0, out.shape[0])
-
-
-@njit
 def copy(source, target):
     """Copy with ordinary stores."""
     for i in range(target.size):
         target[i] = source[i]
-
-
-def tile_rate(depth):
-    """Return the GFLOP/s of one register tile."""
-    a, out = np.ones((TILE_ROWS, depth), FLOAT), np.empty((TILE_ROWS, 32), FLOAT)
-    panels = aligned_zeros(depth * 32, FLOAT)
-    timing = interleave({"": lambda n: repeat_multiply(n * 1000, a, panels, out)})[""]
-    return 2.0 * TILE_ROWS * 32 * depth * 1000 / timing.median / 1e9
 
 
 def packed_products(products):
@@ -62,16 +46,12 @@ def packed_products(products):
 
 def main():
     """Print all rates."""
-    for depth in (20, 64, 256):
-        print(f"tile, depth {depth}: {tile_rate(depth):.0f} GFLOP/s", flush=True)
     for work in STEPS:
         bare = BareGemms(work, 1)
         flops = sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b, _ in bare.products)
         times = interleave({"fastbn": packed_products(bare.products), "BLAS": bare.run})
-        ours, blas = (
-            flops / times["fastbn"].median / 1e9,
-            BATCHES * flops / times["BLAS"].median / 1e9,
-        )
+        ours = flops / times["fastbn"].median / 1e9
+        blas = BATCHES * flops / times["BLAS"].median / 1e9
         print(f"{work.name}: {ours:.0f} GFLOP/s, BLAS {blas:.0f}", flush=True)
     source, target = np.ones(1 << 24, FLOAT), np.ones(1 << 24, FLOAT)
     runs = {
