@@ -1,9 +1,9 @@
-"""Break things on purpose and count the results: the figures of docs/reliability.md.
+"""Break things on purpose and count the results, as in docs/reliability.md.
 
     python scripts/reliability [--seed 1] [--share 0.1] [--only NAME ...] [--list]
 
-Each trial is a promise and a number of cases that could break it. The seed is printed; the same
-seed gives the same cases. If a promise is broken, the command prints the case and exits with 1.
+Each trial has a promise and a number of cases that could break it. The command prints its seed; the
+same seed gives the same cases. If a promise is broken, it prints the case and exits with 1.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> int:
         for trial in TRIALS:
             print(f"{trial.name:<10} {trial.count:>5}  {trial.promise}")
         return 0
-    # a shell's background job ignores Ctrl-C, and so would the trainings that get it here
+    # a shell starts background jobs with SIGINT ignored, which the trainings would inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     print(f"seed {seed}\n\n| trial | cases | results | seconds |\n|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""Model files and checkpoints that are damaged on purpose."""
+"""The trial of damaged model files and checkpoints."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from fastbn.files.tensor_file import MAX_HEADER
 
 HANGS = 60.0  # seconds
 OUTCOMES = ("ModelFileError", "loaded as the bytes say")
-OBJECTS = 1 << 20  # bytes for Python's own objects, beside the header and twice the file
+OBJECTS = 1 << 20  # bytes that Python's objects may take, beyond the header and twice the file
 
-# What replaces a number, a name or a list of a header.
+# Replacements of a number, a name or a list in a header.
 ODD: list[Any] = [
     None, True, -1, 0, 1, 0.5, -0.0, 10**12, 2**63, 10**400, float("nan"), float("inf"), "", "F32",
     "F16", "\x00", "../../etc/passwd", [], {}, [0], [-1], [2**40, 2**40], [[]], "x" * 10_000,
@@ -31,7 +31,7 @@ ODD: list[Any] = [
 
 
 def good_files(folder: pathlib.Path) -> list[bytes]:
-    """Models of several kinds, and a checkpoint in the middle of an epoch."""
+    """Return files of several models, and of a checkpoint in the middle of an epoch."""
     rng = np.random.default_rng(5)
     X, y = rng.standard_normal((96, 20)), rng.integers(0, 4, 96)
     files = []
@@ -55,7 +55,7 @@ def good_files(folder: pathlib.Path) -> list[bytes]:
 
 
 def train_on(model: BatchNormMLP, path: pathlib.Path) -> None:
-    """Train for some steps, from a checkpoint if there is one."""
+    """Train for a few steps, from the checkpoint if there is one."""
     rng = np.random.default_rng(5)
     X, y = rng.standard_normal((96, 20)), rng.integers(0, 4, 96)
     start = model.steps
@@ -73,13 +73,13 @@ def train_on(model: BatchNormMLP, path: pathlib.Path) -> None:
 
 
 def parted(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return the header and the rest of a safetensors file."""
+    """Split a safetensors file into its header and the rest."""
     end = 8 + int.from_bytes(data[:8], "little")
     return json.loads(data[8:end]), data[end:]
 
 
 def joined(header: Any, rest: bytes) -> bytes:
-    """Return the file of a header and what follows it."""
+    """Return a safetensors file with this header and rest."""
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + rest
 
@@ -99,7 +99,7 @@ def truncate(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes
 
 
 def cut_out(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
-    """Lose or repeat some bytes in the middle."""
+    """Remove or repeat some bytes in the middle."""
     first, last = sorted(rng.integers(len(data), size=2))
     return data[:first] + (data[last:] if rng.integers(2) else data[max(0, first - 100) :])
 
@@ -113,7 +113,7 @@ def overwrite(rng: np.random.Generator, data: bytes, files: list[bytes]) -> byte
 
 
 def swap_headers(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
-    """Put the header of another file before these tensors, or its configuration alone."""
+    """Take the header of another file, or only its configuration."""
     other = files[rng.integers(len(files))]
     if rng.integers(2):
         return joined(parted(other)[0], parted(data)[1])
@@ -123,7 +123,7 @@ def swap_headers(rng: np.random.Generator, data: bytes, files: list[bytes]) -> b
 
 
 def other_architecture(rng: np.random.Generator, data: bytes, files: list[bytes]) -> bytes:
-    """Change the configuration to another network's."""
+    """Change the configuration to that of another network."""
     header, rest = parted(data)
     said = json.loads(header["__metadata__"]["fastbn"])
     sizes = said["config"]["layer_sizes"]
@@ -157,7 +157,7 @@ MUTATIONS = [
 
 
 def is_what_it_says(model: BatchNormMLP, data: bytes) -> bool:
-    """Compare a model with its file, which is read here byte by byte."""
+    """Tell whether a model equals its file, which is parsed here without fastbn."""
     header, rest = parted(data)
     said = json.loads(header.pop("__metadata__")["fastbn"])
     for name, view in model._engine.state().items():
@@ -175,12 +175,12 @@ def is_what_it_says(model: BatchNormMLP, data: bytes) -> bool:
 
 
 def resume(path: pathlib.Path, what: str) -> None:
-    """Resume from a damaged checkpoint: an error leaves the model as it was."""
+    """Resume from a damaged checkpoint; an error must leave the model as it was."""
     model = BatchNormMLP((20, 64, 4))
     before = pickle.dumps(model)
     try:
         train_on(model, path)
-    except ValueError:  # of another fit, or as a ModelFileError
+    except ValueError:  # the checkpoint is of another fit, or a ModelFileError
         assert pickle.dumps(model) == before, f"{what}: a refused checkpoint changed the model"
     else:
         assert model._engine.is_finite(), f"{what}: resumed to numbers that are not finite"
@@ -218,7 +218,7 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
 
 TRIAL = Trial(
     "files",
-    "A damaged model file is a ModelFileError, or loads to exactly what its bytes say",
+    "A damaged model file raises ModelFileError, or loads exactly what its bytes say.",
     2000,
     cases,
 )

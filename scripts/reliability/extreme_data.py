@@ -1,4 +1,4 @@
-"""Data near the limits of a dtype, and comparisons with the oracle."""
+"""Data near the limits of a dtype, and the comparison with the oracle."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from fastbn import reference as ref
 Array = np.ndarray
 Generator = np.random.Generator
 
-# As in tests/cases.py, where they were measured on numbers of usual sizes; relative here to the
-# largest magnitude of the same feature, and not of the whole array.
+# The tolerances of tests/helpers/cases.py, measured on numbers of ordinary size. Here they are
+# relative to the largest magnitude of a feature, not of the whole array.
 TOLERANCE = {"float32": 2e-6, "float64": 5e-14}
 
-# A variance is a sum of numbers that are all positive: where there are but a few of them, each sum
-# is rounded in the same direction. 128 of them in a row are an error of 128 / 2 * eps / 2 at most.
+# A variance is a sum of positive numbers. If they have few distinct values, each partial sum is
+# rounded in the same direction: after 128 of them the error is at most 128 / 2 * eps / 2.
 VARIANCE = {"float32": 2e-6 + 32 * 2.0**-23, "float64": 5e-14}
 
-# A few of the smallest positive numbers: results near them have few digits.
+# A few times the smallest positive number: results near it have few digits.
 DENORMAL = 1e-44
 
 
 def tolerance(x: Array) -> float:
-    """Return the relative error that an array's dtype permits."""
+    """Return the relative tolerance of an array's dtype."""
     return TOLERANCE[x.dtype.name]
 
 
 def near(what: str, got: Any, expected: Any, error: Any) -> None:
-    """Refuse a result that differs from the oracle's by more than `error`, or is NaN."""
+    """Check that a result differs from the oracle's by at most `error`, and is not NaN."""
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     excess = np.abs(got - expected) - np.broadcast_to(error, expected.shape)
     assert got.shape == expected.shape, f"{what}: shape {got.shape}, not {expected.shape}"
@@ -67,7 +67,7 @@ def draw(rng: Generator, n: int, c: int, dtype: Any, names: list[str] | None = N
 
 
 def draw_any(rng: Generator) -> tuple[Array, str]:
-    """Draw a matrix (N, C) of any kind, tall or small, and a layout."""
+    """Draw a matrix (N, C) of random kind and size, and a layout."""
     n = int(rng.choice([2, 3, 5, 7, 64, 513, 5000, 70_000]))
     c = int(rng.choice([1, 1, 3, 32, 67])) if n < 10_000 else 3
     dtype = np.float32 if rng.random() < 0.8 else np.float64
@@ -75,12 +75,12 @@ def draw_any(rng: Generator) -> tuple[Array, str]:
 
 
 def turned(x: Array, layout: str) -> Array:
-    """Return x (N, C) in a layout; given a result in that layout, return it as (N, C)."""
+    """Convert x from (N, C) to a layout, or from that layout to (N, C)."""
     return x if layout == "NC" else np.ascontiguousarray(x.T)
 
 
 def exact_statistics(x: Array) -> tuple[Array, Array]:
-    """Return the oracle's mean and variance of each column, computed around its first sample."""
+    """Return the oracle's mean and variance of each column, with its first sample as the origin."""
     origin = x[0].astype(np.float64)
-    mean, var = ref.batch_statistics(turned(x - origin, "CN"), "CN")  # rows are added in pairs
+    mean, var = ref.batch_statistics(turned(x - origin, "CN"), "CN")  # NumPy adds rows pairwise
     return mean + origin, var

@@ -1,7 +1,8 @@
-"""Numbers near the limits of a dtype, and ten million rows, compared with the oracle.
+"""The trial of numbers near the limits of a dtype, and of ten million rows.
 
-The oracle (`fastbn.reference`) gets the same numbers in float64. For statistics, the first sample
-is subtracted before, since the oracle's own rounding would show otherwise.
+The results are compared with the oracle (`fastbn.reference`), which gets the same numbers in
+float64. For statistics the first sample is subtracted from them first, because the rounding errors
+of the oracle would be too large otherwise.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MANY = 10_000_000
 
 
 def statistics(rng: Generator) -> str:
-    """Mean and variance; a variance beyond the dtype is infinite."""
+    """Check mean and variance; a variance beyond the dtype must be infinite."""
     x, layout = draw_any(rng)
     mean, var = fastbn.batch_statistics(turned(x, layout), layout=layout)
     check_statistics(x, mean, var)
@@ -41,20 +42,20 @@ def statistics(rng: Generator) -> str:
 
 
 def check_statistics(x: Array, mean: Array, var: Array) -> None:
-    """Check a mean up to its rounding, plus the error of a sum of distances from it."""
+    """Compare mean and variance with the oracle's."""
     expected, expected_var = exact_statistics(x)
     off = np.abs(x - expected).max(axis=0)
     rounding = np.finfo(x.dtype).eps * np.abs(expected)
     near("mean", mean, expected, tolerance(x) * off + rounding + DENORMAL)
     fits = expected_var < np.finfo(x.dtype).max
-    rounding = np.finfo(np.float64).eps * np.abs(expected)  # float64 has no wider shift
+    rounding = np.finfo(np.float64).eps * np.abs(expected)  # of the shift, if x is float64
     error = VARIANCE[x.dtype.name] * expected_var + rounding**2 + DENORMAL
     near("var", var[fits], expected_var[fits], error[fits])
-    assert np.isposinf(var[~fits]).all(), f"var: got {var[~fits]}, which no {x.dtype} holds"
+    assert np.isposinf(var[~fits]).all(), f"var: expected infinity, got {var[~fits]}"
 
 
 def batch_norm(rng: Generator) -> str:
-    """Forward and backward; with an eps of 0, too, where the oracle has an inverse."""
+    """Check forward and backward, also with eps = 0 if the variance has an inverse."""
     x, layout = draw_any(rng)
     t, (n, c) = tolerance(x), x.shape
     mean, var = exact_statistics(x)
@@ -72,8 +73,7 @@ def batch_norm(rng: Generator) -> str:
     t_var = VARIANCE[x.dtype.name] / 2
     near("y", turned(y, layout), expected, (t + t_var) * largest + 4 * rounding)
     near("rstd", rstd, expected_rstd, (t + t_var + rounding) * expected_rstd)
-    # the backward pass is given rounded mean and rstd; where rounding decides the sign of the
-    # activation's input, either slope is right
+    # either slope is right if rounding decides the sign of the activation's input
     dy = rng.standard_normal((n, c)).astype(x.dtype)
     xhat = (x.astype(np.float64) - got_mean) * rstd
     at_zero = 1e-5 * (1 + np.abs(beta) + np.abs(xhat).max(axis=0))
@@ -93,7 +93,7 @@ def batch_norm(rng: Generator) -> str:
 
 
 def inference(rng: Generator) -> str:
-    """Inference with running statistics of such sizes, as far as the dtype holds them."""
+    """Check inference with running statistics of such sizes."""
     x, layout = draw_any(rng)
     mean, var = (np.minimum(s, 1e38).astype(x.dtype) for s in exact_statistics(x))
     beta = rng.standard_normal(x.shape[1]).astype(x.dtype)
@@ -105,7 +105,7 @@ def inference(rng: Generator) -> str:
 
 
 def scaling(rng: Generator) -> str:
-    """Z-scores and min-max; a range without an inverse in the dtype counts as constant."""
+    """Check z-scores and min-max; a range without an inverse in the dtype counts as constant."""
     x, layout = draw_any(rng)
     t, given, smallest = tolerance(x), turned(x, layout), 1.01 / np.finfo(x.dtype).max
     y, mean, std = fastbn.standardize(given, layout=layout)
@@ -131,11 +131,11 @@ LOGITS = ["1e30", "1e36", "1e-30", "constant", "usual", "two values", "one large
 
 
 def losses(rng: Generator) -> str:
-    """Softmax, sigmoid and squared error, with smoothing and weights."""
+    """Check softmax, sigmoid and squared error, with label smoothing and weights."""
     n, c = int(rng.choice([2, 3, 64, 3000])), int(rng.choice([1, 2, 10]))
     dtype = np.float32 if rng.random() < 0.8 else np.float64
     layout, smoothing = str(rng.choice(["NC", "CN"])), float(rng.choice([0.0, 0.1, 1.0]))
-    z = draw(rng, c, n, dtype, LOGITS).T.copy()  # each sample of some kind
+    z = draw(rng, c, n, dtype, LOGITS).T.copy()  # each sample of a random kind
     weight = None if rng.random() < 0.5 else rng.uniform(0, 2, n) + 1e-3
     share = np.ones(n) / n if weight is None else weight / weight.sum()
     labels, targets = rng.integers(0, c, n), rng.uniform(0, 1, (n, c)).astype(dtype)
@@ -173,7 +173,7 @@ STEPS: dict[str, tuple[Any, Any]] = {
 
 
 def optimizers(rng: Generator) -> str:
-    """Ten steps, with gradients of all sizes whose squares the dtype holds, or clipped ones."""
+    """Check ten steps with gradients whose squares fit in the dtype, or that are clipped."""
     name = str(rng.choice(list(STEPS)))
     dtype = np.float32 if rng.random() < 0.8 else np.float64
     clips = rng.random() < 0.3
@@ -203,7 +203,7 @@ def optimizers(rng: Generator) -> str:
 
 
 def gradients_beyond(rng: Generator) -> str:
-    """Squares beyond float32 are infinite, as in PyTorch: Adam leaves such a parameter alone."""
+    """Check that squares beyond float32 are infinite; then Adam does not move the parameter."""
     param, grad = rng.standard_normal((2, 100)).astype(np.float32)
     before, m, v = param.copy(), np.zeros_like(param), np.zeros_like(param)
     fastbn.adam_step(param, grad * np.float32(1e30), m, v, step=1)
@@ -213,7 +213,7 @@ def gradients_beyond(rng: Generator) -> str:
 
 
 def running(rng: Generator) -> str:
-    """Ten thousand updates, each rounded once, with errors that decay as the weights do."""
+    """Check ten thousand updates of running statistics; their rounding errors decay."""
     dtype = np.float32 if rng.random() < 0.8 else np.float64
     momentum = [0.1, 0.01, None][rng.integers(3)]
     size = np.array([1.0, 1e30, 1e-30, 1e-5])
@@ -236,12 +236,12 @@ def running(rng: Generator) -> str:
 
 
 def ten_million(rng: Generator) -> str:
-    """Sums of ten million rows: blocks in float32 and totals in float64 keep their digits."""
+    """Check sums of ten million rows: blocks in float32, totals in float64."""
     x = np.empty((MANY, 3), np.float32)
     x[:, 0] = rng.standard_normal(MANY, np.float32)
     kind = rng.integers(3)
     x[:, 1] = 0.1 if kind == 0 else x[::-1, 0] * [0, 1e-2, 1e30][kind] + [0, 1e4, 0][kind]
-    x[:, 2] = np.where(rng.random(MANY) < 0.5, 1.1, -1.1)  # all rounded in one direction
+    x[:, 2] = np.where(rng.random(MANY) < 0.5, 1.1, -1.1)  # all rounded in the same direction
     check_statistics(x, *fastbn.batch_statistics(x))
     turned_x = np.ascontiguousarray(x.T)
     check_statistics(x, *fastbn.batch_statistics(turned_x, layout="CN"))
@@ -262,7 +262,7 @@ COUNT = 600
 
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
-    """Take the kinds of cases in turns, with some long ones between, and the longest at the end."""
+    """Take the kinds of cases in turns, some long ones in between, and the longest at the end."""
     many = 3 if count == COUNT else 0
     for index in range(count):
         rng = np.random.default_rng([seed, index])
@@ -278,8 +278,8 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
 
 TRIAL = Trial(
     "numbers",
-    "Constant, denormal, huge and tiny data, batches of 2 and 10 million rows come out as the "
-    "float64 oracle's, or are refused.",
+    "Constant, denormal, huge and tiny data, batches of 2 and 10 million rows give the results of "
+    "the float64 oracle, or are refused.",
     COUNT,
     cases,
 )

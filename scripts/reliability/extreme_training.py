@@ -1,4 +1,4 @@
-"""Trainings on extreme numbers beside the oracle: single steps, and whole fits."""
+"""Training on extreme numbers, compared with the oracle: single steps and whole fits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fastbn.reference import mlp
 
 SIZES = (6, 8, 5, 3)
 
-# Measured: 3e-10, in batches of two samples that are near each other.
+# The largest error measured is 3e-10, in batches of two samples that are close together.
 STEP_TOLERANCE = 1e-8
 
 
 def training(rng: Generator) -> str:
-    """Steps of a float64 model: loss, gradients and running statistics."""
+    """Check steps of a float64 model: loss, gradients and running statistics."""
     mode = [None, "zscore", "minmax"][rng.integers(3)]
-    # no large mean: docs/design.md says what the backward pass loses if it is not scaled
+    # no large mean without scaling: the backward pass loses digits (docs/design.md)
     names = list(COLUMNS) if mode else ["usual", "1e-30", "denormal", "two values"]
     model = fastbn.BatchNormMLP(
         SIZES, input_normalization=mode, dtype="float64", batch_norm=bool(rng.random() < 0.8),
@@ -60,7 +60,7 @@ def training(rng: Generator) -> str:
 
 
 def fits(rng: Generator) -> str:
-    """Whole fits: scaled data of any size trains, and what no running variance holds is refused."""
+    """Check fits: scaled data of any size trains; a variance beyond float32 is refused."""
     x = draw(rng, 200, 4, np.float32, ["1e30", "constant", "usual", "1e-30", "large mean"])
     x[:, 0] = 1e30 * rng.standard_normal(200)
     y = (x[:, 0] > 0).astype(np.int64)

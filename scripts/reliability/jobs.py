@@ -11,7 +11,7 @@ import numpy as np
 
 from fastbn import BatchNormMLP, EarlyStopping, History
 
-Job = dict[str, Any]  # what JSON can hold: sizes, rows, data_seed, has_weight, model, fit, ...
+Job = dict[str, Any]  # JSON: sizes, rows, data_seed, has_weight, model, fit, ...
 
 LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error")
 
@@ -39,7 +39,7 @@ def draw_job(rng: np.random.Generator, **changes: Any) -> Job:
     if model["loss"] == "squared_error":
         model["target_normalization"] = one_of(None, "zscore")
     if model["optimizer"] == "sgd" and not model["batch_norm"]:
-        model["lr"] = 1e-4  # it would diverge without normalization
+        model["lr"] = 1e-4  # larger ones diverge without normalization
     batch = int(rng.integers(4, 65))
     return {
         "sizes": [
@@ -59,7 +59,7 @@ def draw_job(rng: np.random.Generator, **changes: Any) -> Job:
         },
         "patience": one_of(None, 1, 3),  # of early stopping
         "validated": one_of(True, False),
-        "explodes": None,  # a step with a far too large rate
+        "explodes": None,  # a step whose learning rate is far too large
         **changes,
     }
 
@@ -76,7 +76,7 @@ def data_of(job: Job, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def model_of(job: Job) -> BatchNormMLP:
-    """Return the model before its training, which may be too short to learn from."""
+    """Return the untrained model, without its warning about a poor fit."""
     model = BatchNormMLP(job["sizes"], **job["model"])
     model._engine.warns_of_mean = False
     return model
@@ -96,7 +96,7 @@ def digest_of(model: BatchNormMLP, x: np.ndarray, history: History | None = None
 
 
 def fit(job: Job, model: BatchNormMLP, **options: Any) -> History:
-    """Train a model as a job says, with more options of `fit`."""
+    """Train a model as in the job; `options` override arguments of `fit`."""
     x, y, weight = data_of(job)
     given = {**job["fit"], "progress": False}
     if job["validated"]:
@@ -111,7 +111,7 @@ def fit(job: Job, model: BatchNormMLP, **options: Any) -> History:
 
 
 def train(job: Job, **options: Any) -> str:
-    """Train a new model as a job says; return the digest."""
+    """Train a new model as in the job; return its digest."""
     model = model_of(job)
     history = fit(job, model, **options)
     return digest_of(model, data_of(job)[0], history)

@@ -1,4 +1,4 @@
-"""Trainings that are killed, and resumed from their checkpoints."""
+"""The trial of trainings that are killed, and resumed from their checkpoints."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from trial import Trial
 from fastbn import BatchNormMLP, DivergenceError
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, *[signal.SIGKILL] * 6]
-INTERRUPTED = 3  # exit code of a training that Ctrl-C has ended
+INTERRUPTED = 3  # exit code of a training that Ctrl-C ended
 
 
 def draw_long_job(rng: np.random.Generator) -> Job:
-    """Draw a training of about a second; half of them have a step with a far too large rate."""
+    """Draw a training of about a second; half of them diverge in some step."""
     job = draw_job(rng, rows=2000, sizes=[30, *rng.integers(8, 97, rng.integers(1, 4)).tolist(), 5])
     job["fit"] |= {
         "epochs": int(rng.integers(20, 60)),
@@ -47,7 +47,7 @@ def run(job: Job, result: pathlib.Path, began: Any, **checkpoint: Any) -> None:
     began.set()
     try:
         history = fit(job, model, **checkpoint)
-    except DivergenceError as error:  # too many steps are refused after one that explodes
+    except DivergenceError as error:  # too many steps were refused after the one that diverged
         history = error.history
     if history.stop_reason == "interrupted":
         raise SystemExit(INTERRUPTED)
@@ -57,7 +57,7 @@ def run(job: Job, result: pathlib.Path, began: Any, **checkpoint: Any) -> None:
 
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
-    """Kill a training at a random moment, start it again, and compare its end."""
+    """Kill a training at a random moment, start it again, and compare the results."""
     rng = np.random.default_rng(seed)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fastbn.model"])
@@ -77,16 +77,16 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
         began = time.perf_counter()
         process.join(120)
         delay = rng.uniform(0.0, time.perf_counter() - began)
-        assert process.exitcode == 0, f"{what}: exit {process.exitcode} when it was not killed"
+        assert process.exitcode == 0, f"{what}: exit {process.exitcode} without a kill"
         while True:
             process = start(job, parts, checkpoint=path, resume=True)
             time.sleep(delay)
-            with contextlib.suppress(ProcessLookupError):  # it has ended
+            with contextlib.suppress(ProcessLookupError):  # it has already ended
                 os.kill(process.pid, number)
             process.join(60)
             if process.exitcode != 0:
                 break
-            path.unlink(missing_ok=True)  # too late
+            path.unlink(missing_ok=True)  # it ended before it was killed
             delay /= 2
         allowed = (1, INTERRUPTED, -number)
         assert process.exitcode in allowed, f"{what}: exit {process.exitcode}"
@@ -95,19 +95,19 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
         there = BatchNormMLP.load(path).steps if resumes else 0
         process = start(job, parts, checkpoint=path, resume=True)
         process.join(120)
-        assert process.exitcode == 0, f"{what}: exit {process.exitcode} when it went on"
+        assert process.exitcode == 0, f"{what}: exit {process.exitcode} after the restart"
         digest, steps, taken = parts.read_text().split()
         expected = whole.read_text().split()
         assert [digest, steps] == expected[:2], f"{what}: other bits"
         if job["explodes"] is None and job["patience"] is None:
             left = int(steps) - there
             assert int(taken) == left, f"{what}: {taken} steps from {there} on, not {left}"
-        yield f"{number.name}, {'went on' if resumes else 'began anew'}, the same bits"
+        yield f"{number.name}, {'resumed' if resumes else 'started again'}, same bits"
 
 
 TRIAL = Trial(
     "resume",
-    "A training that is killed and started again ends with the same bits as one that was not",
+    "A training that is killed and started again ends with the bits of one that was not.",
     50,
     cases,
 )

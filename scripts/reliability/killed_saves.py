@@ -1,4 +1,4 @@
-"""Processes that are killed while they save a model."""
+"""The trial of processes that are killed while they save a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trial import Trial
 
 from fastbn import BatchNormMLP
 
-SIZES = (256, 256, 10)  # a file of some 2 MB
+SIZES = (256, 256, 10)  # a file of about 2 MB
 
 
 def save_again_and_again(path: pathlib.Path, begun: Any) -> None:
@@ -27,7 +27,7 @@ def save_again_and_again(path: pathlib.Path, begun: Any) -> None:
 
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
-    """Kill a process at a random moment of saving, and load what is there."""
+    """Kill a process at a random moment while it saves, and load the file."""
     rng = np.random.default_rng(seed)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fastbn.model"])
@@ -57,7 +57,7 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
 
 TRIAL = Trial(
     "saves",
-    "A process killed while it saves leaves the old or the new model whole",
+    "A process that is killed while it saves leaves the old model or the new one, whole.",
     200,
     cases,
 )

@@ -1,6 +1,6 @@
-"""Memory: no growth, data that is larger than memory, and the peak that the system counts.
+"""The trial of memory: growth, data larger than memory, and the peak that the system reports.
 
-``python memory_use.py WHAT OPTIONS`` runs one of `ALONE` in this process.
+``python memory_use.py CASE OPTIONS`` runs one of the cases in `ALONE`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Options = dict[str, Any]
 
 STEPS = 10_000
 
-# Memory that a process may take beyond its first, and the size of its data.
+# Additional memory that a process may allocate, and the size of its data.
 ROOM, DATA = 100 << 20, 400 << 20
 
 
 def status(name: str) -> int:
-    """Return a number that /proc has about this process: bytes, or a count."""
+    """Return a number from /proc/self/status: bytes, or a count."""
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             value, *unit = line.split()[1:]
@@ -40,7 +40,7 @@ def status(name: str) -> int:
 
 
 def growth(rng: np.random.Generator, folder: pathlib.Path) -> str:
-    """Memory and threads after 10,000 calls are as they were before."""
+    """After 10,000 calls there is no more memory in use, and no more threads, than before."""
     model = fastbn.BatchNormMLP((8, 16, 3), input_normalization="zscore")
     x, y = rng.standard_normal((64, 8)).astype(np.float32), rng.integers(0, 3, 64)
     model.train_step(x, y)
@@ -70,11 +70,11 @@ def growth(rng: np.random.Generator, folder: pathlib.Path) -> str:
     return "10,000 steps without growth"
 
 
-# -- in processes of their own: data larger than memory, and the system's own count ----------------
+# -- in processes of their own ---------------------------------------------------------------------
 
 
 def limited(options: Options, columns: int, dtype: Any) -> fastbn.BatchNormMLP:
-    """Compile what a fit needs, then limit further memory to ROOM."""
+    """Compile what a fit needs, limit further memory to ROOM, and return a model."""
     config = {"input_normalization": options["mode"], "weighted": options["weighted"]}
     x, y = np.ones((64, columns), dtype), np.arange(64) % 2
     x[::2] = 0
@@ -89,7 +89,7 @@ def limited(options: Options, columns: int, dtype: Any) -> fastbn.BatchNormMLP:
 
 
 def memmap(options: Options) -> None:
-    """Train on a file four times as large as what may be allocated, and predict in pieces."""
+    """Train on a file of four times the memory that may be allocated, and predict in pieces."""
     dtype = options["dtype"]
     columns = 100 if dtype == "float32" else 400
     rows = DATA // (columns * np.dtype(dtype).itemsize)
@@ -116,11 +116,11 @@ def memmap(options: Options) -> None:
     assert np.array_equal(np.concatenate(pieces), whole)
     with contextlib.suppress(MemoryError):
         np.ones(DATA, np.uint8)
-        raise AssertionError("the data would have fitted into memory")
+        raise AssertionError("the data fit in memory")
 
 
 def batches(options: Options) -> None:
-    """Train on batches from a generator, more of them than memory would hold."""
+    """Train on generated batches that are larger than memory together."""
     rng = np.random.default_rng(options["seed"])
     model = limited(options, 100, options["dtype"])
     rows = (8 << 20) // (100 * np.dtype(options["dtype"]).itemsize)
@@ -136,11 +136,11 @@ def batches(options: Options) -> None:
 
 
 def resident(options: Options) -> None:
-    """Compare the formula with the system's count, for a net beside which fixed costs are small."""
+    """Compare the formula with the system's count, for a large network."""
     rows = 1024
     x, y = np.ones((rows, 784), np.float32), np.arange(rows) % 10
     fastbn.BatchNormMLP((784, 16, 10)).fit(x, y, epochs=1, batch_size=256, progress=False)
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = status("VmHWM")
     model = fastbn.BatchNormMLP((784, 2048, 2048, 10), seed=options["seed"])
     model.fit(x, y, epochs=2, batch_size=256, progress=False)

@@ -1,7 +1,7 @@
 """Ways to use fastbn in threads and processes: ``python process_ways.py WAY JOBS``.
 
-Each trains some jobs (JSON) and prints their digests, in the order of the jobs. Ways that train the
-jobs several times repeat that order.
+Each way trains some jobs (JSON) and prints their digests in the order of the jobs, once or several
+times.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def call_functions() -> bytes:
 
 
 def train_and_call(job: Job) -> str:
-    """Train beside calls of the NumPy API."""
+    """Call the NumPy API, train, and call it again."""
     expected = call_functions()
     digest = train(job)
     assert call_functions() == expected
@@ -52,7 +52,7 @@ def train_and_call(job: Job) -> str:
 
 
 def threads(jobs: list[Job]) -> list[str]:
-    """One thread per job, while two more call the NumPy functions."""
+    """Train each job in a thread, while two more threads call the NumPy API."""
     expected, over = call_functions(), threading.Event()
     ready = threading.Barrier(len(jobs) + 2)
 
@@ -79,7 +79,7 @@ def threads(jobs: list[Job]) -> list[str]:
 
 
 def daemon(jobs: list[Job]) -> list[str]:
-    """The process ends while a thread is training."""
+    """Let the process end while a daemon thread is training."""
     digests = [train(job) for job in jobs]
     endless = {"epochs": 10**6, "early_stopping": None}
     threading.Thread(target=train, args=jobs[:1], kwargs=endless, daemon=True).start()
@@ -88,7 +88,7 @@ def daemon(jobs: list[Job]) -> list[str]:
 
 
 def dask(jobs: list[Job]) -> list[str]:
-    """Threads of a Dask worker."""
+    """Train in threads of a Dask worker."""
     from distributed import Client, LocalCluster
 
     options = {"n_workers": 1, "processes": False, "dashboard_address": None}
@@ -98,7 +98,7 @@ def dask(jobs: list[Job]) -> list[str]:
 
 
 def ray(jobs: list[Job]) -> list[str]:
-    """Ray's workers."""
+    """Train in Ray's workers."""
     import ray
 
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
@@ -112,7 +112,7 @@ def ray(jobs: list[Job]) -> list[str]:
 
 
 def pool_of(method: str) -> Way:
-    """Return the way that uses a pool of multiprocessing, after the parent has computed."""
+    """Return a way that trains in the parent, then in a pool of multiprocessing."""
 
     def way(jobs: list[Job]) -> list[str]:
         for job in jobs:
@@ -124,7 +124,7 @@ def pool_of(method: str) -> Way:
 
 
 def loky(jobs: list[Job]) -> list[str]:
-    """joblib's processes."""
+    """Train in joblib's processes."""
     import joblib
 
     train(jobs[0])
@@ -134,7 +134,7 @@ def loky(jobs: list[Job]) -> list[str]:
 
 
 class Server:
-    """A forked process that trains what it is sent."""
+    """A forked process that trains the jobs it receives."""
 
     def __init__(self, job: Job, before: Callable[[], object] = lambda: None) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
@@ -157,13 +157,13 @@ class Server:
         return digest
 
     def end(self) -> None:
-        """Let it end by itself."""
+        """Tell the process to end, and wait for it."""
         self.pipe.send(None)
         assert os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1]) == 0
 
 
 def prefork(jobs: list[Job]) -> list[str]:
-    """A server that computes, forks, and forks again for a worker that was killed."""
+    """Train in forked workers; kill each of them once, and fork another in its place."""
     train_and_call(jobs[0])
     servers = [Server(job) for job in jobs]
     digests = [server.answer() for server in servers]
@@ -180,7 +180,7 @@ def prefork(jobs: list[Job]) -> list[str]:
 
 
 def forks(jobs: list[Job]) -> list[str]:
-    """Fork while another thread trains, or loads its kernels."""
+    """Fork while another thread is training or loading its kernels."""
     model, over = model_of(jobs[0]), threading.Event()
     x, y, weight = data_of(jobs[0])
     endless: dict[str, Any] = {"epochs": 10**6, "early_stopping": None}
@@ -190,7 +190,7 @@ def forks(jobs: list[Job]) -> list[str]:
     def take_a_step() -> None:
         try:
             model.train_step(x, y, sample_weight=weight)
-        except RuntimeError as error:  # it was being trained, and stays so here
+        except RuntimeError as error:  # the thread was training at the fork
             if "trained by another thread" not in str(error):
                 raise
 
@@ -219,7 +219,7 @@ def after(use: Callable[[Job], object], way: Way) -> Way:
 
 
 def terminated_in_a_thread(jobs: list[Job]) -> list[str]:
-    """SIGTERM ends a process that trains in a second thread; its checkpoint is resumed."""
+    """End a process that trains in a second thread with SIGTERM; resume its checkpoint."""
     job = {**jobs[0], "patience": None, "fit": {**jobs[0]["fit"], "epochs": 300}}
     expected = train(job)
     with tempfile.TemporaryDirectory() as folder:
@@ -243,7 +243,7 @@ def terminated_in_a_thread(jobs: list[Job]) -> list[str]:
 
 
 def use_torch(job: Job) -> None:
-    """Let PyTorch compute on its threads."""
+    """Use PyTorch's threads."""
     import torch
 
     x = torch.randn(600, 600, requires_grad=True)
@@ -251,7 +251,7 @@ def use_torch(job: Job) -> None:
 
 
 def with_torch(jobs: list[Job]) -> list[str]:
-    """Train in this process and in forked ones, beside modules on PyTorch's threads."""
+    """Train and use modules of `fastbn.torch`, in this process and in forked ones."""
     import torch
 
     import fastbn.torch

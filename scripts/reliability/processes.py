@@ -1,4 +1,4 @@
-"""Threads, processes, caches of compiled kernels and settings: right results, and an end."""
+"""The trial of threads, processes, caches of compiled kernels, and settings."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from trial import Trial
 import fastbn
 
 HERE = pathlib.Path(__file__).parent
-SECONDS = 150  # the most that a case may take
+SECONDS = 150  # time limit of a case
 
-# The package that a way needs.
+# Packages that some of the ways need.
 NEEDED = {
     "dask": "distributed", "ray": "ray", "loky": "joblib", "torch_first": "torch",
     "torch_last": "torch",
 }  # fmt: skip
 
-LAYERS = {"workqueue": "workqueue", "omp": "omppool", "tbb": "tbbpool"}  # and numba's modules
+LAYERS = {"workqueue": "workqueue", "omp": "omppool", "tbb": "tbbpool"}  # by numba's modules
 
-# TBB's library comes with the package of that name, where no loader looks for it.
+# The package tbb puts its library here, where the loader does not look.
 TBB = pathlib.Path(sys.prefix, "lib", "libtbb.so.12")
 
 
 class Child:
-    """A Python process in a session of its own; `kill` ends its children, too."""
+    """A Python process in its own session, so that `kill` ends its children, too."""
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
@@ -46,7 +46,7 @@ class Child:
         )  # fmt: skip
 
     def output(self) -> str:
-        """Wait for its end, which must be without an error; return its output."""
+        """Wait until it ends without an error; return its output."""
         try:
             output, errors = self.process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
@@ -57,7 +57,7 @@ class Child:
         return output
 
     def kill(self) -> None:
-        """End it and its children."""
+        """Kill the process and its children."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -65,20 +65,20 @@ class Child:
 
 
 def is_installed(module: str) -> bool:
-    """Tell whether a module is installed; a folder of its name does not count."""
+    """Tell whether a module is installed; a folder with its name does not count."""
     spec = importlib.util.find_spec(module)
     return spec is not None and spec.origin is not None
 
 
 def has_layer(layer: str) -> bool:
-    """Tell whether numba has a threading layer here."""
+    """Tell whether numba has this threading layer here."""
     if layer == "tbb" and not TBB.exists():
         return ctypes.util.find_library("tbb") is not None
     return is_installed(f"numba.np.ufunc.{LAYERS[layer]}")
 
 
 def train_by(way: str, layer: str | None, rng: np.random.Generator, folder: pathlib.Path) -> str:
-    """Train random nets in a way, under this threading layer or a random one."""
+    """Train random networks in one of `WAYS`, with this threading layer or a random one."""
     needed = NEEDED.get(way)
     if needed is not None and not is_installed(needed):
         return f"left out: no {needed} here"
@@ -102,7 +102,7 @@ def train_by(way: str, layer: str | None, rng: np.random.Generator, folder: path
 
 # -- caches of compiled kernels --------------------------------------------------------------------
 
-# One kernel that compiles in a second. `{before}` is run between import and use.
+# Uses one kernel, which compiles in a second; `{before}` runs between import and use.
 USE = """
 import pathlib, shutil
 import numpy as np
@@ -115,12 +115,12 @@ print(W.tobytes().hex(), b.tobytes().hex())
 
 
 def use_kernel(seed: int, cache: pathlib.Path, before: str = "") -> Child:
-    """Start a process that calls the kernel, with a folder for the cache."""
+    """Start a process that calls the kernel, with this cache folder."""
     return Child("-c", USE.format(before=before, seed=seed), NUMBA_CACHE_DIR=str(cache))
 
 
 def check_kernel(seed: int, child: Child) -> None:
-    """Wait for the end of the process, and compare its result."""
+    """Wait for the process, and compare its result."""
     rng = np.random.default_rng(seed)
     W, b = fastbn.fold_batch_norm(rng.random((20, 30)), None, None, *rng.random((2, 20)))
     expected = [W.tobytes().hex(), b.tobytes().hex()]
@@ -128,7 +128,7 @@ def check_kernel(seed: int, child: Child) -> None:
 
 
 def killed_compiler(rng: np.random.Generator, folder: pathlib.Path) -> str:
-    """A process is killed while it compiles or writes; two others then use the folder at once."""
+    """Kill a process while it compiles or writes; then two others use the folder at once."""
     seed = int(rng.integers(2**31))
     child = use_kernel(seed, folder)
     end = time.perf_counter() + rng.uniform(0.5, 4)
@@ -143,7 +143,7 @@ def killed_compiler(rng: np.random.Generator, folder: pathlib.Path) -> str:
 
 
 def vanished_cache(rng: np.random.Generator, folder: pathlib.Path) -> str:
-    """The folder is removed between import and use, and in half of the cases replaced by a file."""
+    """Remove the folder between import and use; in half of the cases put a file in its place."""
     cache, seed = folder / "cache", int(rng.integers(2**31))
     before = f"shutil.rmtree({str(cache)!r})"
     if rng.random() < 0.5:
@@ -156,7 +156,7 @@ def vanished_cache(rng: np.random.Generator, folder: pathlib.Path) -> str:
 
 
 def thread_settings(rng: np.random.Generator, folder: pathlib.Path) -> str:
-    """Run a training under random numbers of threads and a random threading layer."""
+    """Train with random settings of threads and a random threading layer."""
     job = draw_job(
         rng, sizes=[64, 128, 10], rows=2000, has_weight=False, patience=None, validated=False
     )
@@ -199,7 +199,7 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
 
 TRIAL = Trial(
     "processes",
-    "In threads, processes and beside broken caches: right results or a clear error, and an end.",
+    "In threads and processes, and with broken caches: right results or a clear error, no hang.",
     2 * len(CASES),
     cases,
 )

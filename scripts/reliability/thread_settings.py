@@ -46,11 +46,11 @@ def settings(jobs: list[Job]) -> list[str]:
     (job,), environment, blas_before = jobs, dict(os.environ), blas()
     cores = len(os.sched_getaffinity(0))
     asked = {name: int(value) for name, value in environment.items() if "_NUM_THREADS" in name}
-    train({**job, "fit": {**job["fit"], "epochs": 1}})  # what is loaded first may start threads
+    train({**job, "fit": {**job["fit"], "epochs": 1}})  # the first use may start threads
     limits = [asked[name] for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS") if name in asked]
     allowed = asked.get("FASTBN_NUM_THREADS", min([cores, *limits]))
-    allowed *= allowed > 1  # the caller's own
-    for _ in range(20):  # the watcher may not get a core in time
+    allowed *= allowed > 1  # besides the caller
+    for _ in range(20):  # repeat, since the watcher may not get a core in time
         digest, seen = most_threads(threading.active_count, lambda: train(job))
         assert seen <= allowed, (seen, allowed)
         if seen == allowed or "FASTBN_NUM_THREADS" not in asked:
@@ -66,7 +66,7 @@ def settings(jobs: list[Job]) -> list[str]:
     assert pool == asked.get("NUMBA_NUM_THREADS", pool) == numba.get_num_threads()
     assert seen <= pool, (seen, pool)
     assert numba.threading_layer() == environment["NUMBA_THREADING_LAYER"]
-    blas_after = blas()  # numba may have loaded SciPy's, beside NumPy's
+    blas_after = blas()  # numba may have loaded SciPy's BLAS
     assert {name: blas_after[name] for name in blas_before} == blas_before, blas_after
     wanted = min(asked["OPENBLAS_NUM_THREADS"], cores)
     assert all(count == wanted for count in blas_after.values()), blas_after

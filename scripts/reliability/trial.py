@@ -1,4 +1,4 @@
-"""Trials of a promise."""
+"""A trial: a promise, and the cases that test it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 class Trial(NamedTuple):
     """A promise, and the cases that could break it.
 
-    `cases(seed, count, folder)` yields the result of each of `count` cases, in a few words, and
+    `cases(seed, count, folder)` yields the result of each of `count` cases in a few words. It
     raises AssertionError if the promise is broken. `folder` is a new, empty folder.
     """
 
@@ -21,7 +21,7 @@ class Trial(NamedTuple):
     cases: Callable[[int, int, pathlib.Path], Iterator[str]]
 
     def run(self, seed: int, share: float, folder: pathlib.Path) -> collections.Counter[str]:
-        """Run a share of the cases, at least one; return how often each result came."""
+        """Run a share of the cases, at least one; count the results."""
         found: collections.Counter[str] = collections.Counter()
         try:
             found.update(self.cases(seed, self.size(share), folder))
@@ -32,5 +32,5 @@ class Trial(NamedTuple):
         return found
 
     def size(self, share: float) -> int:
-        """Return the number of cases of a share."""
+        """Return the number of cases in a share."""
         return max(1, round(share * self.count))

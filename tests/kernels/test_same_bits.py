@@ -128,6 +128,26 @@ def test_batch_norm(rng, monkeypatch, layout, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["NC", "CN"])
+def test_adam_scaling_and_softmax_with_any_number_of_threads(rng, monkeypatch, layout, dtype):
+    x, grad = rng.standard_normal((2, 301, 67)).astype(dtype)
+    labels = rng.integers(0, features(x.shape, layout), x.size // features(x.shape, layout))
+
+    def results(number):
+        param, m, v = np.ones((3, x.size), dtype)
+        with threads(number, monkeypatch):
+            fastbn.adam_step(param, grad.ravel(), m, v, step=2, max_norm=1.0)
+            return (
+                param, m, v, *fastbn.min_max_scale(x, layout=layout),
+                *fastbn.standardize(x, layout=layout),
+                *fastbn.softmax_cross_entropy(x, labels, layout=layout),
+            )  # fmt: skip
+
+    for number in THREADS[1:]:
+        assert same(results(number), results(0)), number
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("layout", "sizes"),
     [("NC", (True, 37, 5, 1)), ("NC", (True, 1100, 96, 1)), ("CN", (False, 5, 6, 35))],
