@@ -121,7 +121,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
     ]
     wrong = [f"{side} in {row.suite}, {row.work}" for row in rows for side in row.wrong]
     if wrong:
-        sentences.append(f"other results than fastbn's: {'; '.join(wrong)}")
+        sentences.append(f"results that differ from fastbn's: {'; '.join(wrong)}")
     return sentences
 
 

@@ -107,7 +107,7 @@ def read_csv_for(
 
     header, _, X, labels = read_csv(data, choose, names)
     notes += [] if header.named else sample_notes(data)
-    return X, labels.as_they_stand(), notes
+    return X, labels.by_row(), notes
 
 
 def _by_name(

@@ -17,7 +17,7 @@ OUTPUTS = {
 
 
 def info(model: Model) -> None:
-    """Print the layers and settings of MODEL, and what it was trained on."""
+    """Print the layers and settings of MODEL, and the data that it was trained on."""
     from fastbn.model import BatchNormMLP
 
     network = BatchNormMLP.load(model)

@@ -107,7 +107,7 @@ def predict(
         str | None,
         typer.Option(
             help="Column of a CSV to leave out, such as known labels.",
-            show_default="as in training, if it is there",
+            show_default="as in training, if the file has it",
         ),
     ] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Write probabilities too.")] = False,

@@ -1,4 +1,4 @@
-"""Which columns of a CSV file are the features, and which one is the target."""
+"""Find the columns of the features and of the target in a CSV file."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Labels(NamedTuple):
     values: np.ndarray
     codes: np.ndarray
 
-    def as_they_stand(self) -> np.ndarray:
+    def by_row(self) -> np.ndarray:
         """Return one number or name per row."""
         return self.values[self.codes]
 

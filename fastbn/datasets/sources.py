@@ -156,7 +156,7 @@ def _csv_features(
         return Columns(features, None if target is None else target_column(header, target))
 
     table = read_csv(path, choose, feature_names)
-    return table.X, None if table.columns.label is None else table.labels.as_they_stand()
+    return table.X, None if table.columns.label is None else table.labels.by_row()
 
 
 def _checked_names(names: Sequence[str], n_features: int) -> list[str]:
