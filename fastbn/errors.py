@@ -22,8 +22,7 @@ class DivergenceError(ArithmeticError):
     Attributes
     ----------
     step : int
-        Number of the step, from 1, in the fit or in the call of `partial_fit`, `train_step` or
-        `run_steps`.
+        Number of the step, from 1, in the fit or in the call of `partial_fit` or `train_step`.
     layer : str
         The first layer with non-finite values, such as "layers.0"; "inputs" or "loss" if they are
         there. For a gradient that is too large, the first layer that has one.

@@ -177,6 +177,11 @@ def test_the_oracle_imports_nothing_of_fastbn():
         assert {name.split(".")[0] for name in imports_of(path)} <= {"reference"}, path.name
 
 
+def test_only_model_uses_the_engine_of_a_model():
+    users = {path.parent.name for path in MODULES.values() if "._engine" in path.read_text()}
+    assert users == {"model"}  # outer modules use model/edges.py
+
+
 def test_kernels_import_only_each_other_the_compiler_and_options():
     for path in (PACKAGE / "kernels").glob("*.py"):
         folders = {name.split(".")[0] for name in imports_of(path)}

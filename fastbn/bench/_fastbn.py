@@ -21,6 +21,7 @@ from fastbn.bench._work import (
     StepWork,
 )
 from fastbn.kernels.streams import stream
+from fastbn.model.edges import run_steps
 from fastbn.model.inputs import training_samples
 from fastbn.parallel.cores import at_most
 
@@ -45,7 +46,7 @@ class FastbnStepper(Stepper):
         order, bounds = np.tile(self.epoch, times), np.arange(steps + 1) * self.work.batch
         lrs = np.full(steps, recipe.LR)
         with at_most(self.threads):
-            self.losses, _ = self.model._engine.run_steps(self.samples, order, bounds, lrs)
+            self.losses = run_steps(self.model, self.samples, order, bounds, lrs)
 
 
 class BareGemms(Runner):

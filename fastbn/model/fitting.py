@@ -73,7 +73,7 @@ def fit(
     )  # fmt: skip
     history = engine.alone(lambda: one_fit.run(progress))
     if engine.warns_of_mean and history.stop_reason not in ("diverged", "interrupted"):
-        words = worse_than_mean(engine, samples, "more epochs or another lr")
+        words = worse_than_mean(model, samples, "more epochs or another lr")
         if words is not None:
             engine.warns_of_mean = False
             warnings.warn(words, stacklevel=3)  # the caller of `BatchNormMLP.fit`

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastbn.kernels.network import Samples
@@ -11,14 +13,15 @@ from fastbn.model.measures import ROUNDINGS, moments
 from fastbn.model.memory import COMPARED_ROWS
 
 
-def worse_than_mean(engine: Engine, training: TrainingSamples, remedy: str) -> str | None:
-    """Return the text of the warning, or None.
+def worse_than_mean(model: Any, training: TrainingSamples, remedy: str) -> str | None:
+    """Return the text of the warning about a trained model, or None.
 
     Training losses do not show the problem, since predictions use the running statistics. There is
     no warning if the model is less than a tenth worse than the mean, as after a fit to noise. A
     network does not learn constant targets exactly, so an error of 1, or of a hundredth of the
     constant, is allowed for them.
     """
+    engine: Engine = model._engine
     config, samples = engine.config, training.arrays
     if config.loss != "squared_error":
         return None

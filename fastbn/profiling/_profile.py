@@ -15,6 +15,7 @@ import numpy as np
 from fastbn.checks import integer
 from fastbn.kernels import network_arrays as kernels
 from fastbn.model import BatchNormMLP
+from fastbn.model.edges import run_steps
 from fastbn.model.inputs import training_samples
 from fastbn.parallel.cores import allowed_cores
 from fastbn.parallel.team_size import team_size
@@ -223,7 +224,7 @@ class _Runner:
         bounds = np.arange(steps + 1) * self._rows
         lrs = np.full(steps, self._model.config.lr)
         start = time.perf_counter()
-        self._model._engine.run_steps(self._samples, order, bounds, lrs, logs)
+        run_steps(self._model, self._samples, order, bounds, lrs, logs)
         return time.perf_counter() - start
 
 

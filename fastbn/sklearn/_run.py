@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastbn.fit.history import History
 from fastbn.fit.plan import minibatch_bounds
 from fastbn.model import BatchNormMLP
+from fastbn.model.edges import disable_mean_warning
 from fastbn.model.inputs import training_samples
 from fastbn.model.worse_than_mean import worse_than_mean
 from fastbn.sklearn._callbacks import Hooks
@@ -48,7 +49,7 @@ class Run:
         self._samples = 0
         self._rate = Rate()
         self._worse_than_mean: str | None = None
-        model._engine.warns_of_mean = False  # `finish` warns and names the estimator's parameters
+        disable_mean_warning(model)  # `finish` warns, and names parameters of the estimator
         self._hooks = Hooks(
             estimator,
             data,
@@ -83,7 +84,7 @@ class Run:
         is_over = self.stop_reason not in ("diverged", "interrupted")
         if is_over and not self.incremental and self.model.config.loss == "squared_error":
             self._worse_than_mean = worse_than_mean(
-                self.model._engine,
+                self.model,
                 training_samples(self.model, X, targets, weight),
                 "a larger max_iter or another learning_rate_init",
             )

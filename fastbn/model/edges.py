@@ -1,0 +1,24 @@
+"""Internal API for the outer modules: what they need of a model besides its public methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastbn.model.inputs import TrainingSamples
+
+
+def run_steps(
+    model: Any, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
+    logs: Sequence[np.ndarray | None] | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Train on minibatches of prepared samples (`Engine.run_steps`), and return their losses."""
+    losses: np.ndarray = model._engine.run_steps(samples, order, bounds, lrs, logs)[0]
+    return losses
+
+
+def disable_mean_warning(model: Any) -> None:
+    """Make `fit` not warn if the model is worse than the mean, because the caller does."""
+    model._engine.warns_of_mean = False
