@@ -2,7 +2,7 @@
 
     from fastbn.torch import BatchNorm1d, Adam, accelerate
 
-What a module does not cover goes to PyTorch's own code (docs/torch.md).
+PyTorch's own code computes what they do not support (docs/torch.md).
 """
 
 from __future__ import annotations

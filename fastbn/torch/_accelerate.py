@@ -14,19 +14,19 @@ from fastbn.checks import flag
 from fastbn.torch._modules import BatchNorm1d, BatchNorm2d, has_global_hooks, is_bare
 from fastbn.torch._tracing import ORIGINAL, is_traced, refusal
 
-# A module keeps its identity, parameters, buffers, name and hooks: what changes is its class.
+# Only the class of a module changes; its identity, parameters, buffers, name and hooks stay.
 FASTER: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: BatchNorm1d,
     nn.BatchNorm2d: BatchNorm2d,
 }
 
-# Batch norms that become one of those at their first call (`cls_to_become`).
+# Batch norms that PyTorch turns into one of those at their first call (`cls_to_become`).
 LAZY = (nn.LazyBatchNorm1d, nn.LazyBatchNorm2d)
 
 # Attributes that `accelerate` sets on a module.
 MARKS = (ORIGINAL, "least", "cls_to_become")
 
-# Below this many numbers in the input, PyTorch's batch norm is faster than ours alone: the call
+# PyTorch's batch norm is faster than ours alone for inputs with fewer numbers than this: the call
 # itself takes most of the time.
 LEAST = 128 * 128
 
@@ -89,14 +89,14 @@ def runs(modules: Iterable[Any]) -> Iterator[Run]:
 def accelerate(model: nn.Module, *, verbose: bool = True) -> list[str]:
     """Run the batch norms of a model, and the modules beside them, on fastbn's kernels.
 
-    `BatchNorm1d` and `BatchNorm2d` are swapped wherever they are. In a `Sequential` a `LeakyReLU`
-    or `ReLU` behind one is computed in the same pass, and a `Linear` before a `BatchNorm1d` in the
+    `BatchNorm1d` and `BatchNorm2d` are swapped wherever they are. In a `Sequential`, a `LeakyReLU`
+    or `ReLU` after one is computed in the same pass, and a `Linear` before a `BatchNorm1d` in the
     same function of PyTorch's graph. Modules stay the same objects, with the same names,
     parameters, buffers and hooks: existing optimizers keep working, and the state dictionary has
     the same keys. Batch norms of other classes, subclasses included, are left alone, and modules
     with hooks are not joined. A lazy batch norm is swapped at its first call, when PyTorch turns it
-    into an ordinary one. A batch norm that is joined with nothing leaves inputs of fewer than
-    128 x 128 numbers to PyTorch.
+    into an ordinary one. A batch norm that is not joined with a neighbour leaves inputs of fewer
+    than 128 x 128 numbers to PyTorch.
 
     Parameters
     ----------
@@ -155,9 +155,9 @@ def _check_model(model: Any) -> None:
 
 
 def _join(sequence: nn.Module, lines: dict[Any, str]) -> None:
-    """Let a Sequential join its modules if any can be joined, and add them to the lines.
+    """Make a Sequential join its modules if any can be joined, and add them to the lines.
 
-    One with a lazy module may join it later.
+    A Sequential with a lazy module may join it later.
     """
     kind: Any = type(sequence)
     parts: list[Any] = list(sequence._modules.values())
@@ -172,7 +172,7 @@ def _join(sequence: nn.Module, lines: dict[Any, str]) -> None:
             if linear is not None:
                 lines[norm] += ", with the Linear before it"
             if activation is not None:
-                lines[norm] += f", with the {type(activation).__name__} behind it"
+                lines[norm] += f", with the {type(activation).__name__} after it"
 
 
 @functools.cache

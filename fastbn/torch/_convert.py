@@ -1,4 +1,4 @@
-"""A model as PyTorch modules: weights, running statistics, scaling, optimizer state."""
+"""Convert a model to PyTorch modules and an optimizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPTIMIZERS = {
     "rmsprop": torch.optim.RMSprop,
 }
 
-# Where PyTorch's optimizers keep the moments m and v.
+# The names that PyTorch's optimizers have for the moments m and v.
 ADAM = {"exp_avg": "m", "exp_avg_sq": "v"}
 MOMENTS = {
     "adam": ADAM,
@@ -42,17 +42,17 @@ class _Scaling(nn.Module):
         super().__init__()
         self.register_buffer("center", center)
         self.register_buffer("scale", scale)
-        # its dtype changes with that of the module
+        # an empty buffer: its dtype changes together with that of the module
         like = None if dtype is None else torch.empty(0, dtype=dtype)
         self.register_buffer("like", like, persistent=False)
 
-    def _delivered(self, result: torch.Tensor) -> torch.Tensor:
+    def _cast(self, result: torch.Tensor) -> torch.Tensor:
         like = getattr(self, "like", None)  # modules of earlier versions have none
         return result if like is None else result.to(like.dtype)
 
 
 class InputScaling(_Scaling):
-    """``(x - center) * scale`` per feature: the scaling of inputs that a model has learned.
+    """``(x - center) * scale`` per feature: a model's scaling of inputs.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class InputScaling(_Scaling):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Scale a batch (N, features)."""
-        return self._delivered((input - self.center) * self.scale)
+        return self._cast((input - self.center) * self.scale)
 
 
 class TargetScaling(_Scaling):
@@ -74,12 +74,12 @@ class TargetScaling(_Scaling):
     ----------
     center, scale : tensors (outputs,)
     dtype : torch.dtype, optional
-        As that of `InputScaling`.
+        Dtype of the result, as in `InputScaling`.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
         """Scale a batch (N, outputs)."""
-        return self._delivered(input / self.scale + self.center)
+        return self._cast(input / self.scale + self.center)
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Layer:
 
 
 def parameters_of(layers: list[Layer]) -> dict[str, nn.Parameter]:
-    """Return parameters by their names in the model's state, in the order of the module's."""
+    """Return the parameters by their names in the model's state, in the module's order."""
     found: dict[str, nn.Parameter] = {}
     for index, layer in enumerate(layers):
         own: dict[str, Any] = {"weight": layer.linear.weight}
@@ -106,7 +106,7 @@ def parameters_of(layers: list[Layer]) -> dict[str, nn.Parameter]:
 
 
 def statistics_of(layers: list[Layer]) -> dict[str, Any]:
-    """Return running statistics by their names in the model's state."""
+    """Return the running statistics by their names in the model's state."""
     return {
         f"layers.{index}.{name}": getattr(layer.norm, name)
         for index, layer in enumerate(layers)
@@ -116,7 +116,7 @@ def statistics_of(layers: list[Layer]) -> dict[str, Any]:
 
 
 def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]:
-    """Return a model's layers as PyTorch modules, and its optimizer; nothing is shared.
+    """Return copies of a model's layers as PyTorch modules, and of its optimizer.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
         From inputs to logits, in evaluation mode: `InputScaling` if the model scales its inputs,
         then for each layer `Linear`, `BatchNorm1d`, the activation and `Dropout`. If the model has
         a `target_normalization`, the last module is a `TargetScaling` and the outputs are those of
-        `predict`; ``module[:-1]`` is the network that learns normalized targets.
+        `predict`; those of ``module[:-1]`` are normalized.
     optimizer : torch.optim.Adam, AdamW, SGD or RMSprop
         With the model's moments and steps.
     """
@@ -142,16 +142,14 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
             raise ValueError(
                 f"model: expected an {option} that PyTorch has, one of {known}, got {value!r}"
             )
+    if not (model.scaling.is_fitted and model.target_scaling.is_fitted):
+        raise ValueError("model: expected one that has seen data to scale, got a new one")
     dtype = torch.float32 if config.dtype == "float32" else torch.float64
     parts: list[nn.Module] = []
     if config.input_normalization is not None:
-        if not model.scaling.is_fitted:
-            raise ValueError("model: expected one that has seen data, its inputs are to be scaled")
         narrow = model.scaling.in_dtype() or (model.scaling.center, model.scaling.scale)
         center, scale = map(torch.tensor, narrow)
         parts.append(InputScaling(center, scale, dtype))
-    if not model.target_scaling.is_fitted:
-        raise ValueError("model: expected one that has seen data, its targets are to be scaled")
     layers: list[Layer] = []
     for index, (n_in, n_out) in enumerate(itertools.pairwise(config.layer_sizes)):
         normalized, is_last = config.normalized(index), index == len(config.layer_sizes) - 2

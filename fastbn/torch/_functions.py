@@ -25,7 +25,7 @@ from fastbn.torch._memory import (
 )
 from fastbn.torch._tracing import is_traced
 
-# An array of each dtype, for kernels that take addresses.
+# An array of each dtype; it tells kernels that take addresses which dtype is there.
 LIKE: dict[torch.dtype, np.ndarray] = {
     torch.float32: np.zeros(1, np.float32),
     torch.float64: np.zeros(1),
@@ -33,17 +33,17 @@ LIKE: dict[torch.dtype, np.ndarray] = {
 
 MaybeTensor = TypeVar("MaybeTensor", torch.Tensor, torch.Tensor | None)
 
-# PyTorch's own threads.
+# PyTorch's threads.
 POOL = find_pool(torch._C.__file__)
 
-# Numbers from which they share the work, as PyTorch's own operations do.
+# Inputs with at least this many numbers are computed by several threads, as in PyTorch.
 PARALLEL = 32768
 
 
 def vectors(
     x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return gamma and beta."""
+    """Return gamma and beta: ones and zeros if the module has none."""
     return (
         x.new_ones(x.shape[1]) if weight is None else weight,
         x.new_zeros(x.shape[1]) if bias is None else bias,
@@ -56,11 +56,11 @@ def threads_for(size: int) -> int:
 
 
 def leaves_threads_idle(size: int) -> bool:
-    """Tell whether the kernels would run on one thread where PyTorch uses several."""
+    """Return whether the kernels would run on one thread where PyTorch uses several."""
     return POOL is NO_POOL and threads_for(size) > 1
 
 
-# Stands for a momentum of None: running statistics are means of all batches.
+# Represents momentum=None: running statistics are means over all batches.
 MEAN_OF_ALL = math.nan
 
 
@@ -76,9 +76,9 @@ class Recipe(NamedTuple):
 
 
 class BatchNormTraining(torch.autograd.Function):
-    """y = act(gamma * (z - mean) / sqrt(var + eps) + beta); running statistics move in place.
+    """y = act(gamma * (z - mean) / sqrt(var + eps) + beta), and running statistics are updated.
 
-    z is x, or x W^T + b: then this is one function where PyTorch's graph has five.
+    z is x, or x W^T + b. With the linear layer, this replaces five functions of PyTorch's graph.
     """
 
     @staticmethod
@@ -97,12 +97,12 @@ class BatchNormTraining(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
-        """Gradients of x, W, b, weight and bias."""
+        """Return the gradients of x, W, b, weight and bias."""
         (dy,) = grads
         *inputs, z = ctx.saved_tensors
         x, linear_weight, linear_bias, weight, bias = inputs
         stats, recipe = ctx.constants
-        if is_pytorchs(dy):
+        if needs_pytorch(dy):
             with torch.enable_grad():
                 if linear_weight is not None:
                     x = functional.linear(x, linear_weight, linear_bias)
@@ -125,8 +125,8 @@ class BatchNormTraining(torch.autograd.Function):
         )
 
 
-# `apply` without looking for functorch's transforms, which `is_traced` has done: some microseconds
-# less.
+# `apply` without its check for functorch's transforms, which `is_traced` has done: this saves some
+# microseconds.
 normalize = super(torch.autograd.Function, BatchNormTraining).apply
 
 
@@ -150,10 +150,10 @@ def _train(
     return y, stats
 
 
-def is_pytorchs(dy: torch.Tensor) -> bool:
-    """Tell whether PyTorch's own formulas have to compute the gradients.
+def needs_pytorch(dy: torch.Tensor) -> bool:
+    """Return whether PyTorch's own formulas have to compute the gradients.
 
-    That is where gradients have gradients themselves, and where dy is a batch of them or traced.
+    This is so if the gradients will be differentiated, and if dy is traced or a batch of gradients.
     """
     return torch.is_grad_enabled() or not torch._C._has_storage(dy) or is_traced(dy)
 
@@ -164,7 +164,7 @@ def differentiate(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Return dx, dgamma and dbeta of a batch that was normalized with `stats`, mean and rstd.
 
-    x may be empty. Without `exact` mean and rstd are constants.
+    x may be empty. If `exact` is False, mean and rstd are treated as constants.
     """
     _check_saved(dy, x, weight, bias, stats)
     x, weight, bias = in_memory(x), in_memory(weight), in_memory(bias)
@@ -172,7 +172,7 @@ def differentiate(
         return torch.empty_like(x), *x.new_zeros(2, x.shape[1])
     x, sizes = as_kernels_take_it(x)
     gamma, beta = vectors(x, weight, bias)
-    if not (gamma.is_contiguous() and beta.is_contiguous()):  # by hooks of saved tensors
+    if not (gamma.is_contiguous() and beta.is_contiguous()):  # hooks may have replaced them
         gamma, beta = gamma.contiguous(), beta.contiguous()
     if dy.stride() != x.stride() or is_lazy(dy):
         dy = torch.empty_like(x).copy_(dy)
@@ -186,7 +186,7 @@ def differentiate(
 
 
 def in_memory(x: MaybeTensor) -> MaybeTensor:
-    """Return x, copied if its memory does not hold its numbers: a hook may have put it in."""
+    """Return x, or a copy if its memory does not hold its numbers: a hook may have replaced x."""
     if x is None or not is_lazy(x):
         return x
     return torch.empty(x.shape, dtype=x.dtype).copy_(x)
@@ -196,7 +196,7 @@ def _check_saved(
     dy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None,
     stats: np.ndarray,
 ) -> None:  # fmt: skip
-    """Refuse tensors that a hook has put in, which the kernels would read past their ends."""
+    """Refuse tensors that a hook has replaced and that kernels would read past their ends."""
     channels, dtype, tensors = stats.shape[1], dy.dtype, (dy, x, weight, bias)
     fits = x.shape == dy.shape and x.shape[1] == channels and have_size(channels, (weight, bias))
     fits = fits and dtype in LIKE and LIKE[dtype].dtype == stats.dtype
@@ -213,7 +213,7 @@ def _check_saved(
 
 
 def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and biased variance of each feature."""
+    """Return mean and biased variance of each feature."""
     x, sizes = as_kernels_take_it(x)
     mean, var = x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
     if not statistics_at(
@@ -243,7 +243,7 @@ def _train_wide(
     x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, recipe: Recipe, y: torch.Tensor,
     stats: np.ndarray,
 ) -> None:  # fmt: skip
-    """`_train` with sums in float64: where squares overflow float32, and where there are NaNs."""
+    """Do the same as `_train` with sums in float64, for squares that overflow float32 and NaN."""
     rows = x.detach().numpy()
     if x.dim() == 4:
         rows = rows.transpose(0, 2, 3, 1)
@@ -268,12 +268,12 @@ def _train_wide(
 
 
 def axes_of(x: torch.Tensor) -> list[int]:
-    """Return the axes that statistics are taken over."""
+    """Return the axes over which statistics are computed."""
     return [axis for axis in range(x.dim()) if axis != 1]
 
 
 def activate(y: torch.Tensor, slope: float) -> torch.Tensor:
-    """Apply LeakyReLU by PyTorch's code: ReLU with slope 0, nothing with slope 1."""
+    """Apply LeakyReLU by PyTorch's code: ReLU for slope 0, the identity for slope 1."""
     if slope == 1:
         return y
     return functional.relu(y) if slope == 0 else functional.leaky_relu(y, slope)
@@ -282,7 +282,7 @@ def activate(y: torch.Tensor, slope: float) -> torch.Tensor:
 def differentiable(
     y: torch.Tensor, dy: torch.Tensor, inputs: Sequence[torch.Tensor | None]
 ) -> list[torch.Tensor | None]:
-    """Gradients that have gradients themselves."""
+    """Return the gradients of the inputs, which can be differentiated again."""
     needs = [tensor is not None and tensor.requires_grad for tensor in inputs]
     wanted: Any = list(itertools.compress(inputs, needs))
     found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))

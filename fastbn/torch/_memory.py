@@ -1,9 +1,9 @@
 """Tensors in memory: which ones kernels take, their layout and address; results on large pages.
 
-A new tensor of some megabytes comes from the operating system, often anew for every call, and each
-of its pages is cleared and put into the page table when it is first written. For pages of 4 kB that
-takes longer than batch norm itself. NumPy asks for large ones (Linux: "transparent huge pages", by
-`madvise`); PyTorch does so where an environment variable says it, and here they are asked for.
+The memory of a new tensor of some megabytes comes from the operating system, often in every call
+again. The system clears each page and adds it to the page table at the first write. With pages of
+4 kB, this takes longer than batch norm itself. NumPy asks for large pages (Linux: "transparent huge
+pages", by `madvise`). PyTorch does so only if an environment variable is set, so we ask for them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastbn.torch._tracing import PLAIN
 
 DTYPES = (torch.float32, torch.float64)
 
-# Bytes from which NumPy asks for large pages, too.
+# Results of at least this many bytes get large pages, as in NumPy.
 LARGE = 1 << 22
 
 if sys.platform == "linux":
@@ -29,14 +29,14 @@ else:
 
 
 def empty_like(x: torch.Tensor) -> torch.Tensor:
-    """`torch.empty_like`, on large pages where it is large and the system has them."""
+    """Return `torch.empty_like(x)`, on large pages if it is large and the system has them."""
     result = torch.empty_like(x)
     size = result.numel() * result.itemsize
     if size >= LARGE and _madvise is not None:
         page = mmap.PAGESIZE
         start = -(-result.data_ptr() // page) * page
         whole = (result.data_ptr() + size - start) // page * page
-        # advice: where it is not taken, nothing is lost
+        # the result is not checked: this is only advice
         _madvise(ctypes.c_void_p(start), ctypes.c_size_t(whole), mmap.MADV_HUGEPAGE)
     return result
 
@@ -45,7 +45,7 @@ FREED = "expected tensors with memory for all of their numbers, got one whose st
 
 
 def address_of(x: torch.Tensor) -> int:
-    """Return where a dense tensor's numbers begin; its storage has to hold all of them."""
+    """Return the address of a dense tensor; raises RuntimeError if its storage is too small."""
     first = x.storage_offset()
     if x.nbytes + (first and first * x.itemsize) > x.untyped_storage().nbytes():
         raise RuntimeError(FREED)
@@ -53,9 +53,10 @@ def address_of(x: torch.Tensor) -> int:
 
 
 def is_covered(x: Any, *others: torch.Tensor | None) -> bool:
-    """Tell whether the kernels take x, and contiguous parameters or buffers of its dtype.
+    """Return whether the kernels can take x, with these parameters and buffers.
 
-    Plain dense tensors on the CPU. The caller has asked `is_traced`.
+    All must be plain dense CPU tensors of one dtype, and the others contiguous. The caller has
+    checked `is_traced`.
     """
     dtype = x.dtype
     if dtype not in DTYPES or not x.is_cpu or type(x) not in PLAIN:
@@ -72,20 +73,20 @@ def is_covered(x: Any, *others: torch.Tensor | None) -> bool:
 
 
 def is_lazy(x: torch.Tensor) -> bool:
-    """Tell whether the memory of x does not hold its numbers: negated, or zeros without memory."""
+    """Return whether the memory of x lacks its numbers: a negated view, or zeros without memory."""
     return x.is_neg() or x._is_zerotensor()
 
 
 def have_size(size: int, vectors: tuple[torch.Tensor | None, ...]) -> bool:
-    """Tell whether all vectors have this size: the kernels only get addresses."""
+    """Return whether all vectors have this size. Kernels get addresses and cannot check it."""
     return all(vector is None or vector.numel() == size for vector in vectors)
 
 
 def as_kernels_take_it(x: torch.Tensor) -> tuple[torch.Tensor, tuple[bool, int, int, int]]:
-    """Return x, copied if it must be, and how its memory is laid out.
+    """Return x, copied if necessary, and its layout in memory: (is sample-major, B, C, L).
 
-    That is whether it is sample-major ((N, C) or channels-last), and B, C and L of the array
-    (B, C, L) that it is otherwise; sample-major L is 1.
+    Sample-major x is (N, C) or channels-last; its B is the number of rows, and L is 1. Any other x
+    is an array (B, C, L).
     """
     shape = x.shape
     if len(shape) == 2:

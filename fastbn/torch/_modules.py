@@ -1,4 +1,4 @@
-"""Batch norm, alone, with LeakyReLU, and behind a linear layer."""
+"""Batch norm alone, with LeakyReLU, and after a linear layer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fastbn.torch._tracing import as_leaf, is_traced, refusal
 
 
 def has_global_hooks() -> bool:
-    """Tell whether there are hooks that calls of all modules run."""
+    """Return whether there are global hooks, which every call of a module runs."""
     return bool(
         _global_backward_pre_hooks
         or _global_backward_hooks
@@ -35,7 +35,7 @@ def has_global_hooks() -> bool:
 
 
 def is_bare(part: torch.nn.Module) -> bool:
-    """Tell whether a call of this module only runs its class's forward."""
+    """Return whether a call of this module runs nothing but the forward of its class."""
     return not (
         part._forward_pre_hooks
         or part._forward_hooks
@@ -52,24 +52,24 @@ def by_pytorch(norm: _BatchNorm, x: torch.Tensor) -> torch.Tensor:
     try:
         return _BatchNorm.forward(norm, x)
     except Exception:
-        norm._check_input_dim(x)  # what this refuses has not been counted
+        norm._check_input_dim(x)  # raises again if it refused the batch, before counting
         if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
             norm.num_batches_tracked.sub_(1)
         raise
 
 
 class FastBatchNorm(_BatchNorm):
-    """PyTorch's batch norm, by kernels where they cover the input.
+    """PyTorch's batch norm, computed by fastbn's kernels if they can take the input.
 
-    Subclasses have PyTorch's constructors. `slope` is that of the activation: 1 is none. Called
-    alone, inputs of fewer numbers than `least` are left to PyTorch.
+    Subclasses have PyTorch's constructors. `slope` is the slope of the activation, 1 for none. A
+    module that is called alone leaves inputs with fewer numbers than `least` to PyTorch.
     """
 
     slope = 1.0
     least = 0
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
-        """Normalize a batch: with its own statistics in training, else with the running ones."""
+        """Normalize a batch with its own statistics in training, and else with the running ones."""
         if is_traced(input):
             is_proxy = isinstance(input, torch.fx.Proxy)
             leaf: torch.Tensor | None = as_leaf(self, input) if is_proxy else None
@@ -95,7 +95,7 @@ class FastBatchNorm(_BatchNorm):
             slope = float(getattr(activation, "negative_slope", 0.0))
         if linear is None:
             return self._normalize(x, slope)
-        # not by their names, which a module looks up in three places
+        # `linear.weight` would be slower, because a module looks names up in three places
         weight: torch.Tensor = linear._parameters["weight"]  # type: ignore[assignment]
         bias = linear._parameters["bias"]
         vectors = self._vectors()
@@ -124,7 +124,7 @@ class FastBatchNorm(_BatchNorm):
             return self._by_pytorch(x, slope)
         features = x.shape[1]
         if size <= features or features != self.num_features or not have_size(features, vectors):
-            return self._by_pytorch(x, slope)  # which says what is wrong
+            return self._by_pytorch(x, slope)  # it may raise an error
         recipe = self._recipe(slope, mean, var)
         if recipe is None:
             return self._by_pytorch(x, slope)
@@ -144,13 +144,13 @@ class FastBatchNorm(_BatchNorm):
                 parameters["weight"], parameters["bias"], buffers["running_mean"],
                 buffers["running_var"],
             )  # fmt: skip
-        except KeyError:  # pruning and parametrizations put other things in their places
+        except KeyError:  # pruning and parametrizations move them
             return self.weight, self.bias, self.running_mean, self.running_var
 
     def _recipe(
         self, slope: float, mean: torch.Tensor | None, var: torch.Tensor | None
     ) -> Recipe | None:
-        """Return the arguments of a kernel, or None where PyTorch's code has to decide."""
+        """Return the arguments of a kernel, or None if PyTorch's code has to take the call."""
         eps = float(self.eps)
         if not eps > 0 or (mean is None) != (var is None):
             return None
@@ -183,11 +183,11 @@ class BatchNormLeakyReLU(FastBatchNorm):
     ----------
     num_features : int
     negative_slope : float
-        0 is ReLU, 1 no activation at all.
+        0 is ReLU, 1 is no activation.
     eps, momentum, affine, track_running_stats, device, dtype
         As in `torch.nn.BatchNorm1d`.
     **options
-        Other options that it has in the installed version of PyTorch, such as `bias`.
+        Other options of `torch.nn.BatchNorm1d` in the installed PyTorch, such as `bias`.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class LinearBatchNormLeakyReLU(torch.nn.Module):
         )  # fmt: skip
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # PyTorch's name
-        """act(BN(W x)) of (N, in_features)."""
+        """Return act(BN(x W^T)) for a batch x (N, in_features)."""
         linear, norm = self.linear, self.norm
         if (
             type(linear) is torch.nn.Linear

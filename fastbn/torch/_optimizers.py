@@ -25,16 +25,16 @@ class _Tables(NamedTuple):
     tensors: list[torch.Tensor]  # each parameter with its step and moments; a step changes all
     places: list[int]  # their addresses
     shapes: list[Any]  # shapes and dtypes of parameters
-    storages: list[torch.UntypedStorage]  # held, so that no other tensor gets their memory
-    nbytes: list[int]  # of the storages
-    like: np.ndarray  # of the dtype of the parameters
-    counter: np.ndarray  # of the dtype of the steps
+    storages: list[torch.UntypedStorage]  # kept, so that no other tensor gets their memory
+    nbytes: list[int]  # sizes of the storages
+    like: np.ndarray  # an array with the dtype of the parameters
+    counter: np.ndarray  # an array with the dtype of the steps
     addresses: np.ndarray
     sizes: np.ndarray
     parts: np.ndarray
 
     def hold(self, tensors: list[torch.Tensor], places: list[int], shapes: list[Any]) -> bool:
-        """Tell whether these are still the tensors, in the same memory, as long as it was."""
+        """Return whether these are the same tensors in the same memory, of the same size."""
         return (
             self.places == places
             and self.shapes == shapes
@@ -44,10 +44,10 @@ class _Tables(NamedTuple):
 
 
 class FastAdam(torch.optim.Optimizer):
-    """A step of our own for PyTorch's Adam and AdamW; what it does not cover takes PyTorch's.
+    """PyTorch's Adam and AdamW with a step of our own.
 
-    Those are parameters that are not dense contiguous CPU tensors of float32 or float64,
-    `capturable`, `differentiable`, and what `torch.compile` traces.
+    PyTorch's step is used if a parameter is not a dense contiguous CPU tensor of float32 or
+    float64, with `capturable` or `differentiable`, and if `torch.compile` traces the step.
     """
 
     _init_group: Callable[..., Any]  # of PyTorch's Adam and AdamW
@@ -59,7 +59,7 @@ class FastAdam(torch.optim.Optimizer):
         Parameters
         ----------
         closure : callable, optional
-            Computes the loss anew, with its gradients, and returns it.
+            Computes the loss and its gradients again, and returns the loss.
 
         Returns
         -------
@@ -82,9 +82,10 @@ class FastAdam(torch.optim.Optimizer):
         return loss
 
     def _tables(self, group: dict[str, Any]) -> _Tables | None:
-        """Find the tensors of a group that have gradients; None where the kernel cannot take them.
+        """Return the tables of a group's tensors, or None if the kernel cannot take one.
 
-        The tables are kept for the next step, and made anew where a tensor has moved.
+        They have the parameters with gradients. They are kept for the next step, and made again if
+        a tensor has moved.
         """
         if group["capturable"] or group["differentiable"] or hasattr(self, "grad_scale"):
             return None
@@ -100,8 +101,8 @@ class FastAdam(torch.optim.Optimizer):
             if grad is None:
                 continue
             own = state.get(param)
-            if not own:  # the first step, or the first of a parameter
-                # lists to append to, and in PyTorch 2.6 the option amsgrad
+            if not own:  # the first step of this parameter
+                # further arguments are lists to append to, and in PyTorch 2.6 the option amsgrad
                 _, *arguments = inspect.signature(self._init_group).parameters
                 self._init_group(group, *(group.get(name, []) for name in arguments))
                 own = state[param]
@@ -131,7 +132,10 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def _gradient_at(grad: torch.Tensor, dtype: torch.dtype) -> int | None:
-    """`_is_plain` and `address_of` in one: each step checks each gradient."""
+    """Return the address of a gradient, or None if the kernel cannot take it.
+
+    This joins `_is_plain` and `address_of`, because each step checks each gradient.
+    """
     if (
         grad.dtype is not dtype
         or type(grad) not in PLAIN
@@ -150,7 +154,7 @@ def _gradient_at(grad: torch.Tensor, dtype: torch.dtype) -> int | None:
 def _new_tables(
     tensors: list[torch.Tensor], places: list[int], shapes: list[Any], width: int
 ) -> _Tables | None:
-    """Make the tables of rows of `width` tensors; None where the kernel cannot take one."""
+    """Return the tables for rows of `width` tensors, or None if the kernel cannot take one."""
     rows = [tensors[first : first + width] for first in range(0, len(tensors), width)]
     dtype = rows[0][0].dtype if rows else torch.float32
     counter = rows[0][1].dtype if rows else torch.float32
@@ -195,14 +199,14 @@ class AdamW(FastAdam, torch.optim.AdamW):
 
 
 def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return PyTorch's step without the hooks, which ours has called."""
+    """Return PyTorch's step without its hooks, because those of our own step run."""
     if getattr(step, "hooked", None):
         return functools.partial(step.__wrapped__, step.__self__)  # type: ignore[attr-defined]
     return step
 
 
 def _is_plain(tensor: Any, dtype: torch.dtype) -> bool:
-    """Tell whether this is a dense contiguous CPU tensor of this dtype, float32 or float64."""
+    """Return whether this is a dense contiguous CPU tensor of this dtype, float32 or float64."""
     return (
         tensor.dtype is dtype
         and dtype in DTYPES

@@ -1,4 +1,4 @@
-"""Let `torch.ao.quantization.fuse_modules` take our batch norms for PyTorch's."""
+"""Make `torch.ao.quantization.fuse_modules` accept our batch norms like PyTorch's."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SLOWER = {ours: theirs for theirs, ours in FASTER.items()}
 
 
 def register_fusers() -> None:
-    """Enter our classes into PyTorch's table of what may be fused, beside its own."""
+    """Add our classes to PyTorch's table of modules that it can fuse."""
     try:
         from torch.ao.quantization import fuser_method_mappings
-    except ImportError:  # it is to leave PyTorch
+    except ImportError:  # PyTorch will remove it
         return
     table = getattr(fuser_method_mappings, "_DEFAULT_OP_LIST_TO_FUSER_METHOD", {})
     for kinds, fuse in list(table.items()):
@@ -30,7 +30,7 @@ def _fuse(fuse: Callable[..., Any], is_qat: bool, *modules: Any) -> Any:
 
 
 def _as_pytorchs(module: Any) -> Any:
-    """Return a batch norm of PyTorch's class with the same tensors; other modules as they are."""
+    """Return our batch norm as PyTorch's class, with the same tensors; other modules unchanged."""
     if type(module) not in SLOWER:
         return module
     plain = copy.copy(module)

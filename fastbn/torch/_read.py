@@ -1,4 +1,4 @@
-"""A PyTorch network and its optimizer as a model."""
+"""Convert a PyTorch network and its optimizer to a model."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from fastbn.torch._convert import (
     statistics_of,
 )
 
-# Options that `from_torch` reads from the module, and does not take as arguments.
+# Options that `from_torch` reads from the module and does not accept as arguments.
 OF_THE_MODULE = ("layer_sizes", "batch_norm", "batch_norm_output", "dtype", "target_normalization")
 
 IDENTITY = ("identity", 1.0)
 
-# The kinds of parts that a module has, in their order; the middle ones form a layer.
+# The parts of a module in their order; all but the first and the last kind form a layer.
 SLOTS: dict[str, Any] = {
     "scaling": InputScaling,
     "linear": nn.Linear,
@@ -41,18 +41,18 @@ SLOTS: dict[str, Any] = {
 def from_torch(
     module: nn.Sequential, optimizer: torch.optim.Optimizer | None = None, **options: Any
 ) -> BatchNormMLP:
-    """Return a PyTorch network as a model; nothing is shared.
+    """Return a model with copies of the parameters of a PyTorch network.
 
     Parameters
     ----------
     module : torch.nn.Sequential
-        Layers as `to_torch` makes them, in order: `Linear`, `BatchNorm1d` (with parameters and
-        running statistics; a bias before it moves into the running mean), `LeakyReLU`, `ReLU`,
-        `Tanh` or `Sigmoid`, `Dropout`; an `InputScaling` before the first, a `TargetScaling`
-        behind the last, an `Identity` anywhere. The last layer has no activation and no dropout;
-        all others are alike.
+        Layers as in the result of `to_torch`, each in this order: `Linear`, `BatchNorm1d` (with
+        parameters and running statistics; a bias before it is subtracted from the running mean),
+        `LeakyReLU`, `ReLU`, `Tanh` or `Sigmoid`, `Dropout`. `InputScaling` may be the first
+        module, `TargetScaling` the last one, and `Identity` may be anywhere. The last layer has no
+        activation and no dropout. All other layers have the same modules with the same options.
     optimizer : torch.optim.Adam, AdamW, SGD or RMSprop, optional
-        Optimizer of the module's parameters, with the moments, steps and options to take over.
+        Optimizer of the module's parameters. The model gets its moments, steps and options.
     options
         More arguments of `BatchNormMLP`: `loss`, `seed`.
 
@@ -77,7 +77,7 @@ def from_torch(
         config |= {"target_normalization": "zscore", "loss": "squared_error"}
     for name in OF_THE_MODULE:
         if name in options:
-            raise ValueError(f"{name}: expected that of the module alone, got {options[name]}")
+            raise ValueError(f"{name}: expected only that of the module, got {options[name]}")
     model = BatchNormMLP(**(config | _optimizer_options(optimizer, module) | options))
     for index, layer in enumerate(layers):
         if (layer.norm is not None) != model.config.normalized(index):
@@ -105,7 +105,7 @@ def from_torch(
 def _tensors(
     scaling: InputScaling | None, layers: list[Layer], undoing: TargetScaling | None
 ) -> dict[str, torch.Tensor]:
-    """A module's tensors, as the model has them, by their names in its state."""
+    """Return the tensors of a module by their names in the model's state."""
     found: dict[str, Any] = parameters_of(layers) | statistics_of(layers)
     for index, layer in enumerate(layers):
         if layer.norm is not None and layer.linear.bias is not None:
@@ -145,11 +145,11 @@ def _shared_dtype(module: nn.Module) -> str:
 def _read_layers(
     module: nn.Sequential,
 ) -> tuple[InputScaling | None, list[Layer], TargetScaling | None]:
-    """Sort a module's parts: the scaling of inputs, the layers, the scaling of outputs."""
+    """Return a module's scaling of inputs, its layers, and its scaling of outputs."""
     scaling: Any = None
     undoing: Any = None
     layers: list[Layer] = []
-    rank = -1  # of a part among SLOTS
+    rank = -1  # position of a part in SLOTS
     part: Any
     slot: Any
     for place, part in enumerate(module):
@@ -172,7 +172,7 @@ def _read_layers(
                 raise TypeError(f"module[{place}]: expected Linear's own forward, got {type(part)}")
             if any(part is layer.linear for layer in layers):
                 raise ValueError(
-                    f"module[{place}]: expected each layer once, got {part!s:.99}, too"
+                    f"module[{place}]: expected each layer once, got {part!s:.99} again"
                 )
             layers.append(Layer(part))
         else:
@@ -191,8 +191,8 @@ def _read_layers(
             raise ValueError(f"module: expected a bias in layer {index}, which has no batch norm")
         if layer.linear.in_features != width:
             raise ValueError(
-                f"module: expected {width} features before layer {index}, as the layer before it "
-                f"has, got {layer.linear.in_features}"
+                f"module: expected {width} features as inputs of layer {index}, the outputs of the "
+                f"layer before it, got {layer.linear.in_features}"
             )
         width = layer.linear.out_features
         if layer.norm is not None and layer.norm.num_features != width:
@@ -204,7 +204,7 @@ def _read_layers(
 
 
 def _named(part: nn.Module | None) -> tuple[str, float]:
-    """Name and slope of an activation, as the model has them."""
+    """Return the model's name and slope for an activation."""
     for name, kind in NAMED.items():
         if isinstance(part, kind):
             return name, 0.01
@@ -212,15 +212,15 @@ def _named(part: nn.Module | None) -> tuple[str, float]:
 
 
 def _computes_as(part: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Tell whether a module has the forward of one of these classes."""
+    """Return whether a module has the forward of one of these classes."""
     return "forward" not in vars(part) and any(type(part).forward is one.forward for one in kinds)
 
 
 def _shared_options(layers: list[Layer]) -> dict[str, Any]:
-    """Arguments of the model that all layers have to agree on."""
+    """Return the arguments of the model that must be the same for all layers."""
     *hidden, last = layers
     if last.activation is not None or last.dropout is not None:
-        raise ValueError("module: expected nothing behind the last layer but its batch norm")
+        raise ValueError("module: expected nothing after the last layer but its batch norm")
     norms = [layer.norm for layer in layers if layer.norm is not None]
     activation, slope = _one("activation", (_named(one.activation) for one in hidden), IDENTITY)
     batch_norm = _one("batch norm", (one.norm is not None for one in hidden), bool(norms))
@@ -249,7 +249,7 @@ def _one(name: str, values: Iterable[Any], default: Any) -> Any:
 def _optimizer_options(
     optimizer: torch.optim.Optimizer | None, module: nn.Module
 ) -> dict[str, Any]:
-    """Return the model's options of the optimizer."""
+    """Return the arguments of the model that the optimizer determines."""
     if optimizer is None:
         return {}
     kinds = {kind: name for name, kind in OPTIMIZERS.items()}
@@ -259,8 +259,8 @@ def _optimizer_options(
             f"optimizer: expected Adam, AdamW, SGD or RMSprop, got {type(optimizer).__name__}"
         )
     group, decay_vectors = _one_group(optimizer)
-    steered = {id(one) for group in optimizer.param_groups for one in group["params"]}
-    if steered != {id(one) for one in module.parameters()}:
+    updated = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    if updated != {id(one) for one in module.parameters()}:
         raise ValueError("optimizer: expected all parameters of the module, and no others")
     unknown = [name for name in ("amsgrad", "maximize", "dampening", "centered") if group.get(name)]
     if kind == "rmsprop" and group["momentum"]:
@@ -281,7 +281,7 @@ def _optimizer_options(
 
 
 def _one_group(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], bool]:
-    """Return the options of all parameters, and whether those of vectors include the decay."""
+    """Return the options of the parameters, and whether weight decay applies to vectors, too."""
     first, *others = optimizer.param_groups
     if not others:
         return first, True
@@ -295,6 +295,6 @@ def _one_group(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], bool]:
     ):
         return first, False
     raise ValueError(
-        "optimizer: expected one group of parameters, or matrices and vectors without decay, got "
+        "optimizer: expected one group of parameters, or matrices, and vectors without decay, got "
         f"{len(others) + 1} groups"
     )

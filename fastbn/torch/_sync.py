@@ -14,7 +14,7 @@ from fastbn.torch._functions import (
     differentiable,
     differentiate,
     infer,
-    is_pytorchs,
+    needs_pytorch,
     statistics,
 )
 from fastbn.torch._memory import have_size, is_covered
@@ -29,19 +29,19 @@ HALVES = (torch.bfloat16, torch.float16)
 class SyncBatchNorm(_BatchNorm):
     """`torch.nn.SyncBatchNorm`, with the same arguments and state, for tensors on the CPU.
 
-    It is no subclass of PyTorch's, which `DistributedDataParallel` refuses to have on the CPU.
+    It is not a subclass of PyTorch's class, which `DistributedDataParallel` refuses on the CPU.
 
-    Statistics, forward and backward are those of the joined batch of all processes of the group,
-    whose batches may differ in size, or be empty. As in PyTorch the gradients of weight and bias
-    are a process's own part of the sum.
+    Statistics, outputs and gradients are those of the joined batch of all processes of the group.
+    The batches of the processes may differ in size, or be empty. As in PyTorch, the gradients of
+    weight and bias are this process's part of the sum.
 
-    The kernels take float32 and float64. Inputs in bfloat16 or float16, with parameters of that
-    dtype or float32, second derivatives, and what `torch.compile` traces are computed by PyTorch's
-    operations, in float64; `torch.export` keeps the exchange between processes as an operation of
-    its graph. Other tracers cannot: they take the module after `eval()`.
+    The kernels compute float32 and float64. PyTorch's operations compute the rest in float64:
+    inputs in bfloat16 or float16, with parameters of that dtype or float32; second derivatives; and
+    calls that `torch.compile` traces. `torch.export` keeps the exchange between processes as an
+    operation of its graph. Other tracers cannot, so call `eval()` before you use them.
     """
 
-    slope = 1.0  # of the activation in the module that was converted
+    slope = 1.0  # of the activation of the converted module
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class SyncBatchNorm(_BatchNorm):
         if not (self.training and dist.is_available()):
             return by_pytorch(self, x)
         if not dist.is_initialized() or dist.get_world_size(self.process_group) < 2:
-            return by_pytorch(self, x)  # PyTorch asks for a GPU before it looks for others
+            return by_pytorch(self, x)  # PyTorch's class would require a GPU
         self._check_input_dim(x)
         if x.shape[1] == 0:
             raise ValueError("SyncBatchNorm number of input channels should be non-zero")
@@ -115,7 +115,7 @@ class SyncBatchNorm(_BatchNorm):
 
     @classmethod
     def convert_sync_batchnorm(cls, module: torch.nn.Module, process_group: Any = None) -> Any:
-        """Replace the batch norms of a module tree, as PyTorch's does; parameters are shared."""
+        """Replace the batch norms of a module tree, as PyTorch's method does; parameters stay."""
         slopes = {
             name: part.slope
             for name, part in module.named_modules()
@@ -154,12 +154,12 @@ class _Synchronized(torch.autograd.Function):
         (dy,) = grads
         x, weight, bias = ctx.saved_tensors
         mean, rstd, count, eps, group = ctx.constants
-        if is_pytorchs(dy):
+        if needs_pytorch(dy):
             with torch.enable_grad():
                 y = _by_operations(x, weight, bias, None, None, 0.0, eps, group)
             return *differentiable(y, dy, (x, weight, bias)), *[None] * 5
         stats = torch.stack([mean, rstd]).to(x.dtype).numpy()
-        # this process's sums, and gamma * rstd * dy, which the others do not enter
+        # this process's sums, and gamma * rstd * dy, which needs no sums of other processes
         dx, dgamma, dbeta = differentiate(dy, x, weight, None, stats, 1.0, exact=False)
         sums = torch.stack([dbeta, dgamma]).double()
         dist.all_reduce(sums, group=group)
@@ -193,7 +193,7 @@ def _by_operations(
     running_mean: torch.Tensor | None, running_var: torch.Tensor | None,
     momentum: float, eps: float, group: Any,
 ) -> torch.Tensor:  # fmt: skip
-    """Compute what `_Synchronized` does, differentiable any number of times, in float64."""
+    """Compute the same as `_Synchronized`, in float64 and differentiable any number of times."""
     axes = axes_of(x)
     wide = x.double()
     own = wide.new_full((1,), x.numel() // x.shape[1])
@@ -220,7 +220,8 @@ def _by_operations(
 def _joined_statistics(x: torch.Tensor, group: Any) -> tuple[int, torch.Tensor, torch.Tensor]:
     """Return values per feature, mean and biased variance over all processes, in float64.
 
-    Chan, Golub & LeVeque 1983, eq. 2.1, in the order of the ranks: all processes get the same bits.
+    Chan, Golub & LeVeque 1983, eq. 2.1. The order of the sums is that of the ranks, so all
+    processes get the same bits.
     """
     features = x.shape[1]
     own = torch.zeros(2 * features + 1, dtype=torch.float64)
@@ -249,5 +250,5 @@ def _update_running(
 
 
 def _along(vector: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Return a vector with one number per feature so that it broadcasts with x."""
+    """Return a vector with one number per feature in a shape that broadcasts with x."""
     return vector.view(-1, *[1] * (x.dim() - 2))

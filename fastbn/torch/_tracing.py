@@ -1,4 +1,4 @@
-"""Whether PyTorch records the operations of a call instead of computing them."""
+"""Detect calls whose operations PyTorch records instead of computing them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ ORIGINAL = "_fastbn_original"
 
 
 def is_traced(x: Any = None) -> bool:
-    """Tell whether a call must use PyTorch's own operations.
+    """Return whether a call must use PyTorch's own operations.
 
-    Then nothing may depend on sizes or addresses, and every operation has to go through PyTorch's
-    dispatcher. That holds for `torch.compile`, `torch.export`, `torch.jit.trace`, the transforms of
-    `torch.func`, modes for operations (`FakeTensorMode`, `make_fx`) and for functions, forward-mode
-    differentiation, subclasses of tensors, and proxies of `torch.fx`.
+    In such a call, nothing may depend on sizes or addresses, and every operation has to go through
+    PyTorch's dispatcher. These are calls under `torch.compile`, `torch.export`, `torch.jit.trace`,
+    the transforms of `torch.func`, modes for operations (`FakeTensorMode`, `make_fx`) and for
+    functions, forward-mode differentiation, and calls with subclasses of tensors or with proxies of
+    `torch.fx`.
     """
     return (
         torch.compiler.is_compiling()
@@ -43,9 +44,9 @@ def as_leaf(module: torch.nn.Module, x: Any) -> Any:
 
 
 def refusal(who: str, module: torch.nn.Module) -> RuntimeError:
-    """Return the error for a tool that looks for PyTorch's exact classes."""
+    """Return the error for a tool that supports only PyTorch's own classes."""
     name = type(module).__name__
     advice = "call fastbn.torch.restore(model) first"
     if not hasattr(module, ORIGINAL):
-        advice = f"use one of torch.nn in the place of fastbn.torch's {name}"
-    return RuntimeError(f"{who} takes PyTorch's own modules: {advice}")
+        advice = f"use a module of torch.nn instead of fastbn.torch's {name}"
+    return RuntimeError(f"{who} supports only PyTorch's own modules: {advice}")

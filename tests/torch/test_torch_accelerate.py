@@ -64,8 +64,8 @@ def test_a_perceptron(capsys):
     keys, text = list(model.state_dict()), repr(model)
     lines = accelerate(model)
     assert lines == [
-        "1: BatchNorm1d, with the Linear before it, with the ReLU behind it",
-        "5: BatchNorm1d, with the Linear before it, with the LeakyReLU behind it",
+        "1: BatchNorm1d, with the Linear before it, with the ReLU after it",
+        "5: BatchNorm1d, with the Linear before it, with the LeakyReLU after it",
     ]
     assert capsys.readouterr().out.splitlines() == lines
     kinds = [type(part) for part in model]
@@ -256,7 +256,7 @@ def test_subclasses_of_sequential(tmp_path):
     model = nn.Sequential(Named(7), nn.Linear(5, 3))
     plain, text = copy.deepcopy(model), repr(model)
     lines = accelerate(model, verbose=False)
-    assert lines == ["0.1: BatchNorm1d, with the Linear before it, with the ReLU behind it"]
+    assert lines == ["0.1: BatchNorm1d, with the Linear before it, with the ReLU after it"]
     assert isinstance(model[0], Named)
     assert model[0].what == "mine"
     assert repr(model) == text

@@ -184,7 +184,7 @@ INCOMPLETE = r"module\[1\]: expected a BatchNorm1d with parameters, running stat
         ([Linear(2, 3), BatchNorm1d(3, momentum=None)], INCOMPLETE),
         ([Linear(2, 3, False), ReLU(), Linear(3, 2)], "expected a bias in layer 0"),
         ([Linear(2, 3, False)], "expected a bias in layer 0"),
-        ([Linear(2, 3), ReLU()], "expected nothing behind the last layer but its batch norm"),
+        ([Linear(2, 3), ReLU()], "expected nothing after the last layer but its batch norm"),
         (
             [Linear(2, 3), ReLU(), Linear(3, 3), Linear(3, 2)],
             "expected the same activation",

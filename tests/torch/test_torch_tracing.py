@@ -295,7 +295,7 @@ def test_scripts_ask_for_restore(make):
     "module", [ours.BatchNormLeakyReLU(3), ours.BatchNorm1d(3), ours.SyncBatchNorm(3)]
 )
 def test_scripts_of_modules_that_were_not_swapped(module):
-    with pytest.raises(RuntimeError, match=f"torch.nn in the place of .* {type(module).__name__}"):
+    with pytest.raises(RuntimeError, match=f"torch.nn instead of .* {type(module).__name__}"):
         torch.jit.script(nn.ModuleList([module]))
 
 
