@@ -1,4 +1,4 @@
-"""scikit-learn estimators: the names, parameters and attributes of its own multilayer perceptrons.
+"""scikit-learn estimators with the parameters and attributes of its own multilayer perceptrons.
 
 from fastbn.sklearn import BatchNormMLPClassifier, BatchNormMLPRegressor
 """

@@ -1,4 +1,4 @@
-"""What classifier and regressor share: `fit`, and the fitted attributes."""
+"""The base class of classifier and regressor: `fit`, and the fitted attributes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fastbn.sklearn._folded import folded_layers
 from fastbn.sklearn._run import Run
 from fastbn.sklearn._settings import Settings, invalid_parameters
 
-# The model takes these dtypes of X as they are; others become float64.
+# X of these dtypes goes to the model unchanged; other dtypes become float64.
 X_DTYPES = [np.float64, np.float32, np.uint8]
 
 # scikit-learn sets these from X before the other arguments are checked.
@@ -38,7 +38,10 @@ DATA_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
 
 @contextlib.contextmanager
 def naming(*names: str) -> Iterator[None]:
-    """Put the arguments' names into scikit-learn's errors that lack them, overflows included."""
+    """Add the arguments' names to scikit-learn's errors that lack them.
+
+    Overflow gives no warning, since scikit-learn raises an error for the infinity.
+    """
     try:
         with np.errstate(over="ignore"):
             yield
@@ -52,9 +55,9 @@ def naming(*names: str) -> Iterator[None]:
 class BaseBatchNormMLP(CallbackSupportMixin, Settings):
     """Base class of the estimators.
 
-    They add `_facts`, the loss and the fitted attributes that depend on y; `_targets`, which the
-    model is trained on; `_validation_score`, which early stopping monitors; and the classifier
-    `_weights`, of samples and their classes.
+    Subclasses define `_facts` (the loss, and the fitted attributes that depend on y), `_targets`
+    (the model's training targets) and `_validation_score` (which early stopping monitors). The
+    classifier also defines `_weights` (the weights of samples and their classes).
     """
 
     # -- fit ---------------------------------------------------------------------------------------
@@ -70,7 +73,7 @@ class BaseBatchNormMLP(CallbackSupportMixin, Settings):
         sample_weight : array-like (samples,), optional
             Weights of the losses; a minibatch's loss is their weighted mean. Batch norm and the
             scaling of inputs ignore them, except that samples of weight 0 are left out. With
-            ``batch_norm=False`` a weight of two equals the sample twice.
+            ``batch_norm=False``, a weight of two has the same effect as the sample twice.
 
         Returns
         -------
@@ -79,12 +82,12 @@ class BaseBatchNormMLP(CallbackSupportMixin, Settings):
         Raises
         ------
         TypeError, ValueError
-            The data or a parameter is not as described; the estimator stays as it was.
+            The data or a parameter is not as described. The estimator does not change.
 
         Warns
         -----
         ConvergenceWarning
-            The loss or score was still improving after `max_iter` epochs.
+            The loss or score was still improving after `max_iter` epochs, or the fit diverged.
         UserWarning
             A regressor predicts its training samples worse than the mean of their targets would.
         """
@@ -165,7 +168,7 @@ class BaseBatchNormMLP(CallbackSupportMixin, Settings):
         return X, y, sample_weight
 
     def _reconfigure(self, model: BatchNormMLP, config: dict[str, Any]) -> None:
-        """Train the model with the present parameters from now on."""
+        """Set the model's configuration to the present parameters."""
         now = dataclasses.replace(model.config, **config)
         for name in ARCHITECTURE:
             before, wanted = getattr(model.config, name), getattr(now, name)
@@ -179,7 +182,7 @@ class BaseBatchNormMLP(CallbackSupportMixin, Settings):
     def _split(
         self, X: Any, y: Any, weight: Any, random: Any, facts: dict[str, Any]
     ) -> tuple[Any, Any]:
-        """Set samples aside for early stopping: X, y and weights of both parts."""
+        """Split X, y and weights into a part for training and a part for early stopping."""
         arrays = [X, y] if weight is None else [X, y, weight]
         two_classes = facts["loss"] == "sigmoid_cross_entropy" and y.ndim == 1
         parts = train_test_split(
@@ -224,6 +227,6 @@ class BaseBatchNormMLP(CallbackSupportMixin, Settings):
 
     @property
     def n_layers_(self) -> int:
-        """Number of layers, the inputs included."""
+        """Number of layers, including the inputs."""
         check_is_fitted(self)
         return len(self.model_.config.layer_sizes)

@@ -12,7 +12,7 @@ from fastbn.sklearn._base import naming
 
 
 def check_class_weight(class_weight: Any) -> None:
-    """Refuse what is not class weights."""
+    """Raise an error if `class_weight` is none of the allowed kinds."""
     for part in _parts(class_weight):
         if not (part is None or isinstance(part, dict) or _is_balanced(part)):
             kind = ValueError if isinstance(part, str) else TypeError
@@ -23,7 +23,7 @@ def check_class_weight(class_weight: Any) -> None:
 
 
 def needs_all_targets(class_weight: Any) -> bool:
-    """Tell whether the weights depend on how frequent the classes are."""
+    """Return whether the weights depend on how frequent the classes are."""
     return any(map(_is_balanced, _parts(class_weight)))
 
 
@@ -59,7 +59,7 @@ def _of_column(class_weight: Any, y: np.ndarray, classes: np.ndarray) -> np.ndar
             "class_weight: expected a dict of classes and their weights, or 'balanced', got "
             f"{shown(class_weight)}"
         )
-    if _is_balanced(class_weight):  # which compute_class_weight refuses if y lacks a class
+    if _is_balanced(class_weight):  # compute_class_weight raises if y lacks a class
         return np.asarray(compute_sample_weight(class_weight, y), np.float64)
     with naming("class_weight"):
         weights = compute_class_weight(class_weight, classes=classes, y=y)

@@ -26,29 +26,29 @@ from fastbn.sklearn._parameters import ClassWeight, LearningRate, Solver, docume
 class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
     """Multilayer perceptron classifier with batch normalization, trained by compiled kernels.
 
-    A drop-in replacement for `sklearn.neural_network.MLPClassifier`: it has all parameters and
-    attributes of that, and more.
+    A drop-in replacement for `sklearn.neural_network.MLPClassifier`: it has all its
+    parameters and attributes, and more.
 
     Parameters
     ----------
     {parameters}
     label_smoothing : float, default=0.0
-        The part of each target that is spread evenly over the classes.
+        Fraction of each target that is spread evenly over the classes.
     class_weight : dict or "balanced", optional
-        Weights of the classes, as in `sklearn.linear_model.SGDClassifier`: classes missing in a
-        dict have weight 1, and `partial_fit`, which cannot know how frequent the classes are,
-        refuses "balanced". For several labels, a list with a dict for each, or "balanced".
+        Weights of the classes, as in `sklearn.linear_model.SGDClassifier`. Classes missing in a
+        dict have weight 1. For several labels, a list with a dict for each, or "balanced".
+        `partial_fit` refuses "balanced", because it cannot know how frequent the classes are.
 
     Attributes
     ----------
     classes_ : array (classes,)
-        For several labels ``[0, 1, ...]``, one for each.
+        The classes; for several labels ``[0, 1, ...]``, a number for each label.
     {attributes}
 
     Notes
     -----
-    Three or more classes are trained with softmax cross-entropy; two classes, and several labels,
-    with a sigmoid for each output.
+    The loss is softmax cross-entropy for three or more classes, and sigmoid cross-entropy for two
+    classes and for several labels.
 
     Examples
     --------
@@ -117,7 +117,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         y : array-like (samples,) or (samples, labels)
         sample_weight : array-like (samples,), optional
         classes : array-like (classes,), optional
-            All classes that any call will have; required in the first call.
+            All classes that occur in any call; required in the first call.
 
         Returns
         -------
@@ -126,8 +126,8 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         Raises
         ------
         TypeError, ValueError
-            As in `fit`; `classes` are missing in the first call, or differ from those of the first
-            call; `class_weight` is "balanced".
+            As in `fit`. Also if `classes` are missing in the first call or differ from those of
+            the first call, and if `class_weight` is "balanced".
         """
         return self._train(X, y, sample_weight, incremental=True, classes=classes)
 
@@ -168,7 +168,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
     def _expected_classes(
         self, found: np.ndarray, is_first: bool, incremental: bool, multilabel: bool, classes: Any
     ) -> np.ndarray:
-        """Return all classes, those of the earlier fit if there is one; `found` are those of y."""
+        """Return all classes, which an earlier fit determines; `found` are the classes of y."""
         if classes is not None and not multilabel:
             with naming("classes"):
                 classes = np.unique(column_or_1d(classes))
@@ -204,14 +204,14 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
                 f"class_weight: expected None or a dict in partial_fit, got {self.class_weight!r}: "
                 "a part of the data does not tell how frequent the classes are. Pass "
                 'class_weight=dict(zip(classes, compute_class_weight("balanced", classes=classes, '
-                "y=y))) of all targets, or of a large enough sample of them"
+                "y=y))) for all targets, or for a large enough sample of them"
             )
         weights = sample_weights(self.class_weight, y, facts["classes_"])
         if sample_weight is not None:
             weights = weights * sample_weight
         if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
             raise ValueError(
-                "class_weight: expected finite numbers from 0 on, and some above it, got "
+                "class_weight: expected finite numbers of at least 0, and some above 0, got "
                 f"{self.class_weight!r:.200}"
             )
         return weights

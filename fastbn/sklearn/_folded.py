@@ -1,4 +1,4 @@
-"""The weights of a plain network that predicts what a trained one does."""
+"""The weights of a plain network with the same predictions as a trained model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fastbn.model import BatchNormMLP
 def folded_layers(model: BatchNormMLP) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return weight (outputs, inputs) and bias of each layer, float64 and read-only.
 
-    Batch norm and the normalizations of inputs and targets are folded in. float32 could not hold
-    the result for features or targets far from zero.
+    Batch norm and the scalings of inputs and targets are folded in. float32 could not represent the
+    result for features or targets far from zero.
     """
     state = model.snapshot()
 

@@ -31,10 +31,9 @@ PARAMETERS = f"""hidden_layer_sizes : int or sequence of int, default=(100,)
     shuffle : bool, default=True
         Shuffle the samples in every epoch.
     random_state : int, RandomState or None, default=None
-        Seeds the initial weights, the shuffling, dropout and the choice of the validation set.
+        Seed of the initial weights, the shuffling, dropout and the choice of the validation set.
     tol : float, default=0.0001
-        The loss or score has to improve by at least this much, or the epoch counts as one without
-        improvement.
+        An epoch counts as an improvement if the loss or score improves by at least this much.
     verbose : bool, default=False
         Print the loss of each epoch.
     warm_start : bool, default=False
@@ -59,7 +58,7 @@ PARAMETERS = f"""hidden_layer_sizes : int or sequence of int, default=(100,)
         Normalize the hidden layers. With False every layer has a bias instead.
     batch_norm_output : bool, default=False
         Normalize the last layer too, if it has a softmax. Its outputs then lie closer together:
-        probabilities are less certain (docs/experiments.md), and accuracy is lower where classes
+        probabilities are less certain (docs/experiments.md), and accuracy is lower if classes
         overlap.
     batch_norm_eps, batch_norm_momentum : float, default=1e-5, 0.1
         The number added to variances, and the weight of the new batch in the running statistics.
@@ -71,7 +70,7 @@ PARAMETERS = f"""hidden_layer_sizes : int or sequence of int, default=(100,)
     dropout : float, default=0.0
         Probability of dropping a hidden activation in training.
     max_norm : float, optional
-        Scale larger gradients down to this global norm.
+        Scale gradients with a larger global norm down to this norm.
     schedule : "cosine", "one-cycle", "step", "exponential" or callable, optional
         Learning rate by step over `max_iter` epochs, for every solver; see `BatchNormMLP.fit`.
     dtype : "float32" or "float64", default="float32"

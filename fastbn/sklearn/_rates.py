@@ -7,7 +7,7 @@ from typing import Any
 
 from fastbn.fit.schedules import Schedule, schedule_function
 
-# scikit-learn's "adaptive" divides by the first, and stops at the second.
+# scikit-learn's "adaptive" divides the rate by DIVISOR, and stops at LOWEST.
 DIVISOR, LOWEST = 5.0, 1e-6
 
 
@@ -19,7 +19,7 @@ class Rate:
     current: float | None = None
 
     def slow_down(self) -> tuple[bool, str]:
-        """Lower the rate, or return True to stop; and what to print."""
+        """Lower the rate, unless the fit stops; return whether it does, and the text to print."""
         if self.current is None:
             return True, "Stopping."
         if self.current <= LOWEST:
@@ -33,7 +33,7 @@ def rate_of(
 ) -> Rate:
     """Return the learning rate of a fit with `steps` steps an epoch, after `seen` samples.
 
-    `partial_fit` gives the number of earlier steps, `steps_before`, and continues from there.
+    `steps_before` is the number of earlier steps if `partial_fit` continues from there, or None.
     """
     first, continues = float(estimator.learning_rate_init), bool(steps_before)
     learning_rate = estimator.learning_rate if estimator.solver == "sgd" else "constant"
@@ -41,7 +41,7 @@ def rate_of(
         power: float = estimator.power_t
 
         def inverse_scaling(step: int) -> float:
-            # changes after each epoch; the first epoch of a fit has `learning_rate_init`
+            # it changes after each epoch; in the first epoch of a fit it is `learning_rate_init`
             if step < steps and not continues:
                 return first
             return first / (seen + step // steps * n_samples + 1) ** power

@@ -26,20 +26,20 @@ from fastbn.sklearn._parameters import LearningRate, Solver, document
 class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     """Multilayer perceptron regressor with batch normalization, trained by compiled kernels.
 
-    A drop-in replacement for `sklearn.neural_network.MLPRegressor`: it has all parameters and
-    attributes of that, and more.
+    A drop-in replacement for `sklearn.neural_network.MLPRegressor`: it has all its
+    parameters and attributes, and more.
 
     Parameters
     ----------
     loss : "squared_error", default="squared_error"
-        Half the squared error of the targets, normalized to mean 0 and standard deviation 1.
+        Half the squared error of targets that are normalized to mean 0 and standard deviation 1.
     {parameters}
 
     Attributes
     ----------
     target_mean_, target_scale_ : arrays (outputs,)
-        Mean and standard deviation that targets are normalized with, measured on the training
-        samples of the first fit. Losses are those of normalized targets.
+        Mean and standard deviation of the training targets of the first fit, by which targets are
+        normalized. Losses are computed from normalized targets.
     {attributes}
 
     Examples
@@ -101,7 +101,7 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
         ----------
         X : array-like (samples, features)
         y : array-like (samples,) or (samples, outputs)
-            The first call measures the scaling of the targets.
+            The first call fits the scaling of targets.
         sample_weight : array-like (samples,), optional
 
         Returns
@@ -182,7 +182,7 @@ class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     ) -> float:
         predicted = _squeezed(model.predict(X))
         if not np.isfinite(predicted).all():
-            return np.nan  # the fit diverges
+            return np.nan  # the fit is diverging
         return float(r2_score(y, predicted, sample_weight=weight))
 
     def __sklearn_tags__(self) -> Any:

@@ -58,7 +58,7 @@ class Run:
         )
 
     def train(self, X: Any, targets: Any, weight: Any, batch_size: int) -> None:
-        """Train the model; it is not to be used if this fails."""
+        """Train the model, which must not be used if this fails."""
         estimator, self._samples = self.estimator, X.shape[0]
         steps = minibatch_bounds(self._samples, batch_size).size - 1
         before = self.model.steps if self.incremental else None
@@ -71,7 +71,7 @@ class Run:
                 callbacks=[self._after_epoch], on_divergence="stop",
             )  # fmt: skip
             self.stop_reason = history.stop_reason
-        except KeyboardInterrupt:  # raised by a signal handler of the caller's
+        except KeyboardInterrupt:  # raised by a signal handler of the caller
             self.stop_reason = "interrupted"
         if self._best is not None:
             self.model.restore(self._best)
@@ -153,7 +153,7 @@ class Run:
             warnings.warn("Training interrupted by user.", stacklevel=4)
         elif self.stop_reason == "diverged":
             warnings.warn(
-                "Training diverged: the weights are those of the best epoch before.",
+                "Training diverged: the weights are those of the best epoch so far.",
                 ConvergenceWarning,
                 stacklevel=4,
             )

@@ -1,4 +1,4 @@
-"""The parameters of the estimators: their checks, and the model's arguments."""
+"""Checks of the estimators' parameters, and their conversion to the model's arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AUTO_BATCH = 200  # samples, as in scikit-learn
 
 @contextlib.contextmanager
 def invalid_parameters() -> Iterator[None]:
-    """Raise errors of parameters as scikit-learn's, which are both ValueError and TypeError."""
+    """Raise errors as scikit-learn's own, which is both a ValueError and a TypeError."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -30,10 +30,10 @@ def invalid_parameters() -> Iterator[None]:
 
 
 class Settings(BaseEstimator):
-    """Base class with what depends on the parameters only."""
+    """Base class with the methods that use only the parameters."""
 
     def _check_parameters(self) -> None:
-        """Check what the model does not, or knows by another name."""
+        """Check the parameters that the model does not check under the same name."""
         choice("solver", self.solver, get_args(Solver))
         choice("learning_rate", self.learning_rate, get_args(LearningRate))
         for name in ("alpha", "tol", "power_t", "batch_norm_eps"):
@@ -80,7 +80,7 @@ class Settings(BaseEstimator):
         ]
 
     def _config(self, n_features: int, penalized: float, facts: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of the model."""
+        """Return the arguments of the model."""
         solver = "adam" if self.solver == "lbfgs" else self.solver
         is_sgd = solver == "sgd"
         is_decoupled = solver in get_args(DecoupledOptimizer)
@@ -103,7 +103,7 @@ class Settings(BaseEstimator):
             "betas": (self.momentum if is_sgd else self.beta_1, self.beta_2),
             "optimizer_eps": self.epsilon,
             "nesterov": is_sgd and self.nesterovs_momentum,
-            # scikit-learn divides its penalty by the minibatch; decoupled decay is the same for all
+            # scikit-learn divides the penalty, but not decoupled decay, by the minibatch's size
             "weight_decay": self.alpha if is_decoupled else self.alpha / penalized,
             "decay_vectors": False,
             "max_norm": self.max_norm,
