@@ -20,7 +20,7 @@ __all__ = [
     "squared_error", "standardize", "training", "update_running_statistics",
 ]  # fmt: skip
 
-# Modules that `from fastbn import *` leaves out, with the package that they need.
+# Modules that `from fastbn import *` does not import, with the package that they need.
 _EDGES = {
     "doctor": None, "plotting": None, "profiling": None,
     "sklearn": "sklearn", "torch": "torch",
@@ -94,4 +94,4 @@ def __dir__() -> list[str]:
     return sorted([*__all__, *edges])
 
 
-__path__.append(f"{__path__[0]}/moved")  # where pickles of version 0.1 look for classes
+__path__.append(f"{__path__[0]}/moved")  # pickles of version 0.1 find their classes there

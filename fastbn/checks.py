@@ -1,4 +1,4 @@
-"""Argument checks: errors name the argument, what was expected and what came."""
+"""Argument checks; errors name the argument, what was expected and what was given."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SLOPES = {None: 1.0, "identity": 1.0, "relu": 0.0, "leaky_relu": None}
 
 
 def shown(value: Any) -> str:
-    """Return `value` as an error shows it: its repr, or the beginning of a long one."""
+    """Return the text of `value` for an error: its repr, shortened if it is long."""
     try:
         text = repr(value)
     except Exception:  # an integer of too many digits, or an object whose repr fails
@@ -55,7 +55,7 @@ def float_array(name: str, value: Any) -> np.ndarray:
 
 
 def converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return numbers as `dtype`; finite numbers that do not fit it are refused."""
+    """Return numbers as `dtype`; raises ValueError for finite numbers that do not fit it."""
     if array.dtype is dtype:
         return array
     try:
@@ -66,7 +66,7 @@ def converted(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def is_plain(value: Any) -> bool:
-    """Tell whether `value` is a plain array: C-contiguous, aligned and writeable."""
+    """Return whether `value` is a plain array: C-contiguous, aligned and writeable."""
     return type(value) is np.ndarray and value.flags.carray
 
 
@@ -74,7 +74,7 @@ def kernel_input(array: np.ndarray) -> np.ndarray:
     """Return `array` C-contiguous and aligned, as kernels read it, copied only if necessary.
 
     Numba compiles a second version of a kernel for read-only arrays. Kernels do not write their
-    inputs, so a read-only array is handed over as a view without the flag.
+    inputs, so a read-only array is passed as a view without the flag.
     """
     if is_plain(array):
         return array
@@ -108,7 +108,7 @@ def float_vector(
 
 
 def nonnegative_vector(name: str, value: Any, features: int, dtype: np.dtype) -> np.ndarray:
-    """Return `value` as a vector of variances or deviations, none of them negative."""
+    """Return `value` as a vector of variances or deviations; refuse negative numbers."""
     vector = float_vector(name, value, features, dtype)
     if (vector < 0).any():
         raise ValueError(f"{name}: expected numbers of at least 0, got {vector.min()}")
@@ -124,20 +124,20 @@ def same_shape(name: str, array: np.ndarray, other_name: str, other: np.ndarray)
 
 
 def overlapping(array: np.ndarray, others: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Return the `others` that are `array` or may overlap it in memory."""
+    """Return those of `others` that are `array` or may overlap it in memory."""
     owns, found = array.flags.owndata, []
     for other in others:
-        apart = owns and other.flags.owndata  # each has its own memory
+        apart = owns and other.flags.owndata  # each owns its memory
         if other is array or (not apart and np.may_share_memory(array, other)):
             found.append(other)
     return found
 
 
 def overlaps_itself(array: np.ndarray) -> bool:
-    """Tell whether some elements may share memory, as the rows of a broadcast array do."""
+    """Return whether some elements may share memory, as the rows of a broadcast array do."""
     if array.flags.carray:  # the usual case
         return False
-    end = array.itemsize  # of the memory that the axes so far span
+    end = array.itemsize  # end of the memory that the axes so far span
     for stride, length in sorted(zip(map(abs, array.strides), array.shape, strict=True)):
         if length > 1:
             if stride < end:
@@ -216,10 +216,10 @@ def number(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """Return `value` as a float in [low, high]; an end may be open. NaN is always refused."""
+    """Return `value` as a finite float in [low, high]; an end of the interval may be open."""
     if type(value) is float and low < value < high:  # the usual case
         return value
-    # numbers.Real is an abstract class, whose isinstance takes half a microsecond
+    # isinstance with the abstract class numbers.Real takes half a microsecond
     if type(value) is not float and (
         isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real)
     ):
@@ -265,7 +265,7 @@ def choice(name: str, value: Any, allowed: Sequence[str | None]) -> Any:
 
 
 def path_of(name: str, value: Any) -> pathlib.Path:
-    """Return `value` as a path; refuse one with a NUL, which no file name has."""
+    """Return `value` as a path; refuse one with a NUL character, which no file name can have."""
     try:
         path = pathlib.Path(value)
     except TypeError:
@@ -285,7 +285,7 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
 
 
 def slope_of(activation: Any, negative_slope: Any, dtype: np.dtype) -> np.floating:
-    """Return LeakyReLU's slope for `activation`, of `dtype`: 0 is ReLU, 1 is no activation."""
+    """Return LeakyReLU's slope for `activation` in `dtype`: 0 is ReLU, 1 is no activation."""
     if type(negative_slope) is float and (activation is None or type(activation) is str):
         return _usual_slope(activation, negative_slope, dtype)
     return _slope(activation, negative_slope, dtype)

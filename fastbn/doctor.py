@@ -1,4 +1,4 @@
-"""Report what fastbn found on this machine, and what is slow or unsafe there."""
+"""Report what fastbn found on this machine, and what is slow or unsafe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import fastbn
 from fastbn.jit import numba_probe
 
-# Packages, by the name that is imported, and the optional extra that brings each.
+# Packages by their import names, and the optional extra that installs each.
 PACKAGES = {
     "numba": None, "llvmlite": None, "numpy": None, "safetensors": None,
     "typer": "cli", "rich": "cli", "matplotlib": "plot", "pooch": "data",
@@ -24,14 +24,14 @@ PACKAGES = {
 }  # fmt: skip
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
-# Environment variables that set compiling, threads and data.
+# Prefixes of environment variables that affect compiling, threads and data.
 PREFIXES = ("NUMBA_", "FASTBN_", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "VECLIB_")
 THREAD_LIMITS = ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cpu:
-    """The processor. `quota` is a control group's limit in cores; None where there is none."""
+    """The processor. `quota` is the limit of its control group in cores, or None."""
 
     name: str
     architecture: str
@@ -41,16 +41,16 @@ class Cpu:
 
     @property
     def usable(self) -> int:
-        """How many cores this process may keep busy: affinity, and the quota rounded up."""
+        """Number of cores that this process may keep busy, by its affinity and quota."""
         limit = self.cores_allowed if self.quota is None else -int(-self.quota // 1)
         return max(1, min(self.cores_allowed, limit))
 
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """The folder of compiled kernels; None where none can be written.
+    """The folder of compiled kernels, or None if no folder can be written.
 
-    `problem` says who else may write there, which is why the folder is not used.
+    `problem` says who else may write to the folder, so that it is not used.
     """
 
     folder: str | None
@@ -62,46 +62,46 @@ class Cache:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What was found."""
+    """What fastbn found on this machine."""
 
     fastbn: str
     python: str
     platform: str
-    packages: dict[str, str | None]  # versions; None where one is not installed
+    packages: dict[str, str | None]  # versions; None if not installed
     cpu: Cpu
     numba_threads: int
-    team_threads: int  # the most that a training takes
+    team_threads: int  # the most threads that training uses
     jit_disabled: bool
-    numba_problem: str | None  # which of numba's internals is missing
+    numba_problem: str | None  # the internals of numba that are missing
     cache: Cache
     environment: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Facts and advice: `warnings` are things to mend, `notes` things to know."""
+    """Facts and advice: `warnings` are problems to fix, `notes` are good to know."""
 
     facts: Facts
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return facts, warnings and notes as one dictionary that JSON can hold."""
+        """Return facts, warnings and notes as one dictionary that can be written as JSON."""
         values = dataclasses.asdict(self)
         return values.pop("facts") | values
 
 
 def report() -> Report:
-    """Look at versions, processor, threads and cache.
+    """Report versions, the processor, threads and the cache.
 
-    Nothing is compiled and no thread is started, so that it is safe to call anywhere.
+    It compiles nothing and starts no threads.
 
     Returns
     -------
     Report
-        Its `warnings` are empty where all is well.
+        Its `warnings` are empty if there are no problems.
     """
-    # before imports, since libraries set variables of their own
+    # before the imports, since libraries set variables, too
     environment = {k: os.environ[k] for k in sorted(os.environ) if k.startswith(PREFIXES)}
     import numba
 
@@ -132,7 +132,7 @@ def report() -> Report:
 
 
 def installed_version(module: str) -> str | None:
-    """Return the installed version of a package, by the name that is imported."""
+    """Return the installed version of a package by its import name."""
     try:
         return importlib.metadata.version(DISTRIBUTIONS.get(module, module))
     except importlib.metadata.PackageNotFoundError:
@@ -140,7 +140,7 @@ def installed_version(module: str) -> str | None:
 
 
 def _cpu_name() -> str:
-    """Return the processor's name as Linux knows it, or else LLVM's."""
+    """Return the processor's name from Linux, or else from LLVM."""
     try:
         for line in pathlib.Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):
@@ -164,7 +164,7 @@ def _cache() -> Cache:
         with contextlib.suppress(OSError):  # another process has just replaced it
             sizes.append(path.stat().st_size)
     problem = None
-    with contextlib.suppress(OSError):  # somebody has just removed it
+    with contextlib.suppress(OSError):  # another process has just removed it
         problem = untrusted(folder)
     megabytes = round(sum(sizes) / 1e6, 2)
     return Cache(str(folder), _is_writable(folder), megabytes, len(sizes), problem)
@@ -182,35 +182,35 @@ def _is_writable(folder: pathlib.Path) -> bool:
 
 
 def warnings(facts: Facts) -> Iterator[str]:
-    """Yield what is slow or broken here, and how to mend it."""
+    """Yield what is slow or broken on this machine, and how to fix it."""
     cache, usable = facts.cache, facts.cpu.usable
     if facts.numba_problem is not None:
         yield numba_probe.advice(str(facts.packages["numba"]), facts.numba_problem)
-    if facts.jit_disabled:  # and so nothing is compiled that could be kept
+    if facts.jit_disabled:  # then no kernels are compiled, and the cache does not matter
         yield (
             "NUMBA_DISABLE_JIT is set: kernels run as plain Python, hundreds of times slower. "
             "Unset it."
         )
     elif cache.folder is None:
         yield (
-            "compiled kernels cannot be kept: no folder can be written, and every process compiles "
-            "again. Set NUMBA_CACHE_DIR to a folder that can be."
+            "compiled kernels cannot be kept, because no folder can be written: every process "
+            "compiles them again. Set NUMBA_CACHE_DIR to a folder that can be written."
         )
     elif cache.problem is not None:
         yield (
-            f"{cache.problem}: code from there could be anybody's, so this cache is not used, and "
-            "every process compiles again. Let nobody else write there (chmod go-w), or set "
+            f"{cache.problem}: somebody else may have put code there, so this cache is not used, "
+            "and every process compiles again. Let nobody else write there (chmod go-w), or set "
             "NUMBA_CACHE_DIR to a folder that only you can write to."
         )
     elif not cache.writable:
         yield (
-            f"the cache {cache.folder} cannot be written: kernels it does not hold yet are "
-            "compiled again by every process. Set NUMBA_CACHE_DIR to a folder that can be written."
+            f"the cache {cache.folder} cannot be written: every process compiles kernels that are "
+            "not in it again. Set NUMBA_CACHE_DIR to a folder that can be written."
         )
     limits = [name for name in THREAD_LIMITS if facts.environment.get(name) == "1"]
     if limits and usable > 1:
         yield (
-            f"{', '.join(limits)} set to 1: where that applies, one of {usable} cores is used. "
+            f"{', '.join(limits)} set to 1: this may limit fastbn to one of {usable} cores. "
             "Unset it, unless several processes share this machine."
         )
     if facts.numba_threads > usable:

@@ -24,10 +24,10 @@ class DivergenceError(ArithmeticError):
     step : int
         Number of the step, from 1, in the fit or in the call of `partial_fit` or `train_step`.
     layer : str
-        The first layer with non-finite values, such as "layers.0"; "inputs" or "loss" if they are
-        there. For a gradient that is too large, the first layer that has one.
+        Where the first non-finite values are: "inputs", a layer such as "layers.0", or "loss". If
+        gradients are too large, the first layer with such a gradient.
     history : History
-        History of the epochs before.
+        History of the epochs before this step.
     is_refused : bool
         False if no step was refused, but a number of the model is not finite after `step`, the last
         one of the fit.
@@ -44,7 +44,7 @@ class DivergenceError(ArithmeticError):
                 f"{self.layer}; a smaller lr or a max_norm may help"
             )
         return (
-            f"in step {self.step} the loss is not finite, or a variance or the gradient: the first "
+            f"in step {self.step} the loss, a variance or the gradient is not finite: the first "
             f"non-finite values are in {self.layer}. The model is as it was before that step; if "
             "the update before is to blame, a smaller lr or a max_norm may help"
         )

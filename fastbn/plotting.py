@@ -1,4 +1,4 @@
-"""Pictures of a training run. Needs matplotlib, the optional extra `plot`."""
+"""Plots of a training run. They need matplotlib (the optional extra `plot`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 INK, PALE = "#404040", "#DADADA"
 
-MAX_DOTS = 30  # epochs up to which each is marked
+MAX_DOTS = 30  # up to this many epochs, each one gets a marker
 LOGARITHMIC_FROM = 30.0  # a loss that falls by more than this factor gets a logarithmic axis
 
 
@@ -29,16 +29,16 @@ def plot_history(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Draw loss and accuracy, or R2, per epoch, in training and, where there is any, in validation.
+    """Plot loss and accuracy, or R2, per epoch: of the training and, if there is any, validation.
 
-    It does not use pyplot: it needs no display and leaves open figures alone.
+    It does not use pyplot, so it needs no display and does not affect open figures.
 
     Parameters
     ----------
     history : History
         What `BatchNormMLP.fit` returned.
     path : path, optional
-        Save the picture there. Its ending selects the format: .png, .svg, .pdf and others that
+        Save the plot there. Its ending selects the format: .png, .svg, .pdf and others that
         matplotlib writes.
     title : str, optional
         Printed above the panels.
@@ -50,7 +50,7 @@ def plot_history(
     Raises
     ------
     ValueError
-        The history has no epoch, or `path` an ending that matplotlib does not write.
+        The history has no epoch, or matplotlib does not write files with the ending of `path`.
     MissingExtraError
         matplotlib is not installed.
     """
@@ -120,14 +120,14 @@ def style_axes(axes: Axes, **grid: Any) -> None:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Save a figure in the format of the path's ending: the whole file, or nothing."""
+    """Save a figure in the format of the path's ending, atomically."""
     kind = pathlib.Path(path).suffix.removeprefix(".") or None
     with atomic_write(writable_file(path), "wb") as file:
         figure.savefig(file, format=kind)
 
 
 def picture_formats() -> set[str]:
-    """Endings, without the dot, of the files that `plot_history` writes.
+    """Return the endings, without the dot, of the files that `plot_history` can write.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def picture_formats() -> set[str]:
 
 
 def _draw(axes: Axes, training: list[float], validation: list[float], number: str) -> None:
-    """Draw one panel: curves, and a legend with the last value of each."""
+    """Draw one panel: the curves, and a legend with the last value of each."""
     from matplotlib.ticker import MaxNLocator
 
     for name, values, colour in (

@@ -1,4 +1,4 @@
-"""Learning-rate schedules of a fit, under their public name."""
+"""Public names of the learning-rate schedules."""
 
 from fastbn.fit.schedules import Schedule, schedule_function
 

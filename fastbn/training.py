@@ -1,4 +1,4 @@
-"""The loop of a fit, under its public name: early stopping, history, minibatches."""
+"""Public names of the training loop: early stopping, history, callbacks, minibatches."""
 
 from fastbn.fit.history import EarlyStopping, History
 from fastbn.fit.loop import Callback

@@ -1,7 +1,7 @@
 """Compile all kernels ahead of time.
 
-The public functions and a model are called with small arrays, so that kernels are compiled for the
-argument types with which these call them.
+It calls the public functions and a model with small arrays, so that numba compiles the kernels for
+the types of their arguments.
 """
 
 from __future__ import annotations

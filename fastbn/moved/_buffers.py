@@ -1,3 +1,3 @@
-"""Where version 0.1 had them; pickles name this place."""
+"""Pickles of version 0.1 look for these classes in this module."""
 
 from fastbn.model.layout import Layout as Layout

@@ -1,4 +1,4 @@
-"""Where version 0.1 had them; pickles name this place."""
+"""Pickles of version 0.1 look for these classes in this module."""
 
 from fastbn.fit.history import EarlyStopping as EarlyStopping
 from fastbn.fit.history import History as History
