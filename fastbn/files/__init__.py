@@ -1,1 +1,1 @@
-"""Files on disk: atomic writes, and a reader of model files that trusts nothing."""
+"""Files: atomic writes, and a reader of model files that checks everything."""

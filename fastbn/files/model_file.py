@@ -44,7 +44,7 @@ def model_bytes(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> bytes
     try:
         text = json.dumps({"format_version": FORMAT_VERSION, **header})
     except (ValueError, RecursionError) as error:  # an integer may have too many digits
-        raise TypeError(f"metadata: expected a dict of what JSON can hold: {error}") from error
+        raise TypeError(f"metadata: expected a dict that JSON can represent: {error}") from error
     arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     data: bytes = save(arrays, {"fastbn": text})
     length = int.from_bytes(data[:8], "little")
@@ -81,7 +81,7 @@ def _checked_stream(file: Any, method: str, ability: str) -> Any:
 
 
 def write_to(target: pathlib.Path | Writable, data: bytes) -> None:
-    """Write a file: to a path all of it or nothing, to a stream until it has taken all."""
+    """Write a file to a path, atomically, or to a stream, which may take it in parts."""
     if isinstance(target, pathlib.Path):
         with atomic_write(target, "wb") as file:
             file.write(data)
@@ -94,10 +94,10 @@ def write_to(target: pathlib.Path | Writable, data: bytes) -> None:
             said = "path: expected a binary file, whose write() takes bytes"
             raise TypeError(f"{said}: {error}") from error
         if count is None and isinstance(target, io.RawIOBase):
-            raise BlockingIOError("path: expected a file that waits until it can be written")
+            raise BlockingIOError("path: expected a blocking file, got one that is not ready")
         try:
             taken = len(rest) if isinstance(count, bool) else operator.index(count)
-        except TypeError:  # a file that always takes everything need not count
+        except TypeError:  # a file may return anything if it always takes all bytes
             return
         if not 0 < taken <= len(rest):
             raise OSError(f"path: write() took {taken} of {len(rest)} bytes")
@@ -139,7 +139,7 @@ class ModelFile:
         self._source.fill(array)
 
     def finish(self) -> None:
-        """Refuse a stream that does not end where its last tensor does."""
+        """Refuse a stream that goes on after its last tensor."""
         self._source.go_to(self._end)
         if self._source.read(1):
             raise unreadable(self.path, f"it goes on after {self._end:,} bytes")
@@ -147,7 +147,7 @@ class ModelFile:
 
 @contextlib.contextmanager
 def open_model(path: str | os.PathLike[str] | Readable) -> Iterator[ModelFile]:
-    """Open a model file for reading; ModelFileError if it is none.
+    """Open a model file for reading; raises ModelFileError if it is not one.
 
     The file is read and not mapped, since another program may truncate it meanwhile.
     """
@@ -172,12 +172,12 @@ def open_model(path: str | os.PathLike[str] | Readable) -> Iterator[ModelFile]:
             if size is None:
                 model.finish()
         except MemoryError as error:
-            raise ModelFileError(f"{name}: it takes more memory than there is") from error
+            raise ModelFileError(f"{name}: it needs more memory than there is") from error
 
 
 def _open(path: pathlib.Path) -> BinaryIO:
     try:
-        if stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait
+        if stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait
             return open(path, "rb")
     except (FileNotFoundError, NotADirectoryError):
         pass

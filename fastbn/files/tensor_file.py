@@ -11,8 +11,8 @@ import numpy as np
 from fastbn.checks import shown
 from fastbn.errors import ModelFileError
 
-# Bytes that a header may take in memory once it is parsed, when it is read and when it is written:
-# its text, and VALUE_BYTES for each value. Values are counted by the characters before them, even
+# Largest size of a parsed header in memory, for reading and writing. It is estimated as the size of
+# the text and VALUE_BYTES for each value. Values are counted by the characters before them, even
 # inside strings. safetensors has the same limit for the text alone.
 MAX_HEADER = 100_000_000
 VALUE_BYTES = 64
@@ -79,7 +79,7 @@ class Source:
         return block.tobytes()
 
     def go_to(self, position: int) -> None:
-        """Skip what is before a position; only a file that can seek goes back."""
+        """Skip to a position; only a file that can seek can go back."""
         if position < self.position:
             self._file.seek(position)  # type: ignore[attr-defined]
             self.position = position
@@ -108,7 +108,7 @@ class Tensor(NamedTuple):
 
 
 def header_cost(text: bytes) -> int:
-    """Estimate the bytes that a header, or a part of one, takes in memory once it is parsed."""
+    """Estimate the size in memory of a parsed header, or of a part of it."""
     return len(text) + VALUE_BYTES * sum(map(text.count, SEPARATORS))
 
 
@@ -116,8 +116,8 @@ def check_cost(cost: int) -> None:
     """Refuse a header that takes more memory than MAX_HEADER."""
     if cost > MAX_HEADER:
         raise ValueError(
-            f"expected a header of JSON that takes some {MAX_HEADER:,} bytes in memory at most, "
-            "with the names of the tensors, got more"
+            f"expected a header of at most {MAX_HEADER:,} bytes in memory, including the names of "
+            "the tensors, got more"
         )
 
 
@@ -142,7 +142,7 @@ def read_header(source: Source, size: int | None) -> tuple[dict[str, str], dict[
 
 def parsed_header(text: str) -> tuple[dict[str, str], dict[str, Any]]:
     """Return the metadata of a header, and its entry for each tensor."""
-    header = json.loads(text, object_pairs_hook=_unique)  # NaN is no entry that is taken
+    header = json.loads(text, object_pairs_hook=_unique)  # NaN is refused later
     if not isinstance(header, dict):
         raise ValueError("expected a header that is a JSON object")
     metadata = header.pop("__metadata__", {})
@@ -187,8 +187,7 @@ def _tensor(name: str, value: Any) -> Tensor:
     start, stop = offsets
     if stop - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(
-            f"{label}: expected data_offsets as far apart as {dtype} {shown(shape)} is long, "
-            f"got {shown(offsets)}"
+            f"{label}: expected data_offsets that span {dtype} {shown(shape)}, got {shown(offsets)}"
         )
     return Tensor(dtype, tuple(shape), start, stop)
 

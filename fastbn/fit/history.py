@@ -19,7 +19,7 @@ class History:
     is the learning rate of the epoch's last step, `steps` the number of minibatches so far, and
     `seconds` the time since the start of the fit. With the squared error there is `val_r2` instead
     of accuracies. With `target_normalization`, losses are computed from normalized targets.
-    `skipped` has the numbers of the steps that were refused and skipped, from 1.
+    `skipped` has the numbers, from 1, of the steps that were refused and skipped.
 
     `stop_reason` is "epochs", "until_accuracy", "early_stopping", "callback", "diverged" (a step
     was refused) or "interrupted".
@@ -75,7 +75,7 @@ class FitState:
     """The state of a fit between two steps.
 
     `losses` and `correct` have one entry for each step of the present epoch so far. `has_begun` is
-    True once the order of the epoch's samples is drawn. `best` is the best value that early
+    True as soon as the order of the epoch's samples is drawn. `best` is the best value that early
     stopping has seen, `since` the number of epochs since then, and `best_state` the snapshot of the
     model at that epoch.
     """

@@ -70,8 +70,8 @@ class Signals:
 
 def _is_left_behind(handler: Any) -> bool:
     """Return whether a handler was installed by a fit that is over."""
-    of = getattr(handler, "__self__", None)
-    return isinstance(of, Signals) and not of._is_in_the_fit()
+    owner = getattr(handler, "__self__", None)
+    return isinstance(owner, Signals) and not owner._is_in_the_fit()
 
 
 @contextlib.contextmanager

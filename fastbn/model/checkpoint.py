@@ -64,7 +64,7 @@ class OtherDataError(ValueError):
 
 
 class CheckpointFile:
-    """The checkpoint that a fit writes, and from which it resumes."""
+    """The checkpoint that a fit writes, and from which it can resume."""
 
     def __init__(
         self, model: Any, path: str | os.PathLike[str], every: int | None, plan: Plan,
@@ -134,7 +134,7 @@ class CheckpointFile:
         with model_file.open_model(self.path) as file:
             header = Header.of(file)
             if header.fit is None:
-                raise ValueError(f"checkpoint: {self.path} is a model, and not of a fit")
+                raise ValueError(f"checkpoint: expected that of a fit, got the model {self.path}")
             config = self._engine.config.to_dict()
             self._check_same("the model's ", config, header.config.to_dict())
             self._check_same("", self._facts, header.fit.get("facts"))
@@ -178,9 +178,8 @@ class CheckpointFile:
             if name in ("data", "validation_data"):  # checksums
                 if None not in (expected, got):
                     raise OtherDataError(
-                        f"resume: expected {name} as in {self.path}, got others: they are not "
-                        "those that the checkpoint was written for, or their rows or columns are "
-                        "in another order"
+                        f"resume: expected {name} as in {self.path}, got others: the checkpoint "
+                        "was written for different data, or for rows or columns in another order"
                     )
                 said = ["none" if one is None else "some" for one in (expected, got)]
             else:
@@ -217,7 +216,7 @@ class CheckpointFile:
         is_number = type(state.best) is float and not math.isnan(state.best)
         _require(not odd, f"expected no tensors {shown(sorted(odd)[:10])}")
         _require(not np.isinf(losses).any(), "losses: expected finite ones or NaN, got infinity")
-        _require(bool(hits.all()), "correct: expected hits of the steps, got others")
+        _require(bool(hits.all()), "correct: expected -1 to the rows of each step, got others")
         _require(is_number, f"best: expected a number, got {state.best!r:.80}")
         _require(
             not state.is_over if state.has_begun else losses.size == 0,
@@ -245,7 +244,7 @@ class CheckpointFile:
             lists[name] = _read_list(file, name, dtype, *limits)
         whole = epochs - (reason == "diverged")  # its last epoch may be incomplete
         are_whole = np.array_equal(lists["steps"][:whole], np.arange(1, epochs + 1)[:whole] * steps)
-        _require(are_whole, "steps: expected those of whole epochs, got others")
+        _require(are_whole, "steps: expected the steps of whole epochs, got others")
         return History(
             **{name: tensor.tolist() for name, tensor in lists.items()}, stop_reason=reason
         )

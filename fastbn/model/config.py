@@ -178,7 +178,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Build from the result of `to_dict`; ValueError for a missing or unknown field."""
+        """Undo `to_dict`; raises ValueError for a missing or unknown field."""
         values = LATER_FIELDS | values
         names = {field.name for field in dataclasses.fields(cls)}
         if set(values) != names:

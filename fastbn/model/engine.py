@@ -40,7 +40,7 @@ class Engine:
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        """Allocate everything; parameters are zero."""
+        """Allocate all memory; parameters are zero."""
         self.config = config
         self.dtype = np.dtype(config.dtype)
         self.layout = Layout.of(config)
@@ -120,7 +120,7 @@ class Engine:
         views = self._views(inputs, targets)
         values = {name: np.asarray(snapshot[name], view.dtype) for name, view in views.items()}
         assign_all(
-            [(self.buffers[name], ..., 0) for name in ("params", "m", "v")]  # the gaps, too
+            [(self.buffers[name], ..., 0) for name in ("params", "m", "v")]  # including the gaps
             + [(view, ..., values[name]) for name, view in views.items()]
             + [(self.counter, 0, snapshot["steps"])]
             + [(vars(self), "scaling", inputs), (vars(self), "target_scaling", targets)]
@@ -203,9 +203,9 @@ class Engine:
         self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,
         most_refused: int, refused: int, logs: Sequence[np.ndarray | None] | None,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Run the kernel, which makes all changes to the model and its step counter by itself.
+        """Run the kernel, which updates the model and its step counter.
 
-        Python code could not: a signal handler may raise an exception after any line of it.
+        Python code could not update both: a signal handler may raise after any of its lines.
         """
         check_room("steps", self.steps, lrs.size)
         losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)

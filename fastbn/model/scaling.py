@@ -24,7 +24,7 @@ Self = TypeVar("Self", bound="Scaling")
 
 
 def fitted(name: str, value: Any, mode: str | None) -> bool:
-    """Check and return the flag `value`, whether a scaling is fitted; without a mode it is True."""
+    """Check the flag of whether a scaling is fitted, which without a mode must be True."""
     if not flag(name, value) and mode is None:
         raise ValueError(f"{name}: expected True without a normalization, got False")
     return bool(value)
@@ -69,8 +69,8 @@ class Scaling:
         for part in ("center", "scale"):
             if not np.array_equal(getattr(other, part), getattr(self, part)):
                 raise ValueError(
-                    f"{name}.{part}: expected that of the model, got another: samples have to be "
-                    "made by the model as it is scaled now"
+                    f"{name}.{part}: expected that of the model, got another: samples must be "
+                    "prepared with the model's present scaling"
                 )
         return self
 
@@ -105,7 +105,7 @@ class Scaling:
                 result[part] = block
         if check_finite:
             asked = f"{self.ARGUMENT}={self.mode!r}"
-            expected = f"numbers that {self.dtype} holds when they are scaled ({asked})"
+            expected = f"numbers that fit {self.dtype} after scaling ({asked})"
             refuse_nonfinite(name, result, self.dtype, expected)
         return result
 
@@ -212,8 +212,8 @@ class TargetScaling(Scaling):
         if is_odd.any():
             output = int(is_odd.argmax())
             raise ValueError(
-                f"y: expected targets whose deviation float64 holds, got {span[output]:.2g} in "
-                f"output {output}"
+                "y: expected targets with a deviation that fits float64, "
+                f"got {span[output]:.2g} in output {output}"
             )
         scale = inverses(center, span, len(targets) if rows is None else len(rows), FLOAT64)
         return TargetScaling(self.mode, center, scale, True, self.dtype)

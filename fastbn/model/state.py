@@ -21,11 +21,11 @@ MAX_COUNT = 2**53  # steps or epochs
 
 MAX_DEPTH = 400  # nesting of metadata, since JSON is read and written by recursion
 
-EXPECTED = "metadata: expected a dict of what JSON can hold"
+EXPECTED = "metadata: expected a dict that JSON can represent"
 
-LAYER_TENSORS = 6  # the least per layer: weight, bias, and two moments of each
+LAYER_TENSORS = 6  # the fewest of a layer: weight, bias, and two moments of each
 
-COUNTS = ("steps", "input_is_fitted", "target_is_fitted")  # of a snapshot, beside tensors
+COUNTS = ("steps", "input_is_fitted", "target_is_fitted")  # of a snapshot, besides tensors
 
 # Prefixes of tensors in a checkpoint that are not the model's state.
 FIT, BEST = "fit.", "best."
@@ -191,9 +191,9 @@ def check_shapes(file: ModelFile, expected: Shapes, prefix: str = "") -> None:
 
 
 def check_snapshot(snapshot: Any, views: dict[str, np.ndarray], config: ModelConfig) -> None:
-    """Raise an error if a snapshot is not one of the model with these tensors."""
+    """Raise an error if this is not a snapshot of the model with these tensors."""
     if not isinstance(snapshot, dict) or set(snapshot) != {*views, *COUNTS}:
-        raise ValueError("snapshot: expected what this model's `snapshot` returned, got another")
+        raise ValueError("snapshot: expected a snapshot of this model, got something else")
     integer("snapshot['steps']", snapshot["steps"], 0, MAX_COUNT)
     check_fitted("snapshot[{!r}]", snapshot, config)
     for name, view in views.items():

@@ -44,8 +44,8 @@ def worse_than_mean(model: Any, training: TrainingSamples, remedy: str) -> str |
         if getattr(config, name) is None
     ]
     return (
-        f"the fit ends worse than the mean of its targets, with a training loss of {loss:.3g} "
-        f"where the mean has {of_mean:.3g}: {''.join(remedies)}{remedy} may help"
+        f"the fit ends worse than the mean of its targets: its training loss is {loss:.3g}, and "
+        f"that of the mean {of_mean:.3g}; {''.join(remedies)}{remedy} may help"
     )
 
 

@@ -282,7 +282,7 @@ def test_names_too_long_for_a_model_file(insects, monkeypatch):
     text = pathlib.Path("plain.csv").read_text()
     pathlib.Path("long.csv").write_text(f"{header},kind\n{text}")
     stderr = refused("train", "long.csv", *TRAIN, "--out", "long.safetensors")
-    assert "metadata: expected a header of JSON that takes some 1,048,576 bytes" in stderr
+    assert "metadata: expected a header of at most 1,048,576 bytes" in stderr
 
 
 # -- targets of `train` ----------------------------------------------------------------------------

@@ -298,7 +298,7 @@ def test_how_deep_metadata_may_be(path, kind):
 def test_metadata_that_json_changes_is_not_saved(metadata, said):
     model = fastbn.BatchNormMLP(SIZES)
     model.metadata = metadata
-    expected = f"^metadata: expected a dict of what JSON can hold.*{said}"
+    expected = f"^metadata: expected a dict that JSON can represent.*{said}"
     with pytest.raises(TypeError, match=expected) as caught:
         to_bytes(model)
     assert len(str(caught.value)) < 400

@@ -191,7 +191,7 @@ def test_what_scaling_does_not_bring_into_range_is_refused(rng, mode):
     before = pickle.dumps(model)
     far = x.copy()
     far[[7, 500], 0] = 1e300
-    message = "expected numbers that float32 holds when they are scaled .*, got others in row 7"
+    message = "expected numbers that fit float32 after scaling .*, got others in row 7"
     for call in (
         lambda: model.predict(far),
         lambda: model.evaluate(far, y),

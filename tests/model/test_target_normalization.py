@@ -197,7 +197,7 @@ def test_mistakes(rng):
     odd = y.copy()
     for bad, message in (
         (np.nan, "y: expected finite numbers of float64, got others in row 3"),
-        (1e300, "y: expected numbers that float32 holds when they are scaled .*, got .* in row 3"),
+        (1e300, "y: expected numbers that fit float32 after scaling .*, got .* in row 3"),
     ):
         odd[3] = bad
         with pytest.raises(ValueError, match=message):
@@ -211,7 +211,7 @@ def test_mistakes(rng):
     with pytest.raises(TypeError, match="y: expected numbers, got dtype"):
         model.train_step(x, y.astype(str))
     assert pickle.dumps(model) == before
-    with pytest.raises(ValueError, match="y: expected targets whose deviation float64 holds"):
+    with pytest.raises(ValueError, match="y: expected targets with a deviation that fits float64"):
         make().train_step(x, np.copysign(1.7e308, x[:, 0]))
     large = make()
     large.train_step(x, y * 1e100)
@@ -257,7 +257,7 @@ def test_torch_predicts_the_same_and_trains_on(rng):
 
 def worse(*remedies):
     text = "".join(f"{name}='zscore', " for name in remedies)
-    return f"worse than the mean of its targets, .*: {text}more epochs or another lr may help"
+    return f"worse than the mean of its targets: .*; {text}more epochs or another lr may help"
 
 
 @pytest.mark.parametrize("weighted", [False, True])
