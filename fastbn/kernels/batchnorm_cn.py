@@ -3,7 +3,7 @@
 x is (B, C, L), and a feature is x[:, c, :]. For a matrix (C, N), B is 1. For a batch of images
 (N, C, H, W), L is H * W. `slope` is the slope of LeakyReLU; 1 means no activation.
 
-`norm` is a `Norm`, or a plain tuple of its arrays. A kernel computes features first to last. Its
+`norm` is a `Norm`, or a plain tuple of its arrays. A kernel computes features start to stop. Its
 `..._parallel` version takes the same arguments and divides these features among threads.
 """
 
@@ -31,8 +31,8 @@ def batch_norm_forward_cn(
     norm,  # gamma, beta; out: mean, rstd
     eps,
     slope,
-    first,  # features first to last
-    last,
+    start,  # features start to stop
+    stop,
     y,  # out (B, C, L)
     var,  # out (C,), biased
 ):
@@ -40,12 +40,12 @@ def batch_norm_forward_cn(
     number = x.dtype.type
     mean, rstd, gamma, beta = norm
     streamed = is_streamed(x)
-    for start in range(first, last, rows_per_group(x)):
-        stop = min(start + rows_per_group(x), last)
+    for first in range(start, stop, rows_per_group(x)):
+        last = min(first + rows_per_group(x), stop)
         # phase 1: moments; mean holds the shift, and rstd holds mean - shift
-        moments(x, start, stop, mean, rstd, var)
+        moments(x, first, last, mean, rstd, var)
         # phase 2: normalize around the shift, since mean is rounded to this dtype
-        for c in range(start, stop):
+        for c in range(first, last):
             shift, delta, var_c = mean[c], np.float64(rstd[c]), np.float64(var[c])
             # var may overflow this dtype although y is finite
             if not SMALL < var_c + eps < math.inf:
@@ -70,8 +70,8 @@ def batch_norm_backward_cn(
     norm,  # mean, rstd, gamma, beta
     slope,
     exact,  # bool; False treats mean and var as constants
-    first,  # features first to last
-    last,
+    start,  # features start to stop
+    stop,
     dx,  # out (B, C, L)
     dgamma,  # out (C,)
     dbeta,  # out (C,)
@@ -84,10 +84,10 @@ def batch_norm_backward_cn(
     number = x.dtype.type
     share = 1.0 / (x.shape[0] * x.shape[2]) if exact else 0.0
     streamed = is_streamed(x)
-    for start in range(first, last, rows_per_group(x)):
-        stop = min(start + rows_per_group(x), last)
+    for first in range(start, stop, rows_per_group(x)):
+        last = min(first + rows_per_group(x), stop)
         # phase 1: dbeta = sum g, dgamma = sum g * xhat
-        for c in range(start, stop):
+        for c in range(first, last):
             total, total_x = 0.0, 0.0
             for b in range(x.shape[0]):
                 total, total_x = add_gradient_sums(
@@ -96,7 +96,7 @@ def batch_norm_backward_cn(
             dbeta[c] = total
             dgamma[c] = total_x
         # phase 2: dx = gamma * rstd * (g - dbeta / n - xhat * dgamma / n)
-        for c in range(start, stop):
+        for c in range(first, last):
             norm_c = of_feature(norm, c)
             constant, linear = number(share * dbeta[c]), number(share * dgamma[c])
             for b in range(x.shape[0]):
@@ -179,15 +179,15 @@ def batch_norm_inference_cn(
     beta,  # (C,)
     eps,
     slope,
-    first,  # features first to last
-    last,
+    start,  # features start to stop
+    stop,
     y,  # out (B, C, L)
 ):
     """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta).
 
     This is compiled without fast-math, so that all kernels that inline it get the same bits.
     """
-    for c in range(first, last):
+    for c in range(start, stop):
         scale = x.dtype.type(gamma[c] / math.sqrt(np.float64(running_var[c]) + eps))
         for b in range(x.shape[0]):
             affine_activation(x[b, c], running_mean[c], scale, beta[c], slope, y[b, c])
@@ -197,30 +197,30 @@ def batch_norm_inference_cn(
 
 
 @njit_parallel
-def batch_norm_forward_cn_parallel(x, norm, eps, slope, first, last, y, var):
+def batch_norm_forward_cn_parallel(x, norm, eps, slope, start, stop, y, var):
     """Run `batch_norm_forward_cn` over tiles of features."""
-    for tile in prange((last - first + TILE - 1) // TILE):
-        start = first + tile * TILE
-        batch_norm_forward_cn(x, norm, eps, slope, start, min(start + TILE, last), y, var)
+    for tile in prange((stop - start + TILE - 1) // TILE):
+        first = start + tile * TILE
+        batch_norm_forward_cn(x, norm, eps, slope, first, min(first + TILE, stop), y, var)
 
 
 @njit_parallel
-def batch_norm_backward_cn_parallel(dy, x, norm, slope, exact, first, last, dx, dgamma, dbeta):
+def batch_norm_backward_cn_parallel(dy, x, norm, slope, exact, start, stop, dx, dgamma, dbeta):
     """Run `batch_norm_backward_cn` over tiles of features."""
-    for tile in prange((last - first + TILE - 1) // TILE):
-        start = first + tile * TILE
-        stop = min(start + TILE, last)
-        batch_norm_backward_cn(dy, x, norm, slope, exact, start, stop, dx, dgamma, dbeta)
+    for tile in prange((stop - start + TILE - 1) // TILE):
+        first = start + tile * TILE
+        last = min(first + TILE, stop)
+        batch_norm_backward_cn(dy, x, norm, slope, exact, first, last, dx, dgamma, dbeta)
 
 
 @njit_parallel
 def batch_norm_inference_cn_parallel(
-    x, running_mean, running_var, gamma, beta, eps, slope, first, last, y
+    x, running_mean, running_var, gamma, beta, eps, slope, start, stop, y
 ):
     """Run `batch_norm_inference_cn` over tiles of features."""
-    for tile in prange((last - first + TILE - 1) // TILE):
-        start = first + tile * TILE
-        stop = min(start + TILE, last)
+    for tile in prange((stop - start + TILE - 1) // TILE):
+        first = start + tile * TILE
+        last = min(first + TILE, stop)
         batch_norm_inference_cn(
-            x, running_mean, running_var, gamma, beta, eps, slope, start, stop, y
+            x, running_mean, running_var, gamma, beta, eps, slope, first, last, y
         )

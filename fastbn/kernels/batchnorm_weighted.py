@@ -63,14 +63,14 @@ def weighted_batch_norm_forward_cn(
     norm,  # gamma, beta; out: mean, rstd
     eps,
     slope,
-    first,  # features first to last
-    last,
+    start,  # features start to stop
+    stop,
     y,  # out (C, N)
     var,  # out (C,), biased
 ):
     """y = act(gamma * xhat + beta) with the weighted statistics of this batch."""
     number = x.dtype.type
-    for c in range(first, last):
+    for c in range(start, stop):
         # phase 1: the mean, measured from the first sample, and the variance around the mean
         delta, _ = weighted_row_moments(x[c], weight, x[c, 0])
         shift = number(x[c, 0] + delta)
@@ -94,8 +94,8 @@ def weighted_batch_norm_backward_cn(
     norm,  # mean, rstd, gamma, beta
     slope,
     exact,  # bool; False treats mean and var as constants
-    first,  # features first to last
-    last,
+    start,  # features start to stop
+    stop,
     dx,  # out (C, N)
     dgamma,  # out (C,)
     dbeta,  # out (C,)
@@ -107,7 +107,7 @@ def weighted_batch_norm_backward_cn(
     """
     number = x.dtype.type
     share = 1.0 if exact else 0.0
-    for c in range(first, last):
+    for c in range(start, stop):
         norm_c = of_feature(norm, c)
         # phase 1: dbeta = sum g, dgamma = sum g * xhat
         total, total_x = add_gradient_sums(dy[c], x[c], norm_c, slope, 0.0, 0.0)

@@ -107,17 +107,17 @@ def moments(
 @njit_strict
 def statistics_cn(
     x,  # (B, C, L)
-    first,  # features first to last
-    last,
+    start,  # features start to stop
+    stop,
     mean,  # out (C,)
     var,  # out (C,), biased
     work,  # overwritten (C,)
 ):
-    """Compute mean and var of features first to last."""
-    for start in range(first, last, rows_per_group(x)):
-        stop = min(start + rows_per_group(x), last)
-        moments(x, start, stop, mean, work, var)
-        for c in range(start, stop):
+    """Compute mean and var of features start to stop."""
+    for first in range(start, stop, rows_per_group(x)):
+        last = min(first + rows_per_group(x), stop)
+        moments(x, first, last, mean, work, var)
+        for c in range(first, last):
             mean[c] += work[c]
 
 
@@ -126,8 +126,8 @@ TILE = 4
 
 
 @njit_parallel
-def statistics_cn_parallel(x, first, last, mean, var, work):
+def statistics_cn_parallel(x, start, stop, mean, var, work):
     """Run `statistics_cn` over tiles of features."""
-    for tile in prange((last - first + TILE - 1) // TILE):
-        start = first + tile * TILE
-        statistics_cn(x, start, min(start + TILE, last), mean, var, work)
+    for tile in prange((stop - start + TILE - 1) // TILE):
+        first = start + tile * TILE
+        statistics_cn(x, first, min(first + TILE, stop), mean, var, work)

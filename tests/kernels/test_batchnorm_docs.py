@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from fastbn.kernels import batchnorm, batchnorm_cn, running, statistics_cn
+from fastbn.kernels import batchnorm, batchnorm_cn, batchnorm_nc, running, statistics_cn
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "batchnorm.md").read_text(encoding="utf-8")
@@ -72,7 +72,8 @@ def test_kernels_name_the_document():
 
 def test_the_public_module_has_the_kernels_of_all_files():
     """`fastbn.kernels.batchnorm`, which users import, contains no copies."""
-    homes, flat = [batchnorm_cn, running, statistics_cn], {"forward", "backward"}
+    homes = [batchnorm_cn, batchnorm_nc, running, statistics_cn]
+    flat = {"forward", "backward"}
     for name in batchnorm.__all__:
         if not flat & set(name.split("_")):
             assert any(getattr(batchnorm, name) is vars(home).get(name) for home in homes), name
