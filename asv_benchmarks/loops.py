@@ -223,26 +223,27 @@ class WeightedBatchNorm(Loops):
 
     def setup(self, shape: tuple[int, int], dtype: str) -> None:
         self.forward, self.backward = (
-            find(f"kernels.batchnorm_weighted.weighted_batch_norm_{way}_cn")
+            find(f"kernels.batchnorm.weighted_batch_norm_{way}_cn")
             for way in ("forward", "backward")
         )
         units, rows = shape
         self.x, self.dy = normal(units, rows, dtype=dtype), normal(units, rows, dtype=dtype, seed=1)
         self.out, self.weight = np.empty_like(self.x), np.full(rows, 1 / rows, dtype)
-        self.norm = find("kernels.batchnorm_formulas.Norm")(*np.ones((4, units), dtype))
+        self.gamma, self.beta, self.mean, self.rstd = np.ones((4, units), dtype)
         self.var, self.dgamma, self.dbeta = np.ones((3, units), dtype)
         self.eps, self.slope = self.x.dtype.type(1e-5), self.x.dtype.type(0.01)
         call_first(self.time_forward, self.time_backward)
 
     def time_forward(self, *_: Any) -> None:
         self.forward(
-            self.x, self.weight, self.norm, self.eps, self.slope, 0, len(self.x), self.out, self.var
-        )
+            self.x, self.weight, self.gamma, self.beta, self.eps, self.slope, 0, len(self.x),
+            self.out, self.mean, self.var, self.rstd,
+        )  # fmt: skip
 
     def time_backward(self, *_: Any) -> None:
         self.backward(
-            self.dy, self.x, self.weight, self.norm, self.slope, True, 0, len(self.x), self.out,
-            self.dgamma, self.dbeta,
+            self.dy, self.x, self.weight, self.gamma, self.beta, self.mean, self.rstd, self.slope,
+            True, 0, len(self.x), self.out, self.dgamma, self.dbeta,
         )  # fmt: skip
 
 
