@@ -3,6 +3,9 @@
 They may change from one version to the next. `problem` looks for everything that
 `fastbn.jit.numba_internals` uses, which takes a few milliseconds. If something is missing, that
 module is not imported, and kernels are compiled with plain ``numba.njit(cache=True)``.
+
+It also looks for the few internals that `fastbn.jit.intrinsics` and `fastbn.parallel.openmp` use.
+They are needed in any case, so an error may follow the warning.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ CALLED = {
     "numba.core.runtime:rtsys.initialize": "ctx",
     "numba.core.base:BaseContext.refresh": "self",
     "numba.core.codegen:JITCodeLibrary": "codegen name",
+    "numba.core.callconv:CPUCallConv.call_function": "self builder callee resty argtys args attrs",
+    "numba.core.codegen:JITCodeLibrary.add_linking_library": "self library",
     "numba.core.codegen:JITCodeLibrary.enable_object_caching": "self",
     "numba.core.codegen:JITCodeLibrary._get_module_for_linking": "self",
     "numba.core.codegen:JITCodeLibrary._finalize_final_module": "self",
@@ -43,19 +48,25 @@ CALLED = {
     "numba.core.dispatcher:Dispatcher.get_call_template": "self args kws",
     "numba.core.dispatcher:Dispatcher.get_overload": "self sig",
     "numba.core.dispatcher:Dispatcher.get_compile_result": "self sig",
+    "numba.core.imputils:impl_ret_borrowed": "ctx builder retty ret",
     "numba.core.types:unliteral": "lit_type",
+    "numba.np.arrayobj:populate_array": "array data shape strides itemsize meminfo parent",
 }
 
 # Attributes of classes, and attributes that constructors set.
 SET = {
+    "numba.core.base:BaseContext": "active_code_library",
+    "numba.core.caching:Cache": "cache_path",
     "numba.core.caching:CompileResultCacheImpl": "_locator_classes",
     "numba.core.caching:Cache.__init__": "_cache_file _cache_path _impl _py_func",
     "numba.core.caching:CacheImpl": "filename_base",
     "numba.core.codegen:CodeLibrary": "_finalized",
     "numba.core.codegen:CPUCodeLibrary.__init__": "_final_module _shared_module",
     "numba.core.compiler:CompilerBase.__init__": "library state targetctx",
+    "numba.core.cpu:CPUContext": "call_conv",
     "numba.core.dispatcher:Dispatcher.__init__": "_cache",
     "numba.core.options:DefaultOptions": "_nrt no_cfunc_wrapper no_cpython_wrapper",
+    "numba.core.types:Dispatcher": "dispatcher",
     "llvmlite.binding:Linkage": "internal linkonce_odr weak_odr",
 }
 
