@@ -12,7 +12,7 @@ from fastbn.checks import integer
 from fastbn.model.buffers import copy_numbers
 from fastbn.model.config import ModelConfig
 from fastbn.model.engine import FLAT, OF_UNITS, Engine
-from fastbn.model.layout import Layout
+from fastbn.model.layout import BufferLayout
 from fastbn.model.scaling import InputScaling, TargetScaling
 from fastbn.model.state import MAX_COUNT
 
@@ -56,7 +56,7 @@ class Attributes:
         self._engine.config = self.config.replaced_by(value)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> BufferLayout:
         """The places of the tensors in the flat buffers."""
         return self._engine.layout
 

@@ -17,7 +17,7 @@ from fastbn.model.buffers import aligned_zeros, assign_all
 from fastbn.model.config import ModelConfig
 from fastbn.model.guard import OneThread
 from fastbn.model.inputs import TrainingSamples
-from fastbn.model.layout import Layout
+from fastbn.model.layout import BufferLayout
 from fastbn.model.nonfinite_layer import nonfinite_layer
 from fastbn.model.scaling import InputScaling, TargetScaling
 from fastbn.model.state import check_room, check_snapshot, state_places
@@ -43,7 +43,7 @@ class Engine:
         """Allocate all memory; parameters are zero."""
         self.config = config
         self.dtype = np.dtype(config.dtype)
-        self.layout = Layout.of(config)
+        self.layout = BufferLayout.of(config)
         self.buffers = {name: aligned_zeros(self.layout.size, self.dtype) for name in FLAT}
         for name in OF_UNITS:
             self.buffers[name] = aligned_zeros(self.layout.units, self.dtype)

@@ -34,7 +34,7 @@ def rounded_up(size: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Layout:
+class BufferLayout:
     """Names, shapes and places of the tensors in a flat buffer, and the kernels' layer table.
 
     Gaps between tensors contain zeros. A layout is immutable, since kernels compute addresses from
@@ -50,7 +50,7 @@ class Layout:
     table: np.ndarray
 
     @classmethod
-    def of(cls, config: ModelConfig) -> Layout:
+    def of(cls, config: ModelConfig) -> BufferLayout:
         """Return the layout of a model of this configuration."""
         size = units = padded_units = 0
         places: dict[str, Place] = {}

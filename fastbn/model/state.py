@@ -13,7 +13,7 @@ from fastbn.checks import float_array, integer, same_shape, shown
 from fastbn.errors import ModelFileError
 from fastbn.files.model_file import ModelFile
 from fastbn.model.config import ModelConfig
-from fastbn.model.layout import Layout
+from fastbn.model.layout import BufferLayout
 from fastbn.model.memory import machine_memory
 from fastbn.model.scaling import fitted
 
@@ -125,7 +125,7 @@ def check_fitted(name: str, values: dict[str, Any], config: ModelConfig) -> None
 
 
 def state_places(
-    layout: Layout, config: ModelConfig
+    layout: BufferLayout, config: ModelConfig
 ) -> Iterator[tuple[str, str, int, tuple[int, ...]]]:
     """Yield name, buffer, start and shape of every tensor of a model's state."""
     for prefix, buffer in (("", "params"), ("optimizer.m.", "m"), ("optimizer.v.", "v")):
@@ -141,7 +141,7 @@ def state_places(
             yield f"target.{part}", f"target.{part}", 0, (config.layer_sizes[-1],)
 
 
-def state_shapes(layout: Layout, config: ModelConfig) -> Shapes:
+def state_shapes(layout: BufferLayout, config: ModelConfig) -> Shapes:
     """Return the dtype and shape that each tensor of a model's state has in a file, by name."""
     own, wide = np.dtype(config.dtype), np.dtype(np.float64)
     return {
@@ -156,7 +156,7 @@ def _check_tensors(file: ModelFile, header: Header) -> None:
         raise ModelFileError(
             f"{file.path}: its {len(file.tensors)} tensors do not fit its {layers} layers"
         )
-    expected = state_shapes(Layout.of(header.config), header.config)
+    expected = state_shapes(BufferLayout.of(header.config), header.config)
     names = set(file.tensors)
     if header.fit is not None:
         names = {name for name in names if not name.startswith((FIT, BEST))}

@@ -7,7 +7,7 @@ import numpy as np
 from fastbn.kernels import network as kernels
 from fastbn.kernels.gemm import DEPTH
 from fastbn.model.buffers import aligned_zeros
-from fastbn.model.layout import Layout, rounded_up
+from fastbn.model.layout import BufferLayout, rounded_up
 
 # Samples per matrix product in inference. It is fixed, so that logits do not depend on other calls.
 INFERENCE_ROWS = 512
@@ -19,7 +19,7 @@ KEPT = 4
 UNNEEDED_CALLS = 100
 
 
-def workspace_sizes(layout: Layout, rows: int, members: int, trains: bool) -> dict[str, int]:
+def workspace_sizes(layout: BufferLayout, rows: int, members: int, trains: bool) -> dict[str, int]:
     """Return the number of elements of each array, for up to `rows` samples and a team's size.
 
     Predictions need only the first five.
@@ -46,7 +46,7 @@ def workspace_sizes(layout: Layout, rows: int, members: int, trains: bool) -> di
 
 
 def allocate_workspace(
-    layout: Layout, rows: int, dtype: np.dtype, members: int, trains: bool
+    layout: BufferLayout, rows: int, dtype: np.dtype, members: int, trains: bool
 ) -> kernels.Workspace:
     """Allocate scratch memory for minibatches of up to `rows` samples and a team of `members`."""
     sizes = workspace_sizes(layout, rows, members, trains)
@@ -66,7 +66,7 @@ class Workspaces:
     A call that raises an exception does not return it, and the next call allocates new memory.
     """
 
-    def __init__(self, layout: Layout, dtype: np.dtype) -> None:
+    def __init__(self, layout: BufferLayout, dtype: np.dtype) -> None:
         self._layout, self._dtype = layout, dtype
         self._of_predictions: list[kernels.Workspace] = []
         self._of_training: list[kernels.Workspace] = []  # at most one

@@ -27,7 +27,7 @@ from fastbn.parallel.cores import at_most
 from fastbn.sklearn._callbacks import CallbackSupportMixin, with_callbacks
 from fastbn.sklearn._folded import folded_layers
 from fastbn.sklearn._run import Run
-from fastbn.sklearn._settings import Settings, invalid_parameters
+from fastbn.sklearn._settings import EstimatorSettings, invalid_parameters
 
 # X of these dtypes goes to the model unchanged; other dtypes become float64.
 X_DTYPES = [np.float64, np.float32, np.uint8]
@@ -52,7 +52,7 @@ def naming(*names: str) -> Iterator[None]:
         raise kind(f"{', '.join(names)}: {error}") from error
 
 
-class BaseBatchNormMLP(CallbackSupportMixin, Settings):
+class BaseBatchNormMLP(CallbackSupportMixin, EstimatorSettings):
     """Base class of the estimators.
 
     Subclasses define `_facts` (the loss, and the fitted attributes that depend on y), `_targets`

@@ -29,7 +29,7 @@ def invalid_parameters() -> Iterator[None]:
         raise InvalidParameterError(str(error)) from error
 
 
-class Settings(BaseEstimator):
+class EstimatorSettings(BaseEstimator):
     """Base class with the methods that use only the parameters."""
 
     def _check_parameters(self) -> None:

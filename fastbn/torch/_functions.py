@@ -64,7 +64,7 @@ def leaves_threads_idle(size: int) -> bool:
 MEAN_OF_ALL = math.nan
 
 
-class Recipe(NamedTuple):
+class NormArguments(NamedTuple):
     """Arguments of a call that have no gradients."""
 
     eps: float
@@ -85,14 +85,14 @@ class BatchNormTraining(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, linear_weight: torch.Tensor | None,
         linear_bias: torch.Tensor | None, weight: torch.Tensor | None, bias: torch.Tensor | None,
-        recipe: Recipe,
+        arguments: NormArguments,
     ) -> torch.Tensor:  # fmt: skip
         """Normalize z, and update running statistics."""
         z = x if linear_weight is None else functional.linear(x, linear_weight, linear_bias)
-        y, stats = _train(z, weight, bias, recipe)
+        y, stats = _train(z, weight, bias, arguments)
         saved = None if linear_weight is None else z
         ctx.save_for_backward(x, linear_weight, linear_bias, weight, bias, saved)
-        ctx.constants = stats, recipe
+        ctx.constants = stats, arguments
         return y
 
     @staticmethod
@@ -101,16 +101,16 @@ class BatchNormTraining(torch.autograd.Function):
         (dy,) = grads
         *inputs, z = ctx.saved_tensors
         x, linear_weight, linear_bias, weight, bias = inputs
-        stats, recipe = ctx.constants
+        stats, arguments = ctx.constants
         if needs_pytorch(dy):
             with torch.enable_grad():
                 if linear_weight is not None:
                     x = functional.linear(x, linear_weight, linear_bias)
-                y = functional.batch_norm(x, None, None, weight, bias, True, 0.0, recipe.eps)
-                y = activate(y, recipe.slope)
+                y = functional.batch_norm(x, None, None, weight, bias, True, 0.0, arguments.eps)
+                y = activate(y, arguments.slope)
             return *differentiable(y, dy, inputs), None
         z = x if linear_weight is None else z
-        dz, dgamma, dbeta = differentiate(dy, z, weight, bias, stats, recipe.slope, True)
+        dz, dgamma, dbeta = differentiate(dy, z, weight, bias, stats, arguments.slope, True)
         needs = ctx.needs_input_grad
         dx: torch.Tensor | None = dz
         if linear_weight is not None:
@@ -131,13 +131,14 @@ normalize = super(torch.autograd.Function, BatchNormTraining).apply
 
 
 def _train(
-    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, recipe: Recipe
-) -> tuple[torch.Tensor, np.ndarray]:
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None,
+    arguments: NormArguments,
+) -> tuple[torch.Tensor, np.ndarray]:  # fmt: skip
     """Return y, and mean and rstd (2, C)."""
     x, sizes = as_kernels_take_it(x)
     gamma, beta = vectors(x, weight, bias)
     y, stats = empty_like(x), np.empty((2, sizes[2]), LIKE[x.dtype].dtype)
-    eps, slope, momentum, mean, var, count = recipe
+    eps, slope, momentum, mean, var, count = arguments
     running = (0, 0, 0)
     if mean is not None and var is not None and count is not None:
         running = address_of(mean), address_of(var), address_of(count)
@@ -146,7 +147,7 @@ def _train(
         address_of(beta), eps, slope, momentum, *running, y.data_ptr(),
     )  # fmt: skip
     if not done:
-        _train_wide(x, gamma, beta, recipe, y, stats)
+        _train_wide(x, gamma, beta, arguments, y, stats)
     return y, stats
 
 
@@ -240,8 +241,8 @@ def infer(
 
 
 def _train_wide(
-    x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, recipe: Recipe, y: torch.Tensor,
-    stats: np.ndarray,
+    x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, arguments: NormArguments,
+    y: torch.Tensor, stats: np.ndarray,
 ) -> None:  # fmt: skip
     """Do the same as `_train` with sums in float64, for squares that overflow float32 and NaN."""
     rows = x.detach().numpy()
@@ -250,13 +251,13 @@ def _train_wide(
     source = np.ascontiguousarray(rows).reshape(-1, x.shape[1])
     target = np.empty_like(source)
     mean, wide, rstd = normalize_nc(
-        source, gamma.detach().numpy(), beta.detach().numpy(), recipe.eps,
-        source.dtype.type(recipe.slope), target,
+        source, gamma.detach().numpy(), beta.detach().numpy(), arguments.eps,
+        source.dtype.type(arguments.slope), target,
     )  # fmt: skip
     result = torch.from_numpy(target.reshape(rows.shape))
     y.copy_(result.permute(0, 3, 1, 2) if x.dim() == 4 else result)
     stats[...] = mean, rstd
-    _, _, momentum, running_mean, running_var, count = recipe
+    _, _, momentum, running_mean, running_var, count = arguments
     if running_mean is not None and running_var is not None and count is not None:
         count += 1
         share = 1.0 / float(count) if math.isnan(momentum) else momentum

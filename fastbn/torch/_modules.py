@@ -14,7 +14,7 @@ from torch.nn.modules.module import (
 from fastbn.checks import number
 from fastbn.torch._functions import (
     MEAN_OF_ALL,
-    Recipe,
+    NormArguments,
     activate,
     infer,
     leaves_threads_idle,
@@ -110,9 +110,9 @@ class FastBatchNorm(_BatchNorm):
             and not torch.is_autocast_enabled("cpu")
             and not leaves_threads_idle(x.shape[0] * self.num_features)
         ):
-            recipe = self._recipe(slope, *vectors[2:])
-            if recipe is not None:
-                y: torch.Tensor = normalize(x, weight, bias, *vectors[:2], recipe)
+            arguments = self._arguments(slope, *vectors[2:])
+            if arguments is not None:
+                y: torch.Tensor = normalize(x, weight, bias, *vectors[:2], arguments)
                 return y
         return self._normalize(linear(x), slope)
 
@@ -125,16 +125,16 @@ class FastBatchNorm(_BatchNorm):
         features = x.shape[1]
         if size <= features or features != self.num_features or not have_size(features, vectors):
             return self._by_pytorch(x, slope)  # it may raise an error
-        recipe = self._recipe(slope, mean, var)
-        if recipe is None:
+        arguments = self._arguments(slope, mean, var)
+        if arguments is None:
             return self._by_pytorch(x, slope)
         if not self.training and mean is not None and var is not None:
             if torch.is_grad_enabled() and any(
                 tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)
             ):
                 return self._by_pytorch(x, slope)
-            return infer(x, weight, bias, mean, var, recipe.eps, slope)
-        y: torch.Tensor = normalize(x, None, None, weight, bias, recipe)
+            return infer(x, weight, bias, mean, var, arguments.eps, slope)
+        y: torch.Tensor = normalize(x, None, None, weight, bias, arguments)
         return y
 
     def _vectors(self) -> tuple[torch.Tensor | None, ...]:
@@ -147,22 +147,22 @@ class FastBatchNorm(_BatchNorm):
         except KeyError:  # pruning and parametrizations move them
             return self.weight, self.bias, self.running_mean, self.running_var
 
-    def _recipe(
+    def _arguments(
         self, slope: float, mean: torch.Tensor | None, var: torch.Tensor | None
-    ) -> Recipe | None:
+    ) -> NormArguments | None:
         """Return the arguments of a kernel, or None if PyTorch's code has to take the call."""
         eps = float(self.eps)
         if not eps > 0 or (mean is None) != (var is None):
             return None
         if not (self.training and self.track_running_stats):
-            return Recipe(eps, slope, 0.0, None, None, None)
+            return NormArguments(eps, slope, 0.0, None, None, None)
         count = self._buffers.get("num_batches_tracked")
         if count is None or not (
             count.dtype is torch.int64 and count.is_cpu and count.numel() == 1
         ):
             return None
         momentum = MEAN_OF_ALL if self.momentum is None else float(self.momentum)
-        return Recipe(eps, slope, momentum, mean, var, count)
+        return NormArguments(eps, slope, momentum, mean, var, count)
 
     def _by_pytorch(self, x: torch.Tensor, slope: float) -> torch.Tensor:
         return activate(by_pytorch(self, x), slope)

@@ -198,8 +198,8 @@ def test_gradcheck(shape, slope):
     module = ours.BatchNormLeakyReLU(shape[1], slope, dtype=torch.float64)
 
     def normalize(x, weight, bias):
-        recipe = _functions.Recipe(1e-5, slope, 0.0, None, None, None)
-        return _functions.BatchNormTraining.apply(x, None, None, weight, bias, recipe)
+        arguments = _functions.NormArguments(1e-5, slope, 0.0, None, None, None)
+        return _functions.BatchNormTraining.apply(x, None, None, weight, bias, arguments)
 
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     weight, bias = (torch.randn(shape[1], dtype=torch.float64, requires_grad=True) for _ in "wb")

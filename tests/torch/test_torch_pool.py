@@ -90,8 +90,8 @@ def threads_that_worked(monkeypatch, numbers):
     real = _functions.train_at
     monkeypatch.setattr(_functions, "train_at", lambda *a: seen.append(a[2]) or real(*a))
     module = _functions.BatchNormTraining
-    recipe = _functions.Recipe(1e-5, 1.0, 0.0, None, None, None)
-    module.apply(torch.randn(numbers // 64, 64), *[None] * 4, recipe)
+    arguments = _functions.NormArguments(1e-5, 1.0, 0.0, None, None, None)
+    module.apply(torch.randn(numbers // 64, 64), *[None] * 4, arguments)
     return seen.pop()
 
 
