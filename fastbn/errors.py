@@ -16,8 +16,9 @@ class ModelFileError(ValueError):
 class DivergenceError(ArithmeticError):
     """A training step is refused because its loss, a variance or the gradient is not finite.
 
-    The model is as it was before that step. The update of the step before may be to blame: an
-    update that is finite, but far too large, is not undone.
+    The model is as it was before that step or, if the fit has early stopping that keeps the best
+    epoch, as it was after that epoch. The update of the step before may be to blame: an update that
+    is finite, but far too large, is not undone.
 
     Attributes
     ----------
@@ -31,11 +32,17 @@ class DivergenceError(ArithmeticError):
     is_refused : bool
         False if no step was refused, but a number of the model is not finite after `step`, the last
         one of the fit.
+    is_restored : bool
+        True if the model is as it was after the best epoch of early stopping.
     """
 
-    def __init__(self, step: int, layer: str, history: Any, is_refused: bool = True) -> None:
-        super().__init__(step, layer, history, is_refused)
-        self.step, self.layer, self.history, self.is_refused = step, layer, history, is_refused
+    def __init__(
+        self, step: int, layer: str, history: Any, is_refused: bool = True,
+        is_restored: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(step, layer, history, is_refused, is_restored)
+        self.step, self.layer, self.history = step, layer, history
+        self.is_refused, self.is_restored = is_refused, is_restored
 
     def __str__(self) -> str:
         if not self.is_refused:
@@ -43,10 +50,11 @@ class DivergenceError(ArithmeticError):
                 f"after step {self.step}, the last one, the model has non-finite values, first in "
                 f"{self.layer}; a smaller lr or a max_norm may help"
             )
+        when = "after the best epoch" if self.is_restored else "before that step"
         return (
             f"in step {self.step} the loss, a variance or the gradient is not finite: the first "
-            f"non-finite values are in {self.layer}. The model is as it was before that step; if "
-            "the update before is to blame, a smaller lr or a max_norm may help"
+            f"non-finite values are in {self.layer}. The model is as it was {when}; if the update "
+            "before is to blame, a smaller lr or a max_norm may help"
         )
 
 

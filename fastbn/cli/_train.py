@@ -192,5 +192,6 @@ def _why(history: History, settings: dict[str, Any]) -> str:
         "until_accuracy": f"training accuracy is above {settings['until_accuracy']}",
         "early_stopping": f"no better for {settings['early_stopping']} epochs; back at the best",
         "interrupted": "by Ctrl-C",
-        "diverged": "a loss or gradient was not finite; the model is as it was before that step",
+        "diverged": "a loss or gradient was not finite; the model is as it was before that step"
+        + ("" if settings["early_stopping"] is None else ", or after the best epoch"),
     }[history.stop_reason]

@@ -51,7 +51,7 @@ class EarlyStopping:
     """Stop when `monitor` has not improved by more than `min_delta` for `patience` epochs.
 
     `monitor` is "val_loss", "val_accuracy", "val_r2", "loss" or "accuracy". With `restore_best`
-    the state of the best epoch is restored at the end.
+    the state of the best epoch is restored at the end, also if the fit raises a DivergenceError.
     """
 
     patience: int = 10

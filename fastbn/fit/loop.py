@@ -130,6 +130,8 @@ class Fit:
                 self._take(min(done + min(self.chunk.steps, to_save), self.steps))
             except DivergenceError:
                 if self.plan.on_divergence != "stop":
+                    if state.best_state is not None:
+                        self.model.restore(state.best_state)
                     raise
                 if state.losses.size:
                     self._end_epoch()
@@ -183,7 +185,8 @@ class Fit:
         place = (number - 1) % self.steps
         rows = self.order[self.bounds[place] : self.bounds[place + 1]]
         layer = self.model.nonfinite_layer(self.samples, rows)
-        return DivergenceError(number, layer, self.state.history, is_refused)
+        is_restored = is_refused and self.state.best_state is not None
+        return DivergenceError(number, layer, self.state.history, is_refused, is_restored)
 
     def _end_epoch(self) -> None:
         """Add the epoch, or the trained part of it, to the history."""

@@ -211,7 +211,8 @@ class BatchNormMLP(Attributes):
         shuffle : bool
             Draw a new order of the samples for every epoch.
         early_stopping : EarlyStopping or int, optional
-            An integer is the patience in epochs.
+            An integer is the patience in epochs. The state of the best epoch is restored at the
+            end, also if the fit raises a DivergenceError.
         schedule : None, "cosine", "one-cycle", "step", "exponential" or callable
             Learning rate of each step of this fit. A callable gets the number of the step, from 0.
         until_accuracy : float, optional
@@ -255,7 +256,8 @@ class BatchNormMLP(Attributes):
             An argument is not as described above. The model has not changed.
         DivergenceError
             A step is refused, or the model is not finite after the last step. The error names the
-            step and the layer.
+            step and the layer. The model is as it was before the refused step, or after the best
+            epoch if early stopping keeps it.
         ModelFileError
             The checkpoint to resume from is damaged.
 

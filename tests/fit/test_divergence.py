@@ -344,22 +344,44 @@ def test_what_callbacks_change_is_not_lost(rng):
     assert same(model, other)
 
 
-def test_a_fit_that_diverges_goes_back_to_its_best_epoch(rng):
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("how", ["stop", "raise", "skip"])
+def test_a_fit_that_diverges_goes_back_to_its_best_epoch(rng, how, optimizer):
     x, y = make_data(rng)
-    options = {"optimizer": "sgd", "batch_norm": False, "lr": 0.01}
+    options = {"optimizer": optimizer, "batch_norm": False, "lr": 0.01}
     model, other = make(**options), make(**options)
 
     def schedule(step):
         return 1e30 if step == 2 * STEPS + 1 else 10.0 if step >= 2 * STEPS else 0.01
 
-    history = fit(
-        model, x, y, epochs=4, on_divergence="stop", schedule=schedule,
-        early_stopping=fastbn.EarlyStopping(monitor="loss"),
-    )  # fmt: skip
-    assert history.steps == [STEPS, 2 * STEPS, 2 * STEPS + 2]
+    options = {
+        "epochs": 6, "on_divergence": how, "schedule": schedule,
+        "early_stopping": fastbn.EarlyStopping(monitor="loss"),
+    }  # fmt: skip
+    if how == "stop":
+        history = fit(model, x, y, **options)
+        assert history.steps == [STEPS, 2 * STEPS, 2 * STEPS + 2]
+        assert history.loss[1] < history.loss[2]
+    else:
+        error = divergence(model, x, y, "as it was after the best epoch", **options)
+        assert (error.is_refused, error.is_restored) == (True, True)
+        assert pickle.loads(pickle.dumps(error)).is_restored
+        history = error.history
+        assert error.step == 2 * STEPS + (3 if how == "raise" else 3 + loop.MOST_SKIPPED)
+    assert history.stop_reason == "diverged"
     take(other, x, y, range(2 * STEPS))
-    assert history.loss[1] < min(history.loss[0], history.loss[2])
+    assert history.loss[1] < history.loss[0]
     assert same(model, other)
+
+
+@pytest.mark.parametrize("rule", [None, fastbn.EarlyStopping(monitor="loss", restore_best=False)])
+def test_an_error_says_if_no_epoch_is_restored(rng, rule):
+    x, y = make_data(rng)
+    error = divergence(
+        make(optimizer="sgd", batch_norm=False), x, y, "as it was before that step",
+        early_stopping=rule, schedule=lambda step: 1e30 if step == STEPS + 1 else 1e-3,
+    )  # fmt: skip
+    assert (error.is_refused, error.is_restored) == (True, False)
 
 
 def test_the_part_of_an_epoch_before_a_refused_step_is_not_the_best(rng):

@@ -706,6 +706,29 @@ def test_a_model_that_is_not_finite_is_no_checkpoint(data, tmp_path, how):
     assert fastbn.BatchNormMLP.load(path).steps == 20
 
 
+@pytest.mark.parametrize("every", [1, 5, None])
+@pytest.mark.parametrize("how", ["skip", "stop", "raise"])
+def test_a_resumed_fit_that_diverges_restores_the_same_best_epoch(data, tmp_path, how, every):
+    """The update of step 26 ruins the parameters; the best epoch is the second one."""
+
+    def train(path, killed_at=None):
+        model = fastbn.BatchNormMLP(SIZES, batch_norm=False, seed=7)
+        try:
+            history = fit(
+                model, data, path, killed_at, rate=lambda step: 1e30 if step == 25 else 0.01,
+                early_stopping=9, validation_data=(data[0][:20], data[1][:20]), resume=True,
+                on_divergence=how, checkpoint_every=every,
+            )  # fmt: skip
+        except fastbn.DivergenceError as error:
+            history = error.history
+        return facts(model, history)
+
+    expected = goes_on(train, tmp_path, [3, 20, 26])
+    assert expected["measured"]["stop_reason"] == "diverged"
+    assert expected["counts"][0] == 24
+    assert_same(train(tmp_path / "parts"), expected)  # also after an error
+
+
 @pytest.mark.parametrize("how", ["skip", "stop", "raise"])
 def test_ctrl_c_before_a_minibatch_without_a_loss(tmp_path, how):
     pressed = []
