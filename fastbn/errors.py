@@ -14,11 +14,13 @@ class ModelFileError(ValueError):
 
 
 class DivergenceError(ArithmeticError):
-    """A training step is refused because its loss, a variance or the gradient is not finite.
+    """Training diverges: a step is refused, or the model is not finite after the last step.
 
-    The model is as it was before that step or, if the fit has early stopping that keeps the best
-    epoch, as it was after that epoch. The update of the step before may be to blame: an update that
-    is finite, but far too large, is not undone.
+    A step is refused if its loss, a variance or the gradient is not finite, or if an entry of the
+    gradient is too large to be squared in the model's dtype. The model is as it was before that
+    step or, if the fit has early stopping that keeps the best epoch, as it was after that epoch.
+    The update of the step before may be to blame: an update that is finite, but far too large, is
+    not undone.
 
     Attributes
     ----------
@@ -52,9 +54,9 @@ class DivergenceError(ArithmeticError):
             )
         when = "after the best epoch" if self.is_restored else "before that step"
         return (
-            f"in step {self.step} the loss, a variance or the gradient is not finite: the first "
-            f"non-finite values are in {self.layer}. The model is as it was {when}; if the update "
-            "before is to blame, a smaller lr or a max_norm may help"
+            f"in step {self.step} the loss or a variance is not finite, or the gradient is not "
+            f"finite or too large, first in {self.layer}. The model is as it was {when}; if the "
+            "update before is to blame, a smaller lr or a max_norm may help"
         )
 
 

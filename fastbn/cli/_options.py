@@ -141,8 +141,8 @@ OPTIONS = [
            "the test accuracy is then too optimistic, since the test loss chose the epoch",
            metavar="PATIENCE"),
     choice(TRAINING, "--on-divergence", get_args(OnDivergence),
-           "If a loss or gradient is not finite: end with an error, stop at the parameters "
-           "before that step, or skip the minibatch"),
+           "If a loss or gradient is not finite, or a gradient above 1.8e19 (float32): end with an "
+           "error, stop at the parameters before that step, or skip the minibatch"),
     switch(TRAINING, "--validation/--no-validation",
            "Test after every epoch, for the curves in the picture", default=True),
     option(OUTPUT, pathlib.Path, "--checkpoint",

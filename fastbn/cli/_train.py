@@ -71,10 +71,10 @@ def train(ctx: typer.Context, **options: Any) -> None:
             dataset, model, history = job.train(checkpoint, resume is not None, bar)
         except DivergenceError as error:
             complain(
-                f"in step {error.step} the loss, a variance or the gradient is not finite; the "
-                f"first non-finite values are in {error.layer}: nothing is saved. A smaller --lr "
-                "or a --max-norm may help; with --on-divergence stop, the parameters before that "
-                "step are saved"
+                f"in step {error.step} the loss or a variance is not finite, or the gradient is "
+                f"not finite or too large, first in {error.layer}: nothing is saved. A smaller "
+                "--lr or a --max-norm may help; with --on-divergence stop, the parameters before "
+                "that step are saved"
             )
             raise typer.Exit(1) from None
         if not history.epochs:
@@ -192,6 +192,6 @@ def _why(history: History, settings: dict[str, Any]) -> str:
         "until_accuracy": f"training accuracy is above {settings['until_accuracy']}",
         "early_stopping": f"no better for {settings['early_stopping']} epochs; back at the best",
         "interrupted": "by Ctrl-C",
-        "diverged": "a loss or gradient was not finite; the model is as it was before that step"
-        + ("" if settings["early_stopping"] is None else ", or after the best epoch"),
+        "diverged": "a loss or gradient was not finite or too large; the model is as it was before "
+        + ("that step" if settings["early_stopping"] is None else "it, or after the best epoch"),
     }[history.stop_reason]

@@ -226,12 +226,13 @@ class BatchNormMLP(Attributes):
         check_finite : bool
             Check X for NaN and infinities before training.
         on_divergence : "raise", "stop" or "skip"
-            What to do if the loss, a variance or the gradient of a step is not finite. Such a step
-            is refused: it changes no parameter, moment, running statistic or step counter. "raise"
-            then raises an error, and "stop" ends the fit with the stop reason "diverged". "skip"
-            goes on with the next minibatch, and raises an error if more than ten consecutive steps
-            are refused. An update that is finite but ruins the parameters is not undone; the next
-            step is then refused.
+            What to do if the loss, a variance or the gradient of a step is not finite, or if an
+            entry of the gradient is too large to be squared in the model's dtype (1.8e19 in
+            float32) and `max_norm` does not scale it down. Such a step is refused: it changes no
+            parameter, moment, running statistic or step counter. "raise" then raises an error, and
+            "stop" ends the fit with the stop reason "diverged". "skip" goes on with the next
+            minibatch, and raises an error if more than ten consecutive steps are refused. An update
+            that is finite but ruins the parameters is not undone; the next step is then refused.
         checkpoint : path, optional
             File for the model and the state of the fit; `load` reads it, too. In the main thread of
             Python, Ctrl-C and SIGTERM end the fit after the current call of about 50 ms, and the
