@@ -33,6 +33,11 @@ DType = DTypeName | type[np.float32] | type[np.float64] | np.dtype[Any]
 # Options of a fit.
 ScheduleName = Literal["cosine", "one-cycle", "step", "exponential"]
 OnDivergence = Literal["raise", "stop", "skip"]
+Monitor = Literal["val_loss", "val_accuracy", "val_r2", "loss", "accuracy"]
+StopReason = Literal[
+    "epochs", "until_accuracy", "early_stopping", "callback", "diverged", "interrupted"
+]
+ShowProgress = bool | Literal["auto"]
 
 
 def code(option: Any, name: str | None) -> int:

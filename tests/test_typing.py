@@ -68,6 +68,9 @@ fastbn.BatchNormMLP((3, 2), loss="mse")
 fastbn.BatchNormMLP((3, 2), dtype="float16")
 fastbn.BatchNormMLP((3, 2)).fit([], [], epochs=1, batch_size=2, schedule="linear")
 fastbn.BatchNormMLP((3, 2)).fit([], [], epochs=1, batch_size=2, on_divergence="ignore")
+fastbn.BatchNormMLP((3, 2)).fit([], [], epochs=1, batch_size=2, progress="always")
+fastbn.EarlyStopping(monitor="val_acc")
+fastbn.History().stop_reason == "converged"
 """
 
 # fastbn counts as installed here, so that mypy does not report errors in it

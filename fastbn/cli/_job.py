@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastbn.datasets import Dataset
     from fastbn.fit.history import History
     from fastbn.model import BatchNormMLP
+    from fastbn.options import ShowProgress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Job:
         return job
 
     def train(
-        self, checkpoint: pathlib.Path | None, resume: bool, bar: bool | str
+        self, checkpoint: pathlib.Path | None, resume: bool, bar: ShowProgress
     ) -> tuple[Dataset, BatchNormMLP, History]:
         """Load the data and train."""
         from fastbn import datasets

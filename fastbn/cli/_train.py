@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastbn.datasets import Dataset
     from fastbn.fit.history import History
     from fastbn.model import BatchNormMLP
+    from fastbn.options import ShowProgress
 
 # Options that may be given with --resume.
 WITH_RESUME = ("resume", "out", "plot", "no_plot", "progress", "quiet")
@@ -65,7 +66,7 @@ def train(ctx: typer.Context, **options: Any) -> None:
     if options["plot"] is not None:
         with contextlib.suppress(MissingExtraError):  # reported after the training
             check_picture_ending(options["plot"])
-    bar: bool | str = options["progress"] or (False if quiet else "auto")
+    bar: ShowProgress = options["progress"] or (False if quiet else "auto")
     with compile_notice(silent=quiet) as compiled:
         try:
             dataset, model, history = job.train(checkpoint, resume is not None, bar)

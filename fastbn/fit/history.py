@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from fastbn.checks import choice, flag, integer, number
+from fastbn.options import Monitor, StopReason
 
 
 @dataclasses.dataclass
@@ -34,16 +35,12 @@ class History:
     steps: list[int] = dataclasses.field(default_factory=list)
     seconds: list[float] = dataclasses.field(default_factory=list)
     skipped: list[int] = dataclasses.field(default_factory=list)
-    stop_reason: str = "epochs"
+    stop_reason: StopReason = "epochs"
 
     @property
     def epochs(self) -> int:
         """Number of epochs, including an unfinished last one."""
         return len(self.loss)
-
-
-STOP_REASONS = ("epochs", "until_accuracy", "early_stopping", "callback", "diverged", "interrupted")
-MONITORS = ("val_loss", "val_accuracy", "val_r2", "loss", "accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +52,14 @@ class EarlyStopping:
     """
 
     patience: int = 10
-    monitor: str = "val_loss"
+    monitor: Monitor = "val_loss"
     min_delta: float = 0.0
     restore_best: bool = True
 
     def __post_init__(self) -> None:
         checked = {
             "patience": integer("patience", self.patience, 1),
-            "monitor": choice("monitor", self.monitor, MONITORS),
+            "monitor": choice("monitor", self.monitor, get_args(Monitor)),
             "min_delta": number("min_delta", self.min_delta, 0.0),
             "restore_best": flag("restore_best", self.restore_best),
         }

@@ -15,6 +15,7 @@ from fastbn.fit.interrupt import Signals
 from fastbn.fit.plan import Plan, minibatch_bounds
 from fastbn.fit.progress import progress_bar
 from fastbn.fit.schedules import schedule_function
+from fastbn.options import ShowProgress, StopReason
 
 # Duration of one compiled call; Ctrl-C and the progress bar are handled between two calls.
 CHUNK_SECONDS = 0.05
@@ -82,7 +83,7 @@ class Fit:
         self.state = FitState()
         self.start = 0.0
 
-    def run(self, progress: bool | str) -> History:
+    def run(self, progress: ShowProgress) -> History:
         """Train until the fit ends or is stopped."""
         with (
             progress_bar(progress, self.plan.epochs * self.steps) as self.bar,
@@ -116,7 +117,7 @@ class Fit:
         state.is_over, state.has_begun, state.best_state = True, False, None
         self._save()
 
-    def _epoch(self) -> str | None:
+    def _epoch(self) -> StopReason | None:
         """Train an epoch or the rest of it; return the stop reason if the fit ends, else None."""
         state, before = self.state, self.state.history.epochs * self.steps
         self.order = self.model.order_of(self.model.epochs, self.n_samples, self.plan.shuffle)
@@ -212,7 +213,7 @@ class Fit:
         state.seconds = time.perf_counter() - self.start
         history.seconds.append(state.seconds)
 
-    def _stop_reason(self) -> str | None:
+    def _stop_reason(self) -> StopReason | None:
         """Return why training ends after this epoch, or None. Every callback is called."""
         history, plan = self.state.history, self.plan
         results = [callback(self.owner, history) for callback in self.callbacks]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from fastbn.checks import choice, flag, integer, number
 from fastbn.fit.history import EarlyStopping
 from fastbn.fit.schedules import Schedule
+from fastbn.options import OnDivergence
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Plan:
     shuffle: bool
     early_stopping: EarlyStopping | None
     until_accuracy: float | None
-    on_divergence: str
+    on_divergence: OnDivergence
     score: str  # "accuracy" or "r2"
     is_validated: bool
     least_batch: int
@@ -37,7 +38,7 @@ class Plan:
                 raise ValueError(
                     f"until_accuracy: expected None with loss='squared_error', got {limit}"
                 )
-        choice("on_divergence", self.on_divergence, ("raise", "stop", "skip"))
+        choice("on_divergence", self.on_divergence, get_args(OnDivergence))
         checked = {
             "epochs": integer("epochs", self.epochs, 1),
             "batch_size": integer("batch_size", self.batch_size, self.least_batch),

@@ -10,6 +10,7 @@ from typing import Any, TextIO, cast
 
 from fastbn.errors import missing_extra
 from fastbn.jit.listeners import on_compile
+from fastbn.options import ShowProgress
 
 REFRESH_SECONDS = 0.1
 
@@ -85,7 +86,7 @@ def _rich_progress(stream: Any) -> Any:
 
 
 @contextlib.contextmanager
-def progress_bar(progress: bool | str, total: int) -> Iterator[Bar]:
+def progress_bar(progress: ShowProgress, total: int) -> Iterator[Bar]:
     """Context of a progress bar on stderr; "auto" shows it on a terminal if rich is installed.
 
     Nothing is shown if there is no stderr.

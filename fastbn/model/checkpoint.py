@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import zlib
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from fastbn.checks import choice, flag, integer, number, shown
 from fastbn.errors import ModelFileError
 from fastbn.files import model_file
 from fastbn.files.model_file import ModelFile
-from fastbn.fit.history import STOP_REASONS, FitState, History
+from fastbn.fit.history import FitState, History
 from fastbn.fit.plan import Plan, minibatch_bounds
 from fastbn.model import saving
 from fastbn.model.inputs import Data
@@ -32,6 +32,7 @@ from fastbn.model.state import (
     read_state,
     state_shapes,
 )
+from fastbn.options import StopReason
 
 FLOAT64, INT64 = np.dtype(np.float64), np.dtype(np.int64)
 
@@ -230,7 +231,7 @@ class CheckpointFile:
 
     def _read_history(self, file: ModelFile, fit: dict[str, Any]) -> History:
         plan, steps = self._plan, self._rows.size
-        reason = choice("stop_reason", fit["stop_reason"], STOP_REASONS)
+        reason = choice("stop_reason", fit["stop_reason"], get_args(StopReason))
         epochs = _read_list(file, "loss", FLOAT64, 0, plan.epochs).size
         full = {"loss", "lr", "steps", "seconds"}
         if plan.score == "accuracy":

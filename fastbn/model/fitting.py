@@ -23,11 +23,12 @@ from fastbn.model.inputs import (
 )
 from fastbn.model.state import check_room
 from fastbn.model.worse_than_mean import worse_than_mean
+from fastbn.options import ShowProgress
 
 
 def fit(
     model: Any, X: Any, y: Any, *, sample_weight: Any, validation_data: Any, check_finite: bool,
-    callbacks: Iterable[Callback], progress: bool | str,
+    callbacks: Iterable[Callback], progress: ShowProgress,
     checkpoint: str | os.PathLike[str] | None, checkpoint_every: int | None, resume: bool,
     **settings: Any,
 ) -> History:  # fmt: skip

@@ -28,6 +28,7 @@ from fastbn.options import (
     Loss,
     OnDivergence,
     Optimizer,
+    ShowProgress,
     TargetNormalization,
     document,
 )
@@ -185,7 +186,7 @@ class BatchNormMLP(Attributes):
         schedule: Schedule = None,
         until_accuracy: float | None = None,
         callbacks: Iterable[Callback] = (),
-        progress: bool | str = "auto",
+        progress: ShowProgress = "auto",
         check_finite: bool = True,
         on_divergence: OnDivergence = "raise",
         checkpoint: str | os.PathLike[str] | None = None,

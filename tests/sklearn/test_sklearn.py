@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import pickle
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from fastbn.options import Activation
 from fastbn.sklearn import BatchNormMLPClassifier, BatchNormMLPRegressor
 
 pytestmark = QUIET
@@ -111,7 +113,7 @@ def test_without_batch_norm_it_trains_as_scikit_learn_does(kind, options, iris, 
         assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity", "tanh", "logistic"])
+@pytest.mark.parametrize("activation", get_args(Activation))
 @pytest.mark.parametrize("scaling", ["zscore", "minmax", None])
 def test_coefs_are_the_network_that_predicts(iris, activation, scaling):
     X, y = iris
