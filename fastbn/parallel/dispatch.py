@@ -1,4 +1,4 @@
-"""Run kernels with ``prange`` on numba's threads if that is faster and safe, else on one thread."""
+"""Decide whether a kernel runs on several threads: numba's (``prange``), or those of PyTorch's pool."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from fastbn.parallel.choice import Choice
 
 # Below this many elements a parallel region costs more than it saves. 0 forces parallel regions.
 PARALLEL_ELEMENTS = 1 << 17
+
+# From this many elements on, kernels run on all threads of PyTorch's pool, as its operations do.
+POOL_ELEMENTS = 1 << 15
 
 # One parallel region at a time: numba's workqueue layer aborts the process if a second thread
 # enters it, and on every layer two regions at once only compete for the cores.
@@ -34,9 +37,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def is_forked() -> bool:
-    """Tell whether this process was forked; the parent may have had a pool of threads."""
-    return _forked
+def uses_pool(n_elements: int) -> bool:
+    """Return whether a kernel runs on PyTorch's pool: if that pays, and the process is no fork."""
+    return n_elements >= POOL_ELEMENTS and not _forked
 
 
 def dispatch(serial: Any, parallel: Any, n_elements: int, *args: Any) -> Any:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from fastbn.functional.batchnorm import normalize_nc
 from fastbn.kernels.addresses import differentiate_at, infer_at, statistics_at, train_at
 from fastbn.kernels.running import update_running_statistics
-from fastbn.parallel.dispatch import is_forked
+from fastbn.parallel.dispatch import uses_pool
 from fastbn.parallel.openmp import NO_POOL, find_pool
 from fastbn.torch._memory import (
     address_of,
@@ -36,9 +36,6 @@ MaybeTensor = TypeVar("MaybeTensor", torch.Tensor, torch.Tensor | None)
 # PyTorch's threads.
 POOL = find_pool(torch._C.__file__)
 
-# Inputs with at least this many numbers are computed by several threads, as in PyTorch.
-PARALLEL = 32768
-
 
 def vectors(
     x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None
@@ -52,7 +49,7 @@ def vectors(
 
 def threads_for(size: int) -> int:
     """Return how many of PyTorch's threads work on this many numbers."""
-    return torch.get_num_threads() if size >= PARALLEL and not is_forked() else 1
+    return torch.get_num_threads() if uses_pool(size) else 1
 
 
 def leaves_threads_idle(size: int) -> bool:

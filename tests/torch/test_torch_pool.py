@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed")
 import torch
 
+from fastbn.parallel import dispatch
 from fastbn.torch import _functions
 
 linux = pytest.mark.skipif(
@@ -108,7 +109,7 @@ def test_as_many_threads_as_pytorch_has(monkeypatch):
 
 def test_a_forked_child_computes_alone(monkeypatch):
     """GNU OpenMP's threads do not exist in a forked child."""
-    monkeypatch.setattr(_functions, "is_forked", lambda: True)
+    monkeypatch.setattr(dispatch, "_forked", True)
     assert threads_that_worked(monkeypatch, 1 << 16) == 1
 
 
