@@ -63,6 +63,9 @@ def imports_of(path):
             for alias in node.names:
                 if alias.name.startswith("fastbn."):
                     yield alias.name.removeprefix("fastbn.")
+        elif isinstance(node, ast.Attribute):
+            if isinstance(node.value, ast.Name) and node.value.id == "fastbn":
+                yield node.attr  # fastbn looks its public names up, and imports their modules
         elif isinstance(node, ast.Call):
             yield from imports_of_call(path, node, texts)
 
@@ -140,6 +143,7 @@ def test_no_imports_go_in_a_circle():
         'later = Lazy("fastbn.torch")',
         "def f():\n    import fastbn.torch",
         "def f():\n    from fastbn import torch",
+        "import fastbn\nfastbn.torch.accelerate",
     ],
 )
 def test_imports_by_strings_are_seen(tmp_path, code):
