@@ -121,23 +121,36 @@ class Side:
         self.start()
 
     def start(self) -> None:
-        """Start the process. Its forked processes share its layout of memory."""
+        """Start the process without waiting. Its forked processes share its layout of memory."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(self.folder), str(ROOT)])}
         environment.pop("NUMBA_CACHE_DIR", None)  # keep machine code beside the sources
         self._process = subprocess.Popen(
             [sys.executable, str(pathlib.Path(__file__)), "--serve"], cwd=self.folder,
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self.benchmarks = self._read()["benchmarks"]
+        self._names: list[str] | None = None
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Names of the benchmarks, once the process has imported them."""
+        if self._names is None:
+            self._names = self.read()["benchmarks"]
+        return self._names
 
     def ask(self, line: str) -> dict[str, Any]:
         """Send a line and return the answer."""
+        self.send(line)
+        return self.read()
+
+    def send(self, line: str) -> None:
+        """Send a line; the process works on it while this one does something else."""
+        _ = self.benchmarks  # read before any other answer
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        return self._read()
 
-    def _read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
+        """Return the next answer."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -206,8 +219,10 @@ class Compared:
 def take_round(compared: Compared, sides: dict[str, Side]) -> bool:
     """Measure a benchmark on both sides in turns; return False if one lacks it."""
     ready = {}
+    for side in sides.values():
+        side.send(compared.name)  # both sides set up at once, and are measured in turns
     for name, side in sides.items():
-        answer = side.ask(compared.name)
+        answer = side.read()
         if "ready" in answer:
             ready[name] = side
         elif "skipped" in answer:

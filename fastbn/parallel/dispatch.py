@@ -1,4 +1,4 @@
-"""Decide whether a kernel runs on several threads: numba's (``prange``), or those of PyTorch's pool."""
+"""Run kernels on several threads, numba's or those of PyTorch's pool, or on one thread."""
 
 from __future__ import annotations
 
