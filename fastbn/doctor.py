@@ -199,7 +199,7 @@ def warnings(facts: Facts) -> Iterator[str]:
     elif cache.problem is not None:
         yield (
             f"{cache.problem}: somebody else may have put code there, so this cache is not used, "
-            "and every process compiles again. Let nobody else write there (chmod go-w), or set "
+            "and every process compiles again. Remove others' write access (chmod go-w), or set "
             "NUMBA_CACHE_DIR to a folder that only you can write to."
         )
     elif not cache.writable:

@@ -67,7 +67,7 @@ def test_a_report_is_json():
     assert values["cpu"]["cores"] == found.facts.cpu.cores
 
 
-def test_looking_starts_no_threading_layer_and_compiles_nothing():
+def test_a_report_starts_no_threading_layer_and_compiles_nothing():
     code = """
 import threading, numba
 from fastbn.doctor import report
@@ -103,7 +103,7 @@ def test_a_cache_that_others_may_write_to(tmp_path, monkeypatch):
 # -- advice ----------------------------------------------------------------------------------------
 
 
-def test_nothing_to_mend_on_a_good_machine(facts):
+def test_a_good_machine_has_no_warnings(facts):
     assert list(doctor.warnings(facts)) == []
     assert list(doctor.notes(facts)) == []
 
@@ -134,7 +134,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
-def test_what_is_bad_is_warned_about(facts, change, message):
+def test_problems_are_warnings(facts, change, message):
     found = list(doctor.warnings(dataclasses.replace(facts, **change)))
     assert any(re.search(message, sentence) for sentence in found), found
 
@@ -160,6 +160,6 @@ def test_one_thread_is_right_on_one_core(facts):
         ({"environment": {"NUMBA_CACHE_DIR": "/ro"}}, "kept in /cache instead"),
     ],
 )
-def test_what_is_well_to_know_is_noted(facts, change, message):
+def test_facts_that_are_good_to_know_are_notes(facts, change, message):
     (note,) = doctor.notes(dataclasses.replace(facts, **change))
     assert message in note

@@ -127,7 +127,7 @@ def imports_by_module():
     }
 
 
-def test_no_imports_go_in_a_circle():
+def test_there_are_no_circular_imports():
     graph = imports_by_module()
     assert sum(map(len, graph.values())) > 200
     graphlib.TopologicalSorter(graph).prepare()  # CycleError names the cycle

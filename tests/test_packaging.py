@@ -84,14 +84,14 @@ def test_the_lock_file_pins_all_that_is_installed():
             assert requirement.specifier.contains(here[name]), name
 
 
-def test_the_lock_file_says_nothing_of_where_it_was_made():
+def test_the_lock_file_has_no_local_paths():
     text = (REQUIREMENTS / "dev.lock").read_text()
     assert "://" not in text
     assert "file:" not in text
     assert not re.search(r"(^|\s)(/|\.\.|~)", text)
 
 
-def test_how_to_renew_the_lock_file_is_told():
+def test_contributing_says_how_to_renew_the_lock_file():
     command = (REQUIREMENTS / "dev.lock").read_text().splitlines()[1].removeprefix("#").strip()
     command = command.replace("--output-file", "--upgrade --output-file")  # uv does not write it
     assert f"`{command}`" in (ROOT / "CONTRIBUTING.md").read_text()

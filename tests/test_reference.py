@@ -72,7 +72,7 @@ def test_weighted_batch_norm(rng, layout, shape):
     np.testing.assert_allclose(y.repeat(weight, samples), repeated[0], atol=1e-13)
 
 
-def test_detached_gradient_takes_the_statistics_as_constants(rng):
+def test_detached_gradient_treats_the_statistics_as_constants(rng):
     x, weights = rng.standard_normal((2, 7, 3))
     gamma, beta = rng.standard_normal((2, 3))
     _, mean, rstd = ref.batch_norm(x, gamma, beta)

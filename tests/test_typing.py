@@ -105,7 +105,7 @@ def errors(tmp_path_factory):
     return check
 
 
-def test_a_right_script(errors):
+def test_a_correct_script_has_no_errors(errors):
     assert errors(RIGHT) == {}
 
 

@@ -112,7 +112,7 @@ def small_torch_suite(monkeypatch):
     monkeypatch.setattr(_suites, "STEPS", [TINY])
 
 
-def test_what_takes_pytorchs_place_does_the_same_work(small_torch_suite):
+def test_replacements_of_pytorchs_modules_do_the_same_work(small_torch_suite):
     if not _peers.is_installed("torch"):
         pytest.skip("torch is not installed")
     found = list(_suites.rows(["torch"], ["torch"]))
@@ -126,7 +126,7 @@ def test_what_takes_pytorchs_place_does_the_same_work(small_torch_suite):
         assert {one.side for one in row.contestants} == {"fastbn", "torch"}
 
 
-def test_no_sign_is_left_to_rounding():
+def test_no_sign_depends_on_rounding():
     work = ModuleWork((500, 40), activation=True)
     x, _, weight, bias = work.data()
     y = reference.batch_norm(x, weight, bias)[0]
@@ -206,7 +206,7 @@ def test_a_peer_that_fails_is_missing_and_the_others_are_measured(monkeypatch):
     assert found.peers["numpy"] > 0
 
 
-def test_a_setting_that_fails_is_told_of_too(monkeypatch):
+def test_a_setting_that_fails_is_reported_too(monkeypatch):
     def fail():
         raise RuntimeError("no second thread")
 
@@ -238,7 +238,7 @@ def test_another_adam_is_marked_wrong(monkeypatch, change):
     assert _suites.kernel_row("Adam", "w", makers, {}).wrong == ["numpy"]
 
 
-def test_one_thread_stands_beside_the_choice(monkeypatch):
+def test_the_table_has_the_time_of_one_thread_too(monkeypatch):
     monkeypatch.setattr(_peers, "available_threads", lambda: 2)
     monkeypatch.setattr(_timing, "SECONDS", 1e-4)
     monkeypatch.delenv("FASTBN_NUM_THREADS", raising=False)
@@ -422,7 +422,7 @@ def test_a_peer_that_is_not_installed(monkeypatch):
     assert _peers.choose(None) == []
 
 
-def test_what_is_compiled_for_a_count_is_not_timed(monkeypatch):
+def test_compiling_for_a_count_is_not_timed(monkeypatch):
     """The first call with 32 or more takes long, and the samples have the intended length."""
     clock = [0.0]
     compiled = set()

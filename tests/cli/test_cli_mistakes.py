@@ -31,7 +31,7 @@ def unwrapped(text):
     return " ".join(text.translate({ord(c): " " for c in "│╭╮╰╯─"}).split())
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_training(folder, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_reported_before_training(folder, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 

@@ -269,7 +269,7 @@ def test_what_fails_says_why_in_one_line(folder, line):
 
 
 @pytest.mark.parametrize("line", MISUSES)
-def test_misuse_is_told_before_anything_is_loaded(folder, line, monkeypatch):
+def test_misuse_is_reported_before_anything_is_loaded(folder, line, monkeypatch):
     def load(*args, **kwargs):
         raise AssertionError("data were loaded")
 

@@ -97,7 +97,7 @@ def test_a_header_is_seen_by_a_number_some_rows_below(path):
         datasets.load_csv(path)
 
 
-def test_a_header_of_known_names_is_one_whatever_they_look_like(path):
+def test_names_of_the_model_are_a_header_even_if_they_are_numbers(path):
     path.write_text("2019,2020\n1,2\n3,4\n")
     X, _ = datasets.load_features(path, n_features=2)
     assert len(X) == 3
@@ -147,7 +147,7 @@ def test_a_first_line_that_is_a_sample(path, lines):
     assert len(X) == len(y) == 4
 
 
-def test_a_header_of_numbers_is_one_for_no_model_of_other_names(path):
+def test_numbers_are_a_header_only_if_the_model_has_such_names(path):
     path.write_text("2,3,no\n5,6,yes\n7,8,yes\n")
     X, _ = datasets.load_features(path, n_features=2, feature_names=["a", "b"], target=2)
     assert X.tolist() == [[2, 3], [5, 6], [7, 8]]
@@ -155,7 +155,7 @@ def test_a_header_of_numbers_is_one_for_no_model_of_other_names(path):
         datasets.load_features(path, n_features=2, feature_names=["2", "4"], target=2)
 
 
-def test_a_byte_order_mark_and_spaces_are_no_part_of_a_name(path):
+def test_byte_order_marks_and_spaces_are_stripped_from_names(path):
     path.write_bytes(b"\xef\xbb\xbf age , dose,kind \r\n" + b"1,2,x\r\n3,4,y\r\n" * 3)
     data = datasets.load_csv(path, " kind ")
     assert data.feature_names == ("age", "dose")

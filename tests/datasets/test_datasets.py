@@ -51,7 +51,7 @@ def test_digits():
     assert shares.max() - shares.min() < 0.01, "every class gives the same share"
 
 
-def test_digits_are_scikit_learns():
+def test_digits_equal_scikit_learns():
     sklearn = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
     expected, labels = sklearn.load_digits(return_X_y=True)
     data = datasets.load_digits()
@@ -302,7 +302,7 @@ def test_npz_refused(tmp_path, arrays, message):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut short"])
-def test_npz_that_is_none(tmp_path, content):
+def test_files_that_are_not_npz(tmp_path, content):
     path = tmp_path / "t.npz"
     path.write_bytes(content)
     with pytest.raises(DataFileError, match="t.npz"):

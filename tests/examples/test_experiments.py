@@ -70,7 +70,7 @@ def test_the_fastest_of_several_rates():
     assert fastest({1: [a_run(never)] * 3, 3: [a_run(slow)] * 3}, 0.99) == 3
 
 
-def test_a_rate_at_the_edge_is_told():
+def test_a_rate_at_the_edge_is_reported():
     assert runner.rate_text(0.01, (0.001, 0.01, 0.1)) == "0.01"
     assert runner.rate_text(0.001, (0.001, 0.01, 0.1)) == "0.001, the smallest tried"
     assert runner.rate_text(0.1, (0.001, 0.01, 0.1)) == "0.1, the largest tried"
@@ -129,7 +129,7 @@ def test_the_same_seed_gives_the_same_figures(setting):
     assert other.rows != first.rows
 
 
-def test_what_the_watch_of_the_layers_sees(setting):
+def test_watch_measures_means_and_deviations_of_layers(setting):
     """It agrees with the definitions, on a network whose weights never change."""
     x = setting.data.X_train[:100].astype(np.float64)
     watch = shift.Watch(x)

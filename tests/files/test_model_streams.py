@@ -151,7 +151,7 @@ def test_files_and_streams_that_end_early(model, tmp_path, size):
         fastbn.BatchNormMLP.load(tmp_path / "m")
 
 
-def test_streams_that_go_on(model):
+def test_streams_with_bytes_after_the_model(model):
     with pytest.raises(ModelFileError, match="goes on after"):
         fastbn.BatchNormMLP.load(io.BytesIO(to_bytes(model) + b"\0"))
 
@@ -166,7 +166,7 @@ def test_a_stream_that_never_ends(model):
             fastbn.BatchNormMLP.load(Endless(start, 1 << 20))
 
 
-def test_what_is_no_binary_file(model, tmp_path):
+def test_files_that_are_not_binary(model, tmp_path):
     data = to_bytes(model)
     text = tempfile.NamedTemporaryFile("r+", dir=tmp_path)  # noqa: SIM115
     with text, open(tmp_path / "t", "w") as plain:

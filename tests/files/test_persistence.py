@@ -275,7 +275,7 @@ def test_an_old_file_of_float64():
     assert (model.steps, model.epochs) == (12, 3)
 
 
-def test_an_old_checkpoint_is_gone_on_with(tmp_path):
+def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path):
     """It was written in the third epoch; the expected numbers are of an uninterrupted fit."""
     name = "checkpoint-format-1-zscore.safetensors"
     (tmp_path / "c").write_bytes((pathlib.Path(__file__).parents[1] / "data" / name).read_bytes())

@@ -127,7 +127,7 @@ STRICTER = {
 
 
 @pytest.mark.parametrize("name", STRICTER)
-def test_what_no_model_file_says_is_refused(name):
+def test_headers_that_safetensors_takes_and_we_do_not_are_refused(name):
     with pytest.raises(ValueError, match="expected"):
         read(joined(STRICTER[name], b""))
 
@@ -419,7 +419,7 @@ def test_epochs_that_cannot_be_counted(path):
     assert fastbn.BatchNormMLP.load(path).epochs == MAX_COUNT
 
 
-def test_a_fit_that_something_else_ends_may_be_as_long_as_it_likes():
+def test_a_fit_that_a_callback_ends_may_have_any_number_of_epochs():
     model = at(5, 5)
     model.fit(X, Y, epochs=sys.maxsize, batch_size=10, progress=False, callbacks=[lambda *_: True])
     assert (model.steps, model.epochs) == (7, 6)
@@ -433,7 +433,7 @@ def test_counts_that_no_file_can_hold(name, odd):
         setattr(model, name, odd)
 
 
-def test_a_count_of_numpys(path):
+def test_a_count_may_be_a_numpy_integer(path):
     model = at(np.int64(3))
     model.save(path)
     assert fastbn.BatchNormMLP.load(path).steps == 3

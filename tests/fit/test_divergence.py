@@ -197,7 +197,7 @@ def test_a_gradient_whose_square_is_beyond_the_dtype_is_refused(rng, skips):
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_the_last_update_is_looked_at_too(rng, batch_norm):
+def test_the_last_update_is_checked_too(rng, batch_norm):
     """No later step can be refused, and the update is not undone."""
     x, y = make_data(rng)
     model = make(optimizer="sgd", batch_norm=batch_norm, lr=0.01)
@@ -210,7 +210,7 @@ def test_the_last_update_is_looked_at_too(rng, batch_norm):
     assert model.steps == 2 * STEPS
 
 
-def test_skip_gives_up_after_ten_on_end(rng):
+def test_skip_gives_up_after_ten_refused_steps_in_a_row(rng):
     x, y = make_data(rng, 30 * BATCH)
     x[5 * BATCH : 20 * BATCH] *= np.float32(1e38)
     model, other = make(), make()
@@ -222,7 +222,7 @@ def test_skip_gives_up_after_ten_on_end(rng):
     assert same(model, other)
 
 
-def test_skipping_now_and_then_is_not_on_end(rng):
+def test_skip_goes_on_if_refused_steps_are_not_in_a_row(rng):
     x, y = make_data(rng, 30 * BATCH)
     for step in range(0, 30, 2):
         x[step * BATCH : (step + 1) * BATCH] *= np.float32(1e38)
@@ -233,7 +233,7 @@ def test_skipping_now_and_then_is_not_on_end(rng):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("options", [{}, {"batch_norm": False}, {"dtype": "float64"}])
-def test_nan_that_is_not_looked_for_is_found_by_the_loss(rng, bad, options):
+def test_nan_in_unchecked_data_is_found_by_the_loss(rng, bad, options):
     x, y = make_data(rng)
     x[17, 1] = bad
     model, other = make(**options), make(**options)
@@ -260,7 +260,7 @@ def test_the_layer_is_named(rng, layer, bad, options):
     assert place(error) == (1, f"layers.{layer}")
 
 
-def test_early_stopping_validation_and_the_bar_live_with_it(rng, capsys):
+def test_skip_works_with_early_stopping_validation_and_the_bar(rng, capsys):
     pytest.importorskip("rich")
     x, y = make_data(rng)
     good = x[:BATCH].copy(), y[:BATCH]
@@ -317,7 +317,7 @@ def test_a_model_whose_first_step_is_refused_can_predict(rng, how):
     assert np.isfinite(model.predict_logits(x)).all()
 
 
-def test_what_callbacks_change_is_not_lost(rng):
+def test_changes_by_callbacks_are_kept(rng):
     x, y = make_data(rng)
     options = {"optimizer": "sgd", "batch_norm": False, "lr": 0.01}
     model, other = make(**options), make(**options)
@@ -393,7 +393,7 @@ def test_the_part_of_an_epoch_before_a_refused_step_is_not_the_best(rng):
     assert same(model, other)
 
 
-def test_numbers_that_no_loss_tells_of_do_not_go_into_a_checkpoint(rng, tmp_path):
+def test_infinities_that_the_loss_does_not_show_are_not_written_to_a_checkpoint(rng, tmp_path):
     """One row makes a variance overflow and is always skipped; the checkpoint can be loaded."""
     x, y = make_data(rng)
     x[17] = 3e19
@@ -427,7 +427,7 @@ def test_when_skipping_ends_does_not_depend_on_the_clock(rng, monkeypatch, lr, c
 
 
 @pytest.mark.parametrize("how", ["stop", "skip"])
-def test_the_best_epoch_is_none_whose_last_step_explodes(rng, how):
+def test_an_epoch_whose_last_step_explodes_is_not_the_best(rng, how):
     x, y = make_data(rng)
     model = make(optimizer="sgd", batch_norm=False)
     rule = fastbn.EarlyStopping(patience=9, monitor="val_loss", restore_best=True)
@@ -442,7 +442,7 @@ def test_the_best_epoch_is_none_whose_last_step_explodes(rng, how):
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("end", ["callback", "until_accuracy", "epochs"])
 @pytest.mark.parametrize("how", ["raise", "stop", "skip"])
-def test_the_last_step_is_looked_at_on_every_way_out(rng, how, end, batch_norm):
+def test_the_last_update_is_checked_however_the_fit_ends(rng, how, end, batch_norm):
     x, y = make_data(rng)
     model = make(optimizer="sgd", batch_norm=batch_norm)
     options = {
@@ -463,7 +463,7 @@ def test_the_last_step_is_looked_at_on_every_way_out(rng, how, end, batch_norm):
 
 
 @pytest.mark.parametrize("mode", ["zscore", "minmax"])
-def test_a_scaling_that_is_none_is_refused(rng, mode):
+def test_a_scaling_of_nan_is_refused(rng, mode):
     x, y = make_data(rng)
     clean = x.copy()
     x[7, 2] = np.nan
@@ -477,7 +477,7 @@ def test_a_scaling_that_is_none_is_refused(rng, mode):
     fit(model, clean, y)
 
 
-def test_variances_that_overflow_but_together_are_none(rng):
+def test_variances_that_overflow_only_when_added_are_no_divergence(rng):
     x = rng.standard_normal((64, 4)).astype(np.float32) * np.float32(3e18)
     model = fastbn.BatchNormMLP((4, 64, 3))
     assert np.isfinite(model.fit(x, np.arange(64) % 3, epochs=2, batch_size=32).loss).all()
@@ -578,7 +578,7 @@ def test_denormal_features_are_constant(rng, mode):
 
 
 @pytest.mark.parametrize("name", ["params", "m", "v", "running_mean", "running_var"])
-def test_every_number_is_looked_at(name):
+def test_is_finite_checks_every_buffer(name):
     model = make()
     assert model._engine.is_finite()
     getattr(model, name)[-1] = np.inf
@@ -586,7 +586,7 @@ def test_every_number_is_looked_at(name):
 
 
 @pytest.mark.parametrize("how", ["skip", "stop"])
-def test_a_score_is_no_witness_for_parameters(rng, how):
+def test_a_score_from_nan_parameters_is_not_the_best(rng, how):
     """All samples have class 0, which NaN also predicts."""
     x, y = make_data(rng)
     zeros = np.zeros(len(x), int)
@@ -683,7 +683,7 @@ def test_a_gradient_that_is_clipped_is_not_refused(rng):
     assert model._engine.is_finite()
 
 
-def test_a_fit_of_a_refused_step_keeps_its_weights(rng):
+def test_a_skipped_step_does_not_count_in_a_weighted_loss(rng):
     """The loss of an epoch is the weighted mean over the steps that were not skipped."""
     x, y = poisoned(rng, 1)
     weight = rng.uniform(0.5, 2, N)
@@ -719,7 +719,7 @@ def test_calls_without_a_fit_raise_as_a_fit_does(rng, name):
 
 
 @pytest.mark.parametrize("refused", [0, 3])
-def test_steps_tell_where_they_end(rng, refused):
+def test_take_steps_ends_at_the_refused_step_beyond_the_limit(rng, refused):
     """A call ends at the refused step beyond the limit; refused steps before the call count."""
     x, y = make_data(rng, 20 * BATCH)
     x[4 * BATCH : 8 * BATCH] *= np.float32(1e38)

@@ -198,7 +198,7 @@ def test_float64_of_a_mean_far_from_zero(rng, layout, samples, n_features):
 
 @pytest.mark.parametrize("scale", [1e18, 1e22, 1e30, 1e37, 1e-18, 1e-30])
 @pytest.mark.parametrize("layout", ["NC", "CN"])
-def test_magnitudes_whose_squares_are_no_float32(rng, layout, scale):
+def test_magnitudes_whose_squares_overflow_float32(rng, layout, scale):
     x = (scale * rng.uniform(-1, 1, (1500 if not JIT_DISABLED else 40, 3))).astype(np.float32)
     x = x if layout == "NC" else np.ascontiguousarray(x.T)
     with np.errstate(over="ignore"):  # the variance may be beyond float32

@@ -130,7 +130,7 @@ def test_empty_parameters():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [1e20, 1e30, np.nan])
-def test_clipping_of_gradients_whose_squares_are_no_float32(dtype, value):
+def test_clipping_of_gradients_whose_squares_overflow_float32(dtype, value):
     param, m = np.zeros((2, 4), dtype)
     grad = np.array([value, 1.0, value, 0.0], dtype)
     fastbn.sgd_step(param, grad, m, lr=1.0, momentum=0.0, max_norm=1.0)

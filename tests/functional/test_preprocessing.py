@@ -136,7 +136,7 @@ def test_given_statistics(rng):
 
 
 @pytest.mark.parametrize("layout", ["NC", "CN"])
-def test_deviations_whose_squares_are_no_float32(rng, layout):
+def test_deviations_whose_squares_overflow_float32(rng, layout):
     x = rng.standard_normal((400 if JIT_DISABLED else 5000, 3)) * [1e-30, 1e-20, 1e30]
     x = x.astype(np.float32) if layout == "NC" else x.T.astype(np.float32)
     y, mean, std = fastbn.standardize(x, layout=layout)
@@ -145,7 +145,7 @@ def test_deviations_whose_squares_are_no_float32(rng, layout):
     assert_close(y, ref.standardize(x, layout, (mean, std)))
 
 
-def test_a_deviation_without_an_inverse_is_none():
+def test_a_deviation_whose_inverse_overflows_is_not_divided_by():
     x = np.array([[1e-40], [3e-40]], np.float32)
     y, _, std = fastbn.standardize(x)
     assert std > 0

@@ -59,7 +59,7 @@ def test_a_constant_feature():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_number_that_is_not_finite_spoils_its_own_feature(value):
+def test_a_number_that_is_not_finite_affects_only_its_feature(value):
     y, mean, rstd = fastbn.batch_norm(with_one(value))
     assert not np.isfinite(y[:, 0]).all()
     for array in (y[:, 1:], mean[1:], rstd[1:]):

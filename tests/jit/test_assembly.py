@@ -311,7 +311,7 @@ def test_packed_instructions(assembly, dtype, position):
         assert found, f"{kernel.__name__}: no packed {operation}"
 
 
-def test_the_reading_can_fail(assembly):
+def test_a_loop_with_a_dependency_has_no_packed_arithmetic(assembly):
     """A loop with a carried dependency has no packed arithmetic, and the patterns find none."""
     import numba
 

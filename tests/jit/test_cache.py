@@ -305,7 +305,7 @@ def entry(files, key, data=None):
     return files.save(key, data)
 
 
-def test_machine_code_is_named_after_what_it_is_of(tmp_path):
+def test_machine_code_of_several_writers_is_never_mixed_up(tmp_path):
     """Entries of one kernel that are written at once, or with other stamps, are not mixed up."""
 
     def files(stamp):

@@ -38,7 +38,7 @@ def mode(path):
 
 
 @posix
-def test_what_is_made_is_for_its_owner_alone(tmp_path, monkeypatch):
+def test_new_files_are_for_their_owner_only(tmp_path, monkeypatch):
     modes = []
 
     def replace(source, target):
@@ -143,7 +143,7 @@ def test_nothing_is_opened_in_a_folder_that_others_may_write_to(folder):
 
 
 @posix
-def test_what_only_its_owner_may_write_is_read(folder):
+def test_files_that_only_their_owner_may_write_are_read(folder):
     (folder / "file").chmod(0o644)
     for place in (folder, folder.parent):
         place.chmod(0o755)
@@ -166,7 +166,7 @@ def test_a_file_that_others_may_write_to_is_not_read_but_replaced(folder, writab
 
 
 @posix
-def test_the_open_file_is_looked_at(folder, monkeypatch):
+def test_the_mode_of_the_open_file_is_checked(folder, monkeypatch):
     """The file name may belong to another file by then."""
     status, other = os.fstat, (folder / "file").stat()
 
@@ -195,7 +195,7 @@ def test_a_folder_of_another_user(folder, monkeypatch):
 
 
 @posix
-def test_what_root_has_prepared_is_read(folder, monkeypatch):
+def test_files_of_root_are_read(folder, monkeypatch):
     monkeypatch.setattr(cache_files, "ROOT", folder.stat().st_uid)
     monkeypatch.setattr(cache_files.os, "geteuid", lambda: folder.stat().st_uid + 1)
     assert cache_files.read(folder / "file") == b"code"
@@ -221,7 +221,7 @@ def test_a_link_to_a_folder(folder, tmp_path, monkeypatch):
     assert "others may write" in cache_files.untrusted(link)
 
 
-def test_what_is_installed_is_trusted_as_the_package_is(tmp_path):
+def test_the_pycache_of_the_package_is_trusted(tmp_path):
     folder = tmp_path / "__pycache__"
     folder.mkdir()
     folder.chmod(0o777)

@@ -78,7 +78,7 @@ def test_bits_do_not_depend_on_what_was_compiled_or_loaded_when(tmp_path):
 
 @pytest.mark.compiles
 @pytest.mark.skipif(JIT_DISABLED, reason="of compiled functions")
-def test_what_numba_is_told_is_not_kept_for_others(tmp_path):
+def test_settings_of_numba_are_part_of_the_key_of_the_cache(tmp_path):
     """Numba itself would give all processes the code of the first one, with its settings."""
     settings = {"NUMBA_OPT": "0", "NUMBA_LOOP_VECTORIZE": "0", "NUMBA_BOUNDSCHECK": "1"}
     told = [*({name: value} for name, value in settings.items()), {}]

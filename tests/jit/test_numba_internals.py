@@ -42,7 +42,7 @@ def test_other_parameters_are_noticed(monkeypatch, path):
 
 
 @pytest.mark.parametrize("path", [*numba_probe.CALLED, *numba_probe.SET])
-def test_what_is_gone_is_noticed(monkeypatch, path):
+def test_missing_internals_of_numba_are_noticed(monkeypatch, path):
     module, _, name = path.partition(":")
     monkeypatch.delattr(pkgutil.resolve_name(module), name.split(".")[0])
     assert f"{path} is not there" in list(numba_probe._problems())

@@ -86,7 +86,7 @@ def test_every_signal_waits_and_has_its_own_number(called):
     assert handlers() == before
 
 
-def test_handlers_that_raise_keep_no_other_one_from_its_signal(called):
+def test_handlers_that_raise_do_not_keep_signals_from_other_handlers(called):
     def handler(number, frame):
         called.append(number)
         raise Timeout
@@ -201,7 +201,7 @@ def test_work_of_another_thread_leaves_ctrl_c_alone():
     assert threads == [signal.default_int_handler]
 
 
-def test_ctrl_c_that_is_ignored_stays_so():
+def test_an_ignored_ctrl_c_stays_ignored():
     usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with Postponed():

@@ -68,7 +68,7 @@ def test_a_long_training_makes_no_denormals(rng, monkeypatch, options, moments, 
     assert not any(values.any() for values in dead.values())
 
 
-def test_the_count_can_fail():
+def test_denormals_are_counted():
     """NumPy functions use the caller's mode, so the same decay ends in denormals."""
     param, grad = np.ones(64, np.float32), np.zeros(64, np.float32)
     m, v = np.full(64, 1e-3, np.float32), np.full(64, 1e-6, np.float32)

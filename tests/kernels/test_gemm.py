@@ -85,7 +85,7 @@ def test_packing_in_parts(rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_nan_reaches_its_row_alone(dtype):
+def test_a_nan_affects_only_its_row(dtype):
     a, b = np.ones((9, 4), dtype), np.ones((4, 40), dtype)
     a[3, 2] = np.nan
     panels, out = panels_for(b), np.empty((9, 40), dtype)

@@ -52,7 +52,7 @@ def test_one_entry_of_a_gradient(monkeypatch, sizes, threads):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 2.0, -2.0])
-def test_a_block_is_looked_at_and_nothing_beside_it(bad):
+def test_only_the_block_is_checked(bad):
     array, limit = np.ones((5, 40), np.float32), np.float32(2)
     assert block_is_below(array, 0, 5, 0, 40, limit)
     array[2, 30] = bad

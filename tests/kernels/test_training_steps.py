@@ -246,7 +246,7 @@ def test_a_step_does_not_follow_numbers_out_of_the_data(rng, loss):
     assert np.array_equal(model.params, twin.params)
 
 
-def test_hits_of_several_outputs_are_samples_of_which_all_are_right(rng):
+def test_a_hit_is_a_sample_with_all_outputs_right(rng):
     x, targets = make_data(rng, 60, "sigmoid_cross_entropy")
     model = fastbn.BatchNormMLP(SIZES, dtype="float64", loss="sigmoid_cross_entropy")
     params = {name: view.copy() for name, view in model.named_parameters()}

@@ -126,7 +126,7 @@ def test_a_fit_that_goes_on_ends_with_the_same_bits(data, tmp_path, name, every)
     assert set(os.listdir(tmp_path)) == {"whole", "parts"}
 
 
-def test_it_does_not_begin_anew(data, tmp_path):
+def test_a_resumed_fit_does_not_start_over(data, tmp_path):
     path = tmp_path / "c"
     with pytest.raises(Killed):
         fit(fastbn.BatchNormMLP(SIZES), data, path, killed_at=40, checkpoint_every=4)
@@ -220,7 +220,7 @@ def test_other_data_and_another_model_are_refused(data, killed):
     assert_not_resumed(killed, message, data, validation_data=(x[:9] + 1, y[:9]))
 
 
-def test_files_that_are_no_checkpoints(data, tmp_path):
+def test_files_that_are_not_checkpoints(data, tmp_path):
     model = fastbn.BatchNormMLP(SIZES)
     model.save(tmp_path / "m")
     state = pickle.dumps(model)
@@ -244,7 +244,7 @@ def test_files_that_are_no_checkpoints(data, tmp_path):
     assert set(os.listdir(tmp_path)) == {"m", "broken"}
 
 
-def test_without_resume_a_fit_begins_anew(data, tmp_path):
+def test_without_resume_a_fit_starts_over(data, tmp_path):
     path = tmp_path / "c"
     first = fastbn.BatchNormMLP(SIZES)
     expected = facts(first, fit(first, data, path))
@@ -275,7 +275,7 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_one_before(data, tmp_path
 
 
 @pytest.mark.parametrize("calls", ["of some steps", "of one step"])
-def test_ctrl_c_writes_where_the_fit_can_go_on(data, tmp_path, monkeypatch, calls):
+def test_ctrl_c_writes_a_checkpoint_to_resume_from(data, tmp_path, monkeypatch, calls):
     if calls == "of one step":
         monkeypatch.setattr(loop._Chunk, "end", lambda self, steps: None)
     whole, part, rest = (fastbn.BatchNormMLP(SIZES) for _ in range(3))
@@ -368,7 +368,7 @@ def test_a_fit_of_a_trained_model_goes_on_with_its_scaling(data, tmp_path):
         ({"on_divergence": "hide"}, ValueError),
     ],
 )
-def test_a_refused_call_leaves_the_model_where_it_was(data, killed, options, error):
+def test_a_refused_call_leaves_the_model_as_it_was(data, killed, options, error):
     model, before = fastbn.BatchNormMLP(SIZES), killed.read_bytes()
     state = pickle.dumps(model)
     with pytest.raises(error):
@@ -468,7 +468,7 @@ def test_crafted_checkpoints_are_refused(data, tmp_path, name):
     assert pickle.dumps(model) == state
 
 
-def test_a_signal_between_two_looks_is_not_missed(data, tmp_path, monkeypatch):
+def test_a_signal_between_two_checks_is_not_missed(data, tmp_path, monkeypatch):
     """The signal arrives after the last callback of an epoch, when no checkpoint is due."""
     note_best, pressed = loop.Fit._note_best, []
 
@@ -564,7 +564,7 @@ def test_the_last_checkpoint_is_of_the_best_epoch(data, tmp_path, monitor):
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("kills", [[30], [40], [53], [30, 40, 53]])
 @pytest.mark.parametrize("every", [None, 5])
-def test_the_best_epoch_before_a_kill_is_gone_back_to(data, tmp_path, optimizer, kills, every):
+def test_a_resumed_fit_restores_the_best_epoch(data, tmp_path, optimizer, kills, every):
     def train(path, killed_at=None):
         model = fastbn.BatchNormMLP(SIZES, optimizer=optimizer)
         history = fit(
@@ -645,7 +645,7 @@ def outcome(model, data, path, lr, **options):
 @pytest.mark.parametrize("how", ["skip", "stop", "raise"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_a_checkpoint_changes_nothing_of_who_is_to_blame(tmp_path, how, optimizer, batch_norm):
+def test_checkpoints_do_not_change_where_a_fit_diverges(tmp_path, how, optimizer, batch_norm):
     said = set()
     for power in range(8, 38):
         found = [
@@ -688,7 +688,7 @@ def test_steps_refused_in_a_row_are_counted_across_a_kill(data, tmp_path, kills,
 
 
 @pytest.mark.parametrize("how", ["skip", "stop", "raise"])
-def test_a_model_that_is_not_finite_is_no_checkpoint(data, tmp_path, how):
+def test_a_model_that_is_not_finite_is_not_written_to_the_checkpoint(data, tmp_path, how):
     """An update makes parameters infinite; the last checkpoint is of the step before."""
     model = fastbn.BatchNormMLP(SIZES, optimizer="sgd", batch_norm=False, seed=7)
     huge, path = np.finfo(np.float64).max, tmp_path / "c"

@@ -160,7 +160,7 @@ CALLS = {
 
 @pytest.mark.skipif(JIT_DISABLED, reason="Python loops allocate")
 @pytest.mark.parametrize("name", CALLS)
-def test_nothing_is_left_of_a_thousand_calls(rng, name):
+def test_a_thousand_calls_leave_nothing_behind(rng, name):
     model = fastbn.BatchNormMLP((8, 16, 3), input_normalization="zscore")
     x, y = rng.standard_normal((64, 8)).astype(np.float32), rng.integers(0, 3, 64)
     model.train_step(x, y)

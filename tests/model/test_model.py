@@ -303,7 +303,7 @@ def test_a_model_is_trained_by_one_thread_at_a_time(data):
     assert model.steps == 1
 
 
-def test_of_two_threads_that_come_at_once_one_is_refused(data):
+def test_one_of_two_threads_at_once_is_refused(data):
     """The other thread tries at each moment while the first one enters or leaves."""
     for moment in itertools.count(1):
         model, left = fastbn.BatchNormMLP(SIZES), moment
@@ -442,7 +442,7 @@ def test_a_forked_process_trains_what_another_thread_was_training(data):
     model.train_step(*data)
 
 
-def test_the_model_has_its_documented_names_alone():
+def test_the_model_has_only_its_documented_names():
     names = {name for name in dir(fastbn.BatchNormMLP) if not name.startswith("_")}
     assert names == {
         "fit", "partial_fit", "train_step", "fit_bytes", "snapshot", "restore", "save", "load",

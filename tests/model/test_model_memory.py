@@ -81,7 +81,7 @@ def test_a_buffer_of_another_size_or_dtype_is_refused(model, name):
     assert pickle.dumps(model) == before
 
 
-def test_what_decides_the_sizes_of_memory_stays(model):
+def test_attributes_that_decide_sizes_of_memory_cannot_be_set(model):
     with pytest.raises(AttributeError):
         model.layout = fastbn.BatchNormMLP((6, 90, 4)).layout
     with pytest.raises(AttributeError):
@@ -219,7 +219,7 @@ print("same")
     assert (done.returncode, done.stdout.strip()) == (0, "same"), done.stderr
 
 
-def test_samples_that_were_scaled_otherwise_are_refused(data, rng):
+def test_samples_that_were_scaled_differently_are_refused(data, rng):
     x, y = data[0], rng.standard_normal(120)
     step = np.arange(120), np.array([0, 120]), np.array([0.1])
     options = {"input_normalization": "zscore", "target_normalization": "zscore"}
@@ -338,7 +338,7 @@ def test_a_call_finds_the_scratch_memory_of_the_last_one(data, model, monkeypatc
     model.train_step(*data)
 
 
-def test_what_predictions_at_once_have_used_is_given_back(model):
+def test_memory_of_concurrent_predictions_is_freed(model):
     kept = model._engine.workspaces
     spaces = [kept.lend_to_prediction(512) for _ in range(32)]
     assert len({id(work.z) for work in spaces}) == 32

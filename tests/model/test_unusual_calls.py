@@ -87,7 +87,7 @@ def test_an_estimator_predicts(case):
         assert np.isfinite(said).all()
 
 
-def test_a_batch_norm_of_pytorchs_predicts_from_one_sample():
+def test_pytorchs_batch_norm_predicts_one_sample():
     torch = pytest.importorskip("torch")
     ours = importlib.import_module("fastbn.torch")
     x = torch.from_numpy(X[:1])

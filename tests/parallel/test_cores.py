@@ -119,7 +119,7 @@ def test_users_limit_the_threads(free, variable, text, expected):
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
-def test_a_limit_that_is_none_is_refused(free, text):
+def test_a_limit_that_is_not_a_positive_integer_is_refused(free, text):
     free.setenv("FASTBN_NUM_THREADS", text)
     with pytest.raises(ValueError, match="FASTBN_NUM_THREADS: expected a whole number.*" + text):
         cores.available_threads()

@@ -74,7 +74,7 @@ def test_the_same_bits_for_any_number_of_threads_and_any_chunks(
         ((30, 451, 9), 41, 8, True),
     ],
 )
-def test_who_keeps_features_of_the_first_layer(sizes, rows, members, kept):
+def test_gathers_whole_batch(sizes, rows, members, kept):
     layout = fastbn.BatchNormMLP(sizes).layout
     assert layout.gathers_whole_batch(rows, members) is kept
     if members == 2:
@@ -90,7 +90,7 @@ def test_nobody_passes_a_barrier_before_all_are_there(size):
     assert size == 1 or (cells[:size] == 499 * np.arange(1, size + 1)).all()
 
 
-def test_nothing_of_a_team_is_left():
+def test_a_team_leaves_nothing_behind():
     before = threading.active_count()
     test_nobody_passes_a_barrier_before_all_are_there(3)
     assert threading.active_count() == before
@@ -114,7 +114,7 @@ def test_a_team_that_cannot_be_complete_does_nothing(monkeypatch):
     assert not any(thread.is_alive() for thread in started[:2])
 
 
-def test_ctrl_c_is_heard_when_the_team_is_done(monkeypatch):
+def test_ctrl_c_is_handled_when_the_team_is_done(monkeypatch):
     cells = np.zeros(4, np.int64)
     start = threading.Thread.start
 

@@ -73,7 +73,7 @@ def test_calls_of_other_lengths_are_judged_apart(free):
     assert takes(team, few, 1, steps=17) == [1]
 
 
-def test_a_trial_is_of_calls_that_had_a_choice(free):
+def test_only_calls_with_a_choice_count_as_trials(free):
     slow_alone = {1: 5e-3, 8: 2e-3}
     team = team_size.TrainingTeam(2e7, 8)
     assert takes(team, slow_alone, 20, steps=1) == [1] * 20  # starting threads would not pay
@@ -88,7 +88,7 @@ def test_a_call_that_a_handler_has_ended_is_not_learned(free):
     assert takes(team, near, 9) == [1] + [8] * 8
 
 
-def test_what_is_never_tried(free):
+def test_large_and_tiny_nets_and_fixed_threads_are_never_tried(free):
     slow = {1: 1.0, 3: 2.0, 8: 2.0}
     assert takes(team_size.TrainingTeam(1e9, 8), slow, 40) == [8] * 40  # a large network
     assert takes(team_size.TrainingTeam(1e4, 8), slow, 40) == [1] * 40  # a tiny network

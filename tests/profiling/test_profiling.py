@@ -133,7 +133,7 @@ def test_the_model_is_left_as_it_is(model):
     assert model.steps == steps
 
 
-def test_logs_change_no_bit_and_none_is_no_instruction():
+def test_logs_change_no_bits_and_cost_nothing_when_off():
     """A step with logs is compiled separately and has the same results."""
     x = np.random.default_rng(0).standard_normal((90, 20)).astype(np.float32)
     results = []
@@ -167,7 +167,7 @@ def llvm_of(function, log):
     return code
 
 
-def test_without_a_log_the_marks_are_no_code():
+def test_without_a_log_the_marks_compile_to_nothing():
     log, clocks = np.zeros((8, 2), np.int64), ("readcyclecounter", "cntvct")
     assert any(clock in llvm_of(marked, log) for clock in clocks)
     assert not any(clock in llvm_of(marked, None) for clock in clocks)

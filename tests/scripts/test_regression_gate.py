@@ -160,7 +160,7 @@ def test_it_fails_loudly_where_nothing_is_measured(clone, tmp_path):
     assert "the process that measures it has ended" in fallen.stderr
 
 
-def test_a_commit_that_raises_is_told(clone):
+def test_a_commit_that_raises_is_reported(clone):
     gemm = clone / "fastbn" / "kernels" / "gemm.py"
     before = gemm.read_text()
     gemm.write_text(

@@ -60,7 +60,7 @@ def test_instructions_are_counted_by_their_registers():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="perf is Linux's")
-def test_perf_is_told_the_names_of_kernels(tmp_path):
+def test_perf_gets_the_names_of_kernels(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
         "import sys, numpy as np, fastbn\n"

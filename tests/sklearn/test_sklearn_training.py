@@ -39,7 +39,7 @@ def test_partial_fit(iris):
         model.set_params(early_stopping=True).partial_fit(X, y)
 
 
-def test_warm_start_continues_and_a_cold_start_begins_anew(iris):
+def test_warm_start_continues_and_a_cold_start_starts_over(iris):
     X, y = iris
     warm = BatchNormMLPClassifier(**FAST, warm_start=True).fit(X, y)
     first = warm.loss_curve_[-1]

@@ -222,7 +222,7 @@ def test_a_tree_that_is_changed(change, when):
     same(model, plain, x, rtol=1e-4, atol=1e-4)
 
 
-def test_hooks_see_what_they_saw():
+def test_hooks_see_the_same_tensors_after_accelerate():
     model = perceptron()
     plain = copy.deepcopy(model)
     accelerate(model, verbose=False)
@@ -455,7 +455,7 @@ def test_layouts_before_the_linear_layer(x):
     same(model, plain, x, rtol=1e-4, atol=1e-5)
 
 
-def test_autocast_and_compiling_are_pytorchs():
+def test_autocast_and_compiling_are_left_to_pytorch():
     model = perceptron()
     plain = copy.deepcopy(model)
     accelerate(model, verbose=False)
@@ -482,7 +482,7 @@ def test_copies_and_files_of_a_swapped_model(tmp_path):
     same(model, plain, x, rtol=1e-4, atol=1e-5)
 
 
-def test_mistakes_behind_a_linear_layer_are_pytorchs():
+def test_mistakes_after_a_linear_layer_raise_pytorchs_errors():
     model, plain = perceptron(), perceptron()
     accelerate(model, verbose=False)
     for x in (torch.randn(32, 6), torch.randn(1, 7), torch.randn(32, 7).double(), torch.ones(7)):

@@ -75,7 +75,7 @@ def test_a_view_that_ends_where_its_storage_ended():
 @pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("change", ["smaller", "resize_", "dtype", "strided"])
-def test_vectors_of_another_kind_are_pytorchs(name, training, change):
+def test_vectors_of_another_kind_are_left_to_pytorch(name, training, change):
     x, found = torch.randn(16, 6), []
     for kind in (ours.BatchNorm1d, nn.BatchNorm1d):
         module = kind(6).train(training)
@@ -280,7 +280,7 @@ def test_moments_of_other_shapes_from_a_file():
     assert "size" in steps_alike(pairs)
 
 
-def test_a_moment_that_is_part_of_what_it_was():
+def test_a_moment_that_was_replaced_by_its_first_rows():
     """It has the same address in the same storage, but fewer numbers."""
     (optimizer, parameters), (theirs, others) = optimizers()
     for one, own in ((optimizer, parameters), (theirs, others)):

@@ -95,7 +95,7 @@ def test_decay_of_weights_alone_makes_two_groups(rng):
     np.testing.assert_allclose(back.params, model.params, atol=1e-10)
 
 
-def test_what_computes_otherwise_is_refused():
+def test_modules_that_compute_differently_are_refused():
     class Twice(Linear):
         def forward(self, x):
             return 2 * super().forward(x)
@@ -136,7 +136,7 @@ def test_an_accelerated_network_is_read_as_it_was(rng):
     np.testing.assert_allclose(back.predict_logits(x), model.predict_logits(x), atol=1e-9)
 
 
-def test_a_network_of_pytorchs_own(rng):
+def test_a_network_of_pytorchs_modules(rng):
     """A bias before batch norm becomes part of the running mean."""
     torch.manual_seed(0)
     module = Sequential(

@@ -25,7 +25,7 @@ def test_it_is_like_torchs(make):
     assert not ours.requires_grad
 
 
-def test_advice_is_of_whole_pages_of_large_tensors_alone(monkeypatch):
+def test_only_whole_pages_of_large_tensors_are_advised(monkeypatch):
     asked = []
     monkeypatch.setattr(_memory, "_madvise", lambda *given: asked.append(given))
     monkeypatch.setattr(_memory.mmap, "MADV_HUGEPAGE", 14, raising=False)

@@ -209,7 +209,7 @@ def test_gradcheck(shape, slope):
     assert torch.autograd.gradcheck(module.eval(), (x,))
 
 
-def test_state_is_pytorchs():
+def test_state_has_pytorchs_format():
     mine, theirs = pair((40, 6))
     assert isinstance(mine, torch.nn.BatchNorm1d)
     assert list(mine.state_dict()) == list(theirs.state_dict())
@@ -232,7 +232,7 @@ def test_state_is_pytorchs():
         (torch.nn.BatchNorm1d, torch.randint(0, 5, (40, 6))),
     ],
 )
-def test_mistakes_are_pytorchs(module, x):
+def test_mistakes_raise_pytorchs_errors(module, x):
     with pytest.raises((ValueError, RuntimeError)) as theirs:
         module(6)(x)
     with pytest.raises(type(theirs.value)) as mine:
@@ -259,7 +259,7 @@ def test_nothing_and_other_devices_fall_back():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_transforms_of_functions_are_pytorchs():
+def test_function_transforms_are_left_to_pytorch():
     mine, theirs = pair((40, 6), affine=False, track_running_stats=False)
     x, tangent = torch.randn(2, 40, 6)
     for one, other in zip(
@@ -275,7 +275,7 @@ def test_transforms_of_functions_are_pytorchs():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("training", [True, False])
-def test_forward_mode_is_pytorchs(training):
+def test_forward_mode_is_left_to_pytorch(training):
     mine, theirs = ours.BatchNorm1d(6).train(training), torch.nn.BatchNorm1d(6).train(training)
     forward_ad = torch.autograd.forward_ad
     with forward_ad.dual_level():
@@ -311,7 +311,7 @@ def test_batched_gradients(kind):
         torch.testing.assert_close(one, torch.autograd.grad(y, x, direction, retain_graph=True)[0])
 
 
-def test_saved_tensors_may_come_back_laid_out_otherwise():
+def test_saved_tensors_may_come_back_in_another_layout():
     torch.manual_seed(0)
     x, dy = torch.randn(2, 4, 3, 5, 5)
     x = x.to(memory_format=torch.channels_last)
@@ -349,7 +349,7 @@ def test_what_has_no_memory_or_other_signs():
         y.backward(dy)
 
 
-def test_modes_that_watch_operations_see_all_of_them():
+def test_dispatch_modes_see_all_operations():
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -359,7 +359,7 @@ def test_modes_that_watch_operations_see_all_of_them():
         assert module.train()(x).shape == (9, 5)
 
 
-def test_settings_that_pytorch_refuses_or_takes_otherwise():
+def test_settings_that_pytorch_refuses_or_reads_differently():
     x = torch.arange(12.0).view(4, 3)
     for training in (True, False):
         outcomes = []

@@ -152,7 +152,7 @@ def test_memory_that_was_replaced_is_not_written():
     ],
     ids=["transposed", "bfloat16", "complex"],
 )
-def test_what_is_not_covered_is_pytorchs(make):
+def test_what_is_not_covered_is_left_to_pytorch(make):
     tensor = make()
     mine = [torch.nn.Parameter(tensor.clone()), torch.nn.Parameter(torch.ones(3))]
     theirs = [torch.nn.Parameter(tensor.clone()), torch.nn.Parameter(torch.ones(3))]
@@ -179,7 +179,7 @@ def test_gradients_that_are_views_or_sparse():
 
 
 @pytest.mark.parametrize("option", ["capturable", "differentiable"])
-def test_capturable_and_differentiable_are_pytorchs(option):
+def test_capturable_and_differentiable_are_left_to_pytorch(option):
     for kind in (ours.Adam, torch.optim.Adam):
         (parameter,), _ = parameters([(4,)])
         optimizer = kind([parameter], **{option: True})

@@ -187,7 +187,7 @@ class Watching(TorchDispatchMode):
         return operation(*args, **(options or {}))
 
 
-def test_a_backward_pass_in_a_mode_that_watches():
+def test_a_backward_pass_in_a_dispatch_mode():
     """The forward pass ran outside the mode; the gradients are PyTorch's operations anyway."""
     grads = []
     for module in (ours.BatchNorm1d(7), nn.BatchNorm1d(7)):
@@ -202,7 +202,7 @@ def test_a_backward_pass_in_a_mode_that_watches():
 
 
 @models
-def test_modes_that_watch_functions(make):
+def test_torch_function_modes(make):
     class WatchingFunctions(TorchFunctionMode):
         def __torch_function__(self, function, kinds, args=(), options=None):
             seen.append(getattr(function, "__name__", str(function)))
@@ -230,7 +230,7 @@ def test_subclasses_of_tensors(make):
     assert torch.equal(found, plain(x.as_subclass(Subclass)))
 
 
-def test_one_function_tells():
+def test_is_traced():
     x = torch.ones(2)
     assert not is_traced(x)
     assert not is_traced()
@@ -259,7 +259,7 @@ def test_one_function_tells():
 
 
 @pytest.mark.parametrize("kind", [ours.Adam, ours.AdamW])
-def test_optimizers_in_a_mode(kind):
+def test_optimizers_in_a_dispatch_mode(kind):
     """The mode sees every write to memory."""
     found = []
     for one in (kind, getattr(torch.optim, kind.__name__)):
