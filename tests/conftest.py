@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import signal
 
-import numpy as np
 import pytest
+
+# Threads of OpenBLAS spin while they wait, on cores that other tests need. It reads this when NumPy
+# is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
 from cases import JIT_DISABLED, WORST, note_error
 
 try:
