@@ -75,7 +75,7 @@ def train(ctx: typer.Context, **options: Any) -> None:
                 f"in step {error.step} the loss or a variance is not finite, or the gradient is "
                 f"not finite or too large, first in {error.layer}: nothing is saved. A smaller "
                 "--lr or a --max-norm may help; with --on-divergence stop, the parameters before "
-                "that step are saved"
+                "that step (with --early-stopping, of the best epoch) are saved"
             )
             raise typer.Exit(1) from None
         if not history.epochs:

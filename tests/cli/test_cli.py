@@ -129,13 +129,25 @@ def test_the_notes_preset_has_batches_of_6000_on_fashion_mnist():
     assert _recipes.batch_size(_recipes.settings(None, {}), 60_000) == 128
 
 
+DIVERGES = [
+    "--no-batch-norm", "--optimizer", "sgd", "--lr", "1e30", "--on-divergence", "stop",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
         (["--until-accuracy", "0.5", "--epochs", "500"], "training accuracy is above 0.5"),
+        (["--early-stopping", "2", "--epochs", "5000"], "no better for 2 epochs; back at the best"),
         (
-            ["--early-stopping", "2", "--epochs", "5000"],
-            "no better for 2 epochs; back at the best",
+            DIVERGES,
+            "a loss or gradient was not finite or too large; the model is as it was before that "
+            "step",
+        ),
+        (
+            [*DIVERGES, "--early-stopping", "2"],
+            "a loss or gradient was not finite or too large; the model is as it was before it, or "
+            "after the best epoch",
         ),
     ],
 )
