@@ -7,9 +7,10 @@ import signal
 
 import pytest
 
-# Threads of OpenBLAS spin while they wait, on cores that other tests need. It reads this when NumPy
-# is imported.
+# Threads of OpenBLAS and OpenMP spin while they wait, on cores that other tests need. They read these
+# when NumPy and PyTorch are imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 from cases import JIT_DISABLED, WORST, note_error
