@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-# Threads of OpenBLAS and OpenMP spin while they wait, on cores that other tests need. They read these
-# when NumPy and PyTorch are imported.
+# Threads of OpenBLAS and OpenMP spin while they wait, on cores that other tests need. Both read
+# these variables when NumPy and PyTorch are imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -17,8 +17,3 @@ def run_steps(
     """Train on minibatches of prepared samples (`Engine.run_steps`), and return their losses."""
     losses: np.ndarray = model._engine.run_steps(samples, order, bounds, lrs, logs)[0]
     return losses
-
-
-def disable_mean_warning(model: Any) -> None:
-    """Make `fit` not warn if the model is worse than the mean, because the caller does."""
-    model._engine.warns_of_mean = False

@@ -26,13 +26,28 @@ from fastbn.model.worse_than_mean import worse_than_mean
 from fastbn.options import ShowProgress
 
 
-def fit(
-    model: Any, X: Any, y: Any, *, sample_weight: Any, validation_data: Any, check_finite: bool,
-    callbacks: Iterable[Callback], progress: ShowProgress,
-    checkpoint: str | os.PathLike[str] | None, checkpoint_every: int | None, resume: bool,
-    **settings: Any,
-) -> History:  # fmt: skip
-    """Train a model; `settings` go to a `Plan`. All checks run before the model changes."""
+def fit(model: Any, X: Any, y: Any, **arguments: Any) -> History:
+    """Train a model, and warn if it is worse than the mean of its targets."""
+    engine: Engine = model._engine
+    history, samples = train(model, X, y, **arguments)
+    if engine.warns_of_mean and history.stop_reason not in ("diverged", "interrupted"):
+        words = worse_than_mean(model, samples, "more epochs or another lr")
+        if words is not None:
+            engine.warns_of_mean = False
+            warnings.warn(words, stacklevel=3)  # the caller of `BatchNormMLP.fit`
+    return history
+
+
+def train(
+    model: Any, X: Any, y: Any, *, sample_weight: Any, callbacks: Iterable[Callback],
+    progress: ShowProgress, validation_data: Any = None, check_finite: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None, checkpoint_every: int | None = None,
+    resume: bool = False, **settings: Any,
+) -> tuple[History, TrainingSamples]:  # fmt: skip
+    """Train a model, and return its history and the samples as the kernels got them.
+
+    `settings` go to a `Plan`. All checks run before the model changes.
+    """
     engine: Engine = model._engine
     config = engine.config
     plan = Plan(
@@ -72,10 +87,4 @@ def fit(
         engine, samples, len(arrays.x), plan, owner=model, evaluate=evaluate, checkpoint=file,
         weight=arrays.weight if arrays.weight.size else None, callbacks=callbacks,
     )  # fmt: skip
-    history = engine.alone(lambda: one_fit.run(progress))
-    if engine.warns_of_mean and history.stop_reason not in ("diverged", "interrupted"):
-        words = worse_than_mean(model, samples, "more epochs or another lr")
-        if words is not None:
-            engine.warns_of_mean = False
-            warnings.warn(words, stacklevel=3)  # the caller of `BatchNormMLP.fit`
-    return history
+    return engine.alone(lambda: one_fit.run(progress)), samples

@@ -11,9 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastbn.fit.history import History
 from fastbn.fit.plan import minibatch_bounds
-from fastbn.model import BatchNormMLP
-from fastbn.model.edges import disable_mean_warning
-from fastbn.model.inputs import training_samples
+from fastbn.model import BatchNormMLP, fitting
 from fastbn.model.worse_than_mean import worse_than_mean
 from fastbn.sklearn._callbacks import Hooks
 from fastbn.sklearn._rates import Rate, rate_of
@@ -49,7 +47,6 @@ class Run:
         self._samples = 0
         self._rate = Rate()
         self._worse_than_mean: str | None = None
-        disable_mean_warning(model)  # `finish` warns, and names parameters of the estimator
         self._hooks = Hooks(
             estimator,
             data,
@@ -64,11 +61,14 @@ class Run:
         before = self.model.steps if self.incremental else None
         self._rate = rate_of(estimator, self._samples, steps, self.seen, before)
         self._hooks.begin()
+        samples = None
         try:
-            history = self.model.fit(
-                X, targets, epochs=self.max_iter, batch_size=batch_size, sample_weight=weight,
-                shuffle=estimator.shuffle, schedule=self._rate.schedule, progress=False,
-                callbacks=[self._after_epoch], on_divergence="stop",
+            # without the warning of `BatchNormMLP.fit`: `finish` names the estimator's parameters
+            history, samples = fitting.train(
+                self.model, X, targets, epochs=self.max_iter, batch_size=batch_size,
+                sample_weight=weight, shuffle=estimator.shuffle, schedule=self._rate.schedule,
+                progress=False, callbacks=[self._after_epoch], on_divergence="stop",
+                early_stopping=None, until_accuracy=None,
             )  # fmt: skip
             self.stop_reason = history.stop_reason
         except KeyboardInterrupt:  # raised by a signal handler of the caller
@@ -82,11 +82,9 @@ class Run:
                 "values and need to be preprocessed."
             )
         is_over = self.stop_reason not in ("diverged", "interrupted")
-        if is_over and not self.incremental and self.model.config.loss == "squared_error":
+        if is_over and not self.incremental and samples is not None:
             self._worse_than_mean = worse_than_mean(
-                self.model,
-                training_samples(self.model, X, targets, weight),
-                "a larger max_iter or another learning_rate_init",
+                self.model, samples, "a larger max_iter or another learning_rate_init"
             )
 
     def _after_epoch(self, model: BatchNormMLP, history: History) -> bool:

@@ -127,7 +127,7 @@ FLAG = {
     "an array": value(st.just(np.array([True, False]))),
 }
 NAME = {
-    "text": value(TEXT),
+    "text": value(st.just("") | TEXT.map("{}?".format)),  # hypothesis knows words of the sources
     "a number": value(st.integers()),
     "a list": value(st.lists(st.sampled_from(["NC", "relu"]), min_size=1, max_size=2)),
     "bytes": value(st.sampled_from([b"NC", b"relu", b""])),

@@ -23,6 +23,7 @@ FILES = [
     "functional/test_optimizers.py",
     "functional/test_preprocessing.py",
     "functional/test_running.py",
+    "kernels/test_public_kernels.py",
     "kernels/test_refused_steps.py",
     "kernels/test_streams.py",
     "kernels/test_training_steps.py",
