@@ -1,13 +1,16 @@
-"""The threads of a team, which live for one call of a compiled function.
+"""The threads of a team, which sleep between the calls of compiled functions.
 
-They are plain Python threads, and release Python's lock while they compute. There is no pool that
-could compete with the threads of other libraries or break in a forked child.
+They are Python threads and release Python's lock while they compute. A thread that has nothing to
+do waits for its next job, so it does not disturb other libraries, and a forked child, where it does
+not exist, starts new ones.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fastbn.parallel.team import (
+    COMPLETE,
     DECIDERS,
     DECISION,
     FORKED,
@@ -24,18 +28,87 @@ from fastbn.parallel.team import (
     gather_team,
 )
 
-# Counters of the teams that exist now, by the ids of these arrays.
-_teams: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
+
+class Worker(threading.Thread):
+    """A thread that does one job after the other, and sleeps in between."""
+
+    def __init__(self) -> None:
+        super().__init__(name="fastbn", daemon=True)
+        self.jobs: queue.SimpleQueue[Callable[[Worker], None]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Do jobs until the process ends."""
+        while True:
+            self.jobs.get()(self)
+
+
+# Workers without a job. Several threads may add and take them, since each does so in one call.
+_idle: list[Worker] = []
+
+
+def take_workers(count: int) -> list[Worker]:
+    """Return workers without a job; start new ones if there are too few."""
+    workers: list[Worker] = []
+    try:
+        while len(workers) < count:
+            try:
+                workers.append(_idle.pop())
+            except IndexError:
+                workers.append(Worker())
+                workers[-1].start()
+    except BaseException:
+        _idle.extend(worker for worker in workers if worker.is_alive())
+        raise
+    return workers
+
+
+class _Call:
+    """One call of a team: what its members and the caller share."""
+
+    def __init__(self, size: int) -> None:
+        self.counters = np.zeros(N_COUNTERS, np.int64)
+        self.ended = np.zeros(size, np.int64)  # 1 for a member that does not use its arguments now
+        self.done: queue.SimpleQueue[None] = queue.SimpleQueue()  # an entry for each such member
+        self.errors: list[BaseException] = []
+
+    def job(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], member: Member
+    ) -> Callable[[Worker], None]:
+        """Return what the worker of a member does."""
+
+        def work(worker: Worker) -> None:
+            try:
+                if gather_team(member):
+                    function(*arguments)
+            except BaseException as error:  # compiling failed, and nothing was computed
+                self.errors.append(error)
+                finish_team(self.counters, self.ended[:0])
+            finally:
+                self.ended[member.rank] = 1
+                _idle.append(worker)
+                self.done.put(None)
+
+        return work
+
+
+# The calls that run now.
+_calls: weakref.WeakSet[_Call] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    """End all waits for members, since their threads exist only in the parent."""
-    for counters in list(_teams.values()):
-        counters[DECIDERS], counters[DECISION] = 1, FORKED
+    """Forget the workers and end all waits for members: these threads exist only in the parent."""
+    _idle.clear()
+    for call in list(_calls):
+        call.counters[DECIDERS], call.counters[DECISION] = 1, FORKED
+        for _ in call.ended:
+            call.done.put(None)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+# The member of a team of one.
+ALONE = Member(np.zeros(0, np.int64), 0, 1, None)
 
 
 def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Member], Any]) -> None:
@@ -49,48 +122,31 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
     last wait is a compiled call at the start of `finally`, so no handler can prevent it. If a
     handler forks, the child gets a RuntimeError.
     """
-    members = [Member(np.zeros(0, np.int64), 0, 1, None)]
-    if size > 1:
-        counters = np.zeros(N_COUNTERS, np.int64)
-        _teams[id(counters)] = counters
-        members = [Member(counters, rank, size, None) for rank in range(size)]
-    calls = [arguments(member) for member in members]
     if size == 1:
-        function(*calls[0])
+        function(*arguments(ALONE))
         return
-    errors: list[BaseException] = []
-    ended = np.zeros(size, np.int64)  # 1 for a member that does not use its arguments any more
-    nobody = ended[:0]
-    finish_team(np.zeros(N_COUNTERS, np.int64), nobody)  # compile it before it is needed
-
-    def work(rank: int) -> None:
-        try:
-            if gather_team(members[rank]):
-                function(*calls[rank])
-        except BaseException as error:  # compiling failed, and nothing was computed
-            errors.append(error)
-            finish_team(counters, nobody)
-        finally:
-            ended[rank] = 1
-
+    call = _Call(size)
+    _calls.add(call)
+    members = [Member(call.counters, rank, size, None) for rank in range(size)]
+    jobs = [call.job(function, arguments(member), member) for member in members]
+    finish_team(np.zeros(N_COUNTERS, np.int64), call.ended[:0])  # compile it before it is needed
+    workers = take_workers(size)
     # The caller only waits, so a signal handler that raises in it does not stop a member.
-    threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(size)]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        for worker, job in zip(workers, jobs, strict=True):
+            worker.jobs.put(job)
+        for _ in jobs:
+            call.done.get()
     except BaseException:
-        finish_team(counters, nobody)
-        for thread in threads:  # sleep until they have ended, unless a handler raises again
-            if thread.is_alive():
-                thread.join()
+        finish_team(call.counters, call.ended[:0])
+        while call.counters[DECISION] == COMPLETE and not call.ended.all():
+            time.sleep(0.001)  # until they have ended, unless a handler raises again
         raise
     finally:
-        finish_team(counters, ended)
-    if errors:
-        raise errors[0]
-    if counters[DECISION] == FORKED:
+        finish_team(call.counters, call.ended)
+    if call.errors:
+        raise call.errors[0]
+    if call.counters[DECISION] == FORKED:
         raise RuntimeError(
             "this process was forked during a call of several threads: only the parent completes it"
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ import fastbn
 import fastbn.model.engine as model_module
 from fastbn.jit.compiler import njit
 from fastbn.model.inputs import training_samples
+from fastbn.parallel import threads
 from fastbn.parallel.threads import run_team
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="teams are of compiled code")
@@ -44,8 +48,8 @@ def test_the_same_bits_for_any_number_of_threads_and_any_chunks(
     x, y = rng.standard_normal((n, sizes[0])), rng.integers(0, sizes[-1], n)
     weight = rng.uniform(0.5, 1, n)
     results = []
-    for threads, chunks in [(1, 1), (2, 1), (3, 4), (4, 1), (8, 2), (1, 4)]:
-        monkeypatch.setenv("FASTBN_NUM_THREADS", str(threads))
+    for size, chunks in [(1, 1), (2, 1), (3, 4), (4, 1), (8, 2), (1, 4)]:
+        monkeypatch.setenv("FASTBN_NUM_THREADS", str(size))
         model = fastbn.BatchNormMLP(sizes, **options)
         samples = training_samples(model, x, y, weight)
         losses = []
@@ -90,10 +94,29 @@ def test_nobody_passes_a_barrier_before_all_are_there(size):
     assert size == 1 or (cells[:size] == 499 * np.arange(1, size + 1)).all()
 
 
-def test_a_team_leaves_nothing_behind():
+def test_threads_sleep_between_calls_and_are_used_again(monkeypatch):
+    monkeypatch.setattr(threads, "_idle", [])
     before = threading.active_count()
-    test_nobody_passes_a_barrier_before_all_are_there(3)
-    assert threading.active_count() == before
+    for size in (3, 2, 3):
+        test_nobody_passes_a_barrier_before_all_are_there(size)
+        assert threading.active_count() == before + 3
+    sleeping = list(threads._idle)
+    used = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - used < 0.1  # they do not spin
+    assert sleeping == threads._idle
+    assert len(set(sleeping)) == 3
+
+
+def test_arguments_are_released_after_a_call():
+    def call():
+        cells = np.zeros(4, np.int64)
+        run_team(relay, 2, lambda member: (5, cells, member))
+        return weakref.ref(cells)
+
+    alive = call()
+    gc.collect()
+    assert alive() is None
 
 
 def test_a_team_that_cannot_be_complete_does_nothing(monkeypatch):
@@ -107,11 +130,15 @@ def test_a_team_that_cannot_be_complete_does_nothing(monkeypatch):
         start(thread)
 
     cells = np.zeros(8, np.int64)
+    monkeypatch.setattr(threads, "_idle", [])
     monkeypatch.setattr(threading.Thread, "start", refuse_the_third)
     with pytest.raises(RuntimeError, match="can't start"):
         run_team(relay, 4, lambda member: (5, cells, member))
     assert (cells == 0).all()
-    assert not any(thread.is_alive() for thread in started[:2])
+    assert threads._idle == started[:2]  # ready for the next call
+    monkeypatch.setattr(threading.Thread, "start", start)
+    run_team(relay, 4, lambda member: (5, cells, member))
+    assert cells.tolist() == [4, 8, 12, 16, 0, 0, 0, 0]
 
 
 def test_ctrl_c_is_handled_when_the_team_is_done(monkeypatch):
@@ -120,22 +147,17 @@ def test_ctrl_c_is_handled_when_the_team_is_done(monkeypatch):
 
     def start_and_interrupt(thread):
         start(thread)
-        if thread is threads[-1]:
+        started.append(thread)
+        if len(started) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    threads = []
-    init = threading.Thread.__init__
-
-    def note(thread, *args, **kwargs):
-        init(thread, *args, **kwargs)
-        threads.append(thread)
-
-    monkeypatch.setattr(threading.Thread, "__init__", note)
+    started = []
+    monkeypatch.setattr(threads, "_idle", [])
     monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_team(relay, 2, lambda member: (300, cells, member))
-    assert not any(thread.is_alive() for thread in threads)
     assert cells.tolist() in ([299, 598, 0, 0], [0, 0, 0, 0])  # all rounds, or none
+    assert threads._idle == started
 
 
 def test_an_error_of_the_compiler_reaches_the_caller():
@@ -158,10 +180,10 @@ def test_models_in_many_threads_at_once(rng, monkeypatch):
 
     expected = trained()
     results = []
-    threads = [threading.Thread(target=lambda: results.append(trained())) for _ in range(6)]
-    for thread in threads:
+    trainers = [threading.Thread(target=lambda: results.append(trained())) for _ in range(6)]
+    for thread in trainers:
         thread.start()
-    for thread in threads:
+    for thread in trainers:
         thread.join()
     assert len(results) == 6
     assert all(np.array_equal(result, expected) for result in results)
