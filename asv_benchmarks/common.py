@@ -33,6 +33,7 @@ MOVED = {
     "kernels.saturating.saturating_": "kernels.elementwise.elementwise_",
     "kernels.saturating.": "kernels.elementwise.",
     "_openmp.": "parallel.openmp.",
+    "kernels.gemm.pack_rows": "kernels.gemm.pack_panels",
 }
 
 

@@ -22,9 +22,15 @@ class Products(Loops):
     """out = a b with a square weight a, and both ways of packing b."""
 
     def setup(self, shape: tuple[int, int], dtype: str) -> None:
-        self.multiply, self.pack_rows, self.pack_columns = (
-            find(f"kernels.gemm.{name}") for name in ("multiply", "pack_rows", "pack_columns")
+        self.multiply, self.pack_rows = (
+            find(f"kernels.gemm.{name}") for name in ("multiply", "pack_rows")
         )
+        try:
+            pack = find("kernels.gemm.pack_panels_of_transpose")
+        except NotImplementedError:
+            self.pack_columns = find("kernels.gemm.pack_columns")
+        else:
+            self.pack_columns = lambda b, out, first, last: pack(b, first, last, out, first, last)
         units, rows = shape
         self.weight, self.b = normal(units, units, dtype=dtype), normal(units, rows, dtype=dtype)
         width = find("kernels.gemm.panel_width")(self.b)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import fastbn
-from fastbn.jit import numba_probe
+from fastbn.jit import isa, numba_probe
 
 # Packages by their import names, and the optional extra that installs each.
 PACKAGES = {
@@ -69,6 +69,7 @@ class Facts:
     platform: str
     packages: dict[str, str | None]  # versions; None if not installed
     cpu: Cpu
+    instruction_set: str  # that kernels are compiled for (fastbn.jit.isa)
     numba_threads: int
     team_threads: int  # the most threads that training uses
     jit_disabled: bool
@@ -121,6 +122,7 @@ def report() -> Report:
             cores_allowed=allowed_cores(),
             quota=core_quota(),
         ),
+        instruction_set=isa.level(),
         numba_threads=int(config.NUMBA_NUM_THREADS),
         team_threads=available_threads(),
         jit_disabled=bool(config.DISABLE_JIT),

@@ -13,7 +13,7 @@ from fastbn.bench._fastbn import BareGemms
 from fastbn.bench._timing import interleave
 from fastbn.bench._work import BATCHES, STEPS
 from fastbn.jit.compiler import njit
-from fastbn.kernels.gemm import multiply, pack_columns, pack_rows
+from fastbn.kernels.gemm import multiply, pack_panels, pack_panels_of_transpose
 from fastbn.kernels.streams import stream
 from fastbn.model.buffers import aligned_zeros
 from fastbn.model.layout import rounded_up
@@ -36,9 +36,9 @@ def packed_products(products):
         for _ in range(count):
             for (a, b, out), panels in zip(products, places, strict=True):
                 if b.flags.c_contiguous:
-                    pack_rows(b, panels, 0, b.shape[0])
+                    pack_panels(b, panels, 0, b.shape[0])
                 else:
-                    pack_columns(b.T, panels, 0, b.shape[1])
+                    pack_panels_of_transpose(b.T, 0, b.shape[1], panels, 0, b.shape[1])
                 multiply(a, panels, b.shape[0], out, 0, out.shape[0])
 
     return run

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+from fastbn.bench import _isa
 from fastbn.doctor import DISTRIBUTIONS, installed_version
+from fastbn.jit.isa import VARIABLE
 from fastbn.parallel.cores import available_threads
 
 # Each peer, and the packages that it needs.
@@ -135,9 +138,12 @@ def makers(kind: str, work: Any, peers: Collection[str], **ours: Any) -> Makers:
         kind_of_side = getattr(importlib.import_module(f"fastbn.bench.{module}"), name)
         if settings is None:
             settings = {threads_of(count): {"threads": count} for count in thread_counts()}
+        own = _isa.note(os.environ.get(VARIABLE), side)
         for setting, more in settings.items():
             given = {**arguments, **more, **(ours if side == "fastbn" else {})}
-            found[side, setting] = functools.partial(kind_of_side, work, **given)
+            found[side, ", ".join(filter(None, (setting, own)))] = functools.partial(
+                kind_of_side, work, **given
+            )
     return found
 
 

@@ -38,6 +38,7 @@ def machine(peers: Sequence[str]) -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "processor": facts.cpu.name,
+        "instruction_set": facts.instruction_set,
         "cores": allowed_cores(),
         "threads": available_threads(),
         "versions": {"fastbn": facts.fastbn, "Python": facts.python, **versions},
@@ -48,7 +49,8 @@ def machine_line(facts: dict[str, Any]) -> str:
     """Return the description in one line."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     return (
-        f"{facts['date']}, {facts['processor']}, {facts['cores']} cores, "
+        f"{facts['date']}, {facts['processor']}, {facts['instruction_set']}, "
+        f"{facts['cores']} cores, "
         f"up to {facts['threads']} threads; {versions}"
     )
 

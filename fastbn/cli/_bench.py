@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,6 +40,13 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(help="Cores that every side may use (default: all).", min=1)
     ] = None,
+    isa: Annotated[
+        str | None,
+        typer.Option(
+            help="Instruction set for fastbn and its peers (default: the processor's).",
+            metavar="sse2|avx2|avx512",
+        ),
+    ] = None,
     as_json: Json = None,
     plot: Annotated[
         pathlib.Path | None,
@@ -52,6 +61,8 @@ def bench(
     FASTBN_DATA, a folder with Fashion-MNIST.
     """
     check_choice(suite, SUITES, "--suite")
+    if isa is not None:
+        _run_limited(isa)
     check_figure_files({"--json": as_json, "--plot": plot})
     _limit_cores(threads)
     try:
@@ -86,6 +97,19 @@ def bench(
     if interrupted:
         complain(f"interrupted after {len(rows)} rows")
         raise typer.Exit(1)
+
+
+def _run_limited(isa: str) -> None:
+    """Run this command again in a process that is held to an instruction set, unless it is."""
+    from fastbn.bench._isa import LEVELS, environment
+    from fastbn.jit.isa import VARIABLE
+
+    check_choice(isa, LEVELS, "--isa")
+    if os.environ.get(VARIABLE) == isa:
+        return
+    limited = {**os.environ, **environment(isa)}
+    done = subprocess.run([sys.executable, "-m", "fastbn", *sys.argv[1:]], env=limited)
+    raise typer.Exit(done.returncode)
 
 
 def _limit_cores(threads: int | None) -> None:

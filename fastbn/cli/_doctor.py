@@ -45,7 +45,7 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
         ("Python", facts.python),
         ("platform", facts.platform),
         *((name, version or _absent(name)) for name, version in facts.packages.items()),
-        ("processor", f"{cpu.name} ({cpu.architecture})"),
+        ("processor", f"{cpu.name} ({cpu.architecture}, {facts.instruction_set})"),
         ("cores", cores),
         ("training", f"teams of up to {facts.team_threads} threads"),
         ("numba threads", str(facts.numba_threads)),

@@ -19,8 +19,10 @@ from typing import Any
 import numba
 import numpy.ma  # noqa: F401 (else numba imports it at the first call; a forked child may hang)
 
-from fastbn.jit import cache, numba_probe
+from fastbn.jit import cache, isa, numba_probe
 from fastbn.jit.listeners import logger
+
+isa.limit()
 
 # Vectorizing a sum reorders it, so the compiler may reorder sums and contract products. It may not
 # assume that there are no NaNs or infinities (`nnan`, `ninf`): they must not give finite results.

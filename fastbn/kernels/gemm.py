@@ -1,24 +1,38 @@
-"""Matrix products whose right operand is stored in panels.
+"""Matrix products whose right operand is packed.
 
     out (M, N) = a (M, K) b (K, N)        a may have any strides, such as those of a transpose
 
-A panel holds some columns of b row by row. Its rows are 128 bytes, or `width` numbers, and the
-panel of columns j to j + width begins at j * K. The last panel may have more columns than b; the
-extra ones are not used. `multiply_tile` computes a tile of `out`, some rows by one panel, in
-registers.
+b is cut along k into slabs of DEPTH (the last one may be smaller), one after the other in a flat
+buffer. A slab consists of panels, (panels, depth, width): a panel holds `width` columns of b row by
+row. The last panel may have more columns than b; the extra ones are not used. `multiply_tile`
+computes a tile of `out`, some rows by one panel, in registers.
 
-Sums are cut at multiples of DEPTH products, and the parts are added in order. So the bits of `out`
-do not depend on how rows and panels are divided among threads.
+Each slab adds a part to every sum, in order. So the bits of `out` do not depend on how rows and
+panels are divided among threads.
 """
 
 from __future__ import annotations
 
-from fastbn.jit.compiler import njit, njit_strict
-from fastbn.jit.intrinsics import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_tile, view
+from fastbn.jit.compiler import njit, njit_inlined, njit_strict
+from fastbn.jit.intrinsics import (
+    PANEL_BYTES,
+    TILE_ROWS,
+    copy_piece,
+    multiply_tile,
+    transpose_tile,
+    view,
+)
 
-# Length of a chain of multiply-adds: short enough that its part of a panel stays in the first-level
+# Length of a chain of multiply-adds: short enough that the rows of a tile stay in the first-level
 # cache, and that sums in float32 do not lose digits.
 DEPTH = 256
+
+# Panels that a tile is multiplied with before the next tile: with DEPTH, 256 kB with AVX-512 and
+# 128 kB with AVX, a part of a second-level cache.
+PANELS = 8
+
+# Rows of a smaller tile, so that 6-row tiles leave no more than two rows unused.
+FEW_ROWS = 4
 
 
 @njit
@@ -27,77 +41,101 @@ def panel_width(x):
     return PANEL_BYTES // x.itemsize
 
 
-@njit_strict
-def multiply_panel(a, k, depth, panels, start, out, first, last, j, add):
-    """Compute rows first to last of out for one panel, whose columns begin at j.
+@njit
+def whole(n, size):
+    """Return the number of pieces of `size` in n; the last one may be smaller."""
+    return (n + size - 1) // size
 
-    This computes products k to k + depth of each sum, which are added to out if `add` is 1. Row k
-    of the panel begins at panels[start].
+
+@njit_inlined
+def right_slab(panels, columns, k, depth):
+    """Return products k to k + depth of a right operand of so many columns; k begins a slab."""
+    width = panel_width(panels)
+    count = whole(columns, width)
+    return view(panels, k * count * width, (count, depth, width))
+
+
+@njit_strict
+def multiply_slab(a, k, right, out, first, last, j, add):
+    """Compute rows first to last of out, with products k to k + depth.
+
+    Column j of out is the first one of the slab's first panel. The results are added to out if
+    `add` is 1.
     """
-    width = panel_width(out)
-    panel = view(panels, start, (depth * width,))
-    i = first
-    if 2 * (out.shape[1] - j) > width:
-        while i + TILE_ROWS <= last:
-            multiply_tile(TILE_ROWS, 2, a, i, k, depth, panel, out, j, add)
-            i += TILE_ROWS
-        while i + 2 <= last:
-            multiply_tile(2, 2, a, i, k, depth, panel, out, j, add)
-            i += 2
-        if i < last:
-            multiply_tile(1, 2, a, i, k, depth, panel, out, j, add)
-    else:
-        while i + TILE_ROWS <= last:
-            multiply_tile(TILE_ROWS, 1, a, i, k, depth, panel, out, j, add)
-            i += TILE_ROWS
-        while i + 2 <= last:
-            multiply_tile(2, 1, a, i, k, depth, panel, out, j, add)
-            i += 2
-        if i < last:
-            multiply_tile(1, 1, a, i, k, depth, panel, out, j, add)
+    count, _, width = right.shape
+    for p_first in range(0, count, PANELS):
+        i = first
+        while i < last:
+            rows = last - i
+            # 8 rows are two smaller tiles
+            is_small = TILE_ROWS == 6 and (rows <= FEW_ROWS or rows == 2 * FEW_ROWS)
+            for p in range(p_first, min(p_first + PANELS, count)):
+                column = j + p * width
+                is_half = 2 * (out.shape[1] - column) <= width
+                if is_small and is_half:
+                    multiply_tile(FEW_ROWS, 1, a, i, k, right, p, out, column, rows, add)
+                elif is_small:
+                    multiply_tile(FEW_ROWS, 2, a, i, k, right, p, out, column, rows, add)
+                elif is_half:
+                    multiply_tile(TILE_ROWS, 1, a, i, k, right, p, out, column, rows, add)
+                else:
+                    multiply_tile(TILE_ROWS, 2, a, i, k, right, p, out, column, rows, add)
+            i += FEW_ROWS if is_small else TILE_ROWS
 
 
 @njit_strict
 def multiply(a, panels, depth, out, first, last):
-    """Compute rows first to last of out = a b; b has `depth` rows and is stored in panels."""
-    width = panel_width(out)
+    """Compute rows first to last of out = a b."""
     for k in range(0, depth, DEPTH):
-        part, add = min(DEPTH, depth - k), 1 if k > 0 else 0
-        for j in range(0, out.shape[1], width):
-            start = j * depth + k * width
-            multiply_panel(a, k, part, panels, start, out, first, last, j, add)
+        right = right_slab(panels, out.shape[1], k, min(DEPTH, depth - k))
+        multiply_slab(a, k, right, out, first, last, 0, 1 if k > 0 else 0)
+
+
+# -- packing right operands ------------------------------------------------------------------------
+
+# Rows and columns of the blocks that `transpose_tile` transposes.
+BLOCK = 8
 
 
 @njit
-def pack_rows(b, panels, first, last):
-    """Copy rows first to last of b (K, N) into panels."""
+def pack_panels(b, panels, first, last):
+    """Pack rows first to last of b (K, N)."""
     depth, columns = b.shape
     width = panel_width(b)
-    for j in range(0, columns, width):
-        count = min(width, columns - j)
-        for k in range(first, last):
-            start = j * depth + k * width
-            row, target = b[k, j : j + count], panels[start : start + count]
-            for c in range(row.size):
-                target[c] = row[c]
+    for k in range(first // DEPTH * DEPTH, last, DEPTH):
+        slab = right_slab(panels, columns, k, min(DEPTH, depth - k))
+        for p in range(slab.shape[0]):
+            panel, j = slab[p], p * width
+            count = min(width, columns - j)
+            for n in range(max(k, first), min(k + DEPTH, last)):
+                for c in range(0, count - 7, 8):
+                    copy_piece(8, b, n * columns + j + c, panel, (n - k) * width + c)
+                for c in range(count // 8 * 8, count):
+                    panel[n - k, c] = b[n, j + c]
 
 
 @njit
-def pack_columns(b, panels, first, last):
-    """Copy rows first to last of b (N, K) into panels of its transpose, as columns."""
-    depth = b.shape[1]
-    width = panel_width(b)
-    flat = b.reshape(b.size)
-    row = first
-    while row + 8 <= last and row % 8 == 0:
-        start = row // width * width * depth + row % width
-        for k in range(0, depth - 7, 8):
-            transpose_tile(flat, row * depth + k, depth, panels, start + k * width, width)
-        for k in range(depth // 8 * 8, depth):
-            for c in range(8):
-                panels[start + k * width + c] = b[row + c, k]
-        row += 8
-    for c in range(row, last):
-        start = c // width * width * depth + c % width
-        for k in range(depth):
-            panels[start + k * width] = b[c, k]
+def pack_panels_of_transpose(a, first, last, panels, j, columns):
+    """Pack rows first to last of a, which has K columns, into the panels of b (K, columns).
+
+    They become the columns of b from j on.
+    """
+    depth = a.shape[1]
+    width = panel_width(a)
+    flat = view(a, 0, (a.size,))
+    for k in range(0, depth, DEPTH):
+        part = min(DEPTH, depth - k)
+        slab = right_slab(panels, columns, k, part)
+        i = first
+        while i < last:
+            panel, c = slab[(j + i - first) // width], (j + i - first) % width
+            if c + BLOCK <= width and i + BLOCK <= last and part >= BLOCK:
+                target = view(panel, c, (panel.size - c,))
+                for n in range(0, part, BLOCK):
+                    n = min(n, part - BLOCK)  # the last block overlaps the one before
+                    transpose_tile(flat, i * depth + k + n, depth, target, n * width, width)
+                i += BLOCK
+            else:
+                for n in range(part):
+                    panel[n, c] = a[i, k + n]
+                i += 1

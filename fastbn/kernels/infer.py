@@ -7,7 +7,7 @@ from fastbn.jit.intrinsics import flush_denormals, restore_denormals, strided, v
 from fastbn.kernels.activations import bias_activation_forward_cn
 from fastbn.kernels.batchnorm_cn import batch_norm_inference_cn
 from fastbn.kernels.elementwise import NONE, elementwise_forward
-from fastbn.kernels.gemm import multiply, pack_rows, panel_width
+from fastbn.kernels.gemm import multiply, pack_panels, panel_width, whole
 from fastbn.kernels.input_products import multiply_data
 from fastbn.kernels.network_arrays import (
     BETA,
@@ -22,7 +22,6 @@ from fastbn.kernels.network_arrays import (
     matrix,
     tensor,
     units,
-    whole,
 )
 from fastbn.parallel.team import alone_in, share
 
@@ -71,7 +70,7 @@ def infer_logits(
             if index < layers.shape[0] - 1:
                 if recipe.elementwise != NONE:
                     elementwise_forward(recipe.elementwise, view(a, 0, (a.size,)))
-                pack_rows(a, work.a_panels[layer[UNIT] * padded :], 0, layer[N_OUT])
+                pack_panels(a, work.a_panels[layer[UNIT] * padded :], 0, layer[N_OUT])
         result = view(work.a, 0, (layers[-1][N_OUT], count))
         for i in range(count):
             for k in range(result.shape[0]):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from fastbn.jit.compiler import njit, njit_inlined
 from fastbn.jit.intrinsics import TILE_ROWS, mark, strided, view
-from fastbn.kernels.gemm import DEPTH, multiply_panel, pack_columns, panel_width
+from fastbn.kernels.gemm import (
+    DEPTH,
+    multiply_slab,
+    pack_panels_of_transpose,
+    panel_width,
+    right_slab,
+    whole,
+)
 from fastbn.kernels.network_arrays import (
     GATHER,
     GATHER_AGAIN,
@@ -14,11 +21,13 @@ from fastbn.kernels.network_arrays import (
     WEIGHT_GRADIENT,
     matrix,
     units,
-    whole,
 )
 from fastbn.kernels.preprocessing import gather_panels, gather_rows
 from fastbn.kernels.reductions import all_below
 from fastbn.parallel.team import share
+
+# A large weight is multiplied with this many samples at once; a small one stays in cache anyway.
+SAMPLES, LARGE = 128, 1 << 17
 
 
 @njit_inlined
@@ -57,22 +66,27 @@ def multiply_data(network, work, samples, order, kept, member):
     z = units(work.z, layer, rows)
     weight = strided(matrix(network.params, layer))
     gathered = work.x[member.rank, : width * inputs]
-    panel = work.x[member.rank, width * inputs : 2 * width * inputs]
-    present = -1
+    panels = work.x[member.rank, width * inputs :]
     first, last, groups = share_tasks(layer[N_OUT], rows, width, kept, member)
-    for task in range(first, last):
+    is_large = groups == 1 and layer[N_OUT] * inputs >= LARGE
+    present, at_once = -1, SAMPLES // width if is_large else 1
+    for task in range(first, last, at_once):
         p, i, stop = task_place(task, groups, layer[N_OUT], kept, member)
         j = p * width
-        count = min(width, rows - j)
+        columns = min(min(at_once, last - task) * width, rows - j)
         if p != present:
-            x = view(gathered, 0, (count, inputs))
-            gather_rows(samples.x, order, j, j + count, samples.center, samples.scale, x)
-            pack_columns(x, panel, 0, count)
+            for start in range(0, columns, width):
+                count = min(width, columns - start)
+                x = view(gathered, 0, (count, inputs))
+                gather_rows(
+                    samples.x, order, j + start, j + start + count, samples.center, samples.scale, x
+                )
+                pack_panels_of_transpose(x, 0, count, panels, start, columns)
             present = p
             mark(member.log, GATHER)
         for k in range(0, inputs, DEPTH):
-            part, add = min(DEPTH, inputs - k), 1 if k > 0 else 0
-            multiply_panel(weight, k, part, panel, k * width, z, i, stop, j, add)
+            right = right_slab(panels, columns, k, min(DEPTH, inputs - k))
+            multiply_slab(weight, k, right, z, i, stop, j, 1 if k > 0 else 0)
         mark(member.log, PRODUCT)
 
 
@@ -97,19 +111,20 @@ def multiply_by_data(network, recipe, work, samples, order, member):
     dz = strided(view(work.dz, 0, (layer[N_OUT], rows)))
     dweight = matrix(network.grads, layer)
     first, last, groups = share_tasks(layer[N_OUT], inputs, width, kept, member)
-    panels = work.x[member.rank]
+    panels, at_once = work.x[member.rank], max(last - first, 1) if groups == 1 else 1
     j_first = first // groups * width
     j_last = min(((last - 1) // groups + 1) * width, inputs)
     for k in range(0, rows if first < last else 0, DEPTH):
-        part, add = min(DEPTH, rows - k), 1 if k > 0 else 0
+        part = min(DEPTH, rows - k)
         gather_panels(
             samples.x, order, k, k + part, samples.center, samples.scale, j_first, j_last, panels
         )
         mark(member.log, GATHER_AGAIN)
-        for task in range(first, last):
+        right = right_slab(panels, j_last - j_first, 0, part)
+        for task in range(first, last, at_once):
             p, i, stop = task_place(task, groups, layer[N_OUT], kept, member)
-            start = (p * width - j_first) * part
-            multiply_panel(dz, k, part, panels, start, dweight, i, stop, p * width, add)
+            q, j = p - j_first // width, p * width
+            multiply_slab(dz, k, right[q : q + at_once], dweight, i, stop, j, 1 if k > 0 else 0)
         mark(member.log, WEIGHT_GRADIENT)
 
 

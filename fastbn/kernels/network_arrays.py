@@ -12,6 +12,7 @@ import numpy as np
 
 from fastbn.jit.compiler import njit, njit_inlined
 from fastbn.jit.intrinsics import TILE_ROWS, view
+from fastbn.kernels.gemm import whole
 from fastbn.parallel.team import share
 
 # columns of the layer table
@@ -136,12 +137,6 @@ def layer_slope(network, recipe, index):
     """Return the slope of a layer's LeakyReLU: 1 for the last layer, which has no activation."""
     one = network.params.dtype.type(1)
     return one if index == network.layers.shape[0] - 1 else recipe.slope
-
-
-@njit
-def whole(n, size):
-    """Return the number of pieces of `size` in n; the last one may be smaller."""
-    return (n + size - 1) // size
 
 
 @njit

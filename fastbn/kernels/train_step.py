@@ -26,7 +26,13 @@ from fastbn.kernels.batchnorm_weighted import (
     weighted_batch_norm_forward_cn,
 )
 from fastbn.kernels.elementwise import NONE, elementwise_backward, elementwise_forward
-from fastbn.kernels.gemm import multiply, pack_columns, pack_rows, panel_width
+from fastbn.kernels.gemm import (
+    multiply,
+    pack_panels,
+    pack_panels_of_transpose,
+    panel_width,
+    whole,
+)
 from fastbn.kernels.input_products import (
     data_gradient_is_below,
     multiply_by_data,
@@ -61,7 +67,6 @@ from fastbn.kernels.network_arrays import (
     share_rows,
     tensor,
     units,
-    whole,
 )
 from fastbn.kernels.optimizers import clip_factor
 from fastbn.kernels.reductions import all_below
@@ -103,8 +108,9 @@ def forward(network, recipe, work, samples, order, step, member):
                 key = dropout_key(recipe.seed, step, index)
                 dropout(values, first * rows, recipe.dropout, key)
                 mark(member.log, DROPOUT + place)
-            pack_rows(a, work.a_panels[layer[UNIT] * padded :], first, last)
-            pack_columns(a, work.at_panels[layer[PADDED_UNIT] * rows :], first, last)
+            pack_panels(a, work.a_panels[layer[UNIT] * padded :], first, last)
+            panels = work.at_panels[layer[PADDED_UNIT] * rows :]
+            pack_panels_of_transpose(a, first, last, panels, first, layer[N_OUT])
             mark(member.log, PACK + place)
         barrier(member)
         mark(member.log, WAIT + place)
@@ -195,7 +201,7 @@ def backward(network, recipe, work, samples, order, step, member):
         mark(member.log, BACKWARD + place)
         if index > 0:
             previous = network.layers[index - 1]
-            pack_rows(dz, work.dz_panels[index % 2], first, last)
+            pack_panels(dz, work.dz_panels[index % 2], first, last)
             mark(member.log, PACK_GRADIENT + place)
             panels = work.at_panels[previous[PADDED_UNIT] * rows :]
             multiply(strided(dz), panels, rows, matrix(network.grads, layer), first, last)

@@ -8,7 +8,18 @@ import numpy as np
 
 from fastbn.jit.intrinsics import PANEL_BYTES
 from fastbn.kernels import network as kernels
+from fastbn.kernels.gemm import DEPTH
 from fastbn.model.config import ModelConfig
+
+
+def columns_of_panels(panels: np.ndarray, first: int, size: int, n: int) -> list[np.ndarray]:
+    """Return the first n columns of a packed right operand: units first to first + size."""
+    width = PANEL_BYTES // panels.itemsize
+    padded = -(-n // width) * width
+    own = panels[first * padded : (first + size) * padded]
+    slabs = np.split(own, range(DEPTH * padded, own.size, DEPTH * padded))
+    columns = [slab.reshape(padded // width, -1, width).swapaxes(1, 2) for slab in slabs]
+    return [slab.reshape(padded, -1)[:n] for slab in columns]
 
 
 def nonfinite_layer(
@@ -19,7 +30,7 @@ def nonfinite_layer(
 
     `work` and `gradients` are the results of a step on these rows.
     """
-    n, width = rows.size, PANEL_BYTES // work.z.itemsize
+    n = rows.size
     with np.errstate(all="ignore"):
         x = (samples.x[rows].astype(work.z.dtype) - samples.center) * samples.scale
         if not np.isfinite(x).all():
@@ -28,12 +39,10 @@ def nonfinite_layer(
             first, size = layer[kernels.UNIT], layer[kernels.N_OUT]
             z, var = work.z[first * n : (first + size) * n], work.var[first : first + size]
             if index == len(layers) - 1:
-                a = work.a[: size * n]
-            else:  # panels (panels, units, columns), the last one with columns to spare
-                padded = -(-n // width) * width
-                panels = work.a_panels[first * padded : (first + size) * padded]
-                a = panels.reshape(-1, size, width).swapaxes(0, 1).reshape(size, padded)[:, :n]
-            if not all(np.isfinite(numbers).all() for numbers in (z, var, a)):
+                a = [work.a[: size * n]]
+            else:
+                a = columns_of_panels(work.a_panels, first, size, n)
+            if not all(np.isfinite(numbers).all() for numbers in (z, var, *a)):
                 return f"layers.{index}"
         for name, gradient in gradients:
             norm = np.sqrt(np.square(gradient, dtype=np.float64).sum())

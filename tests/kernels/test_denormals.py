@@ -8,7 +8,8 @@ from cases import JIT_DISABLED
 
 import fastbn
 from fastbn.jit.compiler import njit
-from fastbn.jit.intrinsics import IS_X86, flush_denormals, restore_denormals
+from fastbn.jit.intrinsics import flush_denormals, restore_denormals
+from fastbn.jit.isa import IS_X86
 from fastbn.model.inputs import training_samples
 
 pytestmark = [

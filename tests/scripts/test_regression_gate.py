@@ -24,8 +24,10 @@ BENCH = r"((Products.time_(multiply|pack_rows)\(\(32, 6000\)|BiasActivation.time
 BENCH += r"FeatureMajorLoss.time_(loss|count_correct)\(\(10, 64\)).*float32"
 
 # Multiply three of the ten panels of a product twice.
-CALL = "            multiply_panel(a, k, part, panels, start, out, first, last, j, add)\n"
-SLOWER = CALL + "            if j // width % 10 < 3:\n    " + CALL
+CALL = (
+    "                    multiply_tile(TILE_ROWS, 2, a, i, k, right, p, out, column, rows, add)\n"
+)
+SLOWER = CALL + "                    if p % 10 < 3:\n    " + CALL
 
 
 def git(folder, *arguments):
@@ -164,7 +166,7 @@ def test_a_commit_that_raises_is_reported(clone):
     gemm = clone / "fastbn" / "kernels" / "gemm.py"
     before = gemm.read_text()
     gemm.write_text(
-        before.replace("def pack_rows(b, panels, first, last):\n", "def pack_rows(b):\n")
+        before.replace("def pack_panels(b, panels, first, last):\n", "def pack_panels(b):\n")
     )
     try:
         done = gate(clone, "before", ".", "--bench", r"time_pack_rows\(\(64, 64\), 'float32'")

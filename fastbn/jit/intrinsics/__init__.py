@@ -6,10 +6,11 @@ instead. The atomics have none, because teams of threads, which use them, need t
 """
 
 from fastbn.jit.intrinsics.arithmetic import exp_of_nonpositive, multiply_add
-from fastbn.jit.intrinsics.emit import I32, I64, IS_X86, intrinsic
+from fastbn.jit.intrinsics.emit import I32, I64, intrinsic
 from fastbn.jit.intrinsics.memory import (
     LINE_BYTES,
     at_address,
+    copy_piece,
     fence,
     prefetch,
     scratch_like,
@@ -30,8 +31,8 @@ from fastbn.jit.intrinsics.processor import (
 from fastbn.jit.intrinsics.tile import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_tile
 
 __all__ = [
-    "I32", "I64", "IS_X86", "LINE_BYTES", "PANEL_BYTES", "TILE_ROWS", "at_address", "atomic_add",
-    "atomic_load", "atomic_store", "exp_of_nonpositive", "fence", "flush_denormals", "intrinsic",
-    "mark", "multiply_add", "multiply_tile", "prefetch", "restore_denormals", "scratch_like",
-    "stream_piece", "strided", "ticks", "transpose_tile", "view", "yield_core",
+    "I32", "I64", "LINE_BYTES", "PANEL_BYTES", "TILE_ROWS", "at_address", "atomic_add",
+    "atomic_load", "atomic_store", "copy_piece", "exp_of_nonpositive", "fence", "flush_denormals",
+    "intrinsic", "mark", "multiply_add", "multiply_tile", "prefetch", "restore_denormals",
+    "scratch_like", "stream_piece", "strided", "ticks", "transpose_tile", "view", "yield_core",
 ]  # fmt: skip

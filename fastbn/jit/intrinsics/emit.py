@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import functools
-import platform
 
 import numba.extending
 from llvmlite import ir
 from numba.core import cgutils, types
 
 from fastbn.jit.compiler import DISABLED
-
-IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
-IS_ARM = platform.machine().lower() in ("aarch64", "arm64")
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 

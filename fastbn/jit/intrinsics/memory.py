@@ -119,6 +119,27 @@ def prefetch(typingctx, x, row, column):
     return types.void(x, types.intp, types.intp), emit
 
 
+def _copy_piece(size, source, start, target, place):
+    flat = np.lib.stride_tricks.as_strided(source, (start + size,), (source.itemsize,))
+    target.reshape(-1)[place : place + size] = flat[start:]
+
+
+@intrinsic(python=_copy_piece, prefer_literal=True)
+def copy_piece(typingctx, size, source, start, target, place):
+    """Copy `size` numbers, a literal, in vector registers; places count from the first numbers."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+
+    def emit(context, builder, size_, source, start, target, place):
+        vector = ir.VectorType(source.number, size.literal_value).as_pointer()
+        value = builder.load(builder.bitcast(builder.gep(source.data, [start]), vector))
+        value.align = source.size
+        place = builder.bitcast(builder.gep(target.data, [place]), vector)
+        builder.store(value, place, align=target.size)
+
+    return types.void(size, source, types.intp, target, types.intp), emit
+
+
 def _stream_piece(size, piece, target, j):
     target[j : j + size] = piece[:size]
 

@@ -8,7 +8,8 @@ import time
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from fastbn.jit.intrinsics.emit import I32, I64, IS_ARM, IS_X86, declare, intrinsic
+from fastbn.jit.intrinsics.emit import I32, I64, declare, intrinsic
+from fastbn.jit.isa import IS_ARM, IS_X86
 
 # -- other threads ---------------------------------------------------------------------------------
 

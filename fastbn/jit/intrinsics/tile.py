@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba.core import types
 
+from fastbn.jit import isa
 from fastbn.jit.intrinsics.emit import (
     I32,
     I64,
-    IS_X86,
     declare,
     emit_multiply_add,
     intrinsic,
@@ -20,40 +17,28 @@ from fastbn.jit.intrinsics.emit import (
     suffix_of,
 )
 
-# Bytes of a row of a panel (kernels/gemm.py): two registers of AVX-512, four of AVX.
-PANEL_BYTES = 128
 
+def _tile() -> tuple[int, int]:
+    """Return the bytes of a row of a panel, two registers, and the rows of a tile.
 
-def _has(feature: str) -> bool:
-    """Tell whether numba compiles for a feature, of this processor or of NUMBA_CPU_FEATURES."""
-    config: Any = numba.config
-    if config.CPU_FEATURES is not None:
-        return f"+{feature}" in config.CPU_FEATURES.split(",")
-    return bool(binding.get_host_cpu_features().get(feature))
-
-
-def _tile_rows() -> int:
-    """Return the number of rows of a tile.
-
-    The sums (rows * PANEL_BYTES), a row of a panel and one broadcast number have to fit into the
-    registers: AVX-512 has 32 of 64 bytes, AVX 16 of 32 bytes, ARM 32 of 16 bytes, and plain x86-64
-    16 of 16 bytes.
+    The sums (two registers for each row), a row of a panel and one broadcast number have to fit
+    into the registers: 32 with AVX-512 or on ARM, otherwise 16.
     """
-    if _has("avx512f"):
-        return 8
-    return 1 if IS_X86 and not _has("avx") else 2
+    if isa.has("avx512f"):
+        return 2 * 64, 8
+    return 2 * (32 if isa.has("avx") else 16), 6 if isa.IS_X86 else 8
 
 
-TILE_ROWS = _tile_rows()
+PANEL_BYTES, TILE_ROWS = _tile()
 
 
-def _multiply_tile(rows, vectors, a, i, k, depth, panel, out, j, accumulate):
-    width = PANEL_BYTES // out.itemsize
-    panel = panel[: depth * width].reshape(depth, width)
-    target = out[i : i + rows, j : j + vectors * width // 2]
+def _multiply_tile(rows, vectors, a, i, k, right, p, out, j, limit, accumulate):
+    columns = vectors * right.shape[2] // 2
+    target = out[i : i + min(rows, limit), j : j + columns]
+    n_rows, n_columns = target.shape
     total = np.zeros(target.shape, out.dtype)
-    for n in range(depth):  # in the same order for every tile
-        total += a[i : i + rows, k + n, None] * panel[n, : target.shape[1]]
+    for n in range(right.shape[1]):  # in the same order for every tile
+        total += a[i : i + n_rows, k + n, None] * right[p, n, :n_columns]
     target[...] = target + total if accumulate else total
 
 
@@ -65,13 +50,14 @@ def multiply_tile(
     a,  # (M, K), of any strides
     i,  # first row of the tile, in a and in out
     k,  # first of the products to add
-    depth,  # number of products to add
-    panel,  # flat, from its row k on
+    right,  # (panels, depth, columns)
+    p,  # which panel
     out,  # (M, N)
     j,  # first column of the panel in out; the panel may have more columns than are left in out
+    limit,  # rows that are left from i on; the tile may have more
     accumulate,  # 0 overwrites out, 1 adds to it
 ):
-    """out[i : i + rows, j : j + width] (+)= a[i : i + rows, k : k + depth] panel.
+    """out[i : i + rows, j : j + columns] (+)= a[i : i + rows, k : k + depth] right[p].
 
     The sums stay in registers. Each sum is one chain of fused multiply-adds in the order of k, so
     its bits depend only on k and depth.
@@ -81,7 +67,7 @@ def multiply_tile(
     n_rows, n_vectors = rows.literal_value, vectors.literal_value
     tile = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
 
-    def emit(context, builder, rows, vectors, a, i, k, depth, panel, out, j, accumulate):
+    def emit(context, builder, rows, vectors, a, i, k, right, p, out, j, limit, accumulate):
         lanes = PANEL_BYTES // 2 // out.size
         vector = ir.VectorType(out.number, lanes)
 
@@ -91,36 +77,37 @@ def multiply_tile(
             return value
 
         # the loop over k
+        right_first = right.pointer(p, I64(0), I64(0))
+        left = []  # where each row begins; rows that a may not have repeat the first one
+        for r in range(n_rows):
+            row = builder.select(builder.icmp_signed("<", I64(r), limit), I64(r), I64(0))
+            left.append(a.pointer(builder.add(i, row), k))
         before, function = builder.block, builder.function
-        a_first = a.pointer(i, k)
         body, done = function.append_basic_block("k"), function.append_basic_block("done")
         builder.branch(body)
         builder.position_at_end(body)
         count = builder.phi(I64)
         count.add_incoming(I64(0), before)
-        sums = {}
-        for place in tile:
-            sums[place] = builder.phi(vector)
-            sums[place].add_incoming(ir.Constant(vector, None), before)
-        row = builder.gep(panel.data, [builder.mul(count, I64(lanes * 2))])
-        right = [load(builder.gep(row, [I64(v * lanes)])) for v in range(n_vectors)]
-        left = builder.gep(a_first, [builder.mul(count, a.strides[1])])
+        sums = {place: builder.phi(vector) for place in tile}
+        row = builder.gep(right_first, [builder.mul(count, I64(2 * lanes))])
+        b = [load(builder.gep(row, [I64(v * lanes)])) for v in range(n_vectors)]
+        offset = builder.mul(count, a.strides[1])
         totals = {}
         for r in range(n_rows):
-            place = builder.gep(left, [builder.mul(I64(r), a.strides[0])])
-            value = splat(builder, builder.load(place), lanes)
+            number = splat(builder, builder.load(builder.gep(left[r], [offset])), lanes)
             for v in range(n_vectors):
-                totals[r, v] = emit_multiply_add(builder, value, right[v], sums[r, v])
+                totals[r, v] = emit_multiply_add(builder, number, b[v], sums[r, v])
         following = builder.add(count, I64(1))
         count.add_incoming(following, body)
         for place in tile:
+            sums[place].add_incoming(ir.Constant(vector, None), before)
             sums[place].add_incoming(totals[place], body)
-        builder.cbranch(builder.icmp_signed("<", following, depth), body, done)
+        builder.cbranch(builder.icmp_signed("<", following, right.shape[1]), body, done)
         builder.position_at_end(done)
 
-        # store the results: whole vectors, or only the lanes for which out has columns
-        suffix = f"{suffix_of(vector)}.p0"
-        pointer, bits = vector.as_pointer(), ir.VectorType(ir.IntType(1), lanes)
+        # the results: whole vectors, or the rows and lanes that out has
+        suffix, pointer = f"{suffix_of(vector)}.p0", vector.as_pointer()
+        bits = ir.VectorType(ir.IntType(1), lanes)
         masked_load = declare(
             builder, f"llvm.masked.load.{suffix}", vector, [pointer, I32, bits, vector]
         )
@@ -129,32 +116,45 @@ def multiply_tile(
         )
         numbers = ir.Constant(ir.VectorType(I64, lanes), [I64(n) for n in range(lanes)])
         columns = builder.sub(out.shape[1], j)
-        ends = [builder.sub(columns, I64(v * lanes)) for v in range(n_vectors)]
-        masks = [builder.icmp_signed("<", numbers, splat(builder, end, lanes)) for end in ends]
-        adds = splat(builder, builder.icmp_signed("!=", accumulate, I64(0)), lanes)
-        wanted = [builder.and_(mask, adds) for mask in masks]
-        zero = ir.Constant(vector, None)
+        adds = builder.icmp_signed("!=", accumulate, I64(0))
 
-        def finish(is_whole):
+        def place_of(r, v):
+            place = out.pointer(builder.add(i, I64(r)), builder.add(j, I64(v * lanes)))
+            return builder.bitcast(place, pointer)
+
+        def finish_whole(accumulates):
             for r, v in tile:
-                place = out.pointer(builder.add(i, I64(r)), builder.add(j, I64(v * lanes)))
-                place = builder.bitcast(place, pointer)
-                old = builder.call(masked_load, [place, I32(out.size), wanted[v], zero])
-                result = builder.fadd(old, totals[r, v])
-                if is_whole:
-                    builder.store(result, place, align=out.size)
-                else:
-                    builder.call(masked_store, [result, place, I32(out.size), masks[v]])
+                result = totals[r, v]
+                if accumulates:
+                    result = builder.fadd(load(place_of(r, v)), result)
+                builder.store(result, place_of(r, v), align=out.size)
 
-        is_whole = builder.icmp_signed(">=", columns, I64(n_vectors * lanes))
+        def finish_part(r, v, mask):
+            read, zeros = builder.and_(mask, splat(builder, adds, lanes)), ir.Constant(vector, None)
+            arguments = [place_of(r, v), I32(out.size), read, zeros]
+            result = builder.fadd(builder.call(masked_load, arguments), totals[r, v])
+            builder.call(masked_store, [result, place_of(r, v), I32(out.size), mask])
+
+        is_whole = builder.and_(
+            builder.icmp_signed(">=", columns, I64(n_vectors * lanes)),
+            builder.icmp_signed(">=", limit, I64(n_rows)),
+        )
         with builder.if_else(is_whole, likely=True) as (then, otherwise):
-            with then:
-                finish(True)
+            with then, builder.if_else(adds) as (to_add, to_overwrite):
+                with to_add:
+                    finish_whole(True)
+                with to_overwrite:
+                    finish_whole(False)
             with otherwise:
-                finish(False)
+                ends = [builder.sub(columns, I64(v * lanes)) for v in range(n_vectors)]
+                masks = [builder.icmp_signed("<", numbers, splat(builder, n, lanes)) for n in ends]
+                for r in range(n_rows):
+                    with builder.if_then(builder.icmp_signed("<", I64(r), limit)):
+                        for v in range(n_vectors):
+                            finish_part(r, v, masks[v])
 
     word = types.intp
-    return types.void(rows, vectors, a, word, word, word, panel, out, word, word), emit
+    return types.void(rows, vectors, a, word, word, right, word, out, word, word, word), emit
 
 
 def _transpose_tile(x, start, stride, y, y_start, y_stride):
