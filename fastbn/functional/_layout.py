@@ -41,25 +41,29 @@ def as_feature_rows(x: np.ndarray, layout: Layout) -> np.ndarray:
     return x.reshape(x.shape[0], x.shape[1], -1)
 
 
-def output_for(out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...]) -> np.ndarray:
+def output_for(out: Any, x: np.ndarray, inputs: tuple[np.ndarray, ...] | None) -> np.ndarray:
     """Return the array that a kernel writes to, of the shape and dtype of x.
 
     This is the caller's `out` if it is contiguous and aligned, and either is one of the inputs or
     overlaps none. Otherwise it is a new array, and `delivered` copies the result into `out`.
+    In a usual call (`fastbn.functional._usual`), `inputs` is None, and `out` needs no checks.
     """
     if out is None:
         return np.empty_like(x)
+    if inputs is None:
+        return out
     is_array = type(out) in (np.ndarray, np.memmap)
     if not is_array or out.dtype != x.dtype or out.shape != x.shape:
         got = f"{out.dtype} {out.shape}" if is_array else repr(type(out))
         raise ValueError(f"out: expected a {x.dtype} array of shape {x.shape}, got {got}")
-    if not out.flags.writeable:
+    flags = out.flags
+    if not flags.writeable:
         raise ValueError("out: expected a writeable array, got a read-only one")
-    if overlaps_itself(out):
+    if not flags.carray and overlaps_itself(out):
         raise ValueError("out: expected no overlapping elements, got some")
-    direct = out.flags.carray and all(
-        other is out or _are_the_same(out, other) for other in overlapping(out, inputs)
-    )
+    direct = flags.carray
+    for other in overlapping(out, inputs):
+        direct = direct and (other is out or _are_the_same(out, other))
     return out if direct else np.empty_like(x)
 
 

@@ -25,6 +25,7 @@ from fastbn.functional._layout import (
     n_features,
     output_for,
 )
+from fastbn.functional._usual import is_usual_batch
 from fastbn.kernels import batchnorm_cn as cn
 from fastbn.kernels import batchnorm_nc as nc
 from fastbn.kernels import statistics_cn, statistics_nc
@@ -171,22 +172,26 @@ def batch_norm(
     >>> mean, rstd
     (array([ 1., 20.]), array([1. , 0.1]))
     """
-    source = as_array("x", x)
-    x = _training_input(x, layout)
-    features = n_features(x, layout)
-    gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
-    beta = float_vector("beta", beta, features, x.dtype, 0.0)
+    inputs = None  # in a usual call
+    if not is_usual_batch(layout, (x,), out, (gamma, beta), 2):
+        source = as_array("x", x)
+        x = _training_input(x, layout)
+        features = n_features(x, layout)
+        gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
+        beta = float_vector("beta", beta, features, x.dtype, 0.0)
+        inputs = (source, gamma, beta)
     eps = number("eps", eps, 0.0)
     slope = slope_of(activation, negative_slope, x.dtype)
-    y = output_for(out, x, (source, gamma, beta))
+    y = output_for(out, x, inputs)
     if is_sample_major(x, layout):
         mean, _, rstd = normalize_nc(x, gamma, beta, eps, slope, y)
     else:
-        mean, var, rstd = np.empty((3, features), x.dtype)
+        features, dtype = gamma.size, x.dtype
+        mean, rstd = np.empty(features, dtype), np.empty(features, dtype)
         dispatch(
             cn.batch_norm_forward_cn, cn.batch_norm_forward_cn_parallel, x.size,
             as_feature_rows(x, layout), (mean, rstd, gamma, beta), eps, slope, 0, features,
-            as_feature_rows(y, layout), var,
+            as_feature_rows(y, layout), np.empty(features, dtype),
         )  # fmt: skip
     return delivered(y, out), mean, rstd
 
@@ -271,20 +276,23 @@ def batch_norm_backward(
     >>> dgamma.round(3), dbeta
     (array([-1.414]), array([1.]))
     """
-    sources = (as_array("dy", dy), as_array("x", x))
-    x = _training_input(x, layout)
-    dy = float_array("dy", dy)
-    same_shape("dy", dy, "x", x)
-    dy = kernel_input(converted("dy", dy, x.dtype))
-    features = n_features(x, layout)
-    gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
-    beta = float_vector("beta", beta, features, x.dtype, 0.0)
-    mean = float_vector("mean", mean, features, x.dtype)
-    rstd = float_vector("rstd", rstd, features, x.dtype)
+    inputs = None  # in a usual call
+    if not is_usual_batch(layout, (x, dy), out, (gamma, beta, mean, rstd), 2):
+        sources = (as_array("dy", dy), as_array("x", x))
+        x = _training_input(x, layout)
+        dy = float_array("dy", dy)
+        same_shape("dy", dy, "x", x)
+        dy = kernel_input(converted("dy", dy, x.dtype))
+        features = n_features(x, layout)
+        gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
+        beta = float_vector("beta", beta, features, x.dtype, 0.0)
+        mean = float_vector("mean", mean, features, x.dtype)
+        rstd = float_vector("rstd", rstd, features, x.dtype)
+        inputs = (*sources, gamma, beta, mean, rstd)
     slope = slope_of(activation, negative_slope, x.dtype)
     exact = choice("gradient", gradient, GRADIENTS) == "exact"
-    dx = output_for(out, x, (*sources, gamma, beta, mean, rstd))
-    norm = (mean, rstd, gamma, beta)
+    dx = output_for(out, x, inputs)
+    norm, features = (mean, rstd, gamma, beta), gamma.size
     dgamma, dbeta = np.empty(features, x.dtype), np.empty(features, x.dtype)
     if is_sample_major(x, layout):
         dispatch(

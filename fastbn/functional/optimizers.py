@@ -22,6 +22,7 @@ from fastbn.checks import (
     pair,
     same_shape,
 )
+from fastbn.functional._usual import are_usual_buffers
 from fastbn.kernels import optimizers as kernels
 from fastbn.parallel.dispatch import dispatch
 
@@ -44,6 +45,10 @@ def _state(name: str, value: Any) -> np.ndarray:
 
 def _update_in_place(kernel: Callable[..., None], states: dict[str, np.ndarray], grad: Any) -> None:
     """Check the arrays and call ``kernel(grad, *states)`` on them as flat contiguous buffers."""
+    usual = (grad, *states.values())
+    if are_usual_buffers(usual):
+        kernel(*usual if grad.ndim == 1 else [array.ravel() for array in usual])
+        return
     arrays: dict[str, np.ndarray] = {}
     for name, value in [*states.items(), ("grad", grad)]:
         array = float_array(name, value) if name == "grad" else _state(name, value)

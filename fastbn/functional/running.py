@@ -28,6 +28,7 @@ from fastbn.functional._layout import (
     n_features,
     output_for,
 )
+from fastbn.functional._usual import is_usual_batch
 from fastbn.kernels import batchnorm_cn as cn
 from fastbn.kernels import batchnorm_nc as nc
 from fastbn.kernels import running as kernels
@@ -165,16 +166,21 @@ def batch_norm_inference(
     array([[-1.,  0.],
            [ 1.,  2.]])
     """
-    source = as_array("x", x)
-    x = layout_input("x", x, layout)
-    features = n_features(x, layout)
-    running_mean = float_vector("running_mean", running_mean, features, x.dtype)
-    running_var = nonnegative_vector("running_var", running_var, features, x.dtype)
-    gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
-    beta = float_vector("beta", beta, features, x.dtype, 0.0)
+    inputs = None  # in a usual call
+    if is_usual_batch(layout, (x,), out, (running_mean, running_var, gamma, beta), 1):
+        running_var = nonnegative_vector("running_var", running_var, running_var.size, x.dtype)
+    else:
+        source = as_array("x", x)
+        x = layout_input("x", x, layout)
+        features = n_features(x, layout)
+        running_mean = float_vector("running_mean", running_mean, features, x.dtype)
+        running_var = nonnegative_vector("running_var", running_var, features, x.dtype)
+        gamma = float_vector("gamma", gamma, features, x.dtype, 1.0)
+        beta = float_vector("beta", beta, features, x.dtype, 0.0)
+        inputs = (source, running_mean, running_var, gamma, beta)
     eps = number("eps", eps, 0.0)
     slope = slope_of(activation, negative_slope, x.dtype)
-    y = output_for(out, x, (source, running_mean, running_var, gamma, beta))
+    y = output_for(out, x, inputs)
     if x.size == 0:
         return delivered(y, out)
     if is_sample_major(x, layout):
@@ -186,7 +192,7 @@ def batch_norm_inference(
         dispatch(
             cn.batch_norm_inference_cn, cn.batch_norm_inference_cn_parallel, x.size,
             as_feature_rows(x, layout), running_mean, running_var, gamma, beta, eps, slope,
-            0, features, as_feature_rows(y, layout),
+            0, gamma.size, as_feature_rows(y, layout),
         )  # fmt: skip
     return delivered(y, out)
 

@@ -47,12 +47,10 @@ def dispatch(serial: Any, parallel: Any, n_elements: int, *args: Any) -> Any:
 
     Both give the same bits, because the number of threads does not change how the work is cut.
     """
+    if n_elements < PARALLEL_ELEMENTS or _forked:
+        return serial(*args)
     is_forced = PARALLEL_ELEMENTS == 0
-    if (
-        n_elements < PARALLEL_ELEMENTS
-        or _forked
-        or (not is_forced and numba.get_num_threads() == 1)
-    ):
+    if not is_forced and numba.get_num_threads() == 1:
         return serial(*args)
     choice = _choices.setdefault((parallel, n_elements.bit_length()), Choice())
     is_alone = not is_forced and not choice.several(n_elements)
