@@ -33,6 +33,8 @@ MOVED = {
     "kernels.saturating.saturating_": "kernels.elementwise.elementwise_",
     "kernels.saturating.": "kernels.elementwise.",
     "_openmp.": "parallel.openmp.",
+    "parallel.threads.": "parallel.team.",
+    "parallel.team.": "_team.",
     "kernels.gemm.pack_rows": "kernels.gemm.pack_panels",
 }
 

@@ -97,3 +97,46 @@ class Inference(Benchmark):
 
     def time_predict_proba(self, *_: Any) -> None:
         self.model.predict_proba(self.x)
+
+
+class Calls(Benchmark):
+    """Single calls of small work: a step by `train_step`, probabilities of 1 and of 32 rows."""
+
+    params: Any = ([((20, 64, 64, 2), 64), ((784, 256, 128, 10), 128)], THREADS)
+    param_names = ("layers_batch", "threads")
+
+    def setup(self, net: tuple[tuple[int, ...], int], threads: int) -> None:
+        limit_threads(threads)
+        sizes, batch = net
+        self.x = normal(batch, sizes[0])
+        self.y = np.random.default_rng(1).integers(0, sizes[-1], batch)
+        self.row, self.rows = self.x[:1].copy(), self.x[:32].copy()
+        self.model = find("BatchNormMLP")(sizes)
+        call_first(self.time_train_step, self.time_predict_1, self.time_predict_32)
+
+    def time_train_step(self, *_: Any) -> None:
+        self.model.train_step(self.x, self.y)
+
+    def time_predict_1(self, *_: Any) -> None:
+        self.model.predict_proba(self.row)
+
+    def time_predict_32(self, *_: Any) -> None:
+        self.model.predict_proba(self.rows)
+
+
+class Team(Benchmark):
+    """A call of `run_team` whose members only meet at one barrier: its cost."""
+
+    params: Any = (THREADS,)
+    param_names = ("members",)
+
+    def setup(self, members: int) -> None:
+        limit_threads(members)
+        self.run_team, self.barrier = (
+            find("parallel.threads.run_team"),
+            find("parallel.team.barrier"),
+        )
+        call_first(lambda: self.time_run_team(members))
+
+    def time_run_team(self, members: int) -> None:
+        self.run_team(self.barrier, members, lambda member: (member,))

@@ -26,18 +26,24 @@ from fastbn.model.inputs import training_samples
 from fastbn.parallel.cores import at_most
 
 
+def model_of(work: StepWork) -> BatchNormMLP:
+    """Return a model with the work's weights."""
+    model = BatchNormMLP(
+        work.sizes, negative_slope=recipe.SLOPE, eps=recipe.EPS, momentum=recipe.MOMENTUM,
+        lr=recipe.LR, betas=(recipe.BETA1, recipe.BETA2), optimizer_eps=recipe.ADAM_EPS,
+    )  # fmt: skip
+    parameters = dict(model.named_parameters())
+    for index, weight in enumerate(work.weights()):
+        parameters[f"layers.{index}.weight"][...] = weight
+    return model
+
+
 class FastbnStepper(Stepper):
     """Training as in `BatchNormMLP.fit`: many steps in one compiled call."""
 
     def __init__(self, work: StepWork, threads: int | None = None) -> None:
         self.work, self.threads = work, threads  # None: fastbn chooses
-        self.model = BatchNormMLP(
-            work.sizes, negative_slope=recipe.SLOPE, eps=recipe.EPS, momentum=recipe.MOMENTUM,
-            lr=recipe.LR, betas=(recipe.BETA1, recipe.BETA2), optimizer_eps=recipe.ADAM_EPS,
-        )  # fmt: skip
-        parameters = dict(self.model.named_parameters())
-        for index, weight in enumerate(work.weights()):
-            parameters[f"layers.{index}.weight"][...] = weight
+        self.model = model_of(work)
         self.samples = training_samples(self.model, *work.data())
         self.epoch = work.order().reshape(-1)
 
@@ -47,6 +53,21 @@ class FastbnStepper(Stepper):
         lrs = np.full(steps, recipe.LR)
         with at_most(self.threads):
             self.losses = run_steps(self.model, self.samples, order, bounds, lrs)
+
+
+class FastbnCaller(Stepper):
+    """Training by `train_step`, called once a minibatch."""
+
+    def __init__(self, work: StepWork) -> None:
+        x, y = work.data()
+        self.model = model_of(work)
+        self.minibatches = [(x[rows], y[rows]) for rows in work.order()]
+
+    def run(self, times: int) -> None:
+        losses = []
+        for _ in range(times):
+            losses += [self.model.train_step(x, y) for x, y in self.minibatches]
+        self.losses = np.array(losses)
 
 
 class BareGemms(Runner):

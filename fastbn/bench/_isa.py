@@ -15,11 +15,13 @@ _VALUES = {
 
 LEVELS = tuple(_VALUES)
 
-# Sides that a level does not hold, and what they use.
+# Sides that a level does not hold, and what they use. ONNX Runtime takes the best kernels that the
+# processor can run, and has no option or variable against it.
+NATIVE = {"torch-compile": "march=native", "onnxruntime": "processor's best"}
 NOT_HELD = {
-    "sse2": {"torch": "SSE4", "torch-compile": "march=native", "jax": "SSE4", "numpy": "SSE3"},
-    "avx2": {"torch-compile": "march=native"},
-    "avx512": {"torch-compile": "march=native"},
+    "sse2": {"torch": "SSE4", "jax": "SSE4", "numpy": "SSE3", **NATIVE},
+    "avx2": NATIVE,
+    "avx512": NATIVE,
 }
 
 

@@ -49,6 +49,28 @@ class JaxStepper(Stepper):
         self.losses = np.concatenate([np.atleast_1d(loss) for loss in losses])
 
 
+class JaxCaller(Stepper):
+    """Training with a jitted step, called once a minibatch; the state is donated."""
+
+    def __init__(self, work: StepWork, axis: int) -> None:
+        x, y = work.data()
+        self.minibatches = [(jnp.asarray(x[rows]), jnp.asarray(y[rows])) for rows in work.order()]
+
+        def one(state: Any, x: Any, y: Any) -> tuple[Any, Any]:
+            state, (loss, _) = step(state, x, y, axis, recipe)
+            return state, loss
+
+        self.state = first_state(work.weights())
+        self.train = jax.jit(one, donate_argnums=0)
+
+    def run(self, times: int) -> None:
+        losses = []
+        for x, y in self.minibatches * times:
+            self.state, loss = self.train(self.state, x, y)
+            losses.append(loss)
+        self.losses = np.array(losses)
+
+
 class JaxRunner(Runner):
     """A contestant that calls a jitted function."""
 

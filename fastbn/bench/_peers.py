@@ -19,6 +19,7 @@ PACKAGES = {
     "torch": ["torch"],
     "torch-compile": ["torch"],
     "jax": ["jax", "optax"],
+    "onnxruntime": ["onnxruntime", "onnx"],
     "sklearn": ["sklearn"],
     "numpy": ["numpy"],
 }
@@ -53,6 +54,25 @@ CLASSES: dict[str, dict[str, Class]] = {
             for layout, axis in (("NC", 0), ("CN", 1))
             for way in ("jit", "scan")
         }),
+    },
+    "calls": {
+        "fastbn": Class("_fastbn", "FastbnCaller", ONE),
+        "torch": Class("_torch", "TorchCaller"),
+        "torch-compile": Class("_torch", "TorchCaller", None, {"compiled": True}),
+        "jax": Class("_jax", "JaxCaller", {"jit NC": {"axis": 0}, "jit CN": {"axis": 1}}),
+    },
+    "predict": {
+        "fastbn": Class("_predict", "FastbnPredictor", ONE),
+        "numpy": Class("_predict", "NumpyPredictor"),
+        "torch": Class("_torch", "TorchPredictor"),
+        "torch-compile": Class("_torch", "TorchPredictor", None, {"compiled": True}),
+        "onnxruntime": Class("_onnx", "OnnxPredictor"),
+    },
+    "fit": {
+        "fastbn": Class("_sklearn", "FastbnFit", {
+            "batch norm": {"batch_norm": True}, "plain": {"batch_norm": False},
+        }),
+        "sklearn": Class("_sklearn", "SklearnFit"),
     },
     "batch norm": {
         "fastbn": Class("_fastbn", "BatchNorm", {"out=": {"out": True}, "allocating": {}}),
@@ -92,8 +112,11 @@ CLASSES: dict[str, dict[str, Class]] = {
 
 NO_BATCH_NORM = {"sklearn": "has no batch norm"}
 COMPILED_ADAM = {"torch-compile": "its fused Adam is compiled already"}
+ONLY_PREDICTS = {"onnxruntime": "only predicts"}
 REASONS: dict[str, dict[str, str]] = {
-    "step": NO_BATCH_NORM,
+    "step": {**NO_BATCH_NORM, **ONLY_PREDICTS},
+    "calls": {**NO_BATCH_NORM, **ONLY_PREDICTS},
+    "predict": NO_BATCH_NORM,
     "batch norm": NO_BATCH_NORM,
     "Adam": {**COMPILED_ADAM, "sklearn": "has no function for it"},
     "PyTorch's Adam": COMPILED_ADAM,

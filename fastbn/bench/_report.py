@@ -27,6 +27,7 @@ LOOKS = {
     "torch": ("#56B4E9", "s"),
     "torch-compile": ("#D55E00", "D"),
     "jax": ("#009E73", "^"),
+    "onnxruntime": ("#E69F00", "P"),
 }
 
 

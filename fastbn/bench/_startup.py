@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from fastbn.bench._peers import NO_BATCH_NORM, thread_counts, threads_of
+from fastbn.bench._peers import NO_BATCH_NORM, ONLY_PREDICTS, thread_counts, threads_of
 from fastbn.bench._row import Row
 from fastbn.bench._timing import Timing, turns
 
@@ -26,7 +26,7 @@ SCRIPTS = pathlib.Path(__file__).with_name("scripts")
 ENOUGH = 0.9  # training accuracy, on Fashion-MNIST
 LINES = 5  # of stderr, in the error about a failed process
 
-ABSENT = {"torch-compile": "compiles for longer than it trains", **NO_BATCH_NORM}
+ABSENT = {"torch-compile": "compiles for longer than it trains", **NO_BATCH_NORM, **ONLY_PREDICTS}
 JAX_CACHE = "JAX_COMPILATION_CACHE_DIR"
 JAX = {
     "JAX_PLATFORMS": "cpu",

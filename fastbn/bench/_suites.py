@@ -1,4 +1,4 @@
-"""The suites of `fastbn bench`: kernels, training steps, PyTorch modules and startup."""
+"""The suites of `fastbn bench`: from kernels and training steps to whole processes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import numpy as np
 from fastbn.bench import _peers
 from fastbn.bench._fastbn import BareGemms, Copy, FastbnStepper
 from fastbn.bench._peers import Makers, thread_counts, threads_of
+from fastbn.bench._predict import PREDICTS
 from fastbn.bench._row import Row
 from fastbn.bench._timing import interleave
 from fastbn.bench._work import (
     ADAMS,
     BATCH_NORMS,
     BATCHES,
+    CALLS,
+    FITS,
     MODULES,
     OPTIMIZERS,
     SCALES,
@@ -28,10 +31,10 @@ from fastbn.bench._work import (
     StepWork,
 )
 
-SUITES = ("kernels", "step", "torch", "startup")
+SUITES = ("kernels", "step", "calls", "predict", "estimators", "torch", "startup")
 
-# The results of all sides are compared after this many epochs of 8 steps, or calls.
-EPOCHS_COMPARED, CALLS_COMPARED = 3, 20
+# The results of all sides are compared after this many epochs of 8 steps, calls, or fits.
+EPOCHS_COMPARED, CALLS_COMPARED, FITS_COMPARED = 3, 20, 1
 
 # Batch norm and Adam that move at least this many bytes are compared with a copy.
 BEYOND_CACHES = 64e6
@@ -44,6 +47,12 @@ def rows(suites: Iterable[str], peers: Sequence[str]) -> Iterator[Row]:
         yield from kernel_rows(peers)
     if "step" in suites:
         yield from (step_row("training step", "step", work, peers) for work in STEPS)
+    if "calls" in suites:
+        yield from (step_row("train_step", "calls", work, peers) for work in CALLS)
+    if "predict" in suites:
+        yield from predict_rows(peers)
+    if "estimators" in suites and _peers.is_installed("sklearn"):
+        yield from fit_rows(peers)
     if "torch" in suites and _peers.is_installed("torch"):
         yield from torch_rows(peers)
     if "startup" in suites:
@@ -70,6 +79,20 @@ def kernel_rows(peers: Collection[str]) -> Iterator[Row]:
         yield kernel_row(
             "z-score of inputs", scale.name, _peers.makers("z-score", scale, peers), {}
         )
+
+
+def predict_rows(peers: Collection[str]) -> Iterator[Row]:
+    """Measure `predict_proba` of few and of many rows."""
+    for work in PREDICTS:
+        contestants = _peers.makers("predict", work, peers)
+        yield kernel_row("predict_proba", work.name, contestants, _peers.absent("predict", peers))
+
+
+def fit_rows(peers: Collection[str]) -> Iterator[Row]:
+    """Measure whole fits of estimators."""
+    for work in FITS:
+        contestants = _peers.makers("fit", work, peers)
+        yield kernel_row("fit of a classifier", work.name, contestants, {}, calls=FITS_COMPARED)
 
 
 def torch_rows(peers: Collection[str]) -> Iterator[Row]:
@@ -100,11 +123,12 @@ def step_row(suite: str, kind: str, work: StepWork, peers: Collection[str]) -> R
 
 
 def kernel_row(
-    suite: str, work: str, makers: Makers, missing: Mapping[str, str], bytes_moved: int = 0
-) -> Row:
-    """Measure a kernel, and a copy if the kernel moves more bytes than caches hold."""
+    suite: str, work: str, makers: Makers, missing: Mapping[str, str], bytes_moved: int = 0,
+    calls: int = CALLS_COMPARED,
+) -> Row:  # fmt: skip
+    """Measure a call, and a copy if the call moves more bytes than caches hold."""
     missing = dict(missing)
-    made, apart = prepare(makers, missing, CALLS_COMPARED)
+    made, apart = prepare(makers, missing, calls)
     runs: dict[Any, Runner] = dict(made)
     if bytes_moved >= BEYOND_CACHES:
         for count, past in itertools.product(thread_counts(), (False, True)):

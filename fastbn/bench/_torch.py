@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 import fastbn.torch
 from fastbn.bench import _work as recipe
+from fastbn.bench._predict import PredictWork
 from fastbn.bench._work import (
     AdamWork,
     BatchNormWork,
@@ -52,17 +53,31 @@ class TorchStepper(Stepper):
     def _loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(self.net(x), y)
 
+    def minibatches(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        return ((self.x[rows], self.y[rows]) for rows in self.order)
+
     def run(self, times: int) -> None:
         losses = []
         with threads_at(self.threads):
             for _ in range(times):
-                for rows in self.order:
-                    loss = self.loss(self.x[rows], self.y[rows])
+                for x, y in self.minibatches():
+                    loss = self.loss(x, y)
                     self.adam.zero_grad(set_to_none=True)
                     loss.backward()
                     self.adam.step()
                     losses.append(loss.detach())
         self.losses = torch.stack(losses).numpy()
+
+
+class TorchCaller(TorchStepper):
+    """The same loop over minibatches that exist already."""
+
+    def __init__(self, work: StepWork, threads: int, compiled: bool = False) -> None:
+        super().__init__(work, threads, compiled)
+        self.ready = list(super().minibatches())
+
+    def minibatches(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        return self.ready
 
 
 class AcceleratedStepper(TorchStepper):
@@ -83,6 +98,32 @@ class TorchRunner(Runner):
     def run(self, times: int) -> None:
         with threads_at(self.threads):
             super().run(times)
+
+
+class TorchPredictor(TorchRunner):
+    """The network and softmax, in evaluation and inference mode, eager or compiled."""
+
+    def __init__(self, work: PredictWork, threads: int, compiled: bool = False) -> None:
+        super().__init__(threads)
+        self.x = torch.from_numpy(work.rows())
+        net = build(work.weights(), recipe, inplace=not compiled)
+        norms = [module for module in net if isinstance(module, torch.nn.BatchNorm1d)]
+        for norm, arrays in zip(norms, work.norms(), strict=True):
+            names = ("weight", "bias", "running_mean", "running_var")
+            tensors = dict(zip(names, map(torch.from_numpy, arrays), strict=True))
+            norm.load_state_dict(tensors, strict=False)
+        net = net.append(torch.nn.Softmax(dim=1)).eval()
+        self.net: Any = torch.compile(net, dynamic=False) if compiled else net
+
+    @torch.inference_mode()
+    def run(self, times: int) -> None:
+        super().run(times)
+
+    def once(self) -> None:
+        self.last = self.net(self.x)
+
+    def results(self) -> list[np.ndarray]:
+        return [self.last.numpy()]
 
 
 class BatchNorm(TorchRunner):

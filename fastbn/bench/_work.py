@@ -1,4 +1,4 @@
-"""The work of all contestants: training steps, batch norm, Adam, scaling of inputs."""
+"""The work of all contestants: training steps, batch norm, Adam, scaling of inputs, fits."""
 
 from __future__ import annotations
 
@@ -92,6 +92,9 @@ STEPS = [
     StepWork((784, 1024, 1024, 10), 256),
     StepWork((256, 512, 512, 512, 10), 1024),
 ]
+
+
+CALLS = [StepWork((20, 64, 64, 2), 64), StepWork((16, 48, 48, 3), 64)]
 
 
 class Stepper(Runner):
@@ -252,3 +255,29 @@ MODULES = [
     for activation in (False, True)
 ]
 OPTIMIZERS = [ADAMS[0], AdamWork("10 k", 57), *ADAMS[1:]]
+
+
+# -- estimators ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class FitWork:
+    """`epochs` of an estimator on a data set of scikit-learn."""
+
+    name: str
+    hidden: tuple[int, ...] = (100,)
+    batch: int = 32
+    epochs: int = 50
+    lr: float = 0.01
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return X (samples, features) float32 with mean 0 and variance 1, and y (samples,)."""
+        from sklearn import datasets
+
+        x, y = getattr(datasets, f"load_{self.name}")(return_X_y=True)
+        x -= x.mean(axis=0)
+        x /= np.maximum(x.std(axis=0), 1e-6)  # some pixels are constant
+        return x.astype(np.float32), y
+
+
+FITS = [FitWork(name) for name in ("iris", "wine", "digits")]

@@ -24,15 +24,15 @@ from fastbn.errors import missing_extra
 if TYPE_CHECKING:
     from fastbn.bench._row import Row
 
-SUITES = ("kernels", "step", "torch", "startup", "all")
+SUITES = ("kernels", "step", "calls", "predict", "estimators", "torch", "startup", "all")
 
 
 def bench(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Peers, separated by commas: torch, torch-compile, jax, sklearn, numpy (default: "
-            "all that are installed).",
+            help="Peers, separated by commas: torch, torch-compile, jax, onnxruntime, sklearn, "
+            "numpy (default: all that are installed).",
             metavar="PEER,...",
         ),
     ] = None,
@@ -53,7 +53,7 @@ def bench(
         typer.Option(help="Draw the ratios to this file (.png, .svg, .pdf).", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Compare the speed of fastbn with PyTorch, JAX, scikit-learn and NumPy.
+    """Compare the speed of fastbn with PyTorch, JAX, ONNX Runtime, scikit-learn and NumPy.
 
     All sides do the same work in turns, at their best settings. Each is measured nine times; the
     table shows medians and quartiles. A peer's figure is its time as a multiple of fastbn's: above
@@ -75,6 +75,8 @@ def bench(
     peers = _peers.choose(against)
     if suite == "torch" and not _peers.is_installed("torch"):
         raise missing_extra("fastbn bench --suite torch", "PyTorch", "torch")
+    if suite == "estimators" and not _peers.is_installed("sklearn"):
+        raise missing_extra("fastbn bench --suite estimators", "scikit-learn", "sklearn")
     suites = _suites.SUITES if suite == "all" else (suite,)
     rows: list[Row] = []
     facts = _report.machine(peers)

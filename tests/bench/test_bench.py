@@ -401,7 +401,10 @@ def test_ctrl_c_keeps_what_was_measured(small_grid, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--suite", "all of it"], "expected one of kernels, step, torch, startup, all"),
+        (
+            ["--suite", "all of it"],
+            "expected one of kernels, step, calls, predict, estimators, torch, startup, all",
+        ),
         (["--against", "tensorflow"], "against: expected some of torch"),
         (["--threads", "10000"], "expected at most"),
         (["--json", "no/such/folder.json"], "does not exist"),
