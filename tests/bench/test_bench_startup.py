@@ -20,7 +20,7 @@ from fastbn.bench._timing import Timing
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="Python loops are not measured")
 
-ALL = ("torch", "torch-compile", "jax", "sklearn", "numpy")
+ALL = ("torch", "torch-compile", "jax", "onnxruntime", "sklearn", "numpy")
 N_TRAIN, N_TEST, PIXELS, CLASSES = 400, 100, (5, 4), 10
 
 # Largest error of a saved array, relative to the largest number in fastbn's array. Measured:
