@@ -78,6 +78,8 @@ def minibatch_bounds(n_samples: int, batch_size: int) -> np.ndarray:
     since batch norm cannot normalize a single sample.
     """
     n_samples, batch_size = integer("n_samples", n_samples, 1), integer("batch_size", batch_size, 1)
+    if batch_size >= n_samples:  # the usual case of one call for each minibatch
+        return np.array([0, n_samples])
     bounds = np.append(np.arange(0, n_samples, batch_size, dtype=np.int64), n_samples)
     if batch_size > 1 and bounds.size > 2 and bounds[-1] - bounds[-2] == 1:
         bounds = np.delete(bounds, -2)

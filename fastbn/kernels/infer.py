@@ -16,6 +16,10 @@ from fastbn.kernels.network_arrays import (
     N_OUT,
     NORMALIZED,
     UNIT,
+    Network,
+    Recipe,
+    Samples,
+    Workspace,
     as_batch,
     features,
     layer_slope,
@@ -23,7 +27,7 @@ from fastbn.kernels.network_arrays import (
     tensor,
     units,
 )
-from fastbn.parallel.team import alone_in, share
+from fastbn.parallel.team import Member, alone_in, share
 
 
 @njit_strict
@@ -36,7 +40,12 @@ def infer_logits(
     member,
     logits,  # out (N, classes)
 ):
-    """Compute the logits of this member's share of the samples, with the running statistics."""
+    """Compute the logits of this member's share of the samples, with the running statistics.
+
+    All tuples may be plain ones, as for `train_steps`.
+    """
+    network, recipe, work = Network(*network), Recipe(*recipe), Workspace(*work)
+    samples, member = Samples(*samples), Member(*member)
     mode = flush_denormals()
     layers = network.layers
     one = alone_in(member)

@@ -261,6 +261,15 @@ def softmax_nc(
 
 
 @njit
+def are_classes(labels, n):
+    """Return whether all labels are from 0 to n - 1."""
+    are_inside = True
+    for i in range(labels.size):
+        are_inside &= (labels[i] >= 0) & (labels[i] < n)
+    return are_inside
+
+
+@njit
 def count_agreeing_cn(
     logits,  # (C, N)
     targets,  # (C, N) in [0, 1]

@@ -60,6 +60,10 @@ from fastbn.kernels.network_arrays import (
     WAIT,
     WEIGHT,
     WEIGHT_GRADIENT,
+    Network,
+    Recipe,
+    Samples,
+    Workspace,
     as_batch,
     features,
     layer_slope,
@@ -71,7 +75,7 @@ from fastbn.kernels.network_arrays import (
 from fastbn.kernels.optimizers import clip_factor
 from fastbn.kernels.reductions import all_below
 from fastbn.kernels.update import update
-from fastbn.parallel.team import barrier, share
+from fastbn.parallel.team import Member, barrier, share
 
 
 @njit_inlined
@@ -251,8 +255,8 @@ def train_steps(
     """Run S training steps: forward, loss, backward and update.
 
     Minibatch s is order[bounds[s] : bounds[s + 1]]. The loss of a refused step is NaN, and results
-    of steps that are not reached are not changed. `plan`, `counts` and `results` are plain tuples,
-    since a named tuple from Python costs more time.
+    of steps that are not reached are not changed. All tuples may be plain ones, and those from
+    Python are: numba takes three times as long to unpack a named tuple.
 
     A step is refused if a variance, the loss or the norm of the gradient is not finite, or if an
     entry of the gradient reaches the limit. All members read the same numbers and come to the same
@@ -260,6 +264,8 @@ def train_steps(
     statistic or step counter. Then the call goes on with the next minibatch, unless more than
     `most_refused` consecutive steps have been refused.
     """
+    network, recipe, work = Network(*network), Recipe(*recipe), Workspace(*work)
+    samples, member = Samples(*samples), Member(*member)
     mode = flush_denormals()
     number = work.var.dtype.type
     (order, bounds, lrs), (steps, refused), (losses, correct) = plan, counts, results

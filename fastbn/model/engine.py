@@ -19,11 +19,11 @@ from fastbn.model.guard import OneThread
 from fastbn.model.inputs import TrainingSamples
 from fastbn.model.layout import BufferLayout
 from fastbn.model.nonfinite_layer import nonfinite_layer
+from fastbn.model.recipes import Recipes
 from fastbn.model.scaling import InputScaling, TargetScaling
 from fastbn.model.state import check_room, check_snapshot, state_places
 from fastbn.model.targets import loss_and_score
 from fastbn.model.workspaces import INFERENCE_ROWS, Workspaces
-from fastbn.options import ElementwiseActivation, Loss, Optimizer, code
 from fastbn.parallel.team_size import TrainingTeam, team_size
 from fastbn.parallel.threads import run_team
 
@@ -59,6 +59,7 @@ class Engine:
         self.warns_of_mean = True  # False after the first warning (worse_than_mean.py)
         self.workspaces = Workspaces(self.layout, self.dtype)
         self._network = kernels.Network(kernel_input(self.layout.table), **self.buffers)
+        self._recipes = Recipes(config, self.layout)
         self._one_thread = OneThread()
         self._teams: dict[int, TrainingTeam] = {}  # by the number of bits of a minibatch's size
 
@@ -112,7 +113,7 @@ class Engine:
         if isinstance(snapshot, dict):  # earlier versions had no target normalization
             snapshot = {"target_is_fitted": True} | snapshot
         check_snapshot(snapshot, self.state(), self.config)
-        self.alone(lambda: self._restore(snapshot))
+        self.alone(self._restore, snapshot)
 
     def _restore(self, snapshot: dict[str, Any]) -> None:
         inputs = self.scaling.copied(snapshot["input_is_fitted"])
@@ -152,9 +153,10 @@ class Engine:
         plan = rows, np.array([0, rows.size]), np.zeros(1)
         counts = self.counter.copy(), np.zeros(1, np.int64)
         results = np.zeros(1), np.zeros(1, np.int64)
+        shared = tuple(map(tuple, (network, recipe, work, samples.arrays)))
         run_team(
             kernels.train_steps, 1,
-            lambda member: (network, recipe, work, samples.arrays, plan, member, counts, results),
+            lambda member: (*shared, plan, tuple(member), counts, results),
         )  # fmt: skip
         gradients = self.layout.named_views(network.grads)
         layer = nonfinite_layer(self.config, samples.arrays, rows, work, network.layers, gradients)
@@ -163,9 +165,9 @@ class Engine:
 
     # -- compiled calls ----------------------------------------------------------------------------
 
-    def alone(self, work: Callable[[], T]) -> T:
+    def alone(self, work: Callable[..., T], *args: Any) -> T:
         """Call `work` while no other thread can train the model; callbacks of a fit can."""
-        return self._one_thread.run(work)
+        return self._one_thread.run(work, *args)
 
     def order_of(self, epoch: int, n_samples: int, shuffle: bool) -> np.ndarray:
         """Return the order of the samples in an epoch; it depends only on seed and epoch."""
@@ -178,7 +180,7 @@ class Engine:
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Take steps like `take_steps`, but raise DivergenceError if one is refused."""
         losses, correct = self.take_steps(samples, order, bounds, lrs, logs=logs)
-        if np.isnan(losses).any():
+        if math.isnan(losses[-1]):
             last = losses.size
             layer = self.nonfinite_layer(samples, order[bounds[last - 1] : bounds[last]])
             raise DivergenceError(last, layer, History())
@@ -196,7 +198,7 @@ class Engine:
         sets the number of threads.
         """
         return self.alone(
-            lambda: self._call_kernel(samples, order, bounds, lrs, most_refused, refused, logs)
+            self._call_kernel, samples, order, bounds, lrs, most_refused, refused, logs
         )
 
     def _call_kernel(
@@ -208,24 +210,26 @@ class Engine:
         Python code could not update both: a signal handler may raise after any of its lines.
         """
         check_room("steps", self.steps, lrs.size)
-        losses, correct = np.zeros(lrs.size), np.full(lrs.size, -1)
+        losses, correct = np.zeros(lrs.size), np.empty(lrs.size, np.int64)
+        correct.fill(-1)
         counts = self.counter, np.array([refused])
-        rows = int(np.diff(bounds).max())
+        rows = int(bounds[1] - bounds[0] if lrs.size == 1 else np.diff(bounds).max())
         team = self._team_for(rows)
         size = team.size(lrs.size) if logs is None else len(logs)
         work = self.workspaces.lend_to_training(rows, size)
         self.begin(samples)
         recipe = self._recipe(rows, size, samples.arrays.weight.size > 0, most_refused)
+        shared = tuple(map(tuple, (self._network, recipe, work, samples.arrays)))
         start = time.perf_counter()
         run_team(
             kernels.train_steps, size,
             lambda member: (
-                self._network, recipe, work, samples.arrays, (order, bounds, lrs),
-                member if logs is None else member._replace(log=logs[member.rank]),
+                *shared, (order, bounds, lrs),
+                tuple(member if logs is None else member._replace(log=logs[member.rank])),
                 counts, (losses, correct),
             ),
         )  # fmt: skip
-        reached = int(np.count_nonzero(correct >= 0))
+        reached = lrs.size if correct[-1] >= 0 else int(np.count_nonzero(correct >= 0))
         if logs is None and reached == lrs.size:
             team.learn(size, lrs.size, time.perf_counter() - start)
         self.workspaces.take_back(work)
@@ -248,10 +252,12 @@ class Engine:
         size = max(1, min(size, n // INFERENCE_ROWS))
         rows = min(INFERENCE_ROWS, max(n, 1))
         spaces = [self.workspaces.lend_to_prediction(rows) for _ in range(size)]
+        shared = tuple(self._network), tuple(recipe)
         run_team(
             kernels.infer_logits, size,
             lambda member: (
-                self._network, recipe, spaces[member.rank], samples, INFERENCE_ROWS, member, logits
+                *shared, tuple(spaces[member.rank]), tuple(samples), INFERENCE_ROWS,
+                tuple(member), logits,
             ),
         )  # fmt: skip
         self.workspaces.take_back_all(spaces)
@@ -264,30 +270,7 @@ class Engine:
     def _recipe(
         self, rows: int, members: int, has_weights: bool = False, most_refused: int = 0
     ) -> kernels.Recipe:
-        config, number = self.config, self.dtype.type
-        weighted = config.weighted and has_weights
-        return kernels.Recipe(
-            eps=number(config.eps),
-            slope=number(config.slope),
-            elementwise=code(ElementwiseActivation, config.elementwise_activation),
-            momentum=config.momentum,
-            unbiased=config.unbiased,
-            weighted=weighted,
-            exact=config.gradient == "exact",
-            dropout=config.dropout,
-            seed=config.seed,
-            loss=code(Loss, config.loss),
-            smoothing=config.label_smoothing,
-            optimizer=code(Optimizer, config.optimizer),
-            beta1=config.betas[0],
-            beta2=config.betas[1],
-            optimizer_eps=config.optimizer_eps,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-            decay_vectors=config.decay_vectors,
-            max_norm=math.inf if config.max_norm is None else config.max_norm,
-            limit=number(config.gradient_limit),
-            most_refused=most_refused,
-            # weighted statistics need a barrier before them, after the weights are gathered
-            gathers_whole_batch=not weighted and self.layout.gathers_whole_batch(rows, members),
-        )
+        recipes = self._recipes
+        if recipes.config is not self.config:
+            recipes = self._recipes = Recipes(self.config, self.layout)
+        return recipes.recipe(rows, members, has_weights, most_refused)

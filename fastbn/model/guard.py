@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -16,8 +16,8 @@ class OneThread:
     def __init__(self) -> None:
         self._callers: dict[object, tuple[int, threading.Thread]] = {}
 
-    def run(self, work: Callable[[], T]) -> T:
-        """Call `work`; raises RuntimeError if another thread is already inside.
+    def run(self, work: Callable[..., T], *args: Any) -> T:
+        """Call ``work(*args)``; raises RuntimeError if another thread is already inside.
 
         Each call first adds an entry, and only the thread of the oldest entry may continue. So no
         other thread can enter between the check and the entry. An entry is removed in one C call,
@@ -27,10 +27,11 @@ class OneThread:
         process, thread, entry = os.getpid(), threading.current_thread(), object()
         try:
             self._callers[entry] = process, thread
-            entries = list(self._callers.values())  # one call: other threads may change it
-            callers = [caller for number, caller in entries if number == process]
-            if callers[0] is not thread:
-                raise RuntimeError("this model is being trained by another thread")
-            return work()
+            if len(self._callers) > 1:
+                entries = list(self._callers.values())  # one call: other threads may change it
+                callers = [caller for number, caller in entries if number == process]
+                if callers[0] is not thread:
+                    raise RuntimeError("this model is being trained by another thread")
+            return work(*args)
         finally:
             self._callers.pop(entry, None)

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastbn.checks import as_array, kernel_input, weights_array
+from fastbn.checks import as_array, is_plain, kernel_input, weights_array
 from fastbn.kernels.network import Samples
 from fastbn.model.measures import refuse_nonfinite
 from fastbn.model.scaling import InputScaling, TargetScaling
-from fastbn.model.targets import targets_for_loss
+from fastbn.model.targets import NO_LABELS, no_targets, targets_for_loss
 
 
 class Data(NamedTuple):
@@ -50,14 +50,18 @@ def feature_matrix(name: str, value: Any, model: Any, check_finite: bool = True)
     Its dtype is the model's, or uint8, which the kernels convert while they gather. An array that
     will be scaled in float64 keeps its dtype.
     """
-    array, n_features = as_array(name, value), model.config.layer_sizes[0]
+    dtype, n_features = model.scaling.dtype, model.config.layer_sizes[0]
+    if is_plain(value) and value.dtype is dtype and value.shape[1:] == (n_features,):
+        if check_finite:  # the usual case
+            refuse_nonfinite(name, value, dtype)
+        return value
+    array = as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != n_features:
         raise ValueError(f"{name}: expected shape (samples, {n_features}), got {array.shape}")
     if array.dtype == np.uint8:
         return kernel_input(array)
-    dtype = model.scaling.dtype
     if array.dtype == dtype:
         array = kernel_input(array)
     elif model.scaling.is_wide(array):
@@ -66,7 +70,7 @@ def feature_matrix(name: str, value: Any, model: Any, check_finite: bool = True)
         with np.errstate(over="ignore"):  # refused below
             array = array.astype(dtype, order="C")
     if check_finite:
-        refuse_nonfinite(name, array, dtype, f"finite numbers of {dtype}")
+        refuse_nonfinite(name, array, dtype)
     return array
 
 
@@ -124,5 +128,5 @@ def prediction_samples(model: Any, X: Any) -> Samples:
     """Check and scale data to predict from."""
     scaling = model.scaling
     x, center, scale = scaling.apply("X", feature_matrix("X", X, model), True)
-    targets = np.empty((0, model.config.layer_sizes[-1]), scaling.dtype)
-    return Samples(x, np.empty(0, np.int64), targets, np.empty(0, scaling.dtype), center, scale)
+    targets = no_targets(model.config.layer_sizes[-1], scaling.dtype)
+    return Samples(x, NO_LABELS, targets, np.empty(0, scaling.dtype), center, scale)

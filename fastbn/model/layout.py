@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import types
@@ -104,8 +105,12 @@ class BufferLayout:
 
     def gemm_flops(self, rows: int) -> float:
         """Return the floating point operations of a step's matrix products."""
+        return 2.0 * rows * self._products
+
+    @functools.cached_property
+    def _products(self) -> int:
         products = self.table[:, kernels.N_IN] * self.table[:, kernels.N_OUT]
-        return 2.0 * rows * (3 * int(products.sum()) - int(products[0]))  # no dX of the first layer
+        return 3 * int(products.sum()) - int(products[0])  # no dX of the first layer
 
     @property
     def n_parameters(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -9,9 +10,19 @@ import numpy as np
 
 from fastbn.checks import as_array, labels_array, target_matrix, targets_array
 from fastbn.functional.losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
-from fastbn.kernels.losses import sigmoid, softmax_nc
+from fastbn.kernels.losses import are_classes, sigmoid, softmax_nc
 from fastbn.model.config import ModelConfig
 from fastbn.model.measures import refuse_nonfinite
+
+INT64 = np.dtype(np.int64)
+
+NO_LABELS = np.empty(0, np.int64)
+
+
+@functools.lru_cache
+def no_targets(outputs: int, dtype: np.dtype) -> np.ndarray:
+    """Return the targets (0, outputs) of data that have labels, or neither."""
+    return np.empty((0, outputs), dtype)
 
 
 def targets_for_loss(
@@ -24,12 +35,15 @@ def targets_for_loss(
     """
     outputs, dtype = config.layer_sizes[-1], np.dtype(config.dtype)
     if config.predicts_one_class:
-        y = np.array(as_array(name, y))
-        return labels_array(name, y, (n_samples,), outputs), np.empty((0, outputs), dtype)
-    none, shape = np.empty(0, np.int64), (n_samples, outputs)
+        labels = np.array(as_array(name, y), order="C")
+        is_usual = labels.dtype is INT64 and labels.shape == (n_samples,)
+        if not (is_usual and are_classes(labels, outputs)):
+            labels = labels_array(name, labels, (n_samples,), outputs)
+        return labels, no_targets(outputs, dtype)
+    none, shape = NO_LABELS, (n_samples, outputs)
     if config.target_normalization is not None:
         targets = target_matrix(name, y, shape)
-        refuse_nonfinite(name, targets, np.dtype(np.float64), "finite numbers of float64")
+        refuse_nonfinite(name, targets, np.dtype(np.float64))
         return none, targets
     low, high = (0.0, 1.0) if config.loss == "sigmoid_cross_entropy" else (-math.inf, math.inf)
     given = as_array(name, y)

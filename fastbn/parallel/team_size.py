@@ -47,9 +47,12 @@ class TrainingTeam:
     def size(self, steps: int) -> int:
         """Return how many threads run the next call, of this many steps."""
         team = team_size(self._flops, self._barriers, steps)
-        is_fixed = thread_limit("FASTBN_NUM_THREADS") is not None
         self._choice = None
-        if team > 1 and not is_fixed and self._flops < LARGE_STEP_FLOPS:
+        if (
+            team > 1
+            and self._flops < LARGE_STEP_FLOPS
+            and thread_limit("FASTBN_NUM_THREADS") is None
+        ):
             self._choice = self._choices.setdefault(steps.bit_length(), Choice())
         return team if self._choice is None or self._choice.several(steps) else 1
 
