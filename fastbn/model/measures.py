@@ -46,11 +46,12 @@ def refuse_nonfinite(name: str, x: np.ndarray, dtype: np.dtype, expected: str = 
     """Raise ValueError if x (N, C) is not finite in `dtype`; the error names the first such row."""
     if x.dtype.kind != "f":
         return
-    if x.dtype is dtype and is_plain(x) and all_below(x.reshape(-1), dtype.type(np.inf)):
-        return  # the usual case
+    is_usual = x.dtype is dtype and is_plain(x)
     size = rows_at_once(x)
     for start in range(0, len(x), size):
         block = x[start : start + size]
+        if is_usual and all_below(block.reshape(-1), dtype.type(np.inf)):
+            continue
         if block.dtype != dtype:
             with np.errstate(over="ignore"):
                 block = block.astype(dtype)
