@@ -104,6 +104,19 @@ def standard_scale_of(
 
 
 @njit_strict
+def round_to(
+    x,  # (K,)
+    y,  # out (K,)
+):
+    """y = x in the dtype of y; return whether all numbers are the same."""
+    is_exact = True
+    for i in range(x.size):
+        y[i] = x[i]
+        is_exact &= y[i] == x[i]
+    return is_exact
+
+
+@njit_strict
 def scale_rows(
     x,  # (N, C)
     center,  # (C,)

@@ -180,7 +180,7 @@ class Engine:
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Take steps like `take_steps`, but raise DivergenceError if one is refused."""
         losses, correct = self.take_steps(samples, order, bounds, lrs, logs=logs)
-        if math.isnan(losses[-1]):
+        if math.isnan(losses[-1]):  # the first refused step is the last one
             last = losses.size
             layer = self.nonfinite_layer(samples, order[bounds[last - 1] : bounds[last]])
             raise DivergenceError(last, layer, History())

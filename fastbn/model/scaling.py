@@ -9,6 +9,7 @@ import numpy as np
 
 from fastbn.checks import flag
 from fastbn.functional.preprocessing import fit_standard, fit_standard_of
+from fastbn.kernels.preprocessing import round_to
 from fastbn.model.buffers import copy_numbers
 from fastbn.model.measures import (
     inverses,
@@ -132,9 +133,8 @@ class InputScaling(Scaling):
         """Return center and scale in the model's dtype; None if that would round them."""
         if self.mode is None:
             return self.center.astype(self.dtype), self.scale.astype(self.dtype)
-        with np.errstate(over="ignore", under="ignore"):
-            center, scale = self.center.astype(self.dtype), self.scale.astype(self.dtype)
-        is_exact = np.array_equal(center, self.center) and np.array_equal(scale, self.scale)
+        center, scale = np.empty((2, self.center.size), self.dtype)
+        is_exact = round_to(self.center, center) and round_to(self.scale, scale)
         return (center, scale) if is_exact else None
 
     def apply(
