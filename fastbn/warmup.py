@@ -53,7 +53,8 @@ def _data(dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
 def _train_and_predict(dtype: np.dtype) -> None:
     x, labels = _data(dtype)
     inputs: list[tuple[InputNormalization, np.ndarray]] = [
-        ("zscore", x), ("minmax", x), ("minmax", x.astype(np.uint8))
+        ("zscore", x), ("minmax", x), ("minmax", x.astype(np.uint8)),
+        ("zscore", x.astype(np.float64)),
     ]  # fmt: skip
     for scaling, data in inputs:
         model = BatchNormMLP(
