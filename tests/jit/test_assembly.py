@@ -347,6 +347,8 @@ def test_every_kernel_with_a_loop_is_read():
         "update_running_statistics",  # a handful of values per batch
         "min_max_scale_of",
         "standard_scale_of",
+        "round_to",  # the vectors of a scaling, once a call
+        "are_classes",  # compares integers
         "standard_fit",  # calls moments_nc; its own loop is for features beyond float32's range
         "count_correct_cn",  # gathers by label
         "sigmoid_loss",  # takes a logarithm of each number
