@@ -69,9 +69,10 @@ class Fit:
         self.owner, self.weight, self.evaluate = owner, weight, evaluate
         self.checkpoint = checkpoint
         self.bounds = minibatch_bounds(n_samples, plan.batch_size)
-        self.rows = np.diff(self.bounds)
+        self.rows = self.bounds[1:] - self.bounds[:-1]
         self.steps = self.rows.size
         self.lr_of = schedule_function(plan.schedule, plan.lr, plan.epochs * self.steps)
+        self.constant_lrs = np.full(self.steps, plan.lr) if plan.schedule is None else None
         self.callbacks = list(callbacks) if isinstance(callbacks, Iterable) else []
         if not (isinstance(callbacks, Iterable) and all(map(callable, self.callbacks))):
             raise TypeError(f"callbacks: expected an iterable of callables, got {callbacks!r:.200}")
@@ -139,9 +140,10 @@ class Fit:
                 return "diverged"
             self.chunk.end(state.losses.size - done)
             done = state.losses.size
-            is_scored = self.plan.score == "accuracy"
-            accuracy = state.correct.sum() / self.bounds[done] if is_scored else None
-            self.bar.advance(before + done, state.losses[-1], accuracy)
+            if self.bar.is_shown:
+                is_scored = self.plan.score == "accuracy"
+                accuracy = state.correct.sum() / self.bounds[done] if is_scored else None
+                self.bar.advance(before + done, state.losses[-1], accuracy)
             if done < self.steps and (before + done) % self.every == 0:
                 self._save()
         done = state.losses.size
@@ -166,12 +168,19 @@ class Fit:
         """Take the steps of the epoch up to step `last`."""
         state, history, first = self.state, self.state.history, self.state.losses.size
         start = history.epochs * self.steps + first
-        lrs = np.array([self.lr_of(start + place) for place in range(last - first)])
+        if self.constant_lrs is not None:
+            lrs = self.constant_lrs[first:last]
+        else:
+            lrs = np.array([self.lr_of(start + place) for place in range(last - first)])
         losses, correct = self.model.take_steps(
             self.samples, self.order, self.bounds[first : last + 1], lrs,
             self.most_refused, refused_in_a_row(history.skipped, start),
         )  # fmt: skip
-        history.skipped.extend((start + 1 + np.flatnonzero(np.isnan(losses))).tolist())
+        (skipped,) = np.isnan(losses).nonzero()
+        if not skipped.size:
+            state.note(losses, correct)
+            return
+        history.skipped.extend((start + 1 + skipped).tolist())
         number = start + losses.size
         if refused_in_a_row(history.skipped, number) <= self.most_refused:
             state.note(losses, correct)
@@ -194,16 +203,23 @@ class Fit:
         state, history, done = self.state, self.state.history, self.state.losses.size
         losses, correct = state.losses, state.correct
         state.losses, state.correct, state.has_begun = np.zeros(0), np.zeros(0, np.int64), False
-        taken = np.isfinite(losses)
-        rows = shares = self.rows[:done] * taken
+        before = history.epochs * self.steps
+        rows = shares = self.rows[:done]
+        n = int(self.bounds[done])  # samples of the steps that were taken
         if self.weight is not None:
-            seen = self.weight[self.order[: self.bounds[done]]]
-            shares = np.add.reduceat(seen, self.bounds[:done]) * taken
-        total = (losses * shares).sum(where=taken)  # not by BLAS, whose order depends on threads
-        history.loss.append(float(total / max(shares.sum(), 1e-300)) if taken.any() else math.nan)
+            shares = np.add.reduceat(self.weight[self.order[:n]], self.bounds[:done])
+        add = np.add.reduce  # not by BLAS, whose order depends on threads
+        if history.skipped and history.skipped[-1] > before:  # a step of this epoch
+            taken = np.isfinite(losses)
+            n, shares = int((rows * taken).sum()), shares * taken
+            total = add(losses * shares, where=taken)
+        else:
+            total = add(losses * shares)
+        weight = n if self.weight is None else add(shares)
+        history.loss.append(float(total / max(weight, 1e-300)) if n else math.nan)
         if self.plan.score == "accuracy":
-            history.accuracy.append(float(correct.sum() / max(rows.sum(), 1)))
-        step = history.epochs * self.steps - (self.steps - done)
+            history.accuracy.append(float(add(correct) / max(n, 1)))
+        step = before + done
         history.lr.append(float(self.lr_of(step - 1)))
         history.steps.append(step)
         if self.evaluate is not None:

@@ -78,9 +78,15 @@ def minibatch_bounds(n_samples: int, batch_size: int) -> np.ndarray:
     since batch norm cannot normalize a single sample.
     """
     n_samples, batch_size = integer("n_samples", n_samples, 1), integer("batch_size", batch_size, 1)
-    if batch_size >= n_samples:  # the usual case of one call for each minibatch
-        return np.array([0, n_samples])
-    bounds = np.append(np.arange(0, n_samples, batch_size, dtype=np.int64), n_samples)
-    if batch_size > 1 and bounds.size > 2 and bounds[-1] - bounds[-2] == 1:
-        bounds = np.delete(bounds, -2)
+    bounds = np.arange(minibatch_count(n_samples, batch_size) + 1, dtype=np.int64)
+    bounds *= min(batch_size, n_samples)
+    bounds[-1] = n_samples
     return bounds
+
+
+def minibatch_count(n_samples: int, batch_size: int) -> int:
+    """Return the number of minibatches that `minibatch_bounds` makes."""
+    count, rest = divmod(n_samples, batch_size)
+    if rest > 1 or count == 0:
+        return count + 1
+    return count  # one sample that is left over is merged into the last minibatch

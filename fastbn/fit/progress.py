@@ -59,10 +59,13 @@ class Bar:
     def __init__(self, progress: Any = None) -> None:
         self._progress, self._shown = progress, 0.0
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a bar to advance."""
+        return self._progress is not None
+
     def advance(self, step: int, loss: float, accuracy: float | None) -> None:
         """Show the number of steps done, the last loss and the epoch's accuracy so far."""
-        if self._progress is None:
-            return
         now, task = time.perf_counter(), self._progress.tasks[0]
         if step == task.total or now - self._shown > REFRESH_SECONDS:
             self._shown = now

@@ -12,6 +12,7 @@ import numpy as np
 from fastbn.checks import kernel_input
 from fastbn.errors import DivergenceError
 from fastbn.fit.history import History
+from fastbn.fit.order import shuffled
 from fastbn.kernels import network as kernels
 from fastbn.model.buffers import aligned_zeros, assign_all
 from fastbn.model.config import ModelConfig
@@ -171,8 +172,7 @@ class Engine:
 
     def order_of(self, epoch: int, n_samples: int, shuffle: bool) -> np.ndarray:
         """Return the order of the samples in an epoch; it depends only on seed and epoch."""
-        generator = np.random.default_rng([self.config.seed, epoch])
-        return generator.permutation(n_samples) if shuffle else np.arange(n_samples)
+        return shuffled(n_samples, self.config.seed, epoch) if shuffle else np.arange(n_samples)
 
     def run_steps(
         self, samples: TrainingSamples, order: np.ndarray, bounds: np.ndarray, lrs: np.ndarray,

@@ -11,7 +11,7 @@ from typing import Any
 from fastbn.checks import flag, integer, pair
 from fastbn.fit.history import History
 from fastbn.fit.loop import Callback, Fit
-from fastbn.fit.plan import Plan, minibatch_bounds
+from fastbn.fit.plan import Plan, minibatch_count
 from fastbn.model.checkpoint import CheckpointFile
 from fastbn.model.engine import Engine
 from fastbn.model.inputs import (
@@ -69,7 +69,7 @@ def train(
     data = training_data(engine, X, y, sample_weight, flag("check_finite", check_finite))
     scalings = fitted_scalings(engine, data)
     if not resume:
-        n_steps = minibatch_bounds(len(data.x), plan.batch_size).size - 1
+        n_steps = minibatch_count(len(data.x), plan.batch_size)
         check_room("steps", engine.steps, plan.epochs * n_steps)
         check_room("epochs", engine.epochs, plan.epochs)
     file = None

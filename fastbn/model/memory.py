@@ -69,10 +69,10 @@ def fit_bytes(
     # at the start of an epoch: its order and that of the one before; early stopping's snapshot
     snapshot, order = 3 * item * layout.size + statistics, INDEX * n
     begin = 2 * order + stops * snapshot
-    # at its end: weights in its order, the logits of validation, and temporaries of its score
+    # at its end: the logits of validation, and temporaries of its score
     wide = 4 * item if config.loss == "sigmoid_cross_entropy" else item + 3 * 8
     score = 2 * item * outputs + INDEX + item if config.predicts_one_class else wide * outputs
-    end = order + item * n * weighted + stops * snapshot + score * validated
+    end = order + stops * snapshot + score * validated
     # after the fit: predictions of training samples beside their targets, and all weights
     last = (item + FLOAT64) * (outputs * compared + n * (compared > 0))
     # when the model is built: the weights of the largest layer, drawn in float64

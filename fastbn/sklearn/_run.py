@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from fastbn.fit.history import History
-from fastbn.fit.plan import minibatch_bounds
+from fastbn.fit.plan import minibatch_count
 from fastbn.model import BatchNormMLP, fitting
 from fastbn.model.worse_than_mean import worse_than_mean
 from fastbn.sklearn._callbacks import Hooks
@@ -57,7 +57,7 @@ class Run:
     def train(self, X: Any, targets: Any, weight: Any, batch_size: int) -> None:
         """Train the model, which must not be used if this fails."""
         estimator, self._samples = self.estimator, X.shape[0]
-        steps = minibatch_bounds(self._samples, batch_size).size - 1
+        steps = minibatch_count(self._samples, batch_size)
         before = self.model.steps if self.incremental else None
         self._rate = rate_of(estimator, self._samples, steps, self.seen, before)
         self._hooks.begin()
