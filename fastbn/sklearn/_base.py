@@ -30,7 +30,7 @@ from fastbn.sklearn._run import Run
 from fastbn.sklearn._settings import EstimatorSettings, invalid_parameters
 
 # X of these dtypes goes to the model unchanged; other dtypes become float64.
-X_DTYPES = [np.float64, np.float32, np.uint8]
+X_DTYPES = [np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.uint8)]
 
 # scikit-learn sets these from X before the other arguments are checked.
 DATA_ATTRIBUTES = ("n_features_in_", "feature_names_in_")
@@ -200,13 +200,42 @@ class BaseBatchNormMLP(CallbackSupportMixin, EstimatorSettings):
 
     def _logits(self, X: Any) -> tuple[np.ndarray, np.dtype]:
         """Return the network's outputs in float64, and the dtype of the predictions."""
-        check_is_fitted(self)
-        with naming("X"):
-            X = validate_data(self, X, reset=False, dtype=X_DTYPES)
-        with at_most(self.n_threads):
-            logits = self.model_.predict_logits(X)
+        if "model_" not in vars(self):
+            check_is_fitted(self)
+        is_plain = self._is_plain(X)
+        if not is_plain:
+            X = self._validated(X)
+        try:
+            with at_most(self.n_threads):
+                logits = self.model_.predict_logits(X)
+        except ValueError:
+            if is_plain:
+                self._validated(X)  # raises scikit-learn's error, such as for NaN
+            raise
         dtype = np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
         return logits.astype(np.float64, copy=False), dtype
+
+    def _is_plain(self, X: Any) -> bool:
+        """Return whether X is an array that scikit-learn would check only for NaN and infinity.
+
+        The model does that, too. scikit-learn's checks take several times as long as a prediction
+        of one sample.
+        """
+        fitted = vars(self)
+        return (
+            type(X) is np.ndarray
+            and X.dtype in X_DTYPES
+            and X.ndim == 2
+            and len(X) > 0
+            and X.shape[1] == fitted.get("n_features_in_")
+            and "feature_names_in_" not in fitted
+        )
+
+    def _validated(self, X: Any) -> np.ndarray:
+        """Return X to predict from as an array, checked by scikit-learn."""
+        with naming("X"):
+            checked: np.ndarray = validate_data(self, X, reset=False, dtype=X_DTYPES)
+        return checked
 
     @property
     def coefs_(self) -> list[np.ndarray]:
