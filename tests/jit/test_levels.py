@@ -61,7 +61,7 @@ import pytest
 from fastbn.jit.intrinsics import TILE_ROWS
 from fastbn.kernels.gemm import multiply
 kernel = type(multiply)(multiply.py_func, targetoptions=dict(multiply.targetoptions))
-kernel(np.ones(2000, "f4"), np.ones(2000, "f4"), 8, np.ones((9, 33), "f4"), 0, 9)
+kernel(np.ones((9, 8), "f4"), np.ones(2000, "f4"), 8, np.ones((9, 33), "f4"), 0, 9)
 text = kernel.inspect_asm(kernel.signatures[0])
 print(TILE_ROWS, "vfmadd" in text, "zmm" in text, flush=True)
 sys.exit(pytest.main(sys.argv[1:]))
