@@ -220,7 +220,7 @@ def compare_scores(
     for who, found in means.items():
         half = (max(found) - min(found)) / 2
         cells.append(f"{statistics.mean(found):.3f} ± {half:.3f}")
-        cells.append(f"{statistics.median(times[who]):.2f} s")
+        cells.append(f"{statistics.median(times[who]):.3f} s")
     return f"| {name} | {' | '.join(cells)} |"
 
 

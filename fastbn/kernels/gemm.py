@@ -31,7 +31,7 @@ DEPTH = 256
 # 128 kB with AVX, a part of a second-level cache.
 PANELS = 8
 
-# Rows of a smaller tile, so that 6-row tiles leave no more than two rows unused.
+# Rows of a smaller tile, for the last rows.
 FEW_ROWS = 4
 
 
@@ -67,8 +67,7 @@ def multiply_slab(a, k, right, out, first, last, j, add):
         i = first
         while i < last:
             rows = last - i
-            # 8 rows are two smaller tiles
-            is_small = TILE_ROWS == 6 and (rows <= FEW_ROWS or rows == 2 * FEW_ROWS)
+            is_small = rows <= FEW_ROWS or (TILE_ROWS == 6 and rows == 8)  # 4 + 4 rows, not 6 + 2
             for p in range(p_first, min(p_first + PANELS, count)):
                 column = j + p * width
                 is_half = 2 * (out.shape[1] - column) <= width
