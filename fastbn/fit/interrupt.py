@@ -6,11 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-
-# `getsignal` and `signal` of the public module also convert handlers to an enum, which takes most
-# of their time.
-from _signal import getsignal  # type: ignore[import-not-found]
-from _signal import signal as set_handler
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -33,7 +28,7 @@ class Signals:
         self.terminated = False
         self._usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
         if terminate:
-            self._usual[signal.SIGTERM] = int(signal.SIG_DFL)
+            self._usual[signal.SIGTERM] = signal.SIG_DFL
         self._replaced: list[int] = []
         self._fit: FrameType | None = None  # the function that entered this context
 
@@ -41,15 +36,15 @@ class Signals:
         self._fit = sys._getframe(1)
         if hears_signals():
             for number, usual in self._usual.items():
-                handler = getsignal(number)
+                handler = signal.getsignal(number)
                 if handler is usual or _is_left_behind(handler):
-                    set_handler(number, self._handle)
+                    signal.signal(number, self._handle)
                     self._replaced.append(number)
         return self
 
     def __exit__(self, *exc: object) -> None:
         for number in self._replaced:
-            set_handler(number, self._usual[number])
+            signal.signal(number, self._usual[number])
         self._fit = None
         if self.terminated:
             signal.raise_signal(signal.SIGTERM)
@@ -63,7 +58,7 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process or not self._is_in_the_fit():
-            set_handler(number, self._usual[number])
+            signal.signal(number, self._usual[number])
             signal.raise_signal(number)
             return
         if number == signal.SIGTERM:
@@ -86,12 +81,12 @@ def interrupting_fits() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    usual = getsignal(signal.SIGINT)
+    usual = signal.getsignal(signal.SIGINT)
     if not hears_signals() or usual is not signal.default_int_handler:
         yield
         return
-    set_handler(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        set_handler(signal.SIGINT, usual)
+        signal.signal(signal.SIGINT, usual)

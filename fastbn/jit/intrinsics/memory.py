@@ -120,8 +120,7 @@ def prefetch(typingctx, x, row, column):
 
 
 def _copy_piece(size, source, start, target, place):
-    flat = np.lib.stride_tricks.as_strided(source, (start + size,), (source.itemsize,))
-    target.reshape(-1)[place : place + size] = flat[start:]
+    target.reshape(-1)[place : place + size] = source.reshape(-1)[start : start + size]
 
 
 @intrinsic(python=_copy_piece, prefer_literal=True)
