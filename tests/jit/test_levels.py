@@ -1,8 +1,8 @@
 """Kernels compiled for other processors than this one are right and consistent to the bit.
 
 FASTBN_ISA limits kernels to a level of the processor. One process per level runs the tests of
-kernels against the oracle and those of equal bits. The process keeps its kernels beside those for
-this processor, which the rest of the suite runs.
+equal bits, and below the processor's own level, which the rest of the suite tests, also those of
+kernels against the oracle. The process keeps its kernels beside those for this processor.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ pytestmark = [
 
 TESTS = pathlib.Path(__file__).parents[1]
 
+BITS = "kernels/test_same_bits.py"
+
 # Every kernel, by the functions and models that call it.
-FILES = [
-    "kernels/test_same_bits.py",
+ORACLE = [
     "functional/test_batchnorm.py",
     "kernels/test_streams.py",
     "kernels/test_addresses.py",
@@ -73,15 +74,19 @@ def can_run(level):
     return all(features.get(feature) for feature in isa.LEVELS[level][1])
 
 
+OWN = [name for name in LEVELS if can_run(name)][-1]
+
+
 @pytest.fixture(scope="module", params=LEVELS)
 def level(request):
     """A level, and the process that has compiled and run its kernels."""
     if not can_run(request.param):
         pytest.skip(f"this processor cannot run {request.param}")
+    files = [BITS] if request.param == OWN else [BITS, *ORACLE]
     environment = {**os.environ, isa.VARIABLE: request.param, "NUMBA_NUM_THREADS": "3"}
     options = ["-n", "0", "-q", "-x", "-p", "no:cacheprovider", "-k", SELECTION]
     done = subprocess.run(
-        [sys.executable, "-c", CODE, *options, *(str(TESTS / name) for name in FILES)],
+        [sys.executable, "-c", CODE, *options, *(str(TESTS / name) for name in files)],
         cwd=TESTS.parent, env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
