@@ -50,6 +50,22 @@ class Products(Loops):
         self.pack_columns(self.b, self.transposed, 0, self.b.shape[0])
 
 
+class SingleColumn(Loops):
+    """out = a x with a square weight a and a single sample x, as in predictions of one row."""
+
+    def setup(self, shape: tuple[int, int], dtype: str) -> None:
+        self.multiply_vector = find("kernels.gemm.multiply_vector")
+        units, _ = shape
+        self.weight, self.x = normal(units, units, dtype=dtype), normal(units, dtype=dtype)
+        depth = find("kernels.gemm.DEPTH")
+        self.panel = np.zeros(depth * find("kernels.gemm.panel_width")(self.x), dtype)
+        self.out = np.empty_like(self.x)
+        call_first(self.time_multiply_vector)
+
+    def time_multiply_vector(self, *_: Any) -> None:
+        self.multiply_vector(self.weight, self.x, self.panel, self.out)
+
+
 class Gathering(Loops):
     """Gathering and scaling shuffled rows with as many features as the layer has units."""
 

@@ -19,7 +19,7 @@ from fastbn.jit.intrinsics import (
     TILE_ROWS,
     copy_piece,
     multiply_tile,
-    transpose_tile,
+    transpose_strip,
     view,
 )
 
@@ -92,8 +92,8 @@ def multiply(a, panels, depth, out, first, last):
 
 # -- packing right operands ------------------------------------------------------------------------
 
-# Rows and columns of the blocks that `transpose_tile` transposes.
-BLOCK = 8
+# Rows that `transpose_strip` transposes at once.
+STRIP = 8
 
 
 @njit
@@ -119,22 +119,44 @@ def pack_panels_of_transpose(a, first, last, panels, j, columns):
 
     They become the columns of b from j on.
     """
-    depth = a.shape[1]
-    width = panel_width(a)
-    flat = view(a, 0, (a.size,))
-    for k in range(0, depth, DEPTH):
-        part = min(DEPTH, depth - k)
-        slab = right_slab(panels, columns, k, part)
-        i = first
-        while i < last:
-            panel, c = slab[(j + i - first) // width], (j + i - first) % width
-            if c + BLOCK <= width and i + BLOCK <= last and part >= BLOCK:
-                target = view(panel, c, (panel.size - c,))
-                for n in range(0, part, BLOCK):
-                    n = min(n, part - BLOCK)  # the last block overlaps the one before
-                    transpose_tile(flat, i * depth + k + n, depth, target, n * width, width)
-                i += BLOCK
-            else:
-                for n in range(part):
-                    panel[n, c] = a[i, k + n]
-                i += 1
+    for k in range(0, a.shape[1], DEPTH):
+        slab = right_slab(panels, columns, k, min(DEPTH, a.shape[1] - k))
+        pack_slab_of_transpose(a, first, last, k, slab, j)
+
+
+@njit
+def pack_slab_of_transpose(a, first, last, k, slab, j):
+    """Pack columns k to k + depth of rows first to last of a into a slab, as columns from j on."""
+    part, width = slab.shape[1], panel_width(slab)
+    depth, flat = a.shape[1], view(a, 0, (a.size,))
+    i = first
+    while i < last:
+        panel, c = slab[(j + i - first) // width], (j + i - first) % width
+        if c + STRIP <= width and i + STRIP <= last and part >= STRIP:
+            transpose_strip(flat, i * depth + k, depth, part, view(panel, 0, (panel.size,)), c)
+            i += STRIP
+        else:
+            for n in range(part):
+                panel[n, c] = a[i, k + n]
+            i += 1
+
+
+# -- one column ------------------------------------------------------------------------------------
+
+
+@njit_strict
+def multiply_vector(a, x, panel, out):
+    """Compute out (M,) = a x, with the bits of `multiply`.
+
+    `multiply` would compute a panel of columns and keep one. This computes the row xᵀ aᵀ instead:
+    some rows of a at a time are packed as a panel of aᵀ, and multiplied while they are in cache.
+    """
+    rows, depth = a.shape
+    width = panel_width(out)
+    left, row = view(x, 0, (1, depth)), view(out, 0, (1, rows))
+    for i in range(0, rows, width):
+        columns = min(width, rows - i)
+        for k in range(0, depth, DEPTH):
+            right = right_slab(panel, columns, 0, min(DEPTH, depth - k))
+            pack_slab_of_transpose(a, i, i + columns, k, right, 0)
+            multiply_slab(left, k, right, row, 0, 1, i, 1 if k > 0 else 0)

@@ -7,8 +7,8 @@ from fastbn.jit.intrinsics import flush_denormals, restore_denormals, strided, v
 from fastbn.kernels.activations import bias_activation_forward_cn
 from fastbn.kernels.batchnorm_cn import batch_norm_inference_cn
 from fastbn.kernels.elementwise import NONE, elementwise_forward
-from fastbn.kernels.gemm import multiply, pack_panels, panel_width, whole
-from fastbn.kernels.input_products import multiply_data
+from fastbn.kernels.gemm import multiply, multiply_vector, pack_panels, panel_width, whole
+from fastbn.kernels.input_products import multiply_data, multiply_row_of_data
 from fastbn.kernels.network_arrays import (
     BETA,
     GAMMA,
@@ -28,6 +28,10 @@ from fastbn.kernels.network_arrays import (
     units,
 )
 from fastbn.parallel.team import Member, alone_in, share
+
+# A single sample is multiplied as a row (`multiply_vector`) if a panel has this many columns. For
+# narrower panels packing the weight costs as much as it saves.
+WIDE_PANEL = 16
 
 
 @njit_strict
@@ -54,17 +58,24 @@ def infer_logits(
         first = part * rows
         count = min(rows, samples.x.shape[0] - first)
         width = panel_width(work.z)
+        is_vector = count == 1 and width >= WIDE_PANEL
         padded = whole(count, width) * width
         for r in range(count):
             work.labels[r] = first + r
-        multiply_data(network, work, samples, work.labels[:count], False, one)
+        if is_vector:
+            multiply_row_of_data(network, work, samples)
+        else:
+            multiply_data(network, work, samples, work.labels[:count], False, one)
         for index in range(layers.shape[0]):
             layer = layers[index]
             z = units(work.z, layer, count)
             a = view(work.a, 0, z.shape)
             beta = tensor(network.params, layer, BETA)
             slope = layer_slope(network, recipe, index)
-            if index > 0:
+            if index > 0 and is_vector:
+                x, panel = view(work.a, 0, (layer[N_IN],)), work.x[0]
+                multiply_vector(matrix(network.params, layer), x, panel, view(z, 0, (z.size,)))
+            elif index > 0:
                 panels = work.a_panels[layers[index - 1][UNIT] * padded :]
                 weight = strided(matrix(network.params, layer))
                 multiply(weight, panels, layer[N_IN], z, 0, layer[N_OUT])
@@ -79,7 +90,8 @@ def infer_logits(
             if index < layers.shape[0] - 1:
                 if recipe.elementwise != NONE:
                     elementwise_forward(recipe.elementwise, view(a, 0, (a.size,)))
-                pack_panels(a, work.a_panels[layer[UNIT] * padded :], 0, layer[N_OUT])
+                if not is_vector:
+                    pack_panels(a, work.a_panels[layer[UNIT] * padded :], 0, layer[N_OUT])
         result = view(work.a, 0, (layers[-1][N_OUT], count))
         for i in range(count):
             for k in range(result.shape[0]):

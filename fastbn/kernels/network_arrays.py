@@ -72,7 +72,7 @@ class Workspace(NamedTuple):
     labels, z, a and a_panels only, and the other arrays may be empty.
     """
 
-    x: np.ndarray  # (members, DEPTH * padded inputs) rows gathered by each member
+    x: np.ndarray  # (members, (DEPTH + 1) * padded inputs) rows gathered by each member
     labels: np.ndarray  # (rows,) int64
     weight: np.ndarray  # (rows,)
     z: np.ndarray  # (rows * units,) pre-activations of all layers

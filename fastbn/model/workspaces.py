@@ -27,7 +27,7 @@ def workspace_sizes(layout: BufferLayout, rows: int, members: int, trains: bool)
     padded_rows = rounded_up(rows)
     sizes = {
         "weight": rows,
-        "x": members * DEPTH * rounded_up(layout.inputs),
+        "x": members * (DEPTH + 1) * rounded_up(layout.inputs),
         "z": rows * layout.units,
         "a": rows * layout.widest,
         "a_panels": padded_rows * layout.units,

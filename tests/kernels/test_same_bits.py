@@ -383,6 +383,9 @@ def test_training_and_inference(rng, monkeypatch, options, data, dtype):
         weight = placed(np.linspace(0, 2, 300).astype(dtype), start)
         there = placed(x, start)
         history = model.fit(there, y, epochs=2, batch_size=130, sample_weight=weight)
-        results.append((model.params, model.running_var, history.loss, model.predict_logits(there)))
+        logits = model.predict_logits(there)
+        alone = [model.predict_logits(there[n : n + 1]) for n in range(0, 300, 97)]
+        assert same(np.concatenate(alone), logits[::97])
+        results.append((model.params, model.running_var, history.loss, logits))
     for other in results[1:]:
         assert same(other, results[0])

@@ -28,11 +28,11 @@ from fastbn.jit.intrinsics.processor import (
     ticks,
     yield_core,
 )
-from fastbn.jit.intrinsics.tile import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_tile
+from fastbn.jit.intrinsics.tile import PANEL_BYTES, TILE_ROWS, multiply_tile, transpose_strip
 
 __all__ = [
     "I32", "I64", "LINE_BYTES", "PANEL_BYTES", "TILE_ROWS", "at_address", "atomic_add",
     "atomic_load", "atomic_store", "copy_piece", "exp_of_nonpositive", "fence", "flush_denormals",
     "intrinsic", "mark", "multiply_add", "multiply_tile", "prefetch", "restore_denormals",
-    "scratch_like", "stream_piece", "strided", "ticks", "transpose_tile", "view", "yield_core",
+    "scratch_like", "stream_piece", "strided", "ticks", "transpose_strip", "view", "yield_core",
 ]  # fmt: skip

@@ -1,10 +1,12 @@
-"""Tiles in vector registers: multiply a tile of a matrix product, and transpose a tile."""
+"""Tiles in vector registers: multiply a tile of a matrix product, and transpose."""
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
 from fastbn.jit import isa
 from fastbn.jit.intrinsics.emit import (
@@ -157,39 +159,61 @@ def multiply_tile(
     return types.void(rows, vectors, a, word, word, right, word, out, word, word, word), emit
 
 
-def _transpose_tile(x, start, stride, y, y_start, y_stride):
+def _transpose_strip(x, start, stride, count, y, y_start):
+    width = PANEL_BYTES // y.itemsize
     for r in range(8):
-        for c in range(8):
-            y[y_start + c * y_stride + r] = x[start + r * stride + c]
+        for n in range(count):
+            y[y_start + n * width + r] = x[start + r * stride + n]
 
 
-@intrinsic(python=_transpose_tile)
-def transpose_tile(typingctx, x, start, stride, y, y_start, y_stride):
-    """y[c, r] = x[r, c] of an 8 x 8 tile.
+@intrinsic(python=_transpose_strip)
+def transpose_strip(typingctx, x, start, stride, count, y, y_start):
+    """y[n, r] = x[r, n] for 8 rows of `count` numbers, at least 8; the rows of y are a panel's.
 
-    x and y are flat; a tile begins at `start`, and its rows are `stride` apart.
+    x and y are flat. The strip begins at `start` in x, where its rows are `stride` apart, and at
+    `y_start` in y. Tiles of 8 x 8 are transposed in registers; the last one may overlap the one
+    before.
     """
 
-    def emit(context, builder, x, start, stride, y, y_start, y_stride):
-        vector = ir.VectorType(x.number, 8)
+    def emit(context, builder, x, start, stride, count, y, y_start):
+        lane = 16 // x.size  # numbers in 128 bits, which the shuffles below do not leave
+        width = PANEL_BYTES // y.size
 
-        def place(matrix, start, stride, row):
-            offset = builder.add(start, builder.mul(stride, I64(row)))
-            return builder.bitcast(builder.gep(matrix.data, [offset]), vector.as_pointer())
+        def load(place):
+            found = builder.load(builder.bitcast(place, ir.VectorType(x.number, lane).as_pointer()))
+            found.align = x.size
+            return found
 
         def shuffle(a, b, lanes):
-            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, 8), lanes))
+            return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(lanes)), lanes))
 
-        rows = []
-        for r in range(8):
-            rows.append(builder.load(place(x, start, stride, r)))
-            rows[r].align = x.size
-        # in each of three rounds, interleave rows r and r + 4
-        lanes = [[n // 2 + 4 * half + 8 * (n % 2) for n in range(8)] for half in (0, 1)]
-        for _ in range(3):
-            rows = [shuffle(rows[r // 2], rows[r // 2 + 4], lanes[r % 2]) for r in range(8)]
-        for c in range(8):
-            builder.store(rows[c], place(y, y_start, y_stride, c), align=x.size)
+        def interleave(a, b, half):
+            """Interleave one half of the first lanes of a and b, and of the second lanes."""
+            firsts = [first + half * lane // 2 + n for first in (0, lane) for n in range(lane // 2)]
+            return shuffle(a, b, [n + of for n in firsts for of in (0, 2 * lane)])
+
+        def transpose(rows):
+            """Transpose 2 * lane rows of `lane` numbers."""
+            both = list(range(2 * lane))
+            rows = [shuffle(a, b, both) for a, b in zip(rows[:lane], rows[lane:], strict=True)]
+            for _ in range(lane.bit_length() - 1):  # 2 rounds for lanes of 4, 1 for 2
+                rows = [interleave(rows[r // 2], rows[(r + lane) // 2], r % 2) for r in range(lane)]
+            return rows
+
+        end = builder.sub(count, I64(8))
+        with cgutils.for_range_slice(builder, I64(0), count, I64(8)) as (n, _):
+            n = builder.select(builder.icmp_signed("<", n, end), n, end)
+            row = builder.gep(x.data, [builder.add(start, n)])
+            rows = [row]
+            for _ in range(7):
+                rows.append(builder.gep(rows[-1], [stride]))
+            target = builder.gep(y.data, [builder.add(y_start, builder.mul(n, I64(width)))])
+            for r, c in itertools.product(range(0, 8, 2 * lane), range(0, 8, lane)):
+                pieces = [load(builder.gep(row, [I64(c)])) for row in rows[r : r + 2 * lane]]
+                for i, column in enumerate(transpose(pieces)):
+                    place = builder.gep(target, [I64((c + i) * width + r)])
+                    place = builder.bitcast(place, column.type.as_pointer())
+                    builder.store(column, place, align=y.size)
 
     word = types.intp
-    return types.void(x, word, word, y, word, word), emit
+    return types.void(x, word, word, word, y, word), emit
