@@ -18,9 +18,8 @@ from fastbn.kernels.tensors import adam_tensors
 from fastbn.model import BatchNormMLP
 from fastbn.options import InputNormalization, Layout
 from fastbn.parallel import dispatch
+from fastbn.parallel.costs import measured_costs
 from fastbn.parallel.openmp import NO_POOL
-from fastbn.parallel.team import barrier
-from fastbn.parallel.threads import run_team
 
 # Sizes that reach every kernel.
 SAMPLES, FEATURES, CLASSES = 16, 8, 3
@@ -30,7 +29,7 @@ def warm_up(dtype: Any) -> Iterator[str]:
     """Compile everything for one dtype, serial and parallel; yield the name of each part first."""
     dtype = np.dtype(dtype)
     yield "teams of threads"
-    run_team(barrier, 2, lambda member: (member,))
+    measured_costs()
     yield f"training and prediction, {dtype}"
     _train_and_predict(dtype)
     for name, calls in (

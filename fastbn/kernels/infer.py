@@ -27,7 +27,7 @@ from fastbn.kernels.network_arrays import (
     tensor,
     units,
 )
-from fastbn.parallel.team import Member, alone_in, share
+from fastbn.parallel.team import Member, alone_in, gather_team, share
 
 # A single sample is multiplied as a row (`multiply_vector`) if a panel has this many columns. For
 # narrower panels packing the weight costs as much as it saves.
@@ -50,6 +50,8 @@ def infer_logits(
     """
     network, recipe, work = Network(*network), Recipe(*recipe), Workspace(*work)
     samples, member = Samples(*samples), Member(*member)
+    if not gather_team(member):
+        return
     mode = flush_denormals()
     layers = network.layers
     one = alone_in(member)

@@ -75,7 +75,7 @@ from fastbn.kernels.network_arrays import (
 from fastbn.kernels.optimizers import clip_factor
 from fastbn.kernels.reductions import all_below
 from fastbn.kernels.update import update
-from fastbn.parallel.team import Member, barrier, share
+from fastbn.parallel.team import Member, barrier, gather_team, share
 
 
 @njit_inlined
@@ -266,6 +266,8 @@ def train_steps(
     """
     network, recipe, work = Network(*network), Recipe(*recipe), Workspace(*work)
     samples, member = Samples(*samples), Member(*member)
+    if not gather_team(member):
+        return
     mode = flush_denormals()
     number = work.var.dtype.type
     (order, bounds, lrs), (steps, refused), (losses, correct) = plan, counts, results

@@ -14,6 +14,7 @@ import numpy as np
 from fastbn.jit.intrinsics import PANEL_BYTES
 from fastbn.kernels import network as kernels
 from fastbn.model.config import ModelConfig
+from fastbn.parallel.team_size import TeamWork
 
 # Tensors start on multiples of this many elements: a cache line in float32.
 ALIGNMENT = 16
@@ -102,6 +103,15 @@ class BufferLayout:
     def barriers(self, rows: int) -> int:
         """Return the barriers of a training step of two threads (kernels/train_step.py)."""
         return 2 * len(self.table) + (1 if self.gathers_whole_batch(rows, 2) else 4)
+
+    def team_work(self, rows: int, dtype: np.dtype) -> TeamWork:
+        """Return what the threads of a team share in a training step.
+
+        The members exchange activations, transposed and not, their gradients, and weights.
+        """
+        kept = self.gathers_whole_batch(rows, 2) * math.prod(self.places["layers.0.weight"][1])
+        exchanged = 3 * rows * self.units + self.n_parameters - kept
+        return TeamWork(self.gemm_flops(rows), self.barriers(rows), exchanged * dtype.itemsize)
 
     def gemm_flops(self, rows: int) -> float:
         """Return the floating point operations of a step's matrix products."""

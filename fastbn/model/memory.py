@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbn.checks import flag, integer
 from fastbn.fit.plan import minibatch_bounds
-from fastbn.model.workspaces import INFERENCE_ROWS, workspace_sizes
+from fastbn.model.workspaces import prediction_rows, workspace_sizes
 from fastbn.parallel.cores import available_threads
 
 # Bytes of a row number or a label, and of a number of center and scale.
@@ -59,9 +59,10 @@ def fit_bytes(
     work = item * sum(workspace_sizes(layout, rows, threads, True).values()) + INDEX * rows
     compared = min(n, COMPARED_ROWS) if config.loss == "squared_error" else 0
     if predicted := max(validated, compared):  # with scratch memory for each thread
-        part = min(predicted, INFERENCE_ROWS)
+        size = min(threads, predicted)
+        part = prediction_rows(predicted, size)
         one = item * sum(workspace_sizes(layout, part, 1, False).values()) + INDEX * part
-        work += min(threads, max(1, predicted // INFERENCE_ROWS)) * one
+        work += size * one
     copies = item * layout.inputs * (n + validated) * is_copied
     target = INDEX if config.predicts_one_class else item * outputs
     copies += target * (n + validated)

@@ -7,16 +7,25 @@ import numpy as np
 from fastbn.kernels import network as kernels
 from fastbn.kernels.gemm import DEPTH
 from fastbn.model.buffers import aligned_zeros
-from fastbn.model.layout import BufferLayout, rounded_up
+from fastbn.model.layout import PANEL, BufferLayout, rounded_up
 
-# Samples per matrix product in inference. It is fixed, so that logits do not depend on other calls.
+# Samples per matrix product in inference, at most.
 INFERENCE_ROWS = 512
+
+# Columns of a register, of which a panel has two.
+HALF_PANEL = PANEL // 2
 
 # Workspaces kept for predictions, or more if the last call had more threads.
 KEPT = 4
 
 # The training workspace is freed after this many consecutive calls that use little or none of it.
 UNNEEDED_CALLS = 100
+
+
+def prediction_rows(n: int, threads: int) -> int:
+    """Return how many of n samples a thread predicts at a time: whole registers."""
+    share = -(-n // threads)
+    return min(INFERENCE_ROWS, -(-share // HALF_PANEL) * HALF_PANEL, max(n, 1))
 
 
 def workspace_sizes(layout: BufferLayout, rows: int, members: int, trains: bool) -> dict[str, int]:

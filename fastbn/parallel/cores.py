@@ -30,23 +30,24 @@ def available_threads() -> int:
     `OMP_NUM_THREADS` and `at_most`.
     """
     wanted = thread_limit("FASTBN_NUM_THREADS")
+    most = _most.get()
     if wanted is not None:
-        return min(wanted, _most.get() or wanted)
-    quota = core_quota()
+        return wanted if most is None else min(wanted, most)
     limits = [
-        _most.get(),
+        most,
         thread_limit("NUMBA_NUM_THREADS"),
         thread_limit("OMP_NUM_THREADS"),
         allowed_cores(),
-        None if quota is None else int(quota),
+        core_quota(),
     ]
-    return max(1, min(limit for limit in limits if limit is not None))
+    return max(1, int(min([limit for limit in limits if limit is not None])))
 
 
 def thread_limit(name: str) -> int | None:
     """Return the number of threads in an environment variable, or None if it is not set."""
     # OpenMP accepts a list: one number for each level of nested regions
-    text = os.environ.get(name, "").split(",")[0].strip()
+    text = os.environ.get(name)
+    text = text and text.split(",")[0].strip()
     if not text:
         return None
     if not text.isdecimal() or int(text) < 1:

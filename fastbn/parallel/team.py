@@ -68,6 +68,8 @@ def barrier(member: Member) -> None:
 @njit
 def gather_team(member: Member) -> bool:
     """Wait until the team is complete (True) or cancelled (False, for every member)."""
+    if member.size == 1:
+        return True
     counters = member.counters
     if atomic_add(counters, PRESENT, 1) == member.size - 1:
         decide(counters, COMPLETE)

@@ -1,60 +1,105 @@
 """How many threads a team gets: as many as the work keeps busy, or one if that was faster.
 
-Work is counted in floating point operations of matrix products. We assume that starting a thread
-and passing a barrier take as long as a fixed number of operations, which is accurate enough for a
-first guess. If one thread may be as fast, recent timings decide (`fastbn.parallel.choice`).
+Work is counted in floating point operations of matrix products. What threads cost is measured
+(`fastbn.parallel.costs`), which is accurate enough for a first guess. If one thread may be as fast,
+recent timings decide (`fastbn.parallel.choice`).
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from fastbn.jit.compiler import DISABLED
+from fastbn.jit.intrinsics import PANEL_BYTES
 from fastbn.parallel.choice import Choice
 from fastbn.parallel.cores import available_threads, thread_limit
+from fastbn.parallel.costs import measured_costs
 
-# Operations that take as long as starting a thread: 0.05 to 0.2 ms.
-START_FLOPS = 1e7
+# Operations per second of one thread: two vector operations of two registers' numbers, often.
+FLOPS = 1e11 * PANEL_BYTES / 128
 
-# Operations between two barriers that keep a thread busy: 1 to 3 microseconds.
-PHASE_FLOPS = 2.5e5
+# A smaller call always has one thread: waking a worker takes about half as long.
+SMALL_CALL_FLOPS = 5e-5 * FLOPS
 
 # A larger step always gets a team: one thread would need some milliseconds.
 LARGE_STEP_FLOPS = 5e8
 
 
-def team_size(flops: float, barriers: int, steps: int) -> int:
-    """Return how many threads run a call of `steps` steps of `flops` operations each.
+class TeamWork(NamedTuple):
+    """What the threads of a team share in a step."""
 
-    With n threads the call takes about flops * steps / n + n * START_FLOPS, which is smallest for
-    the square root below. `FASTBN_NUM_THREADS` overrides this.
-    """
-    most = 1 if DISABLED else available_threads()
-    if most == 1 or thread_limit("FASTBN_NUM_THREADS") is not None:
-        return most
-    busy = int(flops / (barriers * PHASE_FLOPS))
-    return max(1, min(most, busy, math.isqrt(int(flops * steps / START_FLOPS))))
+    flops: float
+    barriers: int = 0
+    bytes: float = 0.0  # that one member writes and all members read
+
+
+def seconds(work: TeamWork, steps: int, threads: int) -> float:
+    """Return about how long so many threads take for a call."""
+    alone = work.flops / FLOPS
+    if threads == 1:
+        return steps * alone
+    costs = measured_costs()
+    others = (threads - 1) / threads  # share of the bytes that other members have written
+    barriers = work.barriers * costs.barrier * threads / 2
+    step = alone / threads + barriers + work.bytes * others * costs.byte
+    return steps * step + (threads - 1) * costs.start
+
+
+def fastest(work: TeamWork, steps: int, sizes: Iterable[int]) -> int:
+    """Return the number of threads that most likely is the fastest."""
+    return min(sizes, key=lambda threads: seconds(work, steps, threads))
+
+
+def fixed_size(work: TeamWork, steps: int) -> int | None:
+    """Return FASTBN_NUM_THREADS if it is set, else 1 for a small call, else None."""
+    if DISABLED:
+        return 1
+    if thread_limit("FASTBN_NUM_THREADS") is not None:
+        return available_threads()
+    return 1 if work.flops * steps < SMALL_CALL_FLOPS else None
+
+
+def team_size(work: TeamWork, steps: int) -> int:
+    """Return how many threads run a call of `steps` steps: most likely the fastest number."""
+    fixed = fixed_size(work, steps)
+    if fixed is not None:
+        return fixed
+    most = available_threads()
+    return fastest(work, steps, range(1, most + 1)) if most > 1 else 1
 
 
 class TrainingTeam:
     """The number of threads for a model's training steps on minibatches of similar size."""
 
-    def __init__(self, flops: float, barriers: int) -> None:
-        self._flops, self._barriers = flops, barriers
-        self._choices: dict[int, Choice] = {}  # by bit length of the number of steps
+    def __init__(self, work: TeamWork) -> None:
+        self._work = work
+        self._choices: dict[int, Choice] = {}  # by the bit length of the number of steps
+        self._sizes: dict[tuple[int, int], int] = {}  # also by the largest team: the fastest one
         self._choice: Choice | None = None  # that the last call was made with, if any
 
     def size(self, steps: int) -> int:
         """Return how many threads run the next call, of this many steps."""
-        team = team_size(self._flops, self._barriers, steps)
-        self._choice = None
-        if (
-            team > 1
-            and self._flops < LARGE_STEP_FLOPS
-            and thread_limit("FASTBN_NUM_THREADS") is None
-        ):
-            self._choice = self._choices.setdefault(steps.bit_length(), Choice())
-        return team if self._choice is None or self._choice.several(steps) else 1
+        self._choice, work = None, self._work
+        fixed = fixed_size(work, steps)
+        if fixed is not None:
+            return fixed
+        has_choice, bits = work.flops < LARGE_STEP_FLOPS, steps.bit_length()
+        choice = self._choices.setdefault(bits, Choice())
+        if has_choice:
+            self._choice = choice
+            if not choice.several(steps):
+                return 1
+        most = available_threads()
+        if most == 1:
+            return 1
+        size = self._sizes.get((bits, most))
+        if size is None:
+            size = self._sizes[bits, most] = fastest(work, steps, range(2, most + 1))
+            choice.expected = seconds(work, steps, size) / seconds(work, steps, 1)
+            if has_choice and not choice.several(steps):
+                return 1
+        return size
 
     def learn(self, size: int, steps: int, seconds: float) -> None:
         """Record how long `size` threads took for the call."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -18,14 +17,12 @@ from typing import Any
 import numpy as np
 
 from fastbn.parallel.team import (
-    COMPLETE,
     DECIDERS,
     DECISION,
     FORKED,
     N_COUNTERS,
     Member,
     finish_team,
-    gather_team,
 )
 
 
@@ -63,30 +60,27 @@ def take_workers(count: int) -> list[Worker]:
 
 
 class _Call:
-    """One call of a team: what its members and the caller share."""
+    """One call of a team: what its members share."""
 
     def __init__(self, size: int) -> None:
         self.counters = np.zeros(N_COUNTERS, np.int64)
-        self.ended = np.zeros(size, np.int64)  # 1 for a member that does not use its arguments now
-        self.done: queue.SimpleQueue[None] = queue.SimpleQueue()  # an entry for each such member
+        self.ended = np.zeros(size - 1, np.int64)  # 1 for a worker that is done with its arguments
         self.errors: list[BaseException] = []
 
     def job(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], member: Member
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], worker_number: int
     ) -> Callable[[Worker], None]:
-        """Return what the worker of a member does."""
+        """Return what a worker does."""
 
         def work(worker: Worker) -> None:
             try:
-                if gather_team(member):
-                    function(*arguments)
+                function(*arguments)
             except BaseException as error:  # compiling failed, and nothing was computed
                 self.errors.append(error)
                 finish_team(self.counters, self.ended[:0])
             finally:
-                self.ended[member.rank] = 1
                 _idle.append(worker)
-                self.done.put(None)
+                self.ended[worker_number] = 1
 
         return work
 
@@ -96,12 +90,10 @@ _calls: weakref.WeakSet[_Call] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    """Forget the workers and end all waits for members: these threads exist only in the parent."""
+    """Forget the workers, and let no call wait for them: they exist only in the parent."""
     _idle.clear()
     for call in list(_calls):
         call.counters[DECIDERS], call.counters[DECISION] = 1, FORKED
-        for _ in call.ended:
-            call.done.put(None)
 
 
 if hasattr(os, "register_at_fork"):
@@ -112,36 +104,31 @@ ALONE = Member(np.zeros(0, np.int64), 0, 1, None)
 
 
 def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Member], Any]) -> None:
-    """Call ``function(*arguments(member))`` for `size` members at once.
+    """Call ``function(*arguments(member))`` for `size` members at once, in this thread and workers.
 
-    `function` must be compiled code that cannot fail half-way. Either all members run it, or none
-    if a thread cannot be started.
+    `function` must be compiled code that begins with `gather_team(member)`, does nothing if that is
+    False, and cannot fail afterwards. So either all members run it, or none if a thread cannot be
+    started.
 
     If a signal handler raises an exception, the exception leaves this function after all members
-    have finished. Python runs handlers only after a call and at the start of a Python function. The
-    last wait is a compiled call at the start of `finally`, so no handler can prevent it. If a
-    handler forks, the child gets a RuntimeError.
+    have finished. Python runs handlers only after a call and at the start of a Python function:
+    before the team is complete, or when this thread's part is done. The last wait is a compiled
+    call at the start of `finally`, so no handler can prevent it. If a handler forks, the child gets
+    a RuntimeError.
     """
     if size == 1:
         function(*arguments(ALONE))
         return
     call = _Call(size)
     _calls.add(call)
-    members = [Member(call.counters, rank, size, None) for rank in range(size)]
-    jobs = [call.job(function, arguments(member), member) for member in members]
+    own, *others = [arguments(Member(call.counters, rank, size, None)) for rank in range(size)]
+    jobs = [call.job(function, each, number) for number, each in enumerate(others)]
     finish_team(np.zeros(N_COUNTERS, np.int64), call.ended[:0])  # compile it before it is needed
-    workers = take_workers(size)
-    # The caller only waits, so a signal handler that raises in it does not stop a member.
+    workers = take_workers(size - 1)
     try:
         for worker, job in zip(workers, jobs, strict=True):
             worker.jobs.put(job)
-        for _ in jobs:
-            call.done.get()
-    except BaseException:
-        finish_team(call.counters, call.ended[:0])
-        while call.counters[DECISION] == COMPLETE and not call.ended.all():
-            time.sleep(0.001)  # until they have ended, unless a handler raises again
-        raise
+        function(*own)
     finally:
         finish_team(call.counters, call.ended)
     if call.errors:

@@ -154,8 +154,7 @@ def profile_training(
         steps = math.ceil(CALL_SECONDS / (runner.seconds([None], 10) / 10))
         steps = min(max(steps, FEWEST_STEPS), MOST_STEPS)
     if threads is None:
-        flops, barriers = model.layout.gemm_flops(batch_size), model.layout.barriers(batch_size)
-        threads = team_size(flops, barriers, steps)
+        threads = team_size(model.layout.team_work(batch_size, model.dtype), steps)
     # a log without room only counts the entries of a step
     counting = [np.zeros((1, 2), np.int64) for _ in range(threads)]
     runner.seconds(counting, 1)

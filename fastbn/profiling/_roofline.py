@@ -20,7 +20,7 @@ from fastbn.kernels.gemm import DEPTH, multiply
 from fastbn.kernels.reductions import row_sum
 from fastbn.kernels.streams import is_streamed, stream
 from fastbn.model.buffers import aligned_zeros
-from fastbn.parallel.team import barrier
+from fastbn.parallel.team import barrier, gather_team
 from fastbn.parallel.threads import run_team
 from fastbn.profiling._work import Work
 
@@ -55,6 +55,8 @@ def end(begun, elapsed, member):
 @njit
 def multiply_often(count, a, panels, out, elapsed, member):
     """Multiply `count` times, all members at once."""
+    if not gather_team(member):
+        return
     begun = begin(member)
     for _ in range(count):
         multiply(a, panels, a.shape[1], out, 0, out.shape[0])
@@ -64,6 +66,8 @@ def multiply_often(count, a, panels, out, elapsed, member):
 @njit
 def copy_often(count, source, target, total, elapsed, member):
     """Copy `count` times; `total` is not used."""
+    if not gather_team(member):
+        return
     begun = begin(member)
     for _ in range(count):
         if is_streamed(target):
@@ -78,6 +82,8 @@ def copy_often(count, source, target, total, elapsed, member):
 @njit
 def read_often(count, source, target, total, elapsed, member):
     """Add up the source `count` times; the sums go to `total`."""
+    if not gather_team(member):
+        return
     begun = begin(member)
     for _ in range(count):
         total[0] += row_sum(source)

@@ -9,6 +9,8 @@ from fastbn.parallel import team
 @njit
 def relay(rounds, cells, member):
     """Write this member's cell, wait at the barrier, and read all cells: their sum is known."""
+    if not team.gather_team(member):
+        return
     wrong = 0
     for r in range(rounds):
         cells[member.rank] = r * (member.rank + 1)
@@ -25,6 +27,8 @@ def relay(rounds, cells, member):
 @njit
 def wait_at_gate(cells, member):
     """Signal that this member has arrived, wait until cells[0] is 1, and signal that it is done."""
+    if not team.gather_team(member):
+        return
     cells[1 + member.rank] = 1
     while team.atomic_load(cells, 0) == 0:
         team.yield_core()

@@ -1,0 +1,72 @@
+"""What a team of threads costs on this machine, measured once per process in some milliseconds.
+
+On one processor a cache line moves between cores in 30 ns, on a virtual machine whose cores lie far
+apart in a microsecond, so no constant would do.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from fastbn.jit.compiler import njit
+from fastbn.parallel.team import Member, barrier, gather_team
+from fastbn.parallel.threads import run_team
+
+# Calls of each kind that are measured. The fastest counts, as others may have waited for a core.
+CALLS = 5
+
+# Rounds of a call, and bytes that each of its two threads writes in a round for the other one.
+ROUNDS, BYTES = 50, 1 << 13
+
+
+class Costs(NamedTuple):
+    """Seconds that a team needs besides its work."""
+
+    start: float  # to wake a worker that sleeps, and to wait for it at the end
+    barrier: float  # of two threads
+    byte: float  # to read a byte that another thread has written
+
+
+@njit
+def exchange(data: np.ndarray, rounds: int, member: Member) -> None:
+    """Write a row of data, and add up the other member's row, in each of many rounds."""
+    if not gather_team(member):
+        return
+    mine, others = data[member.rank], data[1 - member.rank]
+    for n in range(rounds):
+        for i in range(mine.size - 1):
+            mine[i] = n
+        barrier(member)
+        total = 0
+        for i in range(others.size - 1):
+            total += others[i]
+        mine[mine.size - 1] = total
+        barrier(member)
+
+
+def call_seconds(size: int, rounds: int) -> float:
+    """Return how long two threads take to exchange rows of a size, in the fastest of some calls."""
+    data = np.zeros((2, 8 + size), np.int64)
+    seconds = []
+    for _ in range(CALLS):
+        start = time.perf_counter()
+        run_team(exchange, 2, lambda member: (data, rounds, member))
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+@functools.cache
+def measured_costs() -> Costs:
+    """Measure what two threads cost."""
+    call_seconds(0, 1)  # compiles, and starts the threads
+    start, empty = call_seconds(0, 0), call_seconds(0, ROUNDS)
+    full = call_seconds(BYTES // 8, ROUNDS)
+    return Costs(
+        start,
+        max(empty - start, 0.0) / (2 * ROUNDS),
+        max(full - empty, 0.0) / (ROUNDS * BYTES),
+    )
