@@ -31,13 +31,17 @@ THREAD_LIMITS = ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
 
 @dataclasses.dataclass(frozen=True)
 class Cpu:
-    """The processor. `quota` is the limit of its control group in cores, or None."""
+    """The processor. `quota` is the limit of its control group in cores, or None.
+
+    `cores_fast` counts the allowed cores that are fast ones, or is None if all cores are alike.
+    """
 
     name: str
     architecture: str
     cores: int
     cores_allowed: int
     quota: float | None
+    cores_fast: int | None = None
 
     @property
     def usable(self) -> int:
@@ -107,7 +111,12 @@ def report() -> Report:
     import numba
 
     from fastbn.jit.compiler import INTERNALS_PROBLEM
-    from fastbn.parallel.cores import allowed_cores, available_threads, core_quota
+    from fastbn.parallel.cores import (
+        allowed_cores,
+        allowed_fast_cores,
+        available_threads,
+        core_quota,
+    )
 
     config: Any = numba.config
     facts = Facts(
@@ -121,6 +130,7 @@ def report() -> Report:
             cores=os.cpu_count() or 1,
             cores_allowed=allowed_cores(),
             quota=core_quota(),
+            cores_fast=allowed_fast_cores(),
         ),
         instruction_set=isa.level(),
         numba_threads=int(config.NUMBA_NUM_THREADS),
@@ -224,6 +234,17 @@ def warnings(facts: Facts) -> Iterator[str]:
 
 def notes(facts: Facts) -> Iterator[str]:
     """Yield what is good to know."""
+    fast, allowed = facts.cpu.cores_fast, facts.cpu.cores_allowed
+    if fast == 0:
+        yield (
+            "this process may run on slow cores of this hybrid processor only. Change its affinity "
+            "(taskset) to let it use fast ones"
+        )
+    elif fast is not None and fast < allowed:
+        yield (
+            f"{fast} of {allowed} cores are fast, and a team has at most {fast} threads, since a "
+            "slow core would delay the others. FASTBN_NUM_THREADS sets another number"
+        )
     folder, wanted = facts.cache.folder, facts.environment.get("NUMBA_CACHE_DIR")
     if folder is None:
         return

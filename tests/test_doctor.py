@@ -109,6 +109,7 @@ def test_a_good_machine_has_no_warnings(facts):
 
 
 CPU = {"name": "a", "architecture": "x86_64"}
+HYBRID = {**CPU, "cores": 4, "cores_allowed": 4, "quota": None}
 BAD = {
     "jit": ({"jit_disabled": True}, "NUMBA_DISABLE_JIT is set"),
     "no cache": ({"cache": doctor.Cache(None, False, 0.0, 0)}, "cannot be kept.*NUMBA_CACHE_DIR"),
@@ -153,11 +154,18 @@ def test_one_thread_is_right_on_one_core(facts):
     assert list(doctor.warnings(limited)) == []
 
 
+def test_a_process_on_fast_cores_alone_has_nothing_to_know(facts):
+    fast = dataclasses.replace(facts, cpu=doctor.Cpu(**HYBRID, cores_fast=4))
+    assert list(doctor.notes(fast)) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"cache": doctor.Cache("/cache", True, 0.0, 0)}, "the first training compiles"),
         ({"environment": {"NUMBA_CACHE_DIR": "/ro"}}, "kept in /cache instead"),
+        ({"cpu": doctor.Cpu(**HYBRID, cores_fast=2)}, "2 of 4 cores are fast, and a team has at"),
+        ({"cpu": doctor.Cpu(**HYBRID, cores_fast=0)}, "slow cores of this hybrid processor only"),
     ],
 )
 def test_facts_that_are_good_to_know_are_notes(facts, change, message):

@@ -38,6 +38,8 @@ def doctor(
 def _rows(facts: Facts) -> list[tuple[str, str]]:
     cpu, cache = facts.cpu, facts.cache
     cores = f"{cpu.cores}, {cpu.cores_allowed} allowed for this process"
+    if cpu.cores_fast is not None:
+        cores += f", {cpu.cores_fast} of them fast"
     if cpu.quota is not None:
         cores += f", limited to {cpu.quota:g} by a control group"
     rows = [

@@ -1,4 +1,4 @@
-"""How many cores this process may use: its affinity, the user's limits, and CPU quotas."""
+"""How many cores this process may use: affinity, fast cores, the user's limits, and CPU quotas."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def available_threads() -> int:
 
     If `FASTBN_NUM_THREADS` is set, it is the size of every team. Otherwise this is the number of
     cores that the process may run on, limited by control groups, `NUMBA_NUM_THREADS`,
-    `OMP_NUM_THREADS` and `at_most`.
+    `OMP_NUM_THREADS` and `at_most`. On a hybrid processor only the fast cores count, if there are
+    any among them.
     """
     wanted = thread_limit("FASTBN_NUM_THREADS")
     most = _most.get()
@@ -38,6 +39,7 @@ def available_threads() -> int:
         thread_limit("NUMBA_NUM_THREADS"),
         thread_limit("OMP_NUM_THREADS"),
         allowed_cores(),
+        allowed_fast_cores() or None,
         core_quota(),
     ]
     return max(1, int(min([limit for limit in limits if limit is not None])))
@@ -56,10 +58,56 @@ def thread_limit(name: str) -> int | None:
 
 
 def allowed_cores() -> int:
-    """Return how many cores this process may run on."""
+    """Return how many cores this process may run on, fast or slow."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+# -- hybrid processors (Linux) ---------------------------------------------------------------------
+
+# On ARM, a core is fast if its capacity is at least this fraction of the largest one. The members
+# of a team have equal shares, so with cores of half the speed a team would have to be twice as
+# large to be as fast as with the fast cores alone. Cores of 0.7 to 0.9, next to a single faster
+# one, count.
+FAST_CAPACITY = 0.5
+
+
+def allowed_fast_cores() -> int | None:
+    """Return how many fast cores this process may run on; None if all cores are alike."""
+    fast = fast_cores()
+    return len(fast & os.sched_getaffinity(0)) if fast else None
+
+
+@functools.cache  # every training call needs it
+def fast_cores() -> frozenset[int]:
+    """Return the numbers of a hybrid processor's fast cores; none if all cores are alike."""
+    return find_fast_cores(pathlib.Path("/"))
+
+
+def find_fast_cores(root: pathlib.Path) -> frozenset[int]:
+    """Return the numbers of fast cores that the system lists; none if it does not tell."""
+    devices = root / "sys/devices"
+    with contextlib.suppress(OSError, ValueError):
+        return _core_list((devices / "cpu_core/cpus").read_text())  # Intel's hybrid processors
+    with contextlib.suppress(OSError, ValueError):
+        capacities = {
+            int(path.parent.name.removeprefix("cpu")): int(path.read_text())
+            for path in (devices / "system/cpu").glob("cpu[0-9]*/cpu_capacity")
+        }
+        least = FAST_CAPACITY * max(capacities.values(), default=0)
+        fast = frozenset(core for core, capacity in capacities.items() if capacity >= least)
+        return fast if len(fast) < len(capacities) else frozenset()
+    return frozenset()
+
+
+def _core_list(text: str) -> frozenset[int]:
+    """Return the numbers in a list such as "0-7,16"."""
+    cores: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        cores.update(range(int(first), int(last or first) + 1))
+    return frozenset(cores)
 
 
 # -- control groups (Linux) ------------------------------------------------------------------------

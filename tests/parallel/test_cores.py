@@ -1,6 +1,7 @@
-"""How many cores a process may use: limits that users set, and quotas of Linux control groups.
+"""How many cores a process may use: users' limits, quotas of control groups, fast cores.
 
-The tests make trees of files like the system's, for both versions of control groups.
+The tests make trees of files like Linux's, for both versions of control groups and for hybrid
+processors.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import pytest
 
 import fastbn
 from fastbn.parallel import cores
-from fastbn.parallel.cores import smallest_quota
+from fastbn.parallel.cores import find_fast_cores, smallest_quota
 
 # Lines of /proc/self/cgroup.
 V2 = "0::/user.slice/job.scope\n"
@@ -99,6 +100,81 @@ def test_quotas(tmp_path, files, expected):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert smallest_quota(tmp_path) == expected
+
+
+# -- hybrid processors -----------------------------------------------------------------------------
+
+
+def capacities(*numbers):
+    """Return the files of an ARM processor whose cores have these capacities."""
+    return {f"system/cpu/cpu{n}/cpu_capacity": f"{c}\n" for n, c in enumerate(numbers)}
+
+
+PROCESSORS = {
+    "nothing": ({}, set()),
+    "Intel": ({"cpu_core/cpus": "0-7,16\n", "cpu_atom/cpus": "8-15\n"}, {*range(8), 16}),
+    "Intel, one fast core": ({"cpu_core/cpus": "0\n", "cpu_atom/cpus": "1-4\n"}, {0}),
+    "ARM, three capacities": (capacities(1024, 871, 780, 780, 325, 325, 325, 325), {0, 1, 2, 3}),
+    "ARM, little cores first": (capacities(446, 446, 1024, 1024), {2, 3}),
+    "ARM, half the capacity": (capacities(1024, 512, 511), {0, 1}),
+    "ARM, more than ten cores": (capacities(*[250] * 10, 1024, 1024), {10, 11}),
+    "ARM, cores alike": (capacities(1024, 1024), set()),
+    "ARM, cores about alike": (capacities(1024, 870), set()),
+    "Intel, malformed": ({"cpu_core/cpus": "0-many\n"}, set()),
+    "Intel, empty": ({"cpu_core/cpus": "\n", "cpu_atom/cpus": "0-3\n"}, set()),
+    "Intel's malformed, ARM's not": ({"cpu_core/cpus": "?", **capacities(1024, 250)}, {0}),
+    "ARM, malformed": (capacities(1024, 250, "much"), set()),
+}
+
+
+@pytest.mark.parametrize(("files", "expected"), PROCESSORS.values(), ids=PROCESSORS)
+def test_fast_cores(tmp_path, files, expected):
+    for name, text in files.items():
+        path = tmp_path / "sys/devices" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "sys/devices/system/cpu/cpufreq").mkdir(parents=True)  # is not a core
+    assert find_fast_cores(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("mask", "fast", "threads"),
+    [
+        (range(8), 4, 4),
+        ({1, 2, 6, 7}, 2, 2),  # some fast cores
+        ({3}, 1, 1),
+        ({4, 5, 6}, 0, 8),  # slow cores only: all of them count (`free` says that there are eight)
+    ],
+)
+def test_fast_cores_of_the_affinity_mask_count(free, mask, fast, threads):
+    free.setattr(cores, "fast_cores", lambda: frozenset(range(4)))
+    free.setattr(cores.os, "sched_getaffinity", lambda pid: set(mask), raising=False)
+    assert cores.allowed_fast_cores() == fast
+    assert cores.available_threads() == threads
+    free.setenv("FASTBN_NUM_THREADS", "7")
+    assert cores.available_threads() == 7
+
+
+def test_cores_that_are_alike_all_count(free):
+    assert cores.allowed_fast_cores() is None
+    assert cores.available_threads() == 8
+
+
+def test_files_of_the_system_are_read_once(monkeypatch):
+    reads = []
+    for name in ("find_fast_cores", "smallest_quota"):
+        monkeypatch.setattr(cores, name, reads.append)
+    caches = [cores.fast_cores, cores.core_quota]
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        cores.available_threads()
+        assert len(reads) == 2
+        cores.available_threads()
+        assert len(reads) == 2
+    finally:
+        for cache in caches:
+            cache.cache_clear()
 
 
 # -- limits ----------------------------------------------------------------------------------------

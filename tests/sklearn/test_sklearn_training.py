@@ -281,6 +281,7 @@ def test_threads_are_limited(monkeypatch):
     from fastbn.parallel import cores
 
     monkeypatch.setattr(cores, "allowed_cores", lambda: 8)
+    monkeypatch.setattr(cores, "fast_cores", frozenset)
     monkeypatch.setattr(cores, "core_quota", lambda: None)
     for name in ("FASTBN_NUM_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
