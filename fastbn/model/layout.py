@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from fastbn.jit.intrinsics import PANEL_BYTES
+from fastbn.jit.intrinsics import PANEL_BYTES, TILE_ROWS
 from fastbn.kernels import network as kernels
 from fastbn.model.config import ModelConfig
-from fastbn.parallel.team_size import TeamWork
+from fastbn.parallel.team_size import Product, TeamWork
 
 # Tensors start on multiples of this many elements: a cache line in float32.
 ALIGNMENT = 16
@@ -111,7 +111,28 @@ class BufferLayout:
         """
         kept = self.gathers_whole_batch(rows, 2) * math.prod(self.places["layers.0.weight"][1])
         exchanged = 3 * rows * self.units + self.n_parameters - kept
-        return TeamWork(self.gemm_flops(rows), self.barriers(rows), exchanged * dtype.itemsize)
+        return TeamWork(
+            self.gemm_flops(rows), self.barriers(rows), exchanged * dtype.itemsize,
+            tuple(self.products(rows, dtype)),
+        )  # fmt: skip
+
+    def products(self, rows: int, dtype: np.dtype) -> Iterator[Product]:
+        """Yield the matrix products of a training step, cut as for a team of many threads.
+
+        They are cut into tiles of rows; those of the data also into panels (`share_tasks`).
+        """
+        width = PANEL_BYTES // dtype.itemsize
+        for index, (n_in, n_out) in enumerate(
+            self.table[:, [kernels.N_IN, kernels.N_OUT]].tolist()
+        ):
+            flops, tiles = 2.0 * rows * n_in * n_out, -(-n_out // TILE_ROWS)
+            if index == 0:
+                yield Product(flops, tiles * -(-rows // width))  # z
+                yield Product(flops, tiles * -(-n_in // width))  # gradient of the weight
+            else:
+                yield Product(flops, tiles)
+                yield Product(flops, tiles)
+                yield Product(flops, -(-n_in // TILE_ROWS))  # gradient of the input
 
     def gemm_flops(self, rows: int) -> float:
         """Return the floating point operations of a step's matrix products."""

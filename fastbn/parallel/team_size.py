@@ -1,8 +1,9 @@
 """How many threads a team gets: as many as the work keeps busy, or one if that was faster.
 
 Work is counted in floating point operations of matrix products. What threads cost is measured
-(`fastbn.parallel.costs`), which is accurate enough for a first guess. If one thread may be as fast,
-recent timings decide (`fastbn.parallel.choice`).
+(`fastbn.parallel.costs`), which is accurate enough for a first guess. A product is cut into whole
+tiles, so a few tiles do not keep many threads busy. If one thread may be as fast, recent timings
+decide (`fastbn.parallel.choice`).
 """
 
 from __future__ import annotations
@@ -26,23 +27,38 @@ SMALL_CALL_FLOPS = 5e-5 * FLOPS
 LARGE_STEP_FLOPS = 5e8
 
 
+class Product(NamedTuple):
+    """A matrix product, and the number of equal pieces that it is cut into for the members."""
+
+    flops: float
+    pieces: int
+
+
 class TeamWork(NamedTuple):
     """What the threads of a team share in a step."""
 
     flops: float
     barriers: int = 0
     bytes: float = 0.0  # that one member writes and all members read
+    products: tuple[Product, ...] = ()  # of these flops; without them, shares are equal
+
+
+def busiest_flops(work: TeamWork, threads: int) -> float:
+    """Return the operations of the member with the most pieces, for which the others wait."""
+    if not work.products:
+        return work.flops / threads
+    return sum(flops * -(-pieces // threads) / pieces for flops, pieces in work.products)
 
 
 def seconds(work: TeamWork, steps: int, threads: int) -> float:
     """Return about how long so many threads take for a call."""
-    alone = work.flops / FLOPS
     if threads == 1:
-        return steps * alone
+        return steps * work.flops / FLOPS
     costs = measured_costs()
     others = (threads - 1) / threads  # share of the bytes that other members have written
     barriers = work.barriers * costs.barrier * threads / 2
-    step = alone / threads + barriers + work.bytes * others * costs.byte
+    busiest = busiest_flops(work, threads) / FLOPS
+    step = busiest + barriers + work.bytes * others * costs.byte
     return steps * step + (threads - 1) * costs.start
 
 

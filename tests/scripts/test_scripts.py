@@ -14,6 +14,8 @@ import pytest
 from cases import JIT_DISABLED
 
 import fastbn
+from fastbn.parallel import team_size
+from fastbn.parallel.costs import Costs
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="nothing is compiled")
 
@@ -120,6 +122,51 @@ def test_the_table_of_rare_classes(monkeypatch, kind, way):
     aucs = [float(cell) for cell in cells[4:7]]
     assert min(aucs) > 0.85
     assert float(cells[7]) == pytest.approx(aucs[0] - max(aucs[1:]), abs=0.0011)
+
+
+def test_the_table_of_many_cores(monkeypatch, capsys):
+    """The simulation says that it is one, and measures what the machine has cores for."""
+    script = load("many_cores")
+    monkeypatch.setattr(script, "STEPS", [script.STEPS[0]])
+    monkeypatch.setattr(script, "available_threads", lambda: 1)
+    monkeypatch.setattr(script, "measured_costs", lambda: Costs(1e-5, 1e-7, 1e-10))
+    monkeypatch.setattr(team_size, "measured_costs", script.measured_costs)
+    script.main()
+    out = capsys.readouterr().out
+    assert "simulation" in out
+    assert "Costs measured on 1 cores" in out
+    lines = out.splitlines()[-len(script.THREADS) :]
+    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+    assert [int(row[0]) for row in cells] == list(script.THREADS)
+    assert [row[5] == "-" for row in cells] == [False] + 6 * [True]
+    assert all(float(row[1]) > 0 for row in cells)
+    assert cells[0][1:5] == [cells[0][1], cells[0][1], "1.00", "0 of 8"]
+    assert cells[-1][4] in ("6 of 8", "8 of 8")  # the first layer may have 64 pieces
+
+
+def test_every_tile_has_one_member():
+    script = load("many_cores")
+    for work in script.STEPS:
+        layout = script.model_of(work).layout
+        alone = [sum(counts) for _, counts in script.shares(work, layout, 1)]
+        for size in (2, 5, 16, 64):
+            found = list(script.shares(work, layout, size))
+            assert all(len(counts) == size for _, counts in found)
+            assert [sum(counts) for _, counts in found] == alone
+            assert sum(flops for flops, _ in found) == layout.gemm_flops(work.batch)
+
+
+def test_the_model_knows_the_largest_shares_of_the_kernels():
+    """Else it would choose threads that have no work."""
+    script = load("many_cores")
+    for work in script.STEPS:
+        layout = script.model_of(work).layout
+        model = layout.team_work(work.batch, np.dtype(np.float32))
+        for size in range(1, 65):
+            found = script.shares(work, layout, size)
+            busiest = sum(flops * max(counts) / sum(counts) for flops, counts in found)
+            ratio = busiest / team_size.busiest_flops(model, size)
+            assert 0.99 < ratio < 1.25, (work.name, size, ratio)
 
 
 def test_the_table_of_pools(monkeypatch):
