@@ -125,18 +125,21 @@ class Calls(Benchmark):
 
 
 class Team(Benchmark):
-    """A call of `run_team` whose members only meet at one barrier: its cost."""
+    """A call of `run_team` whose members hardly compute: its cost."""
 
     params: Any = (THREADS,)
     param_names = ("members",)
 
     def setup(self, members: int) -> None:
         limit_threads(members)
-        self.run_team, self.barrier = (
-            find("parallel.threads.run_team"),
-            find("parallel.team.barrier"),
-        )
+        self.run_team = find("parallel.threads.run_team")
+        try:  # a function that gathers its team, or of earlier commits one that does not
+            self.function, data = find("parallel.costs.exchange"), np.zeros((2, 8), np.int64)
+            self.arguments = lambda member: (data, 0, member)
+        except NotImplementedError:
+            self.function = find("parallel.team.barrier")
+            self.arguments = lambda member: (member,)
         call_first(lambda: self.time_run_team(members))
 
     def time_run_team(self, members: int) -> None:
-        self.run_team(self.barrier, members, lambda member: (member,))
+        self.run_team(self.function, members, self.arguments)

@@ -51,7 +51,7 @@ def infer_logits(
     network, recipe, work = Network(*network), Recipe(*recipe), Workspace(*work)
     samples, member = Samples(*samples), Member(*member)
     if not gather_team(member):
-        return
+        return  # pragma: no cover (teams are of compiled code)
     mode = flush_denormals()
     layers = network.layers
     one = alone_in(member)

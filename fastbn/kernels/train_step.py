@@ -267,7 +267,7 @@ def train_steps(
     network, recipe, work = Network(*network), Recipe(*recipe), Workspace(*work)
     samples, member = Samples(*samples), Member(*member)
     if not gather_team(member):
-        return
+        return  # pragma: no cover (teams are of compiled code)
     mode = flush_denormals()
     number = work.var.dtype.type
     (order, bounds, lrs), (steps, refused), (losses, correct) = plan, counts, results

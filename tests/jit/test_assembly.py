@@ -357,7 +357,7 @@ def test_every_kernel_with_a_loop_is_read():
         *["moments_block", "affine_block", "sums_block", "input_block"],  # parts of `..._blocks`
         "norm_in_registers",  # copies
         "pack_panels",  # copies
-        "pack_panels_of_transpose",  # loops for the remainder of transpose_strip
+        "pack_slab_of_transpose",  # loops for the remainder of transpose_strip
     }
     for module in (
         activations, batchnorm_cn, batchnorm_nc, batchnorm_nc_blocks, batchnorm_nc_rows,

@@ -1,8 +1,9 @@
 """Kernels compiled for other processors than this one are right and consistent to the bit.
 
 FASTBN_ISA limits kernels to a level of the processor. One process per level runs the tests of
-equal bits, and below the processor's own level, which the rest of the suite tests, also those of
-kernels against the oracle. The process keeps its kernels beside those for this processor.
+kernels against the oracle and those of equal bits. For the processor's own level, which the rest of
+the suite tests with the settings for this processor, it runs only those of equal bits of functions.
+The process keeps its kernels beside those for this processor.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ TESTS = pathlib.Path(__file__).parents[1]
 BITS = "kernels/test_same_bits.py"
 
 # Every kernel, by the functions and models that call it.
-ORACLE = [
+FILES = [
+    BITS,
     "functional/test_batchnorm.py",
     "kernels/test_streams.py",
     "kernels/test_addresses.py",
@@ -82,9 +84,10 @@ def level(request):
     """A level, and the process that has compiled and run its kernels."""
     if not can_run(request.param):
         pytest.skip(f"this processor cannot run {request.param}")
-    files = [BITS] if request.param == OWN else [BITS, *ORACLE]
+    is_own = request.param == OWN
+    files, selection = ([BITS], f"{SELECTION} and not training") if is_own else (FILES, SELECTION)
     environment = {**os.environ, isa.VARIABLE: request.param, "NUMBA_NUM_THREADS": "3"}
-    options = ["-n", "0", "-q", "-x", "-p", "no:cacheprovider", "-k", SELECTION]
+    options = ["-n", "0", "-q", "-x", "-p", "no:cacheprovider", "-k", selection]
     done = subprocess.run(
         [sys.executable, "-c", CODE, *options, *(str(TESTS / name) for name in files)],
         cwd=TESTS.parent, env=environment,

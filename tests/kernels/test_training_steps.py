@@ -10,8 +10,10 @@ from cases import JIT_DISABLED, assert_close, note_error
 
 import fastbn
 from fastbn import reference as ref
+from fastbn.model import engine
 from fastbn.model.inputs import training_samples
 from fastbn.options import Activation, Optimizer
+from fastbn.parallel import team
 from fastbn.reference import mlp
 
 STEPS = 4 if JIT_DISABLED else 50
@@ -213,7 +215,10 @@ def test_inference_is_the_oracles(rng, variant):
         slope=model.config.slope,
         elementwise=model.config.elementwise_activation,
     )
-    assert_close(model.predict_logits(x), a.T, tolerance=1e-12)
+    logits = model.predict_logits(x)
+    assert_close(logits, a.T, tolerance=1e-12)
+    alone = [model.predict_logits(x[n : n + 1]) for n in range(len(x))]
+    assert np.array_equal(np.concatenate(alone), logits)
     if model.config.loss == "squared_error":
         assert np.array_equal(model.predict(x), model.predict_logits(x))
         with pytest.raises(ValueError, match="predict_proba: expected a loss of classes"):
@@ -301,3 +306,25 @@ def test_weighted_statistics_of_a_large_mean(rng):
     expected, expected_mean, _ = ref.batch_norm(x, gamma, beta, np.float32(1e-5), 1, "CN", weight)
     assert_close(y, expected, tolerance=2e-6)
     assert_close(mean, expected_mean, tolerance=1e-3)
+
+
+@pytest.mark.skipif(JIT_DISABLED, reason="teams are of compiled code")
+def test_a_cancelled_team_computes_nothing(rng, monkeypatch):
+    def cancelled(function, size, arguments):
+        counters = np.zeros(team.N_COUNTERS, np.int64)
+        counters[team.DECIDERS], counters[team.DECISION] = 1, team.CANCELLED
+        given = arguments(team.Member(counters, 0, 2, None))
+        if isinstance(given[-1], np.ndarray):  # logits
+            given[-1].fill(np.nan)
+        function(*given)
+
+    x, y = rng.standard_normal((8, 5)).astype(np.float32), np.arange(8) % 3
+    model = fastbn.BatchNormMLP(SIZES)
+    before = model.snapshot()
+    samples = training_samples(model, x, y, None)
+    monkeypatch.setattr(engine, "run_team", cancelled)
+    losses, hits = model._engine.take_steps(samples, np.arange(8), np.array([0, 8]), np.ones(1))
+    assert losses.size == hits.size == 0
+    assert np.isnan(model.predict_logits(x)).all()
+    after = model.snapshot()
+    assert all(np.array_equal(after[name], before[name]) for name in before)
