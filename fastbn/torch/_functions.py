@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,8 +30,6 @@ LIKE: dict[torch.dtype, np.ndarray] = {
     torch.float32: np.zeros(1, np.float32),
     torch.float64: np.zeros(1),
 }
-
-MaybeTensor = TypeVar("MaybeTensor", torch.Tensor, torch.Tensor | None)
 
 # PyTorch's threads.
 POOL = find_pool(torch._C.__file__)
@@ -87,8 +85,10 @@ class BatchNormTraining(torch.autograd.Function):
         """Normalize z, and update running statistics."""
         z = x if linear_weight is None else functional.linear(x, linear_weight, linear_bias)
         y, stats = _train(z, weight, bias, arguments)
-        saved = None if linear_weight is None else z
-        ctx.save_for_backward(x, linear_weight, linear_bias, weight, bias, saved)
+        if linear_weight is None:
+            ctx.save_for_backward(x, weight, bias)
+        else:
+            ctx.save_for_backward(x, weight, bias, linear_weight, linear_bias, z)
         ctx.constants = stats, arguments
         return y
 
@@ -96,17 +96,17 @@ class BatchNormTraining(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         """Return the gradients of x, W, b, weight and bias."""
         (dy,) = grads
-        *inputs, z = ctx.saved_tensors
-        x, linear_weight, linear_bias, weight, bias = inputs
+        x, weight, bias, *linear = ctx.saved_tensors
+        linear_weight, linear_bias, z = linear or (None, None, x)
         stats, arguments = ctx.constants
         if needs_pytorch(dy):
+            inputs = (x, linear_weight, linear_bias, weight, bias)
             with torch.enable_grad():
                 if linear_weight is not None:
                     x = functional.linear(x, linear_weight, linear_bias)
                 y = functional.batch_norm(x, None, None, weight, bias, True, 0.0, arguments.eps)
                 y = activate(y, arguments.slope)
             return *differentiable(y, dy, inputs), None
-        z = x if linear_weight is None else z
         dz, dgamma, dbeta = differentiate(dy, z, weight, bias, stats, arguments.slope, True)
         needs = ctx.needs_input_grad
         dx: torch.Tensor | None = dz
@@ -165,13 +165,14 @@ def differentiate(
     x may be empty. If `exact` is False, mean and rstd are treated as constants.
     """
     _check_saved(dy, x, weight, bias, stats)
-    x, weight, bias = in_memory(x), in_memory(weight), in_memory(bias)
     if not x.numel():
         return torch.empty_like(x), *x.new_zeros(2, x.shape[1])
-    x, sizes = as_kernels_take_it(x)
     gamma, beta = vectors(x, weight, bias)
-    if not (gamma.is_contiguous() and beta.is_contiguous()):  # hooks may have replaced them
+    if is_lazy(x) or is_lazy(gamma) or is_lazy(beta):  # hooks may have replaced them
+        x, gamma, beta = in_memory(x), in_memory(gamma), in_memory(beta)
+    if not (gamma.is_contiguous() and beta.is_contiguous()):
         gamma, beta = gamma.contiguous(), beta.contiguous()
+    x, sizes = as_kernels_take_it(x)
     if dy.stride() != x.stride() or is_lazy(dy):
         dy = torch.empty_like(x).copy_(dy)
     dx, dgamma, dbeta = empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
@@ -183,11 +184,9 @@ def differentiate(
     return dx, dgamma, dbeta
 
 
-def in_memory(x: MaybeTensor) -> MaybeTensor:
-    """Return x, or a copy if its memory does not hold its numbers: a hook may have replaced x."""
-    if x is None or not is_lazy(x):
-        return x
-    return torch.empty(x.shape, dtype=x.dtype).copy_(x)
+def in_memory(x: torch.Tensor) -> torch.Tensor:
+    """Return x, or a copy if its memory does not hold its numbers."""
+    return torch.empty(x.shape, dtype=x.dtype).copy_(x) if is_lazy(x) else x
 
 
 def _check_saved(
@@ -199,7 +198,8 @@ def _check_saved(
     fits = x.shape == dy.shape and x.shape[1] == channels and have_size(channels, (weight, bias))
     fits = fits and dtype in LIKE and LIKE[dtype].dtype == stats.dtype
     for one in tensors:
-        fits = fits and (one is None or (one.dtype is dtype and one.is_cpu))
+        if one is not None and (one.dtype is not dtype or not one.is_cpu):
+            fits = False
     if not fits:
         found = [
             f"{tuple(one.shape)} {one.dtype} {one.device}" for one in tensors if one is not None
