@@ -24,10 +24,11 @@ from fastbn.kernels.network_arrays import (
     features,
     layer_slope,
     matrix,
+    share_rows,
     tensor,
     units,
 )
-from fastbn.parallel.team import Member, alone_in, gather_team, share
+from fastbn.parallel.team import Member, alone_in, barrier, gather_team, share
 
 # A single sample is multiplied as a row (`multiply_vector`) if a panel has this many columns. For
 # narrower panels packing the weight costs as much as it saves.
@@ -38,15 +39,17 @@ WIDE_PANEL = 16
 def infer_logits(
     network,
     recipe,
-    work,  # used by this member only
+    work,  # of this member only, or with `shares_units` of all
     samples,  # labels and weights are not read
     rows,  # samples at a time
+    shares_units,
     member,
     logits,  # out (N, classes)
 ):
-    """Compute the logits of this member's share of the samples, with the running statistics.
+    """Compute this member's share of the logits, with the running statistics.
 
-    All tuples may be plain ones, as for `train_steps`.
+    Members share the samples, or with `shares_units` the units of each layer, for all samples at
+    once. All tuples may be plain ones, as for `train_steps`.
     """
     network, recipe, work = Network(*network), Recipe(*recipe), Workspace(*work)
     samples, member = Samples(*samples), Member(*member)
@@ -54,22 +57,24 @@ def infer_logits(
         return  # pragma: no cover (teams are of compiled code)
     mode = flush_denormals()
     layers = network.layers
-    one = alone_in(member)
-    first_part, last_part = share(whole(samples.x.shape[0], rows), member)
+    parts = whole(samples.x.shape[0], rows)
+    first_part, last_part = (0, parts) if shares_units else share(parts, member)
+    team = member if shares_units else alone_in(member)
     for part in range(first_part, last_part):
         first = part * rows
         count = min(rows, samples.x.shape[0] - first)
         width = panel_width(work.z)
-        is_vector = count == 1 and width >= WIDE_PANEL
+        is_vector = count == 1 and width >= WIDE_PANEL and not shares_units
         padded = whole(count, width) * width
         for r in range(count):
             work.labels[r] = first + r
         if is_vector:
             multiply_row_of_data(network, work, samples)
         else:
-            multiply_data(network, work, samples, work.labels[:count], False, one)
+            multiply_data(network, work, samples, work.labels[:count], shares_units, team)
         for index in range(layers.shape[0]):
             layer = layers[index]
+            i, stop = share_rows(layer[N_OUT], team)
             z = units(work.z, layer, count)
             a = view(work.a, 0, z.shape)
             beta = tensor(network.params, layer, BETA)
@@ -80,22 +85,25 @@ def infer_logits(
             elif index > 0:
                 panels = work.a_panels[layers[index - 1][UNIT] * padded :]
                 weight = strided(matrix(network.params, layer))
-                multiply(weight, panels, layer[N_IN], z, 0, layer[N_OUT])
+                multiply(weight, panels, layer[N_IN], z, i, stop)
             if layer[NORMALIZED]:
                 batch_norm_inference_cn(
                     as_batch(z), features(network.running_mean, layer),
                     features(network.running_var, layer), tensor(network.params, layer, GAMMA),
-                    beta, recipe.eps, slope, 0, layer[N_OUT], as_batch(a),
+                    beta, recipe.eps, slope, i, stop, as_batch(a),
                 )  # fmt: skip
             else:
-                bias_activation_forward_cn(z, beta, slope, 0, layer[N_OUT], a)
+                bias_activation_forward_cn(z, beta, slope, i, stop, a)
             if index < layers.shape[0] - 1:
                 if recipe.elementwise != NONE:
-                    elementwise_forward(recipe.elementwise, view(a, 0, (a.size,)))
+                    own = view(a, i * count, ((stop - i) * count,))
+                    elementwise_forward(recipe.elementwise, own)
                 if not is_vector:
-                    pack_panels(a, work.a_panels[layer[UNIT] * padded :], 0, layer[N_OUT])
+                    pack_panels(a, work.a_panels[layer[UNIT] * padded :], i, stop)
+                barrier(team)
         result = view(work.a, 0, (layers[-1][N_OUT], count))
-        for i in range(count):
-            for k in range(result.shape[0]):
-                logits[first + i, k] = result[k, i]
+        i, stop = share_rows(layers[-1][N_OUT], team)
+        for r in range(count):
+            for k in range(i, stop):
+                logits[first + r, k] = result[k, r]
     restore_denormals(mode)

@@ -24,8 +24,8 @@ from fastbn.model.recipes import Recipes
 from fastbn.model.scaling import InputScaling, TargetScaling
 from fastbn.model.state import check_room, check_snapshot, state_places
 from fastbn.model.targets import loss_and_score
-from fastbn.model.workspaces import Workspaces, prediction_rows
-from fastbn.parallel.team_size import TeamWork, TrainingTeam, team_size
+from fastbn.model.workspaces import Workspaces, prediction_shares
+from fastbn.parallel.team_size import TrainingTeam, prediction_threads, training_team
 from fastbn.parallel.threads import run_team
 
 T = TypeVar("T")
@@ -239,7 +239,7 @@ class Engine:
         """Return the team for minibatches of this size, rounded up to a power of two."""
         bits = rows.bit_length()
         if bits not in self._teams:
-            self._teams[bits] = TrainingTeam(self.layout.team_work(rows, self.dtype))
+            self._teams[bits] = training_team(self.layout.team_work(rows, self.dtype))
         return self._teams[bits]
 
     def logits(self, samples: kernels.Samples) -> np.ndarray:
@@ -247,14 +247,14 @@ class Engine:
         n = len(samples.x)
         logits = np.empty((n, self.config.layer_sizes[-1]), self.dtype)
         recipe = self._recipe(0, 1)
-        size = min(team_size(TeamWork(self.layout.gemm_flops(n) / 3), 1), max(n, 1))
-        rows = prediction_rows(n, size)
-        spaces = [self.workspaces.lend_to_prediction(rows) for _ in range(size)]
+        threads = prediction_threads(self.layout.gemm_flops(n) / 3)
+        teams, members, rows = prediction_shares(n, threads)
+        spaces = [self.workspaces.lend_to_prediction(rows, members) for _ in range(teams)]
         shared = tuple(self._network), tuple(recipe)
         run_team(
-            kernels.infer_logits, size,
+            kernels.infer_logits, teams * members,
             lambda member: (
-                *shared, tuple(spaces[member.rank]), tuple(samples), rows,
+                *shared, tuple(spaces[member.rank // members]), tuple(samples), rows, members > 1,
                 tuple(member), logits,
             ),
         )  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbn.checks import flag, integer
 from fastbn.fit.plan import minibatch_bounds
-from fastbn.model.workspaces import prediction_rows, workspace_sizes
+from fastbn.model.workspaces import prediction_shares, workspace_sizes
 from fastbn.parallel.cores import available_threads
 
 # Bytes of a row number or a label, and of a number of center and scale.
@@ -59,10 +59,9 @@ def fit_bytes(
     work = item * sum(workspace_sizes(layout, rows, threads, True).values()) + INDEX * rows
     compared = min(n, COMPARED_ROWS) if config.loss == "squared_error" else 0
     if predicted := max(validated, compared):  # with scratch memory for each thread
-        size = min(threads, predicted)
-        part = prediction_rows(predicted, size)
-        one = item * sum(workspace_sizes(layout, part, 1, False).values()) + INDEX * part
-        work += size * one
+        teams, members, part = prediction_shares(predicted, threads)
+        sizes = workspace_sizes(layout, part, members, False)
+        work += teams * (item * sum(sizes.values()) + INDEX * part)
     copies = item * layout.inputs * (n + validated) * is_copied
     target = INDEX if config.predicts_one_class else item * outputs
     copies += target * (n + validated)

@@ -12,9 +12,6 @@ from fastbn.model.layout import PANEL, BufferLayout, rounded_up
 # Samples per matrix product in inference, at most.
 INFERENCE_ROWS = 512
 
-# Columns of a register, of which a panel has two.
-HALF_PANEL = PANEL // 2
-
 # Workspaces kept for predictions, or more if the last call had more threads.
 KEPT = 4
 
@@ -22,10 +19,18 @@ KEPT = 4
 UNNEEDED_CALLS = 100
 
 
-def prediction_rows(n: int, threads: int) -> int:
-    """Return how many of n samples a thread predicts at a time: whole registers."""
-    share = -(-n // threads)
-    return min(INFERENCE_ROWS, -(-share // HALF_PANEL) * HALF_PANEL, max(n, 1))
+def prediction_shares(n: int, threads: int) -> tuple[int, int, int]:
+    """Return how threads share a prediction of n samples: teams, members of a team, and rows.
+
+    Each team predicts its share of the samples, so many rows at a time; its members share the units
+    of the layers. A team has one member, unless there is less than a panel of samples per thread: a
+    thread with half a panel would take as long as with a whole one.
+    """
+    if n < 2:
+        return 1, 1, 1
+    if n < threads * PANEL:
+        return 1, threads, n
+    return threads, 1, min(INFERENCE_ROWS, rounded_up(-(-n // threads)))
 
 
 def workspace_sizes(layout: BufferLayout, rows: int, members: int, trains: bool) -> dict[str, int]:
@@ -95,10 +100,10 @@ class Workspaces:
         """Keep the scratch memory of a training call."""
         self._of_training[:] = [work]
 
-    def lend_to_prediction(self, rows: int) -> kernels.Workspace:
-        """Return scratch memory for one thread that predicts `rows` at a time."""
-        work = self._pop(self._of_predictions, rows, 1)
-        return work or allocate_workspace(self._layout, rows, self._dtype, 1, False)
+    def lend_to_prediction(self, rows: int, members: int = 1) -> kernels.Workspace:
+        """Return scratch memory for threads that predict `rows` together."""
+        work = self._pop(self._of_predictions, rows, members)
+        return work or allocate_workspace(self._layout, rows, self._dtype, members, False)
 
     def take_back_all(self, spaces: list[kernels.Workspace]) -> None:
         """Keep the scratch memory of a prediction."""

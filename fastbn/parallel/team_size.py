@@ -8,6 +8,7 @@ decide (`fastbn.parallel.choice`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -22,6 +23,10 @@ FLOPS = 1e11 * PANEL_BYTES / 128
 
 # A smaller call always has one thread: waking a worker takes about half as long.
 SMALL_CALL_FLOPS = 5e-5 * FLOPS
+
+# A smaller prediction always has one thread. Predictions are not timed, and waking a worker that
+# was idle for a while takes several times as long as `measured_costs` says.
+SMALL_PREDICTION_FLOPS = 2.5e-4 * FLOPS
 
 # A larger step always gets a team: one thread would need some milliseconds.
 LARGE_STEP_FLOPS = 5e8
@@ -85,27 +90,31 @@ def team_size(work: TeamWork, steps: int) -> int:
     return fastest(work, steps, range(1, most + 1)) if most > 1 else 1
 
 
+def prediction_threads(flops: float) -> int:
+    """Return how many threads a prediction of so many operations gets."""
+    work = TeamWork(flops)
+    is_small = flops < SMALL_PREDICTION_FLOPS and thread_limit("FASTBN_NUM_THREADS") is None
+    return 1 if is_small else team_size(work, 1)
+
+
 class TrainingTeam:
-    """The number of threads for a model's training steps on minibatches of similar size."""
+    """The number of threads for training steps of the same work."""
 
     def __init__(self, work: TeamWork) -> None:
         self._work = work
         self._choices: dict[int, Choice] = {}  # by the bit length of the number of steps
         self._sizes: dict[tuple[int, int], int] = {}  # also by the largest team: the fastest one
-        self._choice: Choice | None = None  # that the last call was made with, if any
 
     def size(self, steps: int) -> int:
         """Return how many threads run the next call, of this many steps."""
-        self._choice, work = None, self._work
+        work = self._work
         fixed = fixed_size(work, steps)
         if fixed is not None:
             return fixed
         has_choice, bits = work.flops < LARGE_STEP_FLOPS, steps.bit_length()
         choice = self._choices.setdefault(bits, Choice())
-        if has_choice:
-            self._choice = choice
-            if not choice.several(steps):
-                return 1
+        if has_choice and not choice.several(steps):
+            return 1
         most = available_threads()
         if most == 1:
             return 1
@@ -119,5 +128,12 @@ class TrainingTeam:
 
     def learn(self, size: int, steps: int, seconds: float) -> None:
         """Record how long `size` threads took for the call."""
-        if self._choice is not None:
-            self._choice.learn(size > 1, steps, seconds)
+        choice = self._choices.get(steps.bit_length())
+        if choice is not None:
+            choice.learn(size > 1, steps, seconds)
+
+
+@functools.lru_cache(256)
+def training_team(work: TeamWork) -> TrainingTeam:
+    """Return the team for steps of this work; all models of this process learn from its calls."""
+    return TrainingTeam(work)

@@ -386,6 +386,8 @@ def test_training_and_inference(rng, monkeypatch, options, data, dtype):
         logits = model.predict_logits(there)
         alone = [model.predict_logits(there[n : n + 1]) for n in range(0, 300, 97)]
         assert same(np.concatenate(alone), logits[::97])
+        for few in (2, 50):  # several threads share the units, not the samples
+            assert same(model.predict_logits(there[:few]), logits[:few])
         results.append((model.params, model.running_var, history.loss, logits))
     for other in results[1:]:
         assert same(other, results[0])

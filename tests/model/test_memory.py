@@ -10,9 +10,12 @@ import pytest
 from cases import JIT_DISABLED
 
 import fastbn
+from fastbn.parallel.costs import measured_costs
 
 
 def peak_of(call):
+    if not JIT_DISABLED:
+        measured_costs()  # once per process, loads a kernel
     tracemalloc.start()
     try:
         call()

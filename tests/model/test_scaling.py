@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 import fastbn
 from fastbn.model.inputs import training_samples
 from fastbn.model.measures import moments
+from fastbn.parallel.costs import measured_costs
 
 MODES = ("zscore", "minmax")
 DAY = 2_459_000.5
@@ -347,6 +348,8 @@ def test_there_is_one_copy_of_the_models_dtype(rng, mode, order):
 
     model = train(200)
     expected = model.fit_bytes(n, 100, x_dtype=np.float64, sample_weight=True, validation_samples=n)
+    if not JIT_DISABLED:
+        measured_costs()  # once per process, loads a kernel
     tracemalloc.start()
     try:
         train(n)

@@ -66,6 +66,14 @@ def test_costs_are_not_measured_for_small_calls_and_fixed_threads(costs, free):
     assert team.size(10) == 3
 
 
+def test_short_predictions_have_one_thread(costs, free):
+    """Waking a worker that was idle takes longer than the measured costs."""
+    found = [team_size.prediction_threads(seconds * FLOPS) for seconds in (0.0, 2e-4, 3e-4, 1e-2)]
+    assert found == [1, 1, 5, 8]
+    free.setenv("FASTBN_NUM_THREADS", "3")
+    assert team_size.prediction_threads(0.0) == 3
+
+
 def takes(team, seconds_of, calls, steps=1000):
     """Let calls take ``seconds_of[threads]`` per step; return the number of threads of each."""
     sizes = []
