@@ -214,8 +214,11 @@ class Engine:
         correct.fill(-1)
         counts = self.counter, np.array([refused])
         rows = int(bounds[1] - bounds[0] if lrs.size == 1 else np.diff(bounds).max())
-        team = self._team_for(rows)
-        size = team.size(lrs.size) if logs is None else len(logs)
+        choice = None
+        if logs is None:
+            size, choice = self._team_for(rows).size(lrs.size)
+        else:
+            size = len(logs)
         work = self.workspaces.lend_to_training(rows, size)
         self.begin(samples)
         recipe = self._recipe(rows, size, samples.arrays.weight.size > 0, most_refused)
@@ -230,8 +233,8 @@ class Engine:
             ),
         )  # fmt: skip
         reached = lrs.size if correct[-1] >= 0 else int(np.count_nonzero(correct >= 0))
-        if logs is None and reached == lrs.size:
-            team.learn(size, lrs.size, time.perf_counter() - start)
+        if choice is not None and reached == lrs.size:
+            choice.learn(size > 1, lrs.size, time.perf_counter() - start)
         self.workspaces.take_back(work)
         return losses[:reached], correct[:reached]
 

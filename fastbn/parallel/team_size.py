@@ -105,32 +105,29 @@ class TrainingTeam:
         self._choices: dict[int, Choice] = {}  # by the bit length of the number of steps
         self._sizes: dict[tuple[int, int], int] = {}  # also by the largest team: the fastest one
 
-    def size(self, steps: int) -> int:
-        """Return how many threads run the next call, of this many steps."""
+    def size(self, steps: int) -> tuple[int, Choice | None]:
+        """Return how many threads run the next call, of this many steps.
+
+        If the time of the call matters for later ones, also return the choice that learns it.
+        """
         work = self._work
         fixed = fixed_size(work, steps)
         if fixed is not None:
-            return fixed
+            return fixed, None
         has_choice, bits = work.flops < LARGE_STEP_FLOPS, steps.bit_length()
         choice = self._choices.setdefault(bits, Choice())
         if has_choice and not choice.several(steps):
-            return 1
+            return 1, choice
         most = available_threads()
         if most == 1:
-            return 1
+            return 1, None
         size = self._sizes.get((bits, most))
         if size is None:
             size = self._sizes[bits, most] = fastest(work, steps, range(2, most + 1))
             choice.expected = seconds(work, steps, size) / seconds(work, steps, 1)
             if has_choice and not choice.several(steps):
-                return 1
-        return size
-
-    def learn(self, size: int, steps: int, seconds: float) -> None:
-        """Record how long `size` threads took for the call."""
-        choice = self._choices.get(steps.bit_length())
-        if choice is not None:
-            choice.learn(size > 1, steps, seconds)
+                return 1, choice
+        return size, choice if has_choice else None
 
 
 @functools.lru_cache(256)

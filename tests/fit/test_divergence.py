@@ -660,7 +660,9 @@ def test_all_threads_refuse_the_same_step(rng, monkeypatch, poison, sizes):
     x[bad] *= x.dtype.type(factor)
     y[bad] *= target_factor
     for threads in (1, 2, 3):
-        monkeypatch.setattr(team_size.TrainingTeam, "size", lambda self, steps, n=threads: n)
+        monkeypatch.setattr(
+            team_size.TrainingTeam, "size", lambda self, steps, n=threads: (n, None)
+        )
         model = fastbn.BatchNormMLP(sizes, **options)
         history = fit(model, x, y, epochs=3, on_divergence="skip", sample_weight=weight)
         assert history.skipped == [3, 3 + STEPS, 3 + 2 * STEPS]

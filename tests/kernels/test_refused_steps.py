@@ -30,7 +30,7 @@ def refused(model, x, y):
 @pytest.mark.parametrize("sizes", SIZES)
 def test_one_entry_of_a_gradient(monkeypatch, sizes, threads):
     """Only one feature has weights other than 0, so others have no gradient there."""
-    monkeypatch.setattr(team_size.TrainingTeam, "size", lambda self, steps: threads)
+    monkeypatch.setattr(team_size.TrainingTeam, "size", lambda self, steps: (threads, None))
     y, model = np.arange(N) % 3, fastbn.BatchNormMLP(sizes, batch_norm=False, activation="tanh")
     first, bias, second, _ = (view for _, view in model.named_parameters())
     for feature in {0, sizes[1] // 2, sizes[1] - 1}:

@@ -39,7 +39,7 @@ def test_threads_without_work_are_not_chosen(many, pieces, most, expected):
     many.setattr(cores, "allowed_cores", lambda: most)
     products = tuple(Product(1e9, count) for count in pieces)
     work = TeamWork(1e9 * len(pieces), 2, 0.0, products)
-    assert TrainingTeam(work).size(1000) == expected
+    assert TrainingTeam(work).size(1000)[0] == expected
     assert team_size.team_size(work, 1000) == (1 if max(pieces) == 1 else expected)
     equal_shares = TeamWork(work.flops, 2)
     assert team_size.team_size(equal_shares, 1000) == most

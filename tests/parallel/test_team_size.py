@@ -7,7 +7,7 @@ import pytest
 from cases import JIT_DISABLED
 
 import fastbn
-from fastbn.parallel import team_size
+from fastbn.parallel import cores, team_size
 from fastbn.parallel.choice import CALLS
 from fastbn.parallel.costs import Costs
 from fastbn.parallel.team_size import FLOPS, TeamWork
@@ -60,10 +60,10 @@ def test_costs_are_not_measured_for_small_calls_and_fixed_threads(costs, free):
     free.setattr(team_size, "measured_costs", lambda: pytest.fail("measured"))
     assert team_size.team_size(work_of(1e-6), 10) == 1
     team = team_size.TrainingTeam(work_of(1e-3))
-    assert team.size(10) == 1, "the first call may compile"
+    assert team.size(10)[0] == 1, "the first call may compile"
     free.setenv("FASTBN_NUM_THREADS", "3")
     assert team_size.team_size(work_of(1.0), 10) == 3
-    assert team.size(10) == 3
+    assert team.size(10) == (3, None)
 
 
 def test_short_predictions_have_one_thread(costs, free):
@@ -78,8 +78,10 @@ def takes(team, seconds_of, calls, steps=1000):
     """Let calls take ``seconds_of[threads]`` per step; return the number of threads of each."""
     sizes = []
     for _ in range(calls):
-        sizes.append(team.size(steps))
-        team.learn(sizes[-1], steps, steps * seconds_of[sizes[-1]])
+        size, choice = team.size(steps)
+        sizes.append(size)
+        if choice is not None:
+            choice.learn(size > 1, steps, steps * seconds_of[size])
     return sizes
 
 
@@ -124,8 +126,16 @@ def test_only_calls_with_a_choice_count_as_trials(costs):
 def test_a_call_that_a_handler_has_ended_is_not_learned(costs):
     team, near = team_size.TrainingTeam(work_of(2e-4)), {1: 1e-4, 8: 2e-5}
     takes(team, near, 1)
-    assert team.size(1000) == team.size(1000) == 1  # `learn` is not called for the first
+    assert team.size(1000)[0] == team.size(1000)[0] == 1  # `learn` is not called for the first
     assert takes(team, near, 9) == [1] + [8] * 8
+
+
+def test_calls_that_are_limited_to_one_thread_count_for_nothing(costs):
+    team, near = team_size.TrainingTeam(work_of(2e-4)), {1: 1e-4, 8: 2e-5}
+    assert takes(team, near, 10) == [1] * 2 + [8] * 8
+    with cores.at_most(1):
+        assert takes(team, {1: 1e-6}, 50) == [1] * 50
+    assert takes(team, near, 20) == [8] * 20
 
 
 def test_large_and_tiny_nets_and_fixed_threads_are_never_tried(costs, free):
