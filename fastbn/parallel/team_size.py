@@ -9,6 +9,7 @@ decide (`fastbn.parallel.choice`).
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -127,6 +128,8 @@ class TrainingTeam:
             choice.expected = seconds(work, steps, size) / seconds(work, steps, 1)
             if has_choice and not choice.several(steps):
                 return 1, choice
+        if not math.isfinite(choice.expected):  # no thread can be started
+            return 1, None
         return size, choice if has_choice else None
 
 

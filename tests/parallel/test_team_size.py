@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from cases import JIT_DISABLED
 
 import fastbn
-from fastbn.parallel import cores, team_size
+from fastbn.parallel import cores, team_size, threads
 from fastbn.parallel.choice import CALLS
 from fastbn.parallel.costs import Costs
 from fastbn.parallel.team_size import FLOPS, TeamWork
@@ -128,6 +130,22 @@ def test_a_call_that_a_handler_has_ended_is_not_learned(costs):
     takes(team, near, 1)
     assert team.size(1000)[0] == team.size(1000)[0] == 1  # `learn` is not called for the first
     assert takes(team, near, 9) == [1] + [8] * 8
+
+
+def test_one_thread_does_all_if_no_other_can_be_started(free, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "_idle", [])
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    team_size.measured_costs.cache_clear()
+    try:
+        assert team_size.prediction_threads(1.0 * FLOPS) == 1
+        for seconds in (2e-4, 1.0):
+            team = team_size.TrainingTeam(work_of(seconds))
+            assert takes(team, {1: seconds}, 50) == [1] * 50
+    finally:
+        team_size.measured_costs.cache_clear()
 
 
 def test_calls_that_are_limited_to_one_thread_count_for_nothing(costs):
