@@ -251,7 +251,7 @@ class Engine:
         logits = np.empty((n, self.config.layer_sizes[-1]), self.dtype)
         recipe = self._recipe(0, 1)
         threads = prediction_threads(self.layout.gemm_flops(n) / 3)
-        teams, members, rows = prediction_shares(n, threads)
+        teams, members, rows = prediction_shares(self.layout, n, threads)
         spaces = [self.workspaces.lend_to_prediction(rows, members) for _ in range(teams)]
         shared = tuple(self._network), tuple(recipe)
         run_team(

@@ -59,7 +59,7 @@ def fit_bytes(
     work = item * sum(workspace_sizes(layout, rows, threads, True).values()) + INDEX * rows
     compared = min(n, COMPARED_ROWS) if config.loss == "squared_error" else 0
     if predicted := max(validated, compared):  # with scratch memory for each thread
-        teams, members, part = prediction_shares(predicted, threads)
+        teams, members, part = prediction_shares(layout, predicted, threads)
         sizes = workspace_sizes(layout, part, members, False)
         work += teams * (item * sum(sizes.values()) + INDEX * part)
     copies = item * layout.inputs * (n + validated) * is_copied

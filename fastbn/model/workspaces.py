@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastbn.jit.intrinsics import TILE_ROWS
 from fastbn.kernels import network as kernels
 from fastbn.kernels.gemm import DEPTH
 from fastbn.model.buffers import aligned_zeros
@@ -19,7 +20,7 @@ KEPT = 4
 UNNEEDED_CALLS = 100
 
 
-def prediction_shares(n: int, threads: int) -> tuple[int, int, int]:
+def prediction_shares(layout: BufferLayout, n: int, threads: int) -> tuple[int, int, int]:
     """Return how threads share a prediction of n samples: teams, members of a team, and rows.
 
     Each team predicts its share of the samples, so many rows at a time; its members share the units
@@ -29,7 +30,7 @@ def prediction_shares(n: int, threads: int) -> tuple[int, int, int]:
     if n < 2:
         return 1, 1, 1
     if n < threads * PANEL:
-        return 1, threads, n
+        return 1, min(threads, -(-layout.widest // TILE_ROWS)), n
     return threads, 1, min(INFERENCE_ROWS, rounded_up(-(-n // threads)))
 
 
@@ -103,6 +104,8 @@ class Workspaces:
     def lend_to_prediction(self, rows: int, members: int = 1) -> kernels.Workspace:
         """Return scratch memory for threads that predict `rows` together."""
         work = self._pop(self._of_predictions, rows, members)
+        if work is None:
+            self._of_predictions.clear()  # frees their memory before allocating
         return work or allocate_workspace(self._layout, rows, self._dtype, members, False)
 
     def take_back_all(self, spaces: list[kernels.Workspace]) -> None:

@@ -72,6 +72,9 @@ def allowed_cores() -> int:
 # one, count.
 FAST_CAPACITY = 0.5
 
+# A list with a larger number is not taken for a list of cores.
+MOST_CORES = 1 << 16
+
 
 def allowed_fast_cores() -> int | None:
     """Return how many fast cores this process may run on; None if all cores are alike."""
@@ -90,7 +93,7 @@ def find_fast_cores(root: pathlib.Path) -> frozenset[int]:
     devices = root / "sys/devices"
     with contextlib.suppress(OSError, ValueError):
         return _core_list((devices / "cpu_core/cpus").read_text())  # Intel's hybrid processors
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, OverflowError):
         capacities = {
             int(path.parent.name.removeprefix("cpu")): int(path.read_text())
             for path in (devices / "system/cpu").glob("cpu[0-9]*/cpu_capacity")
@@ -106,6 +109,8 @@ def _core_list(text: str) -> frozenset[int]:
     cores: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
+        if int(last or first) > MOST_CORES:
+            raise ValueError(f"expected numbers of cores, got {text!r:.200}")
         cores.update(range(int(first), int(last or first) + 1))
     return frozenset(cores)
 

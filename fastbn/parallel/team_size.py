@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from fastbn.jit.compiler import DISABLED
 from fastbn.jit.intrinsics import PANEL_BYTES
 from fastbn.parallel.choice import Choice
 from fastbn.parallel.cores import available_threads, thread_limit
-from fastbn.parallel.costs import measured_costs
+from fastbn.parallel.costs import Costs, measured_costs
 
 # Operations per second of one thread: two vector operations of two registers' numbers, often.
 FLOPS = 1e11 * PANEL_BYTES / 128
@@ -75,7 +76,7 @@ def fastest(work: TeamWork, steps: int, sizes: Iterable[int]) -> int:
 
 def fixed_size(work: TeamWork, steps: int) -> int | None:
     """Return FASTBN_NUM_THREADS if it is set, else 1 for a small call, else None."""
-    if DISABLED:
+    if DISABLED or sys.is_finalizing():  # then workers do not run any more
         return 1
     if thread_limit("FASTBN_NUM_THREADS") is not None:
         return available_threads()
@@ -93,9 +94,7 @@ def team_size(work: TeamWork, steps: int) -> int:
 
 def prediction_threads(flops: float) -> int:
     """Return how many threads a prediction of so many operations gets."""
-    work = TeamWork(flops)
-    is_small = flops < SMALL_PREDICTION_FLOPS and thread_limit("FASTBN_NUM_THREADS") is None
-    return 1 if is_small else team_size(work, 1)
+    return team_size(TeamWork(flops), 1) if flops >= SMALL_PREDICTION_FLOPS else 1
 
 
 class TrainingTeam:
@@ -104,7 +103,8 @@ class TrainingTeam:
     def __init__(self, work: TeamWork) -> None:
         self._work = work
         self._choices: dict[int, Choice] = {}  # by the bit length of the number of steps
-        self._sizes: dict[tuple[int, int], int] = {}  # also by the largest team: the fastest one
+        # The fastest team, also by the largest team and what threads cost.
+        self._sizes: dict[tuple[int, int, Costs], int] = {}
 
     def size(self, steps: int) -> tuple[int, Choice | None]:
         """Return how many threads run the next call, of this many steps.
@@ -122,9 +122,10 @@ class TrainingTeam:
         most = available_threads()
         if most == 1:
             return 1, None
-        size = self._sizes.get((bits, most))
+        key = bits, most, measured_costs()
+        size = self._sizes.get(key)
         if size is None:
-            size = self._sizes[bits, most] = fastest(work, steps, range(2, most + 1))
+            size = self._sizes[key] = fastest(work, steps, range(2, most + 1))
             choice.expected = seconds(work, steps, size) / seconds(work, steps, 1)
             if has_choice and not choice.several(steps):
                 return 1, choice

@@ -32,7 +32,7 @@ from fastbn.kernels import (
 from fastbn.kernels.addresses import differentiate_at, infer_at, train_at
 from fastbn.kernels.batchnorm_formulas import Norm
 from fastbn.options import ElementwiseActivation, Optimizer, code
-from fastbn.parallel import dispatch
+from fastbn.parallel import dispatch, team_size
 from fastbn.parallel.openmp import NO_POOL
 
 ACTIVATIONS = get_args(ElementwiseActivation)
@@ -383,10 +383,11 @@ def test_training_and_inference(rng, monkeypatch, options, data, dtype):
         weight = placed(np.linspace(0, 2, 300).astype(dtype), start)
         there = placed(x, start)
         history = model.fit(there, y, epochs=2, batch_size=130, sample_weight=weight)
-        logits = model.predict_logits(there)
+        logits = model.predict_logits(there)  # by one thread
         alone = [model.predict_logits(there[n : n + 1]) for n in range(0, 300, 97)]
         assert same(np.concatenate(alone), logits[::97])
-        for few in (2, 50):  # several threads share the units, not the samples
+        monkeypatch.setattr(team_size, "SMALL_PREDICTION_FLOPS", 0)
+        for few in (2, 50, 300):  # several threads share the units, or the samples
             assert same(model.predict_logits(there[:few]), logits[:few])
         results.append((model.params, model.running_var, history.loss, logits))
     for other in results[1:]:

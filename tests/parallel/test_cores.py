@@ -121,8 +121,10 @@ PROCESSORS = {
     "ARM, cores alike": (capacities(1024, 1024), set()),
     "ARM, cores about alike": (capacities(1024, 870), set()),
     "Intel, malformed": ({"cpu_core/cpus": "0-many\n"}, set()),
+    "Intel, absurd": ({"cpu_core/cpus": "0-99999999999\n"}, set()),
     "Intel, empty": ({"cpu_core/cpus": "\n", "cpu_atom/cpus": "0-3\n"}, set()),
     "Intel's malformed, ARM's not": ({"cpu_core/cpus": "?", **capacities(1024, 250)}, {0}),
+    "ARM, absurd": (capacities(10**400, 1), set()),
     "ARM, malformed": (capacities(1024, 250, "much"), set()),
 }
 

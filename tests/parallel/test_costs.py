@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from cases import JIT_DISABLED
@@ -22,31 +20,54 @@ def test_each_thread_reads_what_the_other_one_has_just_written(size):
     assert (data[:, -1] == 5 * (7 + size)).all()
 
 
-def test_costs_are_measured_once_and_follow_from_the_times_of_calls(monkeypatch):
-    seconds = {(0, 0): 3e-5, (0, costs.ROUNDS): 3e-5 + costs.ROUNDS * 4e-7}
-    seconds[costs.BYTES // 8, costs.ROUNDS] = seconds[0, costs.ROUNDS] + costs.ROUNDS * 1e-6
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Forget what has been measured in this process, for a test; return its clock."""
+    now = [100.0]
+    monkeypatch.setattr(costs, "_expiry", 0.0)
+    monkeypatch.setattr(costs, "_measured", costs.MOST)
+    monkeypatch.setattr(costs.time, "monotonic", lambda: now[0])
+    return now
+
+
+def times(monkeypatch, start, barrier, byte):
+    """Let calls of two threads take as long as these costs say; return the list of calls."""
     calls = []
 
     def call_seconds(size, rounds):
         calls.append((size, rounds))
-        return seconds.get((size, rounds), 1.0)
+        return start + rounds * (2 * barrier + 8 * size * byte)
 
     monkeypatch.setattr(costs, "call_seconds", call_seconds)
-    costs.measured_costs.cache_clear()
-    try:
-        found = costs.measured_costs()
-        taken = len(calls)
-        assert costs.measured_costs() is found
-        assert len(calls) == taken
-    finally:
-        costs.measured_costs.cache_clear()
-    assert found == pytest.approx((3e-5, 2e-7, 1e-6 / costs.BYTES))
+    return calls
 
 
-def test_a_slow_clock_gives_no_negative_costs(monkeypatch):
-    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
-    costs.measured_costs.cache_clear()
-    try:
-        assert costs.measured_costs() == (0.0, 0.0, 0.0)
-    finally:
-        costs.measured_costs.cache_clear()
+def test_costs_follow_from_the_times_of_calls_and_are_measured_once(monkeypatch, unmeasured):
+    calls = times(monkeypatch, 3e-5, 2e-7, 1e-10)
+    found = costs.measured_costs()
+    taken = len(calls)
+    unmeasured[0] += 1e6
+    assert costs.measured_costs() is found
+    assert len(calls) == taken
+    assert found == pytest.approx((3e-5, 2e-7, 1e-10))
+
+
+def test_what_other_programs_have_disturbed_is_limited_and_measured_again(monkeypatch, unmeasured):
+    times(monkeypatch, 3e-5, 1e-3, 1e-10)
+    assert costs.measured_costs() == pytest.approx((3e-5, costs.MOST.barrier, 1e-10))
+    times(monkeypatch, 3e-5, 2e-7, 1e-10)
+    assert costs.measured_costs().barrier == costs.MOST.barrier
+    unmeasured[0] += 1.01 * costs.RETRY_SECONDS
+    assert costs.measured_costs() == pytest.approx((3e-5, 2e-7, 1e-10))
+
+
+def test_slow_calls_are_few(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: next(clock))
+    assert costs.call_seconds(0, 0) == 1
+    assert next(clock) == 2
+
+
+def test_a_slow_clock_gives_no_negative_costs(monkeypatch, unmeasured):
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: 0.0)
+    assert costs.measured_costs() == (0.0, 0.0, 0.0)

@@ -10,6 +10,7 @@ from cases import JIT_DISABLED
 
 import fastbn
 from fastbn.parallel import cores, team_size, threads
+from fastbn.parallel import costs as costs_module
 from fastbn.parallel.choice import CALLS
 from fastbn.parallel.costs import Costs
 from fastbn.parallel.team_size import FLOPS, TeamWork
@@ -73,7 +74,8 @@ def test_short_predictions_have_one_thread(costs, free):
     found = [team_size.prediction_threads(seconds * FLOPS) for seconds in (0.0, 2e-4, 3e-4, 1e-2)]
     assert found == [1, 1, 5, 8]
     free.setenv("FASTBN_NUM_THREADS", "3")
-    assert team_size.prediction_threads(0.0) == 3
+    assert team_size.prediction_threads(1e-2 * FLOPS) == 3
+    assert team_size.prediction_threads(0.0) == 1
 
 
 def takes(team, seconds_of, calls, steps=1000):
@@ -138,14 +140,19 @@ def test_one_thread_does_all_if_no_other_can_be_started(free, monkeypatch):
 
     monkeypatch.setattr(threads, "_idle", [])
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    team_size.measured_costs.cache_clear()
-    try:
-        assert team_size.prediction_threads(1.0 * FLOPS) == 1
-        for seconds in (2e-4, 1.0):
-            team = team_size.TrainingTeam(work_of(seconds))
-            assert takes(team, {1: seconds}, 50) == [1] * 50
-    finally:
-        team_size.measured_costs.cache_clear()
+    free.setattr(team_size, "measured_costs", costs_module.measure)
+    assert team_size.prediction_threads(1.0 * FLOPS) == 1
+    for seconds in (2e-4, 1.0):
+        team = team_size.TrainingTeam(work_of(seconds))
+        assert takes(team, {1: seconds}, 50) == [1] * 50
+
+
+def test_sizes_follow_costs_that_are_measured_again(costs):
+    team = team_size.TrainingTeam(work_of(1e-2))
+    costs(FAR._replace(start=4e-3))
+    assert team.size(1) == (2, None)
+    costs(NEAR)
+    assert team.size(1) == (8, None)
 
 
 def test_calls_that_are_limited_to_one_thread_count_for_nothing(costs):
