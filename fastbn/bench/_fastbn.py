@@ -24,6 +24,7 @@ from fastbn.kernels.streams import stream
 from fastbn.model.edges import run_steps
 from fastbn.model.inputs import training_samples
 from fastbn.parallel.cores import at_most
+from fastbn.parallel.costs import measured_costs
 
 
 def model_of(work: StepWork) -> BatchNormMLP:
@@ -43,6 +44,7 @@ class FastbnStepper(Stepper):
 
     def __init__(self, work: StepWork, threads: int | None = None) -> None:
         self.work, self.threads = work, threads  # None: fastbn chooses
+        measured_costs()  # now, since it may compile a kernel
         self.model = model_of(work)
         self.samples = training_samples(self.model, *work.data())
         self.epoch = work.order().reshape(-1)
