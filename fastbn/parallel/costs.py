@@ -1,7 +1,7 @@
 """What a team of threads costs on this machine, measured once per process in some milliseconds.
 
-On one processor a cache line moves between cores in 30 ns, on a virtual machine whose cores lie far
-apart in a microsecond, so no constant would do.
+A cache line moves between cores many times faster on one machine than on another, so no constant
+would do.
 """
 
 from __future__ import annotations

@@ -83,13 +83,16 @@ def fixed_size(work: TeamWork, steps: int) -> int | None:
     return 1 if work.flops * steps < SMALL_CALL_FLOPS else None
 
 
+def largest_team() -> int:
+    """Return how many threads a team may have: 1 if the system does not let us start any."""
+    most = available_threads()
+    return most if most == 1 or math.isfinite(measured_costs().start) else 1
+
+
 def team_size(work: TeamWork, steps: int) -> int:
     """Return how many threads run a call of `steps` steps: most likely the fastest number."""
     fixed = fixed_size(work, steps)
-    if fixed is not None:
-        return fixed
-    most = available_threads()
-    return fastest(work, steps, range(1, most + 1)) if most > 1 else 1
+    return fixed or fastest(work, steps, range(1, largest_team() + 1))
 
 
 def prediction_threads(flops: float) -> int:
@@ -119,7 +122,7 @@ class TrainingTeam:
         choice = self._choices.setdefault(bits, Choice())
         if has_choice and not choice.several(steps):
             return 1, choice
-        most = available_threads()
+        most = largest_team()
         if most == 1:
             return 1, None
         key = bits, most, measured_costs()
@@ -129,8 +132,6 @@ class TrainingTeam:
             choice.expected = seconds(work, steps, size) / seconds(work, steps, 1)
             if has_choice and not choice.several(steps):
                 return 1, choice
-        if not math.isfinite(choice.expected):  # no thread can be started
-            return 1, None
         return size, choice if has_choice else None
 
 
