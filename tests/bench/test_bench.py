@@ -148,13 +148,14 @@ def test_modules_are_those_of_fastbn_and_of_pytorch():
     assert any(type(part).__module__.startswith("fastbn.torch") for part in stepper.net.modules())
 
 
-def test_the_suite_without_pytorch(monkeypatch):
+@pytest.mark.parametrize(("suite", "extra"), [("torch", "torch"), ("estimators", "sklearn")])
+def test_a_suite_without_its_package(monkeypatch, suite, extra):
     commands = pytest.importorskip("commands")
     monkeypatch.setattr(_peers, "is_installed", lambda peer: False)
-    result = commands.run("bench", "--suite", "torch")
+    result = commands.run("bench", "--suite", suite)
     assert result.exit_code == 1
-    assert "pip install 'fastbn[torch]'" in " ".join(result.output.replace("│", " ").split())
-    assert list(_suites.rows(["torch"], [])) == []
+    assert f"pip install 'fastbn[{extra}]'" in " ".join(result.output.replace("│", " ").split())
+    assert list(_suites.rows([suite], [])) == []
 
 
 class Fixed(_work.Runner):

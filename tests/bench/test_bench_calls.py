@@ -175,15 +175,6 @@ def test_fits_that_learn_nothing_are_marked_wrong(monkeypatch):
     assert row.wrong == ["fastbn", "sklearn"]
 
 
-def test_estimators_without_scikit_learn(monkeypatch):
-    commands = pytest.importorskip("commands")
-    monkeypatch.setattr(_peers, "is_installed", lambda peer: False)
-    result = commands.run("bench", "--suite", "estimators")
-    assert result.exit_code == 1
-    assert "pip install 'fastbn[sklearn]'" in " ".join(result.output.replace("│", " ").split())
-    assert list(_suites.rows(["estimators"], [])) == []
-
-
 # -- the peers -------------------------------------------------------------------------------------
 
 
