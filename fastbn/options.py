@@ -5,6 +5,7 @@ docs/design.md says how to add an activation or an optimizer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -51,9 +52,13 @@ def listed(option: Any) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def document(cls: Class) -> Class:
-    """Replace {activation}, {loss} and {optimizer} in a class's docstring by the allowed names."""
-    if cls.__doc__:  # python -OO removes docstrings
-        for name, option in (("activation", Activation), ("loss", Loss), ("optimizer", Optimizer)):
-            cls.__doc__ = cls.__doc__.replace(f"{{{name}}}", listed(option))
-    return cls
+def document(**parts: str) -> Callable[[Class], Class]:
+    """Replace {name} in a class's docstring by the part of that name."""
+
+    def documented(cls: Class) -> Class:
+        if cls.__doc__:  # python -OO removes docstrings
+            for name, part in parts.items():
+                cls.__doc__ = cls.__doc__.replace(f"{{{name}}}", part)
+        return cls
+
+    return documented

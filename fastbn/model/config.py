@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from fastbn.checks import choice, flag, integer, number, pair
+from fastbn.model.parameters import PARAMETERS
 from fastbn.options import (
     Activation,
     DTypeName,
@@ -20,6 +21,7 @@ from fastbn.options import (
     Loss,
     Optimizer,
     TargetNormalization,
+    document,
 )
 
 MAX_SEED = 2**32 - 1
@@ -44,9 +46,15 @@ ARCHITECTURE = (
 )  # fmt: skip
 
 
+@document(parameters=PARAMETERS)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The arguments of `BatchNormMLP`, checked and in plain Python types."""
+    """The arguments of `BatchNormMLP`, checked and in plain Python types.
+
+    Parameters
+    ----------
+    {parameters}
+    """
 
     layer_sizes: tuple[int, ...]
     activation: Activation = "leaky_relu"

@@ -15,14 +15,14 @@ from sklearn.utils.validation import column_or_1d
 
 from fastbn.fit.schedules import Schedule
 from fastbn.model import BatchNormMLP
-from fastbn.options import Activation, DType, InputNormalization
+from fastbn.options import Activation, DType, InputNormalization, document
 from fastbn.sklearn._base import BaseBatchNormMLP, naming
 from fastbn.sklearn._callbacks import with_callbacks
 from fastbn.sklearn._class_weight import check_class_weight, needs_all_targets, sample_weights
-from fastbn.sklearn._parameters import ClassWeight, LearningRate, Solver, document
+from fastbn.sklearn._parameters import ATTRIBUTES, PARAMETERS, ClassWeight, LearningRate, Solver
 
 
-@document
+@document(parameters=PARAMETERS, attributes=ATTRIBUTES)
 class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
     """Multilayer perceptron classifier with batch normalization, trained by compiled kernels.
 

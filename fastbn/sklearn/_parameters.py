@@ -97,12 +97,3 @@ ATTRIBUTES = """model_ : BatchNormMLP
     feature_names_in_ : array (features,) of str
         Only if X has names.
     out_activation_ : str"""
-
-
-def document(cls: type[Any]) -> type[Any]:
-    """Insert the shared parts into the docstring of a class."""
-    if cls.__doc__:  # python -OO removes docstrings
-        cls.__doc__ = cls.__doc__.replace("{parameters}", PARAMETERS).replace(
-            "{attributes}", ATTRIBUTES
-        )
-    return cls

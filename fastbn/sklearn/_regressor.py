@@ -16,13 +16,13 @@ from fastbn.checks import choice
 from fastbn.fit.schedules import Schedule
 from fastbn.model import BatchNormMLP
 from fastbn.model.scaling import TargetScaling
-from fastbn.options import Activation, DType, InputNormalization
+from fastbn.options import Activation, DType, InputNormalization, document
 from fastbn.sklearn._base import BaseBatchNormMLP
 from fastbn.sklearn._callbacks import with_callbacks
-from fastbn.sklearn._parameters import LearningRate, Solver, document
+from fastbn.sklearn._parameters import ATTRIBUTES, PARAMETERS, LearningRate, Solver
 
 
-@document
+@document(parameters=PARAMETERS, attributes=ATTRIBUTES)
 class BatchNormMLPRegressor(RegressorMixin, BaseBatchNormMLP):
     """Multilayer perceptron regressor with batch normalization, trained by compiled kernels.
 
