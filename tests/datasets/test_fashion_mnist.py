@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 import fastbn
+from fastbn.parallel.cores import at_most
 
 NOTES = {"lr": 0.05, "betas": (0.9, 0.99), "input_normalization": "minmax"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Leave the other cores to other tests; the bits do not depend on the number of threads."""
+    with at_most(1):
+        yield
 
 
 @pytest.mark.parametrize("seed", range(5))

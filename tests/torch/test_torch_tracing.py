@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed")
 import torch
 from torch import nn
-from torch._dynamo.testing import CompileCounter
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -99,6 +98,8 @@ def test_export_of_modules_with_an_activation(make):
     ],
 )  # fmt: skip
 def test_compiled_models_have_no_graph_more_than_pytorchs(make, training, dynamic):
+    from torch._dynamo.testing import CompileCounter  # takes a second
+
     counts = []
     for model in pair(make, training):
         torch.compiler.reset()
