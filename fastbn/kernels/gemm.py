@@ -82,6 +82,25 @@ def multiply_slab(a, k, right, out, first, last, j, add):
             i += FEW_ROWS if is_small else TILE_ROWS
 
 
+# Vectors of a tile with one row. The additions of a sum wait for each other, so a tile of two
+# vectors would leave the processor idle most of the time.
+ROW_VECTORS = 8
+
+
+@njit_strict
+def multiply_row(a, panels, out):
+    """Compute out (1, N) = a (1, K) b, with the bits of `multiply`."""
+    for k in range(0, a.shape[1], DEPTH):
+        right = right_slab(panels, out.shape[1], k, min(DEPTH, a.shape[1] - k))
+        count, _, width = right.shape
+        add, p = 1 if k > 0 else 0, 0
+        while p + ROW_VECTORS // 2 <= count:
+            multiply_tile(1, ROW_VECTORS, a, 0, k, right, p, out, p * width, 1, add)
+            p += ROW_VECTORS // 2
+        for q in range(p, count):
+            multiply_tile(1, 2, a, 0, k, right, q, out, q * width, 1, add)
+
+
 @njit_strict
 def multiply(a, panels, depth, out, first, last):
     """Compute rows first to last of out = a b."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from fastbn.jit.compiler import njit_strict
+from fastbn.jit.compiler import njit, njit_inlined, njit_strict
 from fastbn.jit.intrinsics import flush_denormals, restore_denormals, strided, view
 from fastbn.kernels.activations import bias_activation_forward_cn
 from fastbn.kernels.batchnorm_cn import batch_norm_inference_cn
 from fastbn.kernels.elementwise import NONE, elementwise_forward
-from fastbn.kernels.gemm import multiply, multiply_vector, pack_panels, panel_width, whole
-from fastbn.kernels.input_products import multiply_data, multiply_row_of_data
+from fastbn.kernels.gemm import (
+    multiply,
+    multiply_row,
+    multiply_vector,
+    pack_panels,
+    pack_panels_of_transpose,
+    panel_width,
+    whole,
+)
+from fastbn.kernels.input_products import multiply_data
 from fastbn.kernels.network_arrays import (
     BETA,
     GAMMA,
@@ -16,10 +24,9 @@ from fastbn.kernels.network_arrays import (
     N_OUT,
     NORMALIZED,
     UNIT,
-    Network,
-    Recipe,
-    Samples,
-    Workspace,
+    Inputs,
+    PredictionWorkspace,
+    Predictor,
     as_batch,
     features,
     layer_slope,
@@ -28,19 +35,46 @@ from fastbn.kernels.network_arrays import (
     tensor,
     units,
 )
+from fastbn.kernels.preprocessing import gather_rows
 from fastbn.parallel.team import Member, alone_in, barrier, gather_team, share
 
-# A single sample is multiplied as a row (`multiply_vector`) if a panel has this many columns. For
-# narrower panels packing the weight costs as much as it saves.
+# A single sample is multiplied as a row, if the weights are packed or a panel has this many
+# columns. For narrower panels packing costs as much as it saves.
 WIDE_PANEL = 16
+
+
+@njit_inlined
+def packed_size(layer, width):
+    """Return the number of elements of a layer's packed weight."""
+    return layer[N_IN] * whole(layer[N_OUT], width) * width
+
+
+@njit
+def pack_weights(layers, params, packed):
+    """Pack the transposed weights of all layers, one after the other."""
+    start, width = 0, panel_width(params)
+    for index in range(layers.shape[0]):
+        layer = layers[index]
+        weight, end = matrix(params, layer), start + packed_size(layer, width)
+        pack_panels_of_transpose(weight, 0, layer[N_OUT], packed[start:end], 0, layer[N_OUT])
+        start = end
+
+
+@njit_inlined
+def multiply_sample(network, layer, start, x, panel, z):
+    """Compute z (N_OUT,) of a layer for one sample; its packed weight begins at `start`."""
+    if network.packed.size > 0:
+        row, out = view(x, 0, (1, x.size)), view(z, 0, (1, z.size))
+        multiply_row(row, network.packed[start:], out)
+    else:
+        multiply_vector(matrix(network.params, layer), x, panel, z)
 
 
 @njit_strict
 def infer_logits(
-    network,
-    recipe,
-    work,  # of this member only, or with `shares_units` of all
-    samples,  # labels and weights are not read
+    network,  # Predictor
+    work,  # PredictionWorkspace of this member only, or with `shares_units` of all
+    samples,  # Inputs
     rows,  # samples at a time
     shares_units,
     member,
@@ -51,8 +85,8 @@ def infer_logits(
     Members share the samples, or with `shares_units` the units of each layer, for all samples at
     once. All tuples may be plain ones, as for `train_steps`.
     """
-    network, recipe, work = Network(*network), Recipe(*recipe), Workspace(*work)
-    samples, member = Samples(*samples), Member(*member)
+    network, work = Predictor(*network), PredictionWorkspace(*work)
+    samples, member = Inputs(*samples), Member(*member)
     if not gather_team(member):
         return  # pragma: no cover (teams are of compiled code)
     mode = flush_denormals()
@@ -64,24 +98,30 @@ def infer_logits(
         first = part * rows
         count = min(rows, samples.x.shape[0] - first)
         width = panel_width(work.z)
-        is_vector = count == 1 and width >= WIDE_PANEL and not shares_units
+        is_vector = count == 1 and (width >= WIDE_PANEL or network.packed.size > 0)
+        is_vector &= not shares_units
         padded = whole(count, width) * width
         for r in range(count):
-            work.labels[r] = first + r
+            work.order[r] = first + r
+        start = 0
         if is_vector:
-            multiply_row_of_data(network, work, samples)
+            gather_rows(
+                samples.x, work.order, 0, 1, samples.center, samples.scale,
+                view(work.a, 0, (1, layers[0, N_IN])),
+            )  # fmt: skip
         else:
-            multiply_data(network, work, samples, work.labels[:count], shares_units, team)
+            multiply_data(network, work, samples, work.order[:count], shares_units, team)
         for index in range(layers.shape[0]):
             layer = layers[index]
             i, stop = share_rows(layer[N_OUT], team)
             z = units(work.z, layer, count)
             a = view(work.a, 0, z.shape)
             beta = tensor(network.params, layer, BETA)
-            slope = layer_slope(network, recipe, index)
-            if index > 0 and is_vector:
-                x, panel = view(work.a, 0, (layer[N_IN],)), work.x[0]
-                multiply_vector(matrix(network.params, layer), x, panel, view(z, 0, (z.size,)))
+            slope = layer_slope(network, network.slope, index)
+            if is_vector:
+                x = view(work.a, 0, (layer[N_IN],))
+                multiply_sample(network, layer, start, x, work.x[0], view(z, 0, (z.size,)))
+                start += packed_size(layer, width)
             elif index > 0:
                 panels = work.a_panels[layers[index - 1][UNIT] * padded :]
                 weight = strided(matrix(network.params, layer))
@@ -90,14 +130,14 @@ def infer_logits(
                 batch_norm_inference_cn(
                     as_batch(z), features(network.running_mean, layer),
                     features(network.running_var, layer), tensor(network.params, layer, GAMMA),
-                    beta, recipe.eps, slope, i, stop, as_batch(a),
+                    beta, network.eps, slope, i, stop, as_batch(a),
                 )  # fmt: skip
             else:
                 bias_activation_forward_cn(z, beta, slope, i, stop, a)
             if index < layers.shape[0] - 1:
-                if recipe.elementwise != NONE:
+                if network.elementwise != NONE:
                     own = view(a, i * count, ((stop - i) * count,))
-                    elementwise_forward(recipe.elementwise, own)
+                    elementwise_forward(network.elementwise, own)
                 if not is_vector:
                     pack_panels(a, work.a_panels[layer[UNIT] * padded :], i, stop)
                 barrier(team)

@@ -7,7 +7,6 @@ from fastbn.jit.intrinsics import TILE_ROWS, mark, strided, view
 from fastbn.kernels.gemm import (
     DEPTH,
     multiply_slab,
-    multiply_vector,
     pack_panels_of_transpose,
     panel_width,
     right_slab,
@@ -19,7 +18,6 @@ from fastbn.kernels.network_arrays import (
     N_IN,
     N_OUT,
     PRODUCT,
-    UNIT,
     WEIGHT_GRADIENT,
     matrix,
     units,
@@ -90,20 +88,6 @@ def multiply_data(network, work, samples, order, kept, member):
             right = right_slab(panels, columns, k, min(DEPTH, inputs - k))
             multiply_slab(weight, k, right, z, i, stop, j, 1 if k > 0 else 0)
         mark(member.log, PRODUCT)
-
-
-@njit_inlined
-def multiply_row_of_data(network, work, samples):
-    """Compute z of the first layer for the sample in work.labels[0] alone, as `multiply_data`."""
-    layer = network.layers[0]
-    panel = work.x[0, : DEPTH * panel_width(work.z)]
-    x = work.x[0, panel.size : panel.size + layer[N_IN]]
-    gather_rows(
-        samples.x, work.labels, 0, 1, samples.center, samples.scale, view(x, 0, (1, x.size))
-    )
-    multiply_vector(
-        matrix(network.params, layer), x, panel, view(work.z, layer[UNIT], (layer[N_OUT],))
-    )
 
 
 @njit

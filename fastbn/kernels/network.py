@@ -4,13 +4,16 @@ This module exports the two calls and what callers need for their arguments. Eac
 has its own file.
 """
 
-from fastbn.kernels.infer import infer_logits
+from fastbn.kernels.infer import infer_logits, pack_weights
 from fastbn.kernels.minibatch_loss import PART_ROWS
 from fastbn.kernels.network_arrays import (
     N_IN,
     N_OUT,
     UNIT,
+    Inputs,
     Network,
+    PredictionWorkspace,
+    Predictor,
     Recipe,
     Samples,
     Workspace,
@@ -18,6 +21,6 @@ from fastbn.kernels.network_arrays import (
 from fastbn.kernels.train_step import train_steps
 
 __all__ = [
-    "N_IN", "N_OUT", "PART_ROWS", "UNIT", "Network", "Recipe", "Samples", "Workspace",
-    "infer_logits", "train_steps",
+    "N_IN", "N_OUT", "PART_ROWS", "UNIT", "Inputs", "Network", "PredictionWorkspace", "Predictor",
+    "Recipe", "Samples", "Workspace", "infer_logits", "pack_weights", "train_steps",
 ]  # fmt: skip

@@ -136,7 +136,7 @@ def activate(network, recipe, work, index, z, first, last, a):
     """Compute statistics, normalization and activation of features first to last of a layer."""
     layer = network.layers[index]
     beta = tensor(network.params, layer, BETA)
-    slope = layer_slope(network, recipe, index)
+    slope = layer_slope(network, recipe.slope, index)
     if not layer[NORMALIZED]:
         bias_activation_forward_cn(z, beta, slope, first, last, a)
         return
@@ -189,7 +189,7 @@ def backward(network, recipe, work, samples, order, step, member):
             if recipe.elementwise != NONE:
                 differentiate_elementwise(network, recipe, work, index, z, first, last, da)
         beta, dbeta = tensor(network.params, layer, BETA), tensor(network.grads, layer, BETA)
-        slope = layer_slope(network, recipe, index)
+        slope = layer_slope(network, recipe.slope, index)
         if layer[NORMALIZED] and recipe.weighted:
             weighted_batch_norm_backward_cn(
                 da, z, work.weight[:rows], norm_of(network, work, layer), slope, recipe.exact,

@@ -31,11 +31,11 @@ class Buffer:
     def __get__(self, model: Any, owner: type | None = None) -> np.ndarray:
         if model is None:
             raise AttributeError(f"{self._name}: expected a model, got its class")
-        view: np.ndarray = model._engine.buffers[self._name][:]
+        view: np.ndarray = model._engine.view(self._name)
         return view
 
     def __set__(self, model: Any, value: Any) -> None:
-        copy_numbers(self._name, model._engine.buffers[self._name], value)
+        copy_numbers(self._name, model._engine.view(self._name), value)
 
 
 class Attributes:

@@ -20,6 +20,7 @@ from fastbn.model.guard import OneThread
 from fastbn.model.inputs import TrainingSamples
 from fastbn.model.layout import BufferLayout
 from fastbn.model.nonfinite_layer import nonfinite_layer
+from fastbn.model.packed_weights import PackedWeights
 from fastbn.model.recipes import Recipes
 from fastbn.model.scaling import InputScaling, TargetScaling
 from fastbn.model.state import check_room, check_snapshot, state_places
@@ -60,6 +61,9 @@ class Engine:
         self.warns_of_mean = True  # False after the first warning (worse_than_mean.py)
         self.workspaces = Workspaces(self.layout, self.dtype)
         self._network = kernels.Network(kernel_input(self.layout.table), **self.buffers)
+        network = self._network
+        self._trained = network.layers, network.params, network.running_mean, network.running_var
+        self._packed = PackedWeights(self.layout, network.params)
         self._recipes = Recipes(config, self.layout)
         self._one_thread = OneThread()
         self._teams: dict[int, TrainingTeam] = {}  # by the number of bits of a minibatch's size
@@ -82,9 +86,16 @@ class Engine:
         """Optimizer steps done."""
         return int(self.counter[0])
 
+    def view(self, buffer: str) -> np.ndarray:
+        """Return a view of a flat buffer. Parameters are written only while such a view exists."""
+        view = self.buffers[buffer][:]
+        if buffer == "params":
+            self._packed.forget()
+        return view
+
     def named_views(self, buffer: str) -> Iterator[tuple[str, np.ndarray]]:
         """Yield the name and the view of every tensor of a flat buffer."""
-        return self.layout.named_views(self.buffers[buffer])
+        return self.layout.named_views(self.view(buffer))
 
     def state(self) -> dict[str, np.ndarray]:
         """Return views of all numbers that training changes, by name."""
@@ -92,7 +103,8 @@ class Engine:
 
     def _views(self, inputs: InputScaling, targets: TargetScaling) -> dict[str, np.ndarray]:
         buffers = {
-            **self.buffers, "input.center": inputs.center, "input.scale": inputs.scale,
+            **{name: self.view(name) for name in self.buffers},
+            "input.center": inputs.center, "input.scale": inputs.scale,
             "target.center": targets.center, "target.scale": targets.scale,
         }  # fmt: skip
         return {
@@ -148,7 +160,7 @@ class Engine:
         One thread runs the step again, with a limit of 0, so that it is always refused.
         """
         network = self._network._replace(grads=np.zeros_like(self._network.grads))
-        recipe = self._recipe(rows.size, 1, samples.arrays.weight.size > 0)
+        recipe = self._settings().recipe(rows.size, 1, samples.arrays.weight.size > 0, 0)
         recipe = recipe._replace(limit=self.dtype.type(0))
         work = self.workspaces.lend_to_training(rows.size, 1)
         plan = rows, np.array([0, rows.size]), np.zeros(1)
@@ -221,7 +233,9 @@ class Engine:
             size = len(logs)
         work = self.workspaces.lend_to_training(rows, size)
         self.begin(samples)
-        recipe = self._recipe(rows, size, samples.arrays.weight.size > 0, most_refused)
+        written = self.view("params")
+        has_weights = samples.arrays.weight.size > 0
+        recipe = self._settings().recipe(rows, size, has_weights, most_refused)
         shared = tuple(map(tuple, (self._network, recipe, work, samples.arrays)))
         start = time.perf_counter()
         run_team(
@@ -236,6 +250,7 @@ class Engine:
         if choice is not None and reached == lrs.size:
             choice.learn(size > 1, lrs.size, time.perf_counter() - start)
         self.workspaces.take_back(work)
+        del written
         return losses[:reached], correct[:reached]
 
     def _team_for(self, rows: int) -> TrainingTeam:
@@ -245,19 +260,20 @@ class Engine:
             self._teams[bits] = training_team(self.layout.team_work(rows, self.dtype))
         return self._teams[bits]
 
-    def logits(self, samples: kernels.Samples) -> np.ndarray:
+    def logits(self, samples: kernels.Inputs | kernels.Samples) -> np.ndarray:
         """Return outputs before softmax or sigmoid, (samples, outputs), with running statistics."""
         n = len(samples.x)
         logits = np.empty((n, self.config.layer_sizes[-1]), self.dtype)
-        recipe = self._recipe(0, 1)
         threads = prediction_threads(self.layout.gemm_flops(n) / 3)
         teams, members, rows = prediction_shares(self.layout, n, threads)
         spaces = [self.workspaces.lend_to_prediction(rows, members) for _ in range(teams)]
-        shared = tuple(self._network), tuple(recipe)
+        panels = self._packed.panels(self._network.layers) if n == 1 else self._packed.none
+        predictor = *self._trained, *self._settings().for_predictions, panels
+        inputs = samples.x, samples.center, samples.scale
         run_team(
             kernels.infer_logits, teams * members,
             lambda member: (
-                *shared, tuple(spaces[member.rank // members]), tuple(samples), rows, members > 1,
+                predictor, tuple(spaces[member.rank // members]), inputs, rows, members > 1,
                 tuple(member), logits,
             ),
         )  # fmt: skip
@@ -268,10 +284,8 @@ class Engine:
         """Return loss and score on some samples, with running statistics."""
         return loss_and_score(self.logits(samples), samples.labels, samples.targets, self.config)
 
-    def _recipe(
-        self, rows: int, members: int, has_weights: bool = False, most_refused: int = 0
-    ) -> kernels.Recipe:
-        recipes = self._recipes
-        if recipes.config is not self.config:
-            recipes = self._recipes = Recipes(self.config, self.layout)
-        return recipes.recipe(rows, members, has_weights, most_refused)
+    def _settings(self) -> Recipes:
+        """Return the recipes of the present config."""
+        if self._recipes.config is not self.config:
+            self._recipes = Recipes(self.config, self.layout)
+        return self._recipes

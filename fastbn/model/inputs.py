@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastbn.checks import as_array, is_plain, kernel_input, weights_array
-from fastbn.kernels.network import Samples
+from fastbn.kernels.network import Inputs, Samples
 from fastbn.model.measures import refuse_nonfinite
 from fastbn.model.scaling import InputScaling, TargetScaling
-from fastbn.model.targets import NO_LABELS, no_targets, targets_for_loss
+from fastbn.model.targets import targets_for_loss
 
 
 class Data(NamedTuple):
@@ -124,9 +124,6 @@ def training_samples(
     return TrainingSamples(kernel_samples(data, inputs, targets), inputs, targets)
 
 
-def prediction_samples(model: Any, X: Any) -> Samples:
+def prediction_samples(model: Any, X: Any) -> Inputs:
     """Check and scale data to predict from."""
-    scaling = model.scaling
-    x, center, scale = scaling.apply("X", feature_matrix("X", X, model), True)
-    targets = no_targets(model.config.layer_sizes[-1], scaling.dtype)
-    return Samples(x, NO_LABELS, targets, np.empty(0, scaling.dtype), center, scale)
+    return Inputs(*model.scaling.apply("X", feature_matrix("X", X, model), True))

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastbn.checks import flag, integer
 from fastbn.fit.plan import minibatch_bounds
-from fastbn.model.workspaces import prediction_shares, workspace_sizes
+from fastbn.model.workspaces import prediction_shares, prediction_sizes, training_sizes
 from fastbn.parallel.cores import available_threads
 
 # Bytes of a row number or a label, and of a number of center and scale.
@@ -56,11 +56,11 @@ def fit_bytes(
     # throughout: the model, scratch memory, and converted data
     statistics = 2 * item * layout.units + 2 * FLOAT64 * layout.inputs
     model = 4 * item * layout.size + statistics
-    work = item * sum(workspace_sizes(layout, rows, threads, True).values()) + INDEX * rows
+    work = item * sum(training_sizes(layout, rows, threads).values()) + INDEX * rows
     compared = min(n, COMPARED_ROWS) if config.loss == "squared_error" else 0
     if predicted := max(validated, compared):  # with scratch memory for each thread
         teams, members, part = prediction_shares(layout, predicted, threads)
-        sizes = workspace_sizes(layout, part, members, False)
+        sizes = prediction_sizes(layout, part, members)
         work += teams * (item * sum(sizes.values()) + INDEX * part)
     copies = item * layout.inputs * (n + validated) * is_copied
     target = INDEX if config.predicts_one_class else item * outputs

@@ -19,6 +19,9 @@ class Recipes:
         self.config = config
         self._layout = layout
         self._kept: dict[tuple[bool, int, bool], kernels.Recipe] = {}
+        recipe = self.recipe(0, 1, False, 0)
+        # the last fields of a `Predictor`
+        self.for_predictions = recipe.eps, recipe.slope, recipe.elementwise
 
     def recipe(
         self, rows: int, members: int, has_weights: bool, most_refused: int

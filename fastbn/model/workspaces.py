@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
 from fastbn.jit.intrinsics import TILE_ROWS
@@ -9,6 +11,8 @@ from fastbn.kernels import network as kernels
 from fastbn.kernels.gemm import DEPTH
 from fastbn.model.buffers import aligned_zeros
 from fastbn.model.layout import PANEL, BufferLayout, rounded_up
+
+Space = TypeVar("Space", kernels.Workspace, kernels.PredictionWorkspace)
 
 # Samples per matrix product in inference, at most.
 INFERENCE_ROWS = 512
@@ -34,20 +38,21 @@ def prediction_shares(layout: BufferLayout, n: int, threads: int) -> tuple[int, 
     return threads, 1, min(INFERENCE_ROWS, rounded_up(-(-n // threads)))
 
 
-def workspace_sizes(layout: BufferLayout, rows: int, members: int, trains: bool) -> dict[str, int]:
-    """Return the number of elements of each array, for up to `rows` samples and a team's size.
-
-    Predictions need only the first five.
-    """
-    padded_rows = rounded_up(rows)
-    sizes = {
-        "weight": rows,
+def prediction_sizes(layout: BufferLayout, rows: int, members: int) -> dict[str, int]:
+    """Return the number of elements of each array, for up to `rows` samples and a team's size."""
+    return {
         "x": members * (DEPTH + 1) * rounded_up(layout.inputs),
         "z": rows * layout.units,
-        "a": rows * layout.widest,
-        "a_panels": padded_rows * layout.units,
+        "a": max(rows * layout.widest, layout.inputs),  # a single sample begins here
+        "a_panels": rounded_up(rows) * layout.units,
     }
-    for_training = {
+
+
+def training_sizes(layout: BufferLayout, rows: int, members: int) -> dict[str, int]:
+    """Return the number of elements of each array, for minibatches of up to `rows` samples."""
+    return {
+        **prediction_sizes(layout, rows, members),
+        "weight": rows,
         "at_panels": rows * layout.padded_units,
         "da": rows * layout.widest,
         "dz": rows * layout.widest,
@@ -55,18 +60,28 @@ def workspace_sizes(layout: BufferLayout, rows: int, members: int, trains: bool)
         "mean": layout.units,
         "var": layout.units,
         "rstd": layout.units,
-        "dz_panels": 2 * padded_rows * layout.widest,
+        "dz_panels": 2 * rounded_up(rows) * layout.widest,
     }
-    return {**sizes, **{name: size * trains for name, size in for_training.items()}}
 
 
-def allocate_workspace(
-    layout: BufferLayout, rows: int, dtype: np.dtype, members: int, trains: bool
+def _allocate(sizes: dict[str, int], members: int, dtype: np.dtype) -> dict[str, np.ndarray]:
+    arrays = {name: aligned_zeros(size, dtype) for name, size in sizes.items()}
+    return {**arrays, "x": arrays["x"].reshape(members, -1)}
+
+
+def prediction_workspace(
+    layout: BufferLayout, rows: int, dtype: np.dtype, members: int
+) -> kernels.PredictionWorkspace:
+    """Allocate scratch memory to predict up to `rows` samples with a team of `members`."""
+    arrays = _allocate(prediction_sizes(layout, rows, members), members, dtype)
+    return kernels.PredictionWorkspace(order=np.zeros(rows, np.int64), **arrays)
+
+
+def training_workspace(
+    layout: BufferLayout, rows: int, dtype: np.dtype, members: int
 ) -> kernels.Workspace:
     """Allocate scratch memory for minibatches of up to `rows` samples and a team of `members`."""
-    sizes = workspace_sizes(layout, rows, members, trains)
-    arrays = {name: aligned_zeros(size, dtype) for name, size in sizes.items()}
-    arrays["x"] = arrays["x"].reshape(members, -1)
+    arrays = _allocate(training_sizes(layout, rows, members), members, dtype)
     arrays["dz_panels"] = arrays["dz_panels"].reshape(2, -1)
     parts = -(-rows // kernels.PART_ROWS)
     return kernels.Workspace(
@@ -83,7 +98,7 @@ class Workspaces:
 
     def __init__(self, layout: BufferLayout, dtype: np.dtype) -> None:
         self._layout, self._dtype = layout, dtype
-        self._of_predictions: list[kernels.Workspace] = []
+        self._of_predictions: list[kernels.PredictionWorkspace] = []
         self._of_training: list[kernels.Workspace] = []  # at most one
         self._unneeded = 0  # calls since the last one that needed the training workspace
 
@@ -94,21 +109,21 @@ class Workspaces:
         self._unneeded = self._unneeded + 1 if is_large else 0
         if work is None or self._unneeded >= UNNEEDED_CALLS:
             work = None  # frees its memory before allocating
-            work = allocate_workspace(self._layout, rows, self._dtype, members, True)
+            work = training_workspace(self._layout, rows, self._dtype, members)
         return work
 
     def take_back(self, work: kernels.Workspace) -> None:
         """Keep the scratch memory of a training call."""
         self._of_training[:] = [work]
 
-    def lend_to_prediction(self, rows: int, members: int = 1) -> kernels.Workspace:
+    def lend_to_prediction(self, rows: int, members: int = 1) -> kernels.PredictionWorkspace:
         """Return scratch memory for threads that predict `rows` together."""
         work = self._pop(self._of_predictions, rows, members)
         if work is None:
             self._of_predictions.clear()  # frees their memory before allocating
-        return work or allocate_workspace(self._layout, rows, self._dtype, members, False)
+        return work or prediction_workspace(self._layout, rows, self._dtype, members)
 
-    def take_back_all(self, spaces: list[kernels.Workspace]) -> None:
+    def take_back_all(self, spaces: list[kernels.PredictionWorkspace]) -> None:
         """Keep the scratch memory of a prediction."""
         self._of_predictions.extend(spaces)
         del self._of_predictions[: -max(KEPT, len(spaces))]
@@ -116,11 +131,11 @@ class Workspaces:
         if self._unneeded >= UNNEEDED_CALLS:
             self._of_training.clear()
 
-    @staticmethod
-    def _pop(kept: list[kernels.Workspace], rows: int, members: int) -> kernels.Workspace | None:
+    def _pop(self, kept: list[Space], rows: int, members: int) -> Space | None:
         """Remove and return the last workspace, or None if there is none large enough."""
         try:
             work = kept.pop()
         except IndexError:
             return None
-        return work if work.weight.size >= rows and len(work.x) >= members else None
+        has_rows = work.z.size >= rows * self._layout.units
+        return work if has_rows and len(work.x) >= members else None

@@ -11,6 +11,7 @@ from fastbn.kernels.gemm import (
     DEPTH,
     PANELS,
     multiply,
+    multiply_row,
     multiply_vector,
     pack_panels,
     pack_panels_of_transpose,
@@ -62,6 +63,11 @@ def test_products(rng, shape, dtype):
     pack_panels_of_transpose(np.ascontiguousarray(b.T), 0, shape[1], other, 0, shape[1])
     multiply(a, other, shape[2], again, 0, shape[0])
     assert np.array_equal(out, again)
+
+    # one row
+    again = np.full_like(out[:1], np.nan)
+    multiply_row(a[:1], panels, again)
+    assert np.array_equal(out[:1], again)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -322,7 +322,7 @@ def test_a_shallow_copy_is_a_model_of_its_own(data, model):
 
 
 def rows_of(spaces):
-    return [work.weight.size for work in spaces]
+    return [work.order.size for work in spaces]
 
 
 @pytest.mark.skipif(JIT_DISABLED, reason="teams are of compiled code")
@@ -331,7 +331,8 @@ def test_a_call_finds_the_scratch_memory_of_the_last_one(data, model, monkeypatc
     x = np.tile(data[0], (20, 1))
     model.predict(x)
     model.train_step(*data)
-    monkeypatch.setattr(workspaces, "allocate_workspace", lambda *_: pytest.fail("allocated"))
+    for name in ("training_workspace", "prediction_workspace"):
+        monkeypatch.setattr(workspaces, name, lambda *_: pytest.fail("allocated"))
     for rows in (1, 2400):
         model.predict(x[:rows])
     model.train_step(data[0][:2], data[1][:2])

@@ -39,8 +39,9 @@ def _multiply_tile(rows, vectors, a, i, k, right, p, out, j, limit, accumulate):
     target = out[i : i + min(rows, limit), j : j + columns]
     n_rows, n_columns = target.shape
     total = np.zeros(target.shape, out.dtype)
+    panels = right[p : p + (vectors + 1) // 2]
     for n in range(right.shape[1]):  # in the same order for every tile
-        total += a[i : i + n_rows, k + n, None] * right[p, n, :n_columns]
+        total += a[i : i + n_rows, k + n, None] * panels[:, n].reshape(-1)[:n_columns]
     target[...] = target + total if accumulate else total
 
 
@@ -48,18 +49,18 @@ def _multiply_tile(rows, vectors, a, i, k, right, p, out, j, limit, accumulate):
 def multiply_tile(
     typingctx,
     rows,  # of the tile, a literal
-    vectors,  # literal 1 or 2: half a panel, or a whole one
+    vectors,  # literal 1: half a panel; 2: a whole one; 8: four panels, which `right` must have
     a,  # (M, K), of any strides
     i,  # first row of the tile, in a and in out
     k,  # first of the products to add
     right,  # (panels, depth, columns)
-    p,  # which panel
+    p,  # the first panel
     out,  # (M, N)
     j,  # first column of the panel in out; the panel may have more columns than are left in out
     limit,  # rows that are left from i on; the tile may have more
     accumulate,  # 0 overwrites out, 1 adds to it
 ):
-    """out[i : i + rows, j : j + columns] (+)= a[i : i + rows, k : k + depth] right[p].
+    """out[i : i + rows, j : j + columns] (+)= a[i : i + rows, k : k + depth] right[p], ...
 
     The sums stay in registers. Each sum is one chain of fused multiply-adds in the order of k, so
     its bits depend only on k and depth.
@@ -79,7 +80,10 @@ def multiply_tile(
             return value
 
         # the loop over k
-        right_first = right.pointer(p, I64(0), I64(0))
+        firsts = [
+            right.pointer(builder.add(p, I64(v // 2)), I64(0), I64(v % 2 * lanes))
+            for v in range(n_vectors)
+        ]
         left = []  # where each row begins; rows that a may not have repeat the first one
         for r in range(n_rows):
             row = builder.select(builder.icmp_signed("<", I64(r), limit), I64(r), I64(0))
@@ -91,8 +95,8 @@ def multiply_tile(
         count = builder.phi(I64)
         count.add_incoming(I64(0), before)
         sums = {place: builder.phi(vector) for place in tile}
-        row = builder.gep(right_first, [builder.mul(count, I64(2 * lanes))])
-        b = [load(builder.gep(row, [I64(v * lanes)])) for v in range(n_vectors)]
+        place = builder.mul(count, I64(2 * lanes))
+        b = [load(builder.gep(first, [place])) for first in firsts]
         offset = builder.mul(count, a.strides[1])
         totals = {}
         for r in range(n_rows):
