@@ -63,7 +63,7 @@ class Engine:
         self._network = kernels.Network(kernel_input(self.layout.table), **self.buffers)
         network = self._network
         self._trained = network.layers, network.params, network.running_mean, network.running_var
-        self._packed = PackedWeights(self.layout, network.params)
+        self.packed = PackedWeights(self.layout, network.params)
         self._recipes = Recipes(config, self.layout)
         self._one_thread = OneThread()
         self._teams: dict[int, TrainingTeam] = {}  # by the number of bits of a minibatch's size
@@ -90,7 +90,7 @@ class Engine:
         """Return a view of a flat buffer. Parameters are written only while such a view exists."""
         view = self.buffers[buffer][:]
         if buffer == "params":
-            self._packed.forget()
+            self.packed.forget()
         return view
 
     def named_views(self, buffer: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -231,26 +231,28 @@ class Engine:
             size, choice = self._team_for(rows).size(lrs.size)
         else:
             size = len(logs)
+        written = self.view("params")  # which also frees packed weights
         work = self.workspaces.lend_to_training(rows, size)
         self.begin(samples)
-        written = self.view("params")
         has_weights = samples.arrays.weight.size > 0
         recipe = self._settings().recipe(rows, size, has_weights, most_refused)
         shared = tuple(map(tuple, (self._network, recipe, work, samples.arrays)))
         start = time.perf_counter()
-        run_team(
-            kernels.train_steps, size,
-            lambda member: (
-                *shared, (order, bounds, lrs),
-                tuple(member if logs is None else member._replace(log=logs[member.rank])),
-                counts, (losses, correct),
-            ),
-        )  # fmt: skip
+        try:
+            run_team(
+                kernels.train_steps, size,
+                lambda member: (
+                    *shared, (order, bounds, lrs),
+                    tuple(member if logs is None else member._replace(log=logs[member.rank])),
+                    counts, (losses, correct),
+                ),
+            )  # fmt: skip
+        finally:
+            del written  # which a kept exception would keep
         reached = lrs.size if correct[-1] >= 0 else int(np.count_nonzero(correct >= 0))
         if choice is not None and reached == lrs.size:
             choice.learn(size > 1, lrs.size, time.perf_counter() - start)
         self.workspaces.take_back(work)
-        del written
         return losses[:reached], correct[:reached]
 
     def _team_for(self, rows: int) -> TrainingTeam:
@@ -267,7 +269,7 @@ class Engine:
         threads = prediction_threads(self.layout.gemm_flops(n) / 3)
         teams, members, rows = prediction_shares(self.layout, n, threads)
         spaces = [self.workspaces.lend_to_prediction(rows, members) for _ in range(teams)]
-        panels = self._packed.panels(self._network.layers) if n == 1 else self._packed.none
+        panels = self.packed.panels(self._network.layers) if n == 1 else self.packed.none
         predictor = *self._trained, *self._settings().for_predictions, panels
         inputs = samples.x, samples.center, samples.scale
         run_team(
@@ -278,6 +280,8 @@ class Engine:
             ),
         )  # fmt: skip
         self.workspaces.take_back_all(spaces)
+        if panels.size and not self.packed.holds(panels):
+            return self.logits(samples)  # a signal handler has changed the parameters meanwhile
         return logits
 
     def evaluate(self, samples: kernels.Samples) -> tuple[float, float]:

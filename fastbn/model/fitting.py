@@ -49,6 +49,7 @@ def train(
     `settings` go to a `Plan`. All checks run before the model changes.
     """
     engine: Engine = model._engine
+    engine.packed.forget()  # frees their memory
     config = engine.config
     plan = Plan(
         lr=config.lr,

@@ -16,7 +16,8 @@ class PackedWeights:
 
     Whoever writes parameters makes a view of them first, calls `forget`, and drops the view after
     writing. While there is a view, nothing is packed, and `forget` discards what was packed before.
-    So this also holds for views that users keep, and for predictions in other threads.
+    So this also holds for views that users keep, and for predictions in other threads. A bare
+    address of the memory is not a view.
     """
 
     def __init__(self, layout: BufferLayout, params: np.ndarray) -> None:
@@ -43,7 +44,15 @@ class PackedWeights:
         if not kept:
             kept.append(self.none)
         elif kept[-1] is self.none:
-            panels = aligned_zeros(self._size, self._params.dtype)
-            kernels.pack_weights(layers, self._params, panels)
-            kept.append(panels)
+            try:
+                panels = aligned_zeros(self._size, self._params.dtype)
+                kernels.pack_weights(layers, self._params, panels)
+            except MemoryError:
+                panels = self.none[:]  # do not try again
+            if kept[-1] is self.none:  # no other thread has packed them meanwhile
+                kept.append(panels)
         return kept[-1]
+
+    def holds(self, panels: np.ndarray) -> bool:
+        """Return whether these panels are still those of the parameters."""
+        return bool(self._kept) and self._kept[-1] is panels

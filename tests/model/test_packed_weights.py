@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from cases import JIT_DISABLED
 
 import fastbn
 from fastbn.kernels import network as kernels
+from fastbn.model import packed_weights, workspaces
 
 SIZES = (33, 65, 7, 3)
 
@@ -31,7 +33,7 @@ def model(data):
 
 
 def is_packed(model):
-    return any(panels.size for panels in model._engine._packed._kept)
+    return any(panels.size for panels in model._engine.packed._kept)
 
 
 def predict_until_packed(model, x):
@@ -148,6 +150,71 @@ def test_a_change_while_another_thread_packs_is_noticed(model, data, monkeypatch
     assert model.steps == 6  # the change was made
     assert not is_packed(model)
     assert_as_a_new_model(model, data[0])
+
+
+def test_a_signal_handler_that_changes_the_parameters_during_a_prediction(model, data, monkeypatch):
+    infer = kernels.infer_logits
+
+    def change_and_infer(*arguments):
+        monkeypatch.setattr(kernels, "infer_logits", infer)
+        model.params = model.params * 0.5
+        infer(*arguments)
+
+    monkeypatch.setattr(kernels, "infer_logits", change_and_infer)
+    row = model.predict_logits(data[0][:1])
+    assert np.array_equal(row, model.predict_logits(data[0])[:1])
+
+
+def test_threads_that_pack_at_once_keep_one_copy(model, data, monkeypatch):
+    pack, number = kernels.pack_weights, itertools.count()
+
+    def pack_twice(*arguments):
+        if next(number) == 0:
+            model.predict(data[0][:1])  # as another thread would
+        pack(*arguments)
+
+    train(model)
+    monkeypatch.setattr(kernels, "pack_weights", pack_twice)
+    predict_until_packed(model, data[0])
+    assert next(number) == 2
+    assert sum(panels.size > 0 for panels in model._engine.packed._kept) == 1
+    assert_as_a_new_model(model, data[0])
+
+
+def test_without_memory_nothing_is_packed(model, data, monkeypatch):
+    def fail(*_):
+        tried.append(1)
+        raise MemoryError
+
+    tried = []
+    train(model)
+    monkeypatch.setattr(packed_weights, "aligned_zeros", fail)
+    for _ in range(4):
+        row = model.predict_logits(data[0][:1])
+    assert tried == [1]
+    assert np.array_equal(row, model.predict_logits(data[0])[:1])
+
+
+def test_packed_weights_are_freed_before_a_fit_allocates(model, data, monkeypatch):
+    def train_unpacked(*arguments):
+        assert not is_packed(model)
+        return allocate(*arguments)
+
+    allocate = workspaces.training_workspace
+    monkeypatch.setattr(workspaces, "training_workspace", train_unpacked)
+    model.fit(np.tile(data[0], (9, 1)), np.tile(data[1], 9), epochs=1, batch_size=300)
+
+
+def test_a_kept_interruption_does_not_keep_the_view(model, data, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "train_steps", interrupt)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            model.train_step(*data)
+    predict_until_packed(model, data[0])
+    assert kept.value.__traceback__ is not None
 
 
 def test_a_model_that_trains_between_predictions_packs_nothing(data, monkeypatch):
