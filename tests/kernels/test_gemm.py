@@ -20,6 +20,7 @@ from fastbn.model.buffers import aligned_zeros
 
 # (M, N, K): one, primes, and about a tile's rows, a panel's columns, a part's depth
 SHAPES = [(1, 1, 1), (5, 7, 3), (8, 32, 8), (9, 33, 17), (7, 31, 9), (3, 16, 5), (2, 15, 16)]
+SHAPES += [(1, 161, 3)]  # more panels than a tile of one row has
 if not JIT_DISABLED:
     SHAPES += [(64, 64, DEPTH - 1), (13, 100, DEPTH), (17, 48, DEPTH + 1), (10, 6, 3 * DEPTH + 5)]
     SHAPES += [(130, 257, 129), (1, 1000, 2), (1000, 1, 2), (33, 47, 1031)]
