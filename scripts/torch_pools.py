@@ -92,7 +92,6 @@ def measure(order: str, steps: int) -> dict[str, list[float]]:
 def compare(processes: int, steps: int) -> list[str]:
     """Return the lines of a Markdown table."""
     taken: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    measure(ORDERS[1], 1)  # compiles
     for turn in range(processes):
         for order in ORDERS[:: -1 if turn % 2 else 1]:
             for name, seconds in measure(order, steps).items():

@@ -1,4 +1,4 @@
-"""A tenth of each trial of scripts/reliability, and the command that runs them."""
+"""A twentieth of each trial of scripts/reliability, and the command that runs them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ OUTCOMES = {
 
 
 @pytest.mark.parametrize("trial", suite.TRIALS, ids=lambda trial: trial.name)
-def test_a_tenth_of(trial, tmp_path):
-    found = trial.run(20261126, 0.1, tmp_path)
-    assert found.total() == trial.size(0.1)
+def test_a_twentieth_of(trial, tmp_path):
+    found = trial.run(20261126, 0.05, tmp_path)
+    assert found.total() == trial.size(0.05)
     for outcome in found:
         assert 0 < len(outcome) < 60
         assert outcome.startswith(OUTCOMES.get(trial.name, outcome))
