@@ -49,7 +49,7 @@ def train(
     `settings` go to a `Plan`. All checks run before the model changes.
     """
     engine: Engine = model._engine
-    engine.packed.forget()  # frees their memory
+    engine.packed.forget()  # frees memory before the data are converted
     config = engine.config
     plan = Plan(
         lr=config.lr,

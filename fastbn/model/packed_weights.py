@@ -14,7 +14,7 @@ from fastbn.model.layout import BufferLayout, rounded_up
 class PackedWeights:
     """The packed weights of a model, kept until its parameters may change.
 
-    Whoever writes parameters makes a view of them first, calls `forget`, and drops the view after
+    Code that writes parameters makes a view of them first, calls `forget`, and drops the view after
     writing. While there is a view, nothing is packed, and `forget` discards what was packed before.
     So this also holds for views that users keep, and for predictions in other threads. A bare
     address of the memory is not a view.

@@ -60,8 +60,9 @@ def multiply_tile(
     limit,  # rows that are left from i on; the tile may have more
     accumulate,  # 0 overwrites out, 1 adds to it
 ):
-    """out[i : i + rows, j : j + columns] (+)= a[i : i + rows, k : k + depth] right[p], ...
+    """out[i : i + rows, j : j + columns] (+)= a[i : i + rows, k : k + depth] b.
 
+    b is half of panel p of `right`, all of it, or four panels side by side, from p on.
     The sums stay in registers. Each sum is one chain of fused multiply-adds in the order of k, so
     its bits depend only on k and depth.
     """
