@@ -317,17 +317,19 @@ class Addresses(Benchmark):
         (gamma, beta), (mean, var), (dgamma, dbeta) = (
             [row.ctypes.data for row in pair] for pair in vectors[1:]
         )
-        where = stats, pool, 1, sample_major, *sizes
-        self.forward = (
-            *where, x, gamma, beta, 1e-5, 0.01, 0.1, mean, var, steps.ctypes.data, y,
-        )  # fmt: skip
-        self.backward = (*where, dy, x, gamma, beta, 0.01, True, dx, dgamma, dbeta)
+        where, hyper = (stats, pool, 1), (1.0, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+        sizes, running = (sample_major, *sizes), (mean, var, steps.ctypes.data)
+        self.forward = (*where, sizes, (x, gamma, beta, y), 1e-5, 0.01, 0.1, running)
+        self.backward = (*where, sizes, (dy, x, gamma, beta), 0.01, True, (dx, dgamma, dbeta))
         table = np.array([[counter.ctypes.data, y, dy, m, v]])
         parts = np.array([0, -(-rows * features // part)])
-        self.step = (
-            pool, 1, arrays[0].reshape(-1), counter, table, np.array([rows * features]), parts,
-            1.0, 1e-3, 0.9, 0.999, 1e-8, 0.0, False, False,
-        )  # fmt: skip
+        first = pool, 1, arrays[0].reshape(-1), counter, table, np.array([rows * features]), parts
+        self.step = (*first, hyper, False, False)
+        if self.adam.py_func.__code__.co_argcount > len(self.step):  # earlier: flat arguments
+            affine = x, gamma, beta
+            self.forward = (*where, *sizes, *affine, 1e-5, 0.01, 0.1, *running, y)
+            self.backward = (*where, *sizes, dy, *affine, 0.01, True, dx, dgamma, dbeta)
+            self.step = (*first, *hyper, False, False)
         call_first(self.time_train, self.time_differentiate, self.time_adam)
 
     def time_train(self, *_: Any) -> None:

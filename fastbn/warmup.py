@@ -116,14 +116,13 @@ def _tensors(dtype: np.dtype) -> None:
     stats, memory = np.ones((2, FEATURES), dtype), np.ones((9, SAMPLES * FEATURES), dtype)
     x, dy, y, dx, gamma, beta, mean, var, work = (row.ctypes.data for row in memory)
     for sample_major in (True, False):
-        first = (NO_POOL, 1, sample_major, SAMPLES, FEATURES, 1)
+        first = (NO_POOL, 1, (sample_major, SAMPLES, FEATURES, 1))
+        tensors, running = (x, gamma, beta, y), (mean, var, batches.ctypes.data)
         statistics_at(like, *first, x, mean, var)
-        steps = batches.ctypes.data
-        train_at(stats, *first, x, gamma, beta, 1e-5, 0.01, 0.1, mean, var, steps, y)
-        infer_at(like, *first, x, gamma, beta, 1e-5, 0.01, mean, var, y)
-        differentiate_at(stats, *first, dy, x, gamma, beta, 0.01, True, dx, work, work)
+        train_at(stats, *first, tensors, 1e-5, 0.01, 0.1, running)
+        infer_at(like, *first, tensors, 1e-5, 0.01, running[:2])
+        differentiate_at(stats, *first, (dy, x, gamma, beta), 0.01, True, (dx, work, work))
     table, sizes, parts = np.array([[step.ctypes.data, x, dy, y, dx]]), np.ones(1), np.arange(2)
-    adam_tensors(
-        NO_POOL, 1, like, step, table, sizes.astype(np.int64), parts, 1.0, 1e-3, 0.9, 0.999, 1e-8,
-        0.0, False, False,
-    )  # fmt: skip
+    hyper = (1.0, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+    sizes = sizes.astype(np.int64)
+    adam_tensors(NO_POOL, 1, like, step, table, sizes, parts, hyper, False, False)

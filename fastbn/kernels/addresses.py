@@ -1,10 +1,10 @@
 """Batch norm of tensors of another library, passed as addresses (docs/batchnorm.md).
 
 Passing an array from Python takes about as long as batch norm of a hundred numbers. So one function
-runs a whole forward or backward pass, and takes integers: addresses, and the shape (B, C, L), or
-(N, C, 1) if x is sample-major. Arguments are flat, since a named tuple costs a microsecond. The
-pass runs on the threads of the other library (`fastbn.parallel.openmp`). Each thread computes its
-share of the chunks or features, so the bits are the same as with one thread.
+runs a whole forward or backward pass, and takes integers: the shape, and addresses. They are in
+plain tuples, since a named one costs a microsecond. The pass runs on the threads of the other
+library (`fastbn.parallel.openmp`). Each thread computes its share of the chunks or features, so the
+bits are the same as with one thread.
 """
 
 from __future__ import annotations
@@ -124,15 +124,13 @@ def statistics_at(
     like,  # an array whose dtype all tensors have
     pool,  # from `fastbn.parallel.openmp.find_pool`
     threads,  # of the pool, at most
-    sample_major,  # bool
-    b,  # x is (B, C, L), or (B, C)
-    c,
-    length,
+    sizes,  # (is sample-major, B, C, L) of x (B, C, L), or (B, C) if it is sample-major
     x,
     mean,  # out (C,)
     var,  # out (C,), biased
 ):
     """Compute mean and variance of each feature; return False if squares overflow."""
+    sample_major, b, c, length = sizes
     mean_c, var_c = at_address(like, mean, c), at_address(like, var, c)
     if sample_major:
         rows = matrix_at(like, x, b, c)
@@ -156,25 +154,20 @@ def train_at(
     stats,  # out (2, C): mean and rstd, of the dtype of all tensors but steps
     pool,
     threads,
-    sample_major,
-    b,
-    c,
-    length,
-    x,
-    gamma,
-    beta,
+    sizes,  # of x, as in `statistics_at`
+    tensors,  # x, gamma, beta and the result y
     eps,
     slope,
     momentum,  # weight of this batch in the running statistics; NaN: average all batches
-    running_mean,  # in and out (C,); address 0 if there are no running statistics
-    running_var,  # in and out (C,)
-    steps,  # in and out: int64, the number of batches in the running statistics
-    y,  # out, shape of x
+    running,  # in and out: mean, var and, in int64, the number of their batches; 0 without them
 ):
     """y = act(gamma * xhat + beta), and the running statistics, updated as in PyTorch.
 
     If squares overflow, this returns False and changes nothing.
     """
+    sample_major, b, c, length = sizes
+    x, gamma, beta, y = tensors
+    running_mean, running_var, steps = running
     slope = stats.dtype.type(slope)
     norm = Norm(stats[0], stats[1], at_address(stats, gamma, c), at_address(stats, beta, c))
     var = np.empty(c, stats.dtype)
@@ -208,20 +201,16 @@ def infer_at(
     like,  # an array whose dtype all tensors have
     pool,
     threads,
-    sample_major,
-    b,
-    c,
-    length,
-    x,
-    gamma,
-    beta,
+    sizes,  # of x, as in `statistics_at`
+    tensors,  # x, gamma, beta and the result y
     eps,
     slope,
-    running_mean,
-    running_var,
-    y,  # out, shape of x
+    running,  # mean and var
 ):
-    """y = act(gamma * (x - running_mean) / sqrt(running_var + eps) + beta)."""
+    """y = act(gamma * (x - mean) / sqrt(var + eps) + beta), with the running mean and var."""
+    sample_major, b, c, length = sizes
+    x, gamma, beta, y = tensors
+    running_mean, running_var = running
     slope = like.dtype.type(slope)
     gamma_c, beta_c = at_address(like, gamma, c), at_address(like, beta, c)
     mean, var = at_address(like, running_mean, c), at_address(like, running_var, c)
@@ -244,21 +233,16 @@ def differentiate_at(
     stats,  # (2, C): mean and rstd, of the dtype of all tensors
     pool,
     threads,
-    sample_major,
-    b,
-    c,
-    length,
-    dy,
-    x,
-    gamma,
-    beta,
+    sizes,  # of x, as in `statistics_at`
+    tensors,  # dy, x, gamma and beta
     slope,
     exact,  # bool; False treats mean and var as constants
-    dx,  # out, shape of x
-    dgamma,  # out (C,)
-    dbeta,  # out (C,)
+    gradients,  # out: dx, dgamma and dbeta
 ):
     """Compute the gradients of x, gamma and beta."""
+    sample_major, b, c, length = sizes
+    dy, x, gamma, beta = tensors
+    dx, dgamma, dbeta = gradients
     slope = stats.dtype.type(slope)
     norm = Norm(stats[0], stats[1], at_address(stats, gamma, c), at_address(stats, beta, c))
     dgamma_c, dbeta_c = at_address(stats, dgamma, c), at_address(stats, dbeta, c)

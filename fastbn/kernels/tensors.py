@@ -98,7 +98,7 @@ def adam_share(rank, size, tensors, settings, decoupled, with_top):
             adam_values(p, g, m, v, own, decoupled, 0, n)
 
 
-# Flat arguments, since a named tuple costs a microsecond in each step of the PyTorch optimizers.
+# `hyper` is a plain tuple, since a named one costs a microsecond in each step of the optimizers.
 @njit
 def adam_tensors(
     pool,  # from `fastbn.parallel.openmp.find_pool`
@@ -108,12 +108,7 @@ def adam_tensors(
     addresses,  # (T, 5 or 6) int64: steps, param, grad, m, v and, with amsgrad, top
     sizes,  # (T,) int64
     parts,  # (T + 1,) int64: number of parts (of PART values) before each tensor
-    sign,  # 1 to minimize, -1 to maximize
-    lr,
-    beta1,
-    beta2,
-    eps,
-    weight_decay,
+    hyper,  # sign (1 to minimize, -1 to maximize), lr, beta1, beta2, eps and weight_decay
     decoupled,  # bool: AdamW
     with_top,  # bool: amsgrad
 ):
@@ -121,5 +116,6 @@ def adam_tensors(
     for tensor in range(sizes.size):
         at_address(counter, addresses[tensor, STEP], 1)[0] += 1
     tensors = Tensors(like, counter, addresses, sizes, parts)
+    sign, lr, beta1, beta2, eps, weight_decay = hyper
     settings = Settings(sign, lr, beta1, beta2, eps, 0.0, 0.0, False, weight_decay)
     on_pool(pool, threads, adam_share, (tensors, settings, decoupled, with_top))

@@ -140,8 +140,9 @@ def _train(
     if mean is not None and var is not None and count is not None:
         running = address_of(mean), address_of(var), address_of(count)
     done = train_at(
-        stats, POOL, threads_for(x.numel()), *sizes, address_of(x), address_of(gamma),
-        address_of(beta), eps, slope, momentum, *running, y.data_ptr(),
+        stats, POOL, threads_for(x.numel()), sizes,
+        (address_of(x), address_of(gamma), address_of(beta), y.data_ptr()), eps, slope, momentum,
+        running,
     )  # fmt: skip
     if not done:
         _train_wide(x, gamma, beta, arguments, y, stats)
@@ -177,9 +178,9 @@ def differentiate(
         dy = torch.empty_like(x).copy_(dy)
     dx, dgamma, dbeta = empty_like(x), torch.empty_like(gamma), torch.empty_like(beta)
     differentiate_at(
-        stats, POOL, threads_for(x.numel()), *sizes, address_of(dy), address_of(x),
-        address_of(gamma), address_of(beta), slope, exact, dx.data_ptr(), dgamma.data_ptr(),
-        dbeta.data_ptr(),
+        stats, POOL, threads_for(x.numel()), sizes,
+        (address_of(dy), address_of(x), address_of(gamma), address_of(beta)), slope, exact,
+        (dx.data_ptr(), dgamma.data_ptr(), dbeta.data_ptr()),
     )  # fmt: skip
     return dx, dgamma, dbeta
 
@@ -215,7 +216,7 @@ def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     x, sizes = as_kernels_take_it(x)
     mean, var = x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
     if not statistics_at(
-        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, address_of(x), mean.data_ptr(),
+        LIKE[x.dtype], POOL, threads_for(x.numel()), sizes, address_of(x), mean.data_ptr(),
         var.data_ptr(),
     ):  # fmt: skip
         var, mean = torch.var_mean(x.double(), axes_of(x), correction=0)
@@ -231,8 +232,9 @@ def infer(
     gamma, beta = vectors(x, weight, bias)
     y = empty_like(x)
     infer_at(
-        LIKE[x.dtype], POOL, threads_for(x.numel()), *sizes, address_of(x), address_of(gamma),
-        address_of(beta), eps, slope, address_of(mean), address_of(var), y.data_ptr(),
+        LIKE[x.dtype], POOL, threads_for(x.numel()), sizes,
+        (address_of(x), address_of(gamma), address_of(beta), y.data_ptr()), eps, slope,
+        (address_of(mean), address_of(var)),
     )  # fmt: skip
     return y
 

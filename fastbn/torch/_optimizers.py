@@ -181,12 +181,13 @@ def _new_tables(
 
 def _step(group: dict[str, Any], tables: _Tables, decoupled: bool) -> None:
     beta1, beta2 = group["betas"]
+    sign = -1.0 if group["maximize"] else 1.0
+    lr, eps, weight_decay = float(group["lr"]), float(group["eps"]), float(group["weight_decay"])
     n = int(tables.parts[-1]) * PART
     adam_tensors(
         POOL, threads_for(n), tables.like, tables.counter, tables.addresses, tables.sizes,
-        tables.parts, -1.0 if group["maximize"] else 1.0, float(group["lr"]),
-        float(beta1), float(beta2), float(group["eps"]), float(group["weight_decay"]),
-        bool(decoupled), bool(group["amsgrad"]),
+        tables.parts, (sign, lr, float(beta1), float(beta2), eps, weight_decay), bool(decoupled),
+        bool(group["amsgrad"]),
     )  # fmt: skip
 
 

@@ -18,6 +18,10 @@ def address(array):
     return array.ctypes.data
 
 
+def addresses(*arrays):
+    return tuple(map(address, arrays))
+
+
 @pytest.mark.parametrize("tracked", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
@@ -32,16 +36,12 @@ def test_batch_norm(rng, layout, shape, dtype, tracked):
     stats, dvectors = np.empty((2, 2, c), dtype)
     sizes = (layout == "NC", *shape) if layout == "CN" else (True, *shape, 1)
     steps = np.array([3])
-    running = (address(mean), address(var), address(steps)) if tracked else (0, 0, 0)
-    like, first = np.zeros(1, dtype), (NO_POOL, 1, *sizes)
-    assert train_at(
-        stats, *first, address(x), address(gamma), address(beta), 1e-5, 0.1, 0.1, *running,
-        address(y),
-    )  # fmt: skip
-    differentiate_at(
-        stats, *first, address(dy), address(x), address(gamma), address(beta), 0.1, True,
-        address(dx), *map(address, dvectors),
-    )  # fmt: skip
+    running = addresses(mean, var, steps) if tracked else (0, 0, 0)
+    like, first = np.zeros(1, dtype), (NO_POOL, 1, sizes)
+    tensors, gradient_tensors = addresses(x, gamma, beta, y), addresses(dy, x, gamma, beta)
+    results = addresses(dx, *dvectors)
+    assert train_at(stats, *first, tensors, 1e-5, 0.1, 0.1, running)
+    differentiate_at(stats, *first, gradient_tensors, 0.1, True, results)
     expected, batch_mean, rstd = ref.batch_norm(x, gamma, beta, slope=0.1)
     assert_close(y, expected)
     assert_close(stats[0], batch_mean)
@@ -63,15 +63,9 @@ def test_batch_norm(rng, layout, shape, dtype, tracked):
     assert statistics_at(like, *first, address(x), address(one), address(other))
     for actual, wanted in zip((one, other), ref.batch_statistics(x), strict=True):
         assert_close(actual, wanted)
-    infer_at(
-        like, *first, address(x), address(gamma), address(beta), 1e-5, 0.1, address(one),
-        address(other), address(y),
-    )  # fmt: skip
+    infer_at(like, *first, tensors, 1e-5, 0.1, addresses(one, other))
     assert_close(y, ref.batch_norm_inference(x, one, other, gamma, beta, slope=0.1))
-    differentiate_at(
-        stats, *first, address(dy), address(x), address(gamma), address(beta), 0.1, False,
-        address(dx), *map(address, dvectors),
-    )  # fmt: skip
+    differentiate_at(stats, *first, gradient_tensors, 0.1, False, results)
     detached = ref.batch_norm_backward(
         dy, x, gamma, beta, batch_mean, rstd, 0.1, gradient="detached"
     )
@@ -87,8 +81,8 @@ def test_running_statistics_that_are_means_of_all_batches(rng, layout):
     for batch in batches:
         x = np.ascontiguousarray(batch if layout == "NC" else batch.T)
         assert train_at(
-            stats, NO_POOL, 1, *sizes, address(x), address(ones), address(zeros), 1e-5, 1.0, np.nan,
-            address(mean), address(var), address(steps), address(y),
+            stats, NO_POOL, 1, sizes, addresses(x, ones, zeros, y), 1e-5, 1.0, np.nan,
+            addresses(mean, var, steps),
         )  # fmt: skip
     assert steps == 4
     np.testing.assert_allclose(mean, batches.mean(axis=(0, 1)), atol=1e-12)
@@ -101,12 +95,12 @@ def test_squares_that_overflow_are_left_to_others():
     y = np.zeros_like(x)
     ones, zeros, stats = np.ones(3, np.float32), np.zeros(3, np.float32), np.empty((2, 3), "f4")
     assert not train_at(
-        stats, NO_POOL, 1, True, 8, 3, 1, address(x), address(ones), address(zeros), 1e-5, 1.0, 0.1,
-        0, 0, 0, address(y),
+        stats, NO_POOL, 1, (True, 8, 3, 1), addresses(x, ones, zeros, y), 1e-5, 1.0, 0.1,
+        (0, 0, 0),
     )  # fmt: skip
     assert not y.any()
     assert not statistics_at(
-        zeros, NO_POOL, 1, True, 8, 3, 1, address(x), address(stats[0]), address(stats[1])
+        zeros, NO_POOL, 1, (True, 8, 3, 1), address(x), address(stats[0]), address(stats[1])
     )
 
 
@@ -133,8 +127,8 @@ def test_adam(rng, dtype, decoupled, amsgrad):
         for grad in grads:
             grad[...] = rng.standard_normal(grad.size)
         adam_tensors(
-            NO_POOL, 1, np.zeros(1, dtype), np.zeros(1), table, np.array(sizes), parts, -1.0,
-            options["lr"], *options["betas"], options["eps"], options["weight_decay"],
+            NO_POOL, 1, np.zeros(1, dtype), np.zeros(1), table, np.array(sizes), parts,
+            (-1.0, options["lr"], *options["betas"], options["eps"], options["weight_decay"]),
             decoupled, amsgrad,
         )  # fmt: skip
         for index, (p, m, v, top) in enumerate(wanted):
@@ -171,9 +165,7 @@ def test_one_tensor_is_the_plain_step(rng):
     m, v, step = np.zeros(100, np.float32), np.zeros(100, np.float32), np.zeros(1)
     plain = [param.copy(), grad, m.copy(), v.copy()]
     table = np.array([[address(a) for a in (step, param, grad, m, v)]])
-    adam_tensors(
-        NO_POOL, 1, param, step, table, np.array([100]), np.array([0, 1]), 1.0, 1e-3, 0.9, 0.999,
-        1e-8, 0.0, False, False,
-    )  # fmt: skip
+    sizes, parts, hyper = np.array([100]), np.array([0, 1]), (1.0, 1e-3, 0.9, 0.999, 1e-8, 0.0)
+    adam_tensors(NO_POOL, 1, param, step, table, sizes, parts, hyper, False, False)
     fastbn.adam_step(*plain, step=1)
     assert np.array_equal(param, plain[0])

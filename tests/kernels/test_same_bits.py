@@ -165,18 +165,13 @@ def test_memory_by_its_address(rng, monkeypatch, layout, sizes, dtype):
         x_at, dy_at, gamma_at, beta_at, mean_at, var_at = (array.ctypes.data for array in arrays)
         y, dx, inferred = (placed(np.zeros_like(x), start + 2) for _ in range(3))
         stats, dvectors = np.empty((2, 2, shape[1]), dtype)
-        first = (NO_POOL, 1, *sizes)
-        assert train_at(
-            stats, *first, x_at, gamma_at, beta_at, 1e-5, slope, 0.1, 0, 0, 0, y.ctypes.data
-        )
-        differentiate_at(
-            stats, *first, dy_at, x_at, gamma_at, beta_at, slope, True, dx.ctypes.data,
-            *(vector.ctypes.data for vector in dvectors),
-        )  # fmt: skip
-        infer_at(
-            stats, *first, x_at, gamma_at, beta_at, 1e-5, slope, mean_at, var_at,
-            inferred.ctypes.data,
-        )  # fmt: skip
+        first = (NO_POOL, 1, sizes)
+        tensors = (x_at, gamma_at, beta_at, y.ctypes.data)
+        assert train_at(stats, *first, tensors, 1e-5, slope, 0.1, (0, 0, 0))
+        gradients = tuple(array.ctypes.data for array in (dx, *dvectors))
+        differentiate_at(stats, *first, (dy_at, *tensors[:3]), slope, True, gradients)
+        tensors = (*tensors[:3], inferred.ctypes.data)
+        infer_at(stats, *first, tensors, 1e-5, slope, (mean_at, var_at))
         assert same([y, *stats, dx, *dvectors], expected[:6])
         if layout == "CN":  # sample-major arrays have the running variance in another dtype
             assert same([inferred], expected[9:])
