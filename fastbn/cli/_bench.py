@@ -13,7 +13,8 @@ import typer
 from fastbn.cli._output import (
     Json,
     check_choice,
-    check_figure_files,
+    check_picture_ending,
+    check_writable,
     compile_notice,
     complain,
     print_table,
@@ -63,7 +64,8 @@ def bench(
     check_choice(suite, SUITES, "--suite")
     if isa is not None:
         _run_limited(isa)
-    check_figure_files({"--json": as_json, "--plot": plot})
+    check_writable({"--json": as_json, "--plot": plot})
+    check_picture_ending(plot)
     _limit_cores(threads)
     try:
         import threadpoolctl  # noqa: F401

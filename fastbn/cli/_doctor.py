@@ -36,6 +36,8 @@ def doctor(
 
 
 def _rows(facts: Facts) -> list[tuple[str, str]]:
+    from fastbn.doctor import PACKAGES
+
     cpu, cache = facts.cpu, facts.cache
     cores = f"{cpu.cores}, {cpu.cores_allowed} allowed for this process"
     if cpu.cores_fast is not None:
@@ -46,7 +48,10 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
         ("fastbn", facts.fastbn),
         ("Python", facts.python),
         ("platform", facts.platform),
-        *((name, version or _absent(name)) for name, version in facts.packages.items()),
+        *(
+            (name, version or f"not installed; part of the extra {PACKAGES[name]}")
+            for name, version in facts.packages.items()
+        ),
         ("processor", f"{cpu.name} ({cpu.architecture}, {facts.instruction_set})"),
         ("cores", cores),
         ("training", f"teams of up to {facts.team_threads} threads"),
@@ -62,9 +67,3 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
             ("cache", f"{cache.folder}, {state}, {cache.megabytes:.1f} MB in {cache.files} files")
         )
     return [*rows, *facts.environment.items()]
-
-
-def _absent(package: str) -> str:
-    from fastbn.doctor import PACKAGES
-
-    return f"not installed; part of the extra {PACKAGES[package]}"

@@ -111,11 +111,11 @@ def check_choice(value: str, choices: Collection[str], option: str) -> None:
         )
 
 
-def check_writable(path: pathlib.Path, option: str, *, inputs: Iterable[str] = ()) -> None:
-    """Refuse an output file that cannot be written, or that is one of the inputs."""
-    problem = _problem(path, inputs)
-    if problem is not None:
-        raise typer.BadParameter(problem, param_hint=f"'{option}'")
+def check_writable(files: Mapping[str, pathlib.Path | None], inputs: Iterable[str] = ()) -> None:
+    """Refuse output files, by option, that cannot be written or that are one of the inputs."""
+    for option, path in files.items():
+        if path is not None and (problem := _problem(path, inputs)):
+            raise typer.BadParameter(problem, param_hint=f"'{option}'")
 
 
 def _problem(path: pathlib.Path, inputs: Iterable[str]) -> str | None:
@@ -137,22 +137,12 @@ def _problem(path: pathlib.Path, inputs: Iterable[str]) -> str | None:
         return f"cannot write in the folder {path.parent} ({error.strerror})"
 
 
-def check_figure_files(
-    files: Mapping[str, pathlib.Path | None], *, inputs: Iterable[str] = ()
-) -> None:
-    """Refuse output files that cannot be written; `files` has them by option."""
-    for option, path in files.items():
-        if path is not None:
-            check_writable(path, option, inputs=inputs)
-    if (plot := files.get("--plot")) is not None:
-        check_picture_ending(plot)
-
-
-def check_picture_ending(path: pathlib.Path) -> None:
+def check_picture_ending(path: pathlib.Path | None) -> None:
     """Refuse a picture in a format that matplotlib does not write."""
-    from fastbn.plotting import picture_formats
+    if path is not None:
+        from fastbn.plotting import picture_formats
 
-    check_ending(path, "--plot", [f".{ending}" for ending in sorted(picture_formats())])
+        check_ending(path, "--plot", [f".{ending}" for ending in sorted(picture_formats())])
 
 
 def check_ending(path: pathlib.Path, option: str, endings: Collection[str]) -> None:

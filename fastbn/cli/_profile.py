@@ -9,7 +9,8 @@ import typer
 
 from fastbn.cli._output import (
     Json,
-    check_figure_files,
+    check_picture_ending,
+    check_writable,
     compile_notice,
     complain,
     print_table,
@@ -53,7 +54,8 @@ def profile(
     measured time; "above it" is the difference, the most that better code could save. A model file
     is not changed; the data are random.
     """
-    check_figure_files({"--json": as_json, "--plot": plot, "--trace": trace}, inputs=[net])
+    check_writable({"--json": as_json, "--plot": plot, "--trace": trace}, inputs=[net])
+    check_picture_ending(plot)
     model = _model(net)
 
     from fastbn.profiling import _report, profile_training

@@ -56,16 +56,13 @@ def train(ctx: typer.Context, **options: Any) -> None:
         _refuse_others(ctx)
         job, checkpoint = Job.read(resume), resume
     out = out or pathlib.Path(f"fastbn-{_short_name(job.data)}.safetensors")
-    check_writable(out, "--out", inputs=[job.data])
+    check_writable({"--out": out}, inputs=[job.data])
     picture = None if options["no_plot"] else options["plot"] or out.with_suffix(".png")
     files = {"model": out, "checkpoint": checkpoint, "picture": picture}
     _check_differ(files)
-    for path, option in ((checkpoint, "--checkpoint"), (picture, "--plot")):
-        if path is not None:
-            check_writable(path, option, inputs=[job.data])
-    if options["plot"] is not None:
-        with contextlib.suppress(MissingExtraError):  # reported after the training
-            check_picture_ending(options["plot"])
+    check_writable({"--checkpoint": checkpoint, "--plot": picture}, inputs=[job.data])
+    with contextlib.suppress(MissingExtraError):  # reported after the training
+        check_picture_ending(options["plot"])
     bar: ShowProgress = options["progress"] or (False if quiet else "auto")
     with compile_notice(silent=quiet) as compiled:
         try:

@@ -125,7 +125,7 @@ def predict(
     probabilities (samples, classes).
     """
     check_ending(out, "--out", (".csv", ".npz", ".npy"))
-    check_writable(out, "--out", inputs=[str(model), data])
+    check_writable({"--out": out}, inputs=[str(model), data])
     from fastbn import datasets
 
     network = load_classifier(model)
@@ -135,7 +135,7 @@ def predict(
         X, _, notes = read_csv_for(data, network, target, labelled=False)
     else:
         n_features = network.config.layer_sizes[0]
-        X, _ = datasets.load_features(data, n_features=n_features, target=target)
+        X, _ = datasets.load_features(data, n_features=n_features)
     for note in notes:
         complain(note)
     with compile_notice():
