@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastbn.checks import (
-    FLOAT_DTYPES,
     LARGEST_COUNT,
     flag,
     float_array,
     integer,
-    is_plain,
     kernel_input,
     number,
     overlapping,
@@ -29,8 +27,6 @@ from fastbn.parallel.dispatch import dispatch
 
 def _state(name: str, value: Any) -> np.ndarray:
     """Check an array that is updated in place, and return it."""
-    if is_plain(value) and value.dtype in FLOAT_DTYPES:
-        return value
     if type(value) not in (np.ndarray, np.memmap):
         raise TypeError(f"{name}: expected a NumPy array to update, got {type(value).__name__}")
     array = float_array(name, value)

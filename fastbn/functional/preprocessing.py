@@ -47,13 +47,6 @@ def _check_together(name: str, value: Any, other_name: str, other: Any) -> None:
         raise ValueError(f"{missing}: expected {name} and {other_name} together, got None")
 
 
-def fit_min_max(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return minimum and maximum of each column of contiguous rows (N, C)."""
-    minimum, maximum = np.empty((2, rows.shape[1]), rows.dtype)
-    kernels.min_max_fit(rows, minimum, maximum)
-    return minimum, maximum
-
-
 def fit_standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard deviation of each column of contiguous rows (N, C).
 
@@ -78,20 +71,6 @@ def fit_standard_of(rows: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.n
     constant = minimum == rows.max(axis=0)
     mean[constant], var[constant] = minimum[constant], 0.0
     return mean, np.sqrt(var).astype(dtype)
-
-
-def min_max_scales(minimum: np.ndarray, maximum: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return (high - low) / (maximum - minimum), or 1 where minimum and maximum are equal."""
-    scale = np.empty_like(minimum)
-    kernels.min_max_scale_of(minimum, maximum, low, high, scale)
-    return scale
-
-
-def standard_scales(std: np.ndarray) -> np.ndarray:
-    """Return 1 / std, or 1 where std is 0."""
-    scale = np.empty_like(std)
-    kernels.standard_scale_of(std, scale)
-    return scale
 
 
 def _apply(
@@ -167,13 +146,15 @@ def min_max_scale(
     _check_together("minimum", minimum, "maximum", maximum)
     if minimum is None:
         _need_samples(rows)
-        minimum, maximum = fit_min_max(rows)
+        minimum, maximum = np.empty((2, rows.shape[1]), rows.dtype)
+        kernels.min_max_fit(rows, minimum, maximum)
     else:
         minimum = float_vector("minimum", minimum, rows.shape[1], x.dtype).copy()
         maximum = float_vector("maximum", maximum, rows.shape[1], x.dtype).copy()
         if (maximum < minimum).any():
             raise ValueError("maximum: expected numbers of at least minimum, got smaller ones")
-    scale = min_max_scales(minimum, maximum, low, high)
+    scale = np.empty_like(minimum)
+    kernels.min_max_scale_of(minimum, maximum, low, high, scale)
     return _apply(x, rows, minimum, scale, low, out, layout), minimum, maximum
 
 
@@ -230,4 +211,6 @@ def standardize(
     else:
         mean = float_vector("mean", mean, rows.shape[1], x.dtype).copy()
         std = nonnegative_vector("std", std, rows.shape[1], x.dtype).copy()
-    return _apply(x, rows, mean, standard_scales(std), 0.0, out, layout), mean, std
+    scale = np.empty_like(std)
+    kernels.standard_scale_of(std, scale)
+    return _apply(x, rows, mean, scale, 0.0, out, layout), mean, std
