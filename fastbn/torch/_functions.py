@@ -85,10 +85,8 @@ class BatchNormTraining(torch.autograd.Function):
         """Normalize z, and update running statistics."""
         z = x if linear_weight is None else functional.linear(x, linear_weight, linear_bias)
         y, stats = _train(z, weight, bias, arguments)
-        if linear_weight is None:
-            ctx.save_for_backward(x, weight, bias)
-        else:
-            ctx.save_for_backward(x, weight, bias, linear_weight, linear_bias, z)
+        linear = () if linear_weight is None else (linear_weight, linear_bias, z)
+        ctx.save_for_backward(x, weight, bias, *linear)
         ctx.constants = stats, arguments
         return y
 
@@ -169,8 +167,8 @@ def differentiate(
     if not x.numel():
         return torch.empty_like(x), *x.new_zeros(2, x.shape[1])
     gamma, beta = vectors(x, weight, bias)
-    if is_lazy(x) or is_lazy(gamma) or is_lazy(beta):  # hooks may have replaced them
-        x, gamma, beta = in_memory(x), in_memory(gamma), in_memory(beta)
+    # hooks may have replaced them
+    x, gamma, beta = _in_memory(x), _in_memory(gamma), _in_memory(beta)
     if not (gamma.is_contiguous() and beta.is_contiguous()):
         gamma, beta = gamma.contiguous(), beta.contiguous()
     x, sizes = as_kernels_take_it(x)
@@ -185,7 +183,7 @@ def differentiate(
     return dx, dgamma, dbeta
 
 
-def in_memory(x: torch.Tensor) -> torch.Tensor:
+def _in_memory(x: torch.Tensor) -> torch.Tensor:
     """Return x, or a copy if its memory does not hold its numbers."""
     return torch.empty(x.shape, dtype=x.dtype).copy_(x) if is_lazy(x) else x
 

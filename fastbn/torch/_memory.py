@@ -22,10 +22,7 @@ DTYPES = (torch.float32, torch.float64)
 # Results of at least this many bytes get large pages, as in NumPy.
 LARGE = 1 << 22
 
-if sys.platform == "linux":
-    _madvise = getattr(ctypes.CDLL(None), "madvise", None)
-else:
-    _madvise = None
+_madvise = getattr(ctypes.CDLL(None), "madvise", None) if sys.platform == "linux" else None
 
 
 def empty_like(x: torch.Tensor) -> torch.Tensor:

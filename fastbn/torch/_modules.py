@@ -207,9 +207,7 @@ class BatchNormLeakyReLU(FastBatchNorm):
         )
         self.slope = number("negative_slope", negative_slope)
 
-    def _check_input_dim(self, input: torch.Tensor) -> None:
-        if input.dim() < 2:
-            raise ValueError(f"expected at least 2D input (got {input.dim()}D input)")
+    _check_input_dim = torch.nn.SyncBatchNorm._check_input_dim  # at least two dimensions
 
     def extra_repr(self) -> str:
         """Show the slope, too."""

@@ -15,7 +15,7 @@ from torch.autograd.graph import increment_version
 from fastbn.kernels.optimizers import PART
 from fastbn.kernels.tensors import GRAD, PARAM, STEP, TOP, M, V, adam_tensors
 from fastbn.torch._functions import LIKE, POOL, leaves_threads_idle, threads_for
-from fastbn.torch._memory import DTYPES, address_of, is_lazy
+from fastbn.torch._memory import address_of, is_covered
 from fastbn.torch._tracing import PLAIN, is_traced
 
 
@@ -208,12 +208,4 @@ def _unhooked(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_plain(tensor: Any, dtype: torch.dtype) -> bool:
     """Return whether this is a dense contiguous CPU tensor of this dtype, float32 or float64."""
-    return (
-        tensor.dtype is dtype
-        and dtype in DTYPES
-        and tensor.is_cpu
-        and type(tensor) in PLAIN
-        and tensor.layout is torch.strided
-        and tensor.is_contiguous()
-        and not is_lazy(tensor)
-    )
+    return tensor.dtype is dtype and is_covered(tensor) and tensor.is_contiguous()
