@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -35,9 +35,8 @@ def _is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+def print_rows(rows: Sequence[tuple[str, str]]) -> None:
     """Print names and values, aligned; plain lines if stdout is not a terminal."""
-    rows = list(rows)
     if not _is_terminal():
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
@@ -77,11 +76,10 @@ def compile_notice(*, silent: bool = False) -> Iterator[list[bool]]:
         yield compiled
 
 
-def listed(names: Iterable[str], most: int = 10) -> str:
-    """Return the first `most` names, separated by commas, and how many more there are."""
-    names = list(names)
-    more = len(names) - most
-    return ", ".join(map(on_one_line, names[:most])) + (f" and {more} more" if more > 0 else "")
+def listed(names: Sequence[str]) -> str:
+    """Return the first ten names, separated by commas, and how many more there are."""
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(map(on_one_line, names[:10])) + more
 
 
 def on_one_line(name: str) -> str:

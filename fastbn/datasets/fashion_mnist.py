@@ -52,14 +52,13 @@ def load_fashion_mnist(
     Xiao, Rasul & Vollgraf 2017 (arXiv 1708.07747), MIT licence.
     """
     folder = _find_folder(path, download)
-    train, test = read_idx_folder(folder)
-    for key, y in (("y_train", train[1]), ("y_test", test[1])):
+    (X_train, y_train), (X_test, y_test) = read_idx_folder(folder)
+    for key, y in (("y_train", y_train), ("y_test", y_test)):
         if y.min() < 0 or y.max() >= len(CLASSES):
             raise DataFileError(
                 f"{folder / IDX_FILES[key]}: expected labels from 0 to {len(CLASSES) - 1}, "
                 f"found {y.min()} to {y.max()}"
             )
-    (X_train, y_train), (X_test, y_test) = train, test
     y_train, y_test = y_train.astype(np.int64), y_test.astype(np.int64)
     return Dataset(X_train, y_train, X_test, y_test, CLASSES, "fashion-mnist")
 
