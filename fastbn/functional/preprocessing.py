@@ -35,16 +35,13 @@ def _samples(x: Any, layout: Any) -> tuple[np.ndarray, np.ndarray]:
     return x, kernel_input(x if layout == "NC" else x.T)
 
 
-def _need_samples(rows: np.ndarray) -> None:
-    if rows.size == 0:
+def _check_given(rows: np.ndarray, **statistics: Any) -> None:
+    """Refuse one of two statistics without the other, and no samples to compute both from."""
+    missing = [name for name, value in statistics.items() if value is None]
+    if len(missing) == 1:
+        raise ValueError(f"{missing[0]}: expected {' and '.join(statistics)} together, got None")
+    if missing and rows.size == 0:
         raise ValueError(f"x: expected at least one sample and feature, got shape {rows.shape}")
-
-
-def _check_together(name: str, value: Any, other_name: str, other: Any) -> None:
-    """Raise ValueError if only one of two statistics is given."""
-    if (value is None) != (other is None):
-        missing = name if value is None else other_name
-        raise ValueError(f"{missing}: expected {name} and {other_name} together, got None")
 
 
 def fit_standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,9 +140,8 @@ def min_max_scale(
     low, high = number("feature_range[0]", first), number("feature_range[1]", second)
     if low >= high:
         raise ValueError(f"feature_range: expected (low, high) with low < high, got {low, high}")
-    _check_together("minimum", minimum, "maximum", maximum)
+    _check_given(rows, minimum=minimum, maximum=maximum)
     if minimum is None:
-        _need_samples(rows)
         minimum, maximum = np.empty((2, rows.shape[1]), rows.dtype)
         kernels.min_max_fit(rows, minimum, maximum)
     else:
@@ -204,9 +200,8 @@ def standardize(
     [[0.0, 2.0]]
     """
     x, rows = _samples(x, layout)
-    _check_together("mean", mean, "std", std)
+    _check_given(rows, mean=mean, std=std)
     if mean is None:
-        _need_samples(rows)
         mean, std = fit_standard(rows)
     else:
         mean = float_vector("mean", mean, rows.shape[1], x.dtype).copy()
