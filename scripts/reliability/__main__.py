@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 
 from suite import TRIALS
 
@@ -47,6 +48,7 @@ def main() -> int:
                 found = trial.run(seed, options.share, pathlib.Path(folder))
             except AssertionError as error:
                 print(f"broken: {trial.name}, seed {seed}: {error}", file=sys.stderr)
+                traceback.print_exception(error.__cause__)
                 broken += 1
                 continue
         what = ", ".join(f"{count:,} {outcome}" for outcome, count in found.most_common())

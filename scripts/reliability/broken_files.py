@@ -195,7 +195,7 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
         mutate = MUTATIONS[case % len(MUTATIONS)]
         data = mutate(rng, files[rng.integers(len(files))], files)
         path.write_bytes(data)
-        what = f"case {case}, {mutate.__name__}"
+        what = mutate.__name__
         faulthandler.dump_traceback_later(HANGS, exit=True)
         tracemalloc.start()
         try:

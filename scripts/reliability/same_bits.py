@@ -1,19 +1,16 @@
-"""The trial of equal bits: any number of threads, progress bar, callbacks, files, processes.
-
-``python same_bits.py`` reads jobs from stdin, one per line, and prints their digests.
-"""
+"""The trial of equal bits: any number of threads, progress bar, callbacks, files, processes."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
-import json
+import multiprocessing
 import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 from unittest import mock
 
@@ -78,23 +75,19 @@ def resumed(job: Job, folder: pathlib.Path) -> str:
     return train(job, resume=True, **kept)
 
 
-class Other:
-    """Another process with other settings."""
+def with_other_settings(job: Job, folder: pathlib.Path) -> str:
+    """Train in the process that `other_process` starts."""
+    return other_process().submit(train, job).result()
 
-    def __init__(self) -> None:
-        more = {"PYTHONHASHSEED": "7", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, __file__], text=True, env={**os.environ, **more},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
 
-    def train(self, job: Job, folder: pathlib.Path) -> str:
-        """Train the job in that process; return its digest."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        return self.process.stdout.readline().strip()
+@functools.cache
+def other_process() -> ProcessPoolExecutor:
+    """Start a process with other settings."""
+    settings = {"PYTHONHASHSEED": "7", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    with mock.patch.dict(os.environ, settings):
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        pool.submit(os.getpid).result()  # starts the process
+    return pool
 
 
 WAYS: dict[str, Way] = {
@@ -103,6 +96,7 @@ WAYS: dict[str, Way] = {
     "callbacks": with_callbacks,
     "checkpoints": with_checkpoints,
     "resumed": resumed,
+    "another process": with_other_settings,
 }
 
 
@@ -148,8 +142,6 @@ def by_parts(job: Job, folder: pathlib.Path) -> dict[str, str]:
 
 def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
     """Train random networks in all ways, and compare the results."""
-    other = Other()
-    ways = {**WAYS, "another process": other.train}
     for i in range(count):
         rng = np.random.default_rng([seed, i])
         job = draw_job(rng)
@@ -159,12 +151,11 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
         own = folder / str(i)
         own.mkdir()
         expected = train(job)
-        for name, way in ways.items():
+        for name, way in WAYS.items():
             assert way(job, own) == expected, f"{name}: other bits: {job}"
         digests = by_parts(job, own)
         assert len(set(digests.values())) == 1, f"{digests}: {job}"
         yield "same bits"
-    other.process.communicate()  # closes stdin, so that it ends
 
 
 TRIAL = Trial(
@@ -173,7 +164,3 @@ TRIAL = Trial(
     100,
     cases,
 )
-
-if __name__ == "__main__":
-    for line in sys.stdin:
-        print(train(json.loads(line)), flush=True)

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import broken_files
 import extreme_numbers
-import killed_fits
-import killed_saves
+import killed
 import memory_use
 import processes
 import same_bits
 
 TRIALS = [
-    module.TRIAL
-    for module in (
-        broken_files,
-        killed_saves,
-        killed_fits,
-        extreme_numbers,
-        processes,
-        memory_use,
-        same_bits,
-    )
-]
+    broken_files.TRIAL, killed.SAVES, killed.FITS, extreme_numbers.TRIAL, processes.TRIAL,
+    memory_use.TRIAL, same_bits.TRIAL,
+]  # fmt: skip

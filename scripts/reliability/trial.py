@@ -11,8 +11,8 @@ from typing import NamedTuple
 class Trial(NamedTuple):
     """A promise, and the cases that could break it.
 
-    `cases(seed, count, folder)` yields the result of each of `count` cases in a few words. It
-    raises AssertionError if the promise is broken. `folder` is a new, empty folder.
+    `cases(seed, count, folder)` yields the result of each of `count` cases in a few words. An error
+    means that the promise is broken. `folder` is a new, empty folder.
     """
 
     name: str
@@ -21,14 +21,16 @@ class Trial(NamedTuple):
     cases: Callable[[int, int, pathlib.Path], Iterator[str]]
 
     def run(self, seed: int, share: float, folder: pathlib.Path) -> collections.Counter[str]:
-        """Run a share of the cases, at least one; count the results."""
+        """Run a share of the cases, at least one; count the results.
+
+        If the promise is broken, raise AssertionError with the number of the case, from 0.
+        """
         found: collections.Counter[str] = collections.Counter()
         try:
             found.update(self.cases(seed, self.size(share), folder))
-        except AssertionError:
-            raise
         except Exception as error:
-            raise AssertionError(f"after {found.total()} cases: {error!r}") from error
+            what = error if isinstance(error, AssertionError) else repr(error)
+            raise AssertionError(f"{what} (case {found.total()})") from error
         return found
 
     def size(self, share: float) -> int:

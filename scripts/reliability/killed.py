@@ -1,4 +1,4 @@
-"""The trial of trainings that are killed, and resumed from their checkpoints."""
+"""The trials of processes that are killed while they save a model, or train."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import pathlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,58 @@ from trial import Trial
 
 from fastbn import BatchNormMLP, DivergenceError
 
+SIZES = (256, 256, 10)  # a file of about 2 MB
+
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, *[signal.SIGKILL] * 6]
 INTERRUPTED = 3  # exit code of a training that Ctrl-C ended
+
+
+def started(target: Callable[..., None], *arguments: Any, **options: Any) -> Any:
+    """Start ``target(begun, ...)`` in a new process, and wait until it calls ``begun.set()``."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fastbn.model"])
+    begun = context.Event()
+    process = context.Process(target=target, args=(begun, *arguments), kwargs=options)
+    process.start()
+    assert begun.wait(60), "the process did not start"
+    return process
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+
+def save_again_and_again(begun: Any, path: pathlib.Path) -> None:
+    """Save the new model until the process is killed."""
+    new = BatchNormMLP(SIZES, seed=2)
+    begun.set()
+    while True:
+        new.save(path)
+
+
+def killed_saves(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
+    """Kill a process at a random moment while it saves, and load the file."""
+    rng = np.random.default_rng(seed)
+    old, new = (BatchNormMLP(SIZES, seed=seed) for seed in (1, 2))
+    path = folder / "model"
+    start = time.perf_counter()
+    new.save(path)
+    seconds = time.perf_counter() - start
+    for _ in range(count):
+        old.save(path)
+        process = started(save_again_and_again, path)
+        time.sleep(rng.uniform(0.0, 3.0 * seconds))
+        process.kill()
+        process.join()
+        there = BatchNormMLP.load(path).params
+        is_old, is_new = (np.array_equal(there, model.params) for model in (old, new))
+        assert is_old or is_new, "neither the old nor the new model"
+        left = [other for other in folder.iterdir() if other != path]
+        for other in left:
+            other.unlink()
+        yield ("the new" if is_new else "the old") + (", a temporary file left" if left else "")
+
+
+# -- trainings -------------------------------------------------------------------------------------
 
 
 def draw_long_job(rng: np.random.Generator) -> Job:
@@ -33,7 +83,7 @@ def draw_long_job(rng: np.random.Generator) -> Job:
     return job | {"explodes": (None, int(rng.integers(200, 600)))[rng.integers(2)]}
 
 
-def run(job: Job, result: pathlib.Path, began: Any, **checkpoint: Any) -> None:
+def run(begun: Any, job: Job, result: pathlib.Path, **checkpoint: Any) -> None:
     """Train; write the digest and the number of steps taken in this process."""
     taken: list[int] = []
     model = model_of(job)
@@ -44,7 +94,7 @@ def run(job: Job, result: pathlib.Path, began: Any, **checkpoint: Any) -> None:
         return take_steps(*arguments)
 
     model._engine.take_steps = counted  # type: ignore[method-assign]
-    began.set()
+    begun.set()
     try:
         history = fit(job, model, **checkpoint)
     except DivergenceError as error:  # too many steps were refused after the one that diverged
@@ -56,30 +106,20 @@ def run(job: Job, result: pathlib.Path, began: Any, **checkpoint: Any) -> None:
     result.write_text(f"{digest} {model.steps} {sum(taken)}")
 
 
-def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
+def killed_fits(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
     """Kill a training at a random moment, start it again, and compare the results."""
     rng = np.random.default_rng(seed)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fastbn.model"])
     whole, parts = folder / "whole", folder / "parts"
-
-    def start(job: Job, result: pathlib.Path, **checkpoint: Any) -> Any:
-        began = context.Event()
-        process = context.Process(target=run, args=(job, result, began), kwargs=checkpoint)
-        process.start()
-        assert began.wait(60)
-        return process
-
     for case in range(count):
         job, number = draw_long_job(rng), SIGNALS[case % len(SIGNALS)]
-        what, path = f"case {case}, {job}, {number.name}", folder / f"checkpoint-{case}"
-        process = start(job, whole, checkpoint=folder / f"twin-{case}")
+        what, path = f"{job}, {number.name}", folder / f"checkpoint-{case}"
+        process = started(run, job, whole, checkpoint=folder / f"twin-{case}")
         began = time.perf_counter()
         process.join(120)
         delay = rng.uniform(0.0, time.perf_counter() - began)
         assert process.exitcode == 0, f"{what}: exit {process.exitcode} without a kill"
         while True:
-            process = start(job, parts, checkpoint=path, resume=True)
+            process = started(run, job, parts, checkpoint=path, resume=True)
             time.sleep(delay)
             with contextlib.suppress(ProcessLookupError):  # it has already ended
                 os.kill(process.pid, number)
@@ -93,7 +133,7 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
         resumes = path.exists()
         assert resumes or process.exitcode != INTERRUPTED, f"{what}: Ctrl-C left no checkpoint"
         there = BatchNormMLP.load(path).steps if resumes else 0
-        process = start(job, parts, checkpoint=path, resume=True)
+        process = started(run, job, parts, checkpoint=path, resume=True)
         process.join(120)
         assert process.exitcode == 0, f"{what}: exit {process.exitcode} after the restart"
         digest, steps, taken = parts.read_text().split()
@@ -105,9 +145,15 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
         yield f"{number.name}, {'resumed' if resumes else 'started again'}, same bits"
 
 
-TRIAL = Trial(
+SAVES = Trial(
+    "saves",
+    "A process that is killed while it saves leaves the old model or the new one, whole.",
+    200,
+    killed_saves,
+)
+FITS = Trial(
     "resume",
     "A training that is killed and started again ends with the bits of one that was not.",
     50,
-    cases,
+    killed_fits,
 )
