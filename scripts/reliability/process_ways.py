@@ -29,6 +29,7 @@ from thread_settings import settings
 import fastbn
 
 SECONDS = 100  # time limit of an answer
+FORK = multiprocessing.get_context("fork")
 
 Way = Callable[[list[Job]], list[str]]
 
@@ -138,16 +139,14 @@ class Server:
 
     def __init__(self, job: Job, before: Callable[[], object] = lambda: None) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
-        self.process = os.fork()
-        if self.process == 0:
-            code = 1
-            try:
-                before()
-                while (received := theirs.recv()) is not None:
-                    theirs.send(train_and_call(received))
-                code = 0
-            finally:
-                os._exit(code)
+
+        def serve() -> None:
+            before()
+            while (received := theirs.recv()) is not None:
+                theirs.send(train_and_call(received))
+
+        self.process = FORK.Process(target=serve, daemon=True)
+        self.process.start()
         self.pipe.send(job)
 
     def answer(self) -> str:
@@ -159,7 +158,8 @@ class Server:
     def end(self) -> None:
         """Tell the process to end, and wait for it."""
         self.pipe.send(None)
-        assert os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1]) == 0
+        self.process.join()
+        assert self.process.exitcode == 0
 
 
 def prefork(jobs: list[Job]) -> list[str]:
@@ -170,8 +170,8 @@ def prefork(jobs: list[Job]) -> list[str]:
     for turn, job in enumerate(jobs):
         for server, its_job in zip(servers, jobs, strict=True):
             server.pipe.send(its_job)
-        os.kill(servers[turn].process, signal.SIGKILL)
-        os.waitpid(servers[turn].process, 0)
+        servers[turn].process.kill()
+        servers[turn].process.join()
         servers[turn] = Server(job)
         digests += [server.answer() for server in servers]
     for server in servers:
@@ -224,20 +224,17 @@ def terminated_in_a_thread(jobs: list[Job]) -> list[str]:
     expected = train(job)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "checkpoint")
-        process = os.fork()
-        if process == 0:
-            options = {"checkpoint": path, "checkpoint_every": 7}
-            thread = threading.Thread(target=train, args=(job,), kwargs=options)
-            thread.start()
-            thread.join()
-            os._exit(0)
+        options = {"checkpoint": path, "checkpoint_every": 7}
+        thread = threading.Thread(target=train, args=(job,), kwargs=options)
+        process = FORK.Process(target=thread.start, daemon=True)  # ends after the thread
+        process.start()
         end = time.perf_counter() + SECONDS
         while not path.exists():
             assert time.perf_counter() < end, "no checkpoint is written"
             time.sleep(0.001)
-        os.kill(process, signal.SIGTERM)
-        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        assert code in (0, -signal.SIGTERM), code
+        process.terminate()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGTERM), process.exitcode
         assert train(job, checkpoint=path, resume=True) == expected
     return [train(job) for job in jobs]
 
