@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 import fastbn
 from fastbn import BatchNormMLP
@@ -14,6 +13,7 @@ from fastbn.bench import _work as recipe
 from fastbn.bench._work import (
     BATCHES,
     BatchNormWork,
+    BlasRunner,
     FlatAdam,
     Runner,
     ScaleWork,
@@ -65,19 +65,15 @@ class FastbnCaller(Stepper):
         self.model = model_of(work)
         self.minibatches = [(x[rows], y[rows]) for rows in work.order()]
 
-    def run(self, times: int) -> None:
-        losses = []
-        for _ in range(times):
-            losses += [self.model.train_step(x, y) for x, y in self.minibatches]
-        self.losses = np.array(losses)
+    def train_epoch(self) -> list[float]:
+        return [self.model.train_step(x, y) for x, y in self.minibatches]
 
 
-class BareGemms(Runner):
+class BareGemms(BlasRunner):
     """Only the matrix products of an epoch, in NumPy, feature-major like fastbn's."""
 
     def __init__(self, work: StepWork, threads: int) -> None:
-        self.threads = threads
-        self.pools = ThreadpoolController()  # slow: it searches all loaded libraries
+        super().__init__(threads)
         generator = np.random.default_rng(0)
 
         def normal(*shape: int) -> np.ndarray:
@@ -96,11 +92,10 @@ class BareGemms(Runner):
             x = z
         self.products += backward[::-1]
 
-    def run(self, times: int) -> None:
-        with self.pools.limit(limits=self.threads, user_api="blas"):
-            for _ in range(times * BATCHES):
-                for a, b, out in self.products:
-                    np.dot(a, b, out)
+    def once(self) -> None:
+        for _ in range(BATCHES):
+            for a, b, out in self.products:
+                np.dot(a, b, out)
 
 
 class BatchNorm(Runner):
@@ -117,7 +112,6 @@ class BatchNorm(Runner):
         self.settings: dict[str, Any] = {
             "layout": layout, "activation": "leaky_relu", "negative_slope": recipe.SLOPE
         }  # fmt: skip
-        self.last: list[np.ndarray] = []
 
     def once(self) -> None:
         y, mean, rstd = fastbn.batch_norm(
@@ -147,13 +141,10 @@ class Scale(Runner):
     """`standardize`."""
 
     def __init__(self, work: ScaleWork) -> None:
-        self.x = self.last = work.data()
+        self.x = work.data()
 
     def once(self) -> None:
-        self.last, _, _ = fastbn.standardize(self.x)
-
-    def results(self) -> list[np.ndarray]:
-        return [self.last]
+        self.last = [fastbn.standardize(self.x)[0]]
 
 
 class Copy(Runner):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -63,12 +64,10 @@ class JaxCaller(Stepper):
         self.state = first_state(work.weights())
         self.train = jax.jit(one, donate_argnums=0)
 
-    def run(self, times: int) -> None:
-        losses = []
-        for x, y in self.minibatches * times:
+    def train_epoch(self) -> Iterator[Any]:
+        for x, y in self.minibatches:
             self.state, loss = self.train(self.state, x, y)
-            losses.append(loss)
-        self.losses = np.array(losses)
+            yield loss
 
 
 class JaxRunner(Runner):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from fastbn.bench import _work as recipe
 from fastbn.bench._work import (
     AdamWork,
     BatchNormWork,
+    BlasRunner,
     FlatAdam,
     Runner,
     ScaleWork,
@@ -18,22 +18,17 @@ from fastbn.bench._work import (
 from fastbn.bench.scripts.numpy_net import NumpyNet, adam
 
 
-class NumpyStepper(Stepper):
+class NumpyStepper(BlasRunner, Stepper):
     """Training steps on feature-major float32 arrays, in place where that is easy."""
 
     def __init__(self, work: StepWork, threads: int) -> None:
-        self.threads = threads
-        self.pools = ThreadpoolController()  # slow: it searches all loaded libraries
+        super().__init__(threads)
         self.x, self.y = work.data()
         self.order = work.order()
         self.net = NumpyNet(work.weights(), recipe)
 
-    def run(self, times: int) -> None:
-        losses = []
-        with self.pools.limit(limits=self.threads, user_api="blas"):
-            for _ in range(times):
-                losses += [self.net.step(self.x[rows], self.y[rows])[0] for rows in self.order]
-        self.losses = np.array(losses)
+    def train_epoch(self) -> list[float]:
+        return [self.net.step(self.x[rows], self.y[rows])[0] for rows in self.order]
 
 
 class BatchNorm(Runner):
@@ -41,7 +36,6 @@ class BatchNorm(Runner):
 
     def __init__(self, work: BatchNormWork) -> None:
         self.x, self.dy, self.gamma, self.beta = work.data()
-        self.last: list[np.ndarray] = []
 
     def once(self) -> None:
         n = np.float32(len(self.x))
@@ -61,9 +55,6 @@ class BatchNorm(Runner):
         g *= self.gamma * rstd
         self.last = [y, g, dgamma, dbeta]
 
-    def results(self) -> list[np.ndarray]:
-        return self.last
-
 
 class Adam(FlatAdam):
     """Adam in place, on the flat buffers of a network's tensors."""
@@ -81,12 +72,9 @@ class Scale(Runner):
     """Scaling by mean and standard deviation of each feature."""
 
     def __init__(self, work: ScaleWork) -> None:
-        self.x = self.last = work.data()
+        self.x = work.data()
 
     def once(self) -> None:
         y = self.x - self.x.mean(axis=0)
         y /= np.sqrt(np.einsum("ij,ij->j", y, y) / np.float32(len(y)))
-        self.last = y
-
-    def results(self) -> list[np.ndarray]:
-        return [self.last]
+        self.last = [y]

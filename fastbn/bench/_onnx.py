@@ -6,13 +6,14 @@ import onnxruntime
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from fastbn.bench import _work as recipe
-from fastbn.bench._predict import Predictor, PredictWork
+from fastbn.bench._predict import PredictWork
+from fastbn.bench._work import Runner
 
 # Old versions, which old and new runtimes read.
 OPSET, IR = 17, 8
 
 
-class OnnxPredictor(Predictor):
+class OnnxPredictor(Runner):
     """A session on the CPU; the batch norms are folded into the weights."""
 
     def __init__(self, work: PredictWork, threads: int) -> None:
@@ -24,7 +25,7 @@ class OnnxPredictor(Predictor):
         self.inputs = {"x": work.rows()}
 
     def once(self) -> None:
-        (self.last,) = self.session.run(["p"], self.inputs)
+        self.last = self.session.run(["p"], self.inputs)
 
 
 def network(work: PredictWork) -> ModelProto:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from fastbn.bench import _work as recipe
 from fastbn.bench._fastbn import model_of
-from fastbn.bench._work import Runner, StepWork
+from fastbn.bench._work import BlasRunner, Runner, StepWork
 
 
 class PredictWork(StepWork):
@@ -41,16 +40,7 @@ PREDICTS = [
 ]
 
 
-class Predictor(Runner):
-    """A contestant that keeps the probabilities of the last call."""
-
-    last: np.ndarray
-
-    def results(self) -> list[np.ndarray]:
-        return [self.last]
-
-
-class FastbnPredictor(Predictor):
+class FastbnPredictor(Runner):
     """`BatchNormMLP.predict_proba`."""
 
     def __init__(self, work: PredictWork) -> None:
@@ -63,24 +53,19 @@ class FastbnPredictor(Predictor):
         self.model.running_var[...] = np.concatenate([var for _, _, _, var in norms])
 
     def once(self) -> None:
-        self.last = self.model.predict_proba(self.x)
+        self.last = [self.model.predict_proba(self.x)]
 
 
-class NumpyPredictor(Predictor):
+class NumpyPredictor(BlasRunner):
     """Products with folded weights."""
 
     def __init__(self, work: PredictWork, threads: int) -> None:
-        self.threads = threads
-        self.pools = ThreadpoolController()  # slow: it searches all loaded libraries
+        super().__init__(threads)
         self.x, self.layers = work.rows(), work.folded()
-
-    def run(self, times: int) -> None:
-        with self.pools.limit(limits=self.threads, user_api="blas"):
-            super().run(times)
 
     def once(self) -> None:
         z = self.x @ self.layers[0][0] + self.layers[0][1]
         for weight, bias in self.layers[1:]:
             z = np.maximum(z, np.float32(recipe.SLOPE) * z) @ weight + bias
         p = np.exp(z - z.max(axis=1, keepdims=True))
-        self.last = p / p.sum(axis=1, keepdims=True)
+        self.last = [p / p.sum(axis=1, keepdims=True)]

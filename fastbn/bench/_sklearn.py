@@ -9,11 +9,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import ThreadpoolController
 
 from fastbn.bench import _numpy
 from fastbn.bench import _work as recipe
-from fastbn.bench._work import FitWork, Runner
+from fastbn.bench._work import BlasRunner, FitWork, Runner
 from fastbn.sklearn import BatchNormMLPClassifier
 
 ENOUGH = 0.9  # training accuracy of a right fit
@@ -23,7 +22,7 @@ class Scale(_numpy.Scale):
     """`StandardScaler.fit_transform`."""
 
     def once(self) -> None:
-        self.last = StandardScaler().fit_transform(self.x)
+        self.last = [StandardScaler().fit_transform(self.x)]
 
 
 class Fit(Runner):
@@ -72,15 +71,10 @@ class FastbnFit(Fit):
         )
 
 
-class SklearnFit(Fit):
+class SklearnFit(BlasRunner, Fit):
     """`MLPClassifier`."""
 
     def __init__(self, work: FitWork, threads: int) -> None:
-        super().__init__(work)
-        self.threads = threads
-        self.pools = ThreadpoolController()  # slow: it searches all loaded libraries
+        Fit.__init__(self, work)
+        BlasRunner.__init__(self, threads)
         self.estimator = MLPClassifier(**self.settings)
-
-    def run(self, times: int) -> None:
-        with self.pools.limit(limits=self.threads, user_api="blas"):
-            super().run(times)

@@ -92,12 +92,17 @@ class AcceleratedStepper(TorchStepper):
 class TorchRunner(Runner):
     """A contestant that runs PyTorch with a number of threads."""
 
+    last: Any  # a tensor
+
     def __init__(self, threads: int) -> None:
         self.threads = threads
 
     def run(self, times: int) -> None:
         with threads_at(self.threads):
             super().run(times)
+
+    def results(self) -> list[np.ndarray]:
+        return [self.last.numpy()]
 
 
 class TorchPredictor(TorchRunner):
@@ -121,9 +126,6 @@ class TorchPredictor(TorchRunner):
 
     def once(self) -> None:
         self.last = self.net(self.x)
-
-    def results(self) -> list[np.ndarray]:
-        return [self.last.numpy()]
 
 
 class BatchNorm(TorchRunner):
@@ -220,11 +222,8 @@ class Scale(TorchRunner):
 
     def __init__(self, work: ScaleWork, threads: int) -> None:
         super().__init__(threads)
-        self.x = self.last = torch.from_numpy(work.data())
+        self.x = torch.from_numpy(work.data())
 
     def once(self) -> None:
         std, mean = torch.std_mean(self.x, dim=0, correction=0)
         self.last = (self.x - mean).div_(std)
-
-    def results(self) -> list[np.ndarray]:
-        return [self.last.numpy()]

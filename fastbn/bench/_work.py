@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from fastbn import reference
 
@@ -21,6 +24,8 @@ CORNER = 1e-4
 class Runner:
     """A contestant: does its work, and returns the results of the last run."""
 
+    last: list[np.ndarray]
+
     def run(self, times: int) -> None:
         """Do the work `times` times."""
         for _ in range(times):
@@ -32,7 +37,19 @@ class Runner:
 
     def results(self) -> list[np.ndarray]:
         """Return the results, in the same order and layout for all sides."""
-        raise NotImplementedError
+        return self.last
+
+
+class BlasRunner(Runner):
+    """A contestant that uses a number of BLAS threads."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.pools = ThreadpoolController()  # slow: it searches all loaded libraries
+
+    def run(self, times: int) -> None:
+        with self.pools.limit(limits=self.threads, user_api="blas"):
+            super().run(times)
 
 
 # -- training steps --------------------------------------------------------------------------------
@@ -101,6 +118,13 @@ class Stepper(Runner):
     """Trains for epochs of BATCHES steps; the results are the losses before each step."""
 
     losses: np.ndarray
+
+    def run(self, times: int) -> None:
+        self.losses = np.array([loss for _ in range(times) for loss in self.train_epoch()])
+
+    def train_epoch(self) -> Iterable[Any]:
+        """Take BATCHES steps; return their losses."""
+        raise NotImplementedError
 
     def results(self) -> list[np.ndarray]:
         return [self.losses]

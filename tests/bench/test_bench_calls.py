@@ -53,10 +53,11 @@ def test_peers_predict_the_same_probabilities(monkeypatch, peer):
 def test_the_batch_norms_do_something():
     p = FastbnPredictor(ROWS[1])
     p.run(1)
-    assert p.last.shape == (33, 3)
-    np.testing.assert_allclose(p.last.sum(axis=1), 1, atol=1e-6)
+    (probabilities,) = p.results()
+    assert probabilities.shape == (33, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     plain = _fastbn.model_of(ROWS[1]).predict_proba(p.x)  # with new statistics
-    assert np.abs(plain - p.last).max() > 0.01
+    assert np.abs(plain - probabilities).max() > 0.01
 
 
 @pytest.mark.parametrize("which", range(4))
