@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -202,25 +201,21 @@ def compare_scores(
     """Return the line of a data set."""
     classes = y.dtype.kind == "i"
     kind, score = (StratifiedKFold, accuracy_score) if classes else (KFold, r2_score)
-    means: dict[str, list[float]] = {who: [] for who in CONTESTANTS}  # by seed
-    times: dict[str, list[float]] = {who: [] for who in CONTESTANTS}
+    scores, times = np.empty((2, len(CONTESTANTS), seeds, folds))
     for seed in range(seeds):
-        scores: dict[str, list[float]] = {who: [] for who in CONTESTANTS}
         parts = kind(folds, shuffle=True, random_state=seed).split(X, y)
         for fold, (train, test) in enumerate(parts):
-            for who in list(CONTESTANTS)[:: -1 if fold % 2 else 1]:
+            for who, fit in list(enumerate(CONTESTANTS.values()))[:: -1 if fold % 2 else 1]:
                 start = time.perf_counter()
-                predict = CONTESTANTS[who](Samples(X[train], y[train]), with_seed(recipe, seed))
-                times[who].append(time.perf_counter() - start)
+                predict = fit(Samples(X[train], y[train]), with_seed(recipe, seed))
+                times[who, seed, fold] = time.perf_counter() - start
                 out = predict(X[test])
-                scores[who].append(score(y[test], out.argmax(axis=1) if classes else out))
-        for who, found in scores.items():
-            means[who].append(statistics.mean(found))
+                found = score(y[test], out.argmax(axis=1) if classes else out)
+                scores[who, seed, fold] = found
     cells = []
-    for who, found in means.items():
-        half = (max(found) - min(found)) / 2
-        cells.append(f"{statistics.mean(found):.3f} ± {half:.3f}")
-        cells.append(f"{statistics.median(times[who]):.3f} s")
+    for means, taken in zip(scores.mean(axis=2), times, strict=True):
+        cells.append(f"{means.mean():.3f} ± {np.ptp(means) / 2:.3f}")
+        cells.append(f"{np.median(taken):.3f} s")
     return f"| {name} | {' | '.join(cells)} |"
 
 
@@ -260,18 +255,17 @@ def draw_rare(kind: str, share: float, seed: int) -> tuple[Samples, np.ndarray, 
 
 def compare_rare(kind: str, way: str, share: float, batch_size: int, seeds: int) -> str:
     """Return the line of one kind of classes and one way to train."""
-    found: dict[str, list[float]] = {who: [] for who in CONTESTANTS}
+    aucs = np.empty((seeds, len(CONTESTANTS)))
     for seed in range(seeds):
         samples, X_test, is_rare = draw_rare(kind, share, seed)
         samples = samples._replace(chunk=CHUNK if way == "partial_fit" else None)
-        for who, fit in CONTESTANTS.items():
+        for who, fit in enumerate(CONTESTANTS.values()):
             predict = fit(samples, with_seed({**RARE, "batch_size": batch_size}, seed))
-            found[who].append(float(roc_auc_score(is_rare, predict(X_test)[:, -1])))
-    ours, *others = found.values()
-    differences = [a - max(rest) for a, *rest in zip(ours, *others, strict=True)]
-    medians = [f"{statistics.median(values):.3f}" for values in found.values()]
+            aucs[seed, who] = roc_auc_score(is_rare, predict(X_test)[:, -1])
+    differences = aucs[:, 0] - aucs[:, 1:].max(axis=1)
+    medians = [f"{median:.3f}" for median in np.median(aucs, axis=0)]
     cells = [kind, way, f"{share:.0%}", str(batch_size), *medians]
-    return f"| {' | '.join(cells)} | {statistics.median(differences):+.3f} |"
+    return f"| {' | '.join(cells)} | {np.median(differences):+.3f} |"
 
 
 def rare(options: argparse.Namespace) -> Iterator[str]:

@@ -64,10 +64,12 @@ def benchmarks() -> Iterator[tuple[str, Any, str, tuple[Any, ...]]]:
 
 
 def serve() -> None:
-    """Measure the benchmarks named on stdin, each in a forked process."""
+    """List the benchmarks for an empty line on stdin; measure those named, in forked processes."""
     known = {name: rest for name, *rest in benchmarks()}
-    say({"benchmarks": list(known)})
     for line in iter(sys.stdin.readline, ""):
+        if line == "\n":
+            say({"benchmarks": list(known)})
+            continue
         child = os.fork()
         if child == 0:
             measure(*known[line.rstrip("\n")])
@@ -128,14 +130,12 @@ class Side:
             [sys.executable, str(pathlib.Path(__file__)), "--serve"], cwd=self.folder,
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self._names: list[str] | None = None
 
     @property
     def benchmarks(self) -> list[str]:
-        """Names of the benchmarks, once the process has imported them."""
-        if self._names is None:
-            self._names = self.read()["benchmarks"]
-        return self._names
+        """Names of the benchmarks."""
+        names: list[str] = self.ask("")["benchmarks"]
+        return names
 
     def ask(self, line: str) -> dict[str, Any]:
         """Send a line and return the answer."""
@@ -144,7 +144,6 @@ class Side:
 
     def send(self, line: str) -> None:
         """Send a line; the process works on it while this one does something else."""
-        _ = self.benchmarks  # read before any other answer
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()

@@ -15,9 +15,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import statistics
 import subprocess
 import sys
+
+import numpy as np
 
 CODE = """
 import json, sys, time
@@ -73,14 +74,14 @@ for step in range(steps + 20):
         run()
         if step >= 20:
             times[name].append(time.perf_counter() - start)
-print(json.dumps({name: sorted(taken) for name, taken in times.items()}))
+print(json.dumps(times))
 """
 
 ORDERS = ("PyTorch alone", "PyTorch first", "fastbn first")
 
 
 def measure(order: str, steps: int) -> dict[str, list[float]]:
-    """Measure each kind of step in a new process; return sorted times in seconds."""
+    """Measure each kind of step in a new process; return times in seconds."""
     command = [sys.executable, "-c", CODE, order, str(steps)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -91,19 +92,16 @@ def measure(order: str, steps: int) -> dict[str, list[float]]:
 
 def compare(processes: int, steps: int) -> list[str]:
     """Return the lines of a Markdown table."""
-    taken: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    taken: dict[tuple[str, str], list[np.ndarray]] = {}
     for turn in range(processes):
         for order in ORDERS[:: -1 if turn % 2 else 1]:
             for name, seconds in measure(order, steps).items():
-                late = seconds[int(0.99 * (len(seconds) - 1))]
-                pair = statistics.median(seconds), late
+                pair = np.percentile(seconds, [50, 99])
                 taken.setdefault((order, name), []).append(pair)
     lines = ["| process | step | median | 99th percentile |", "|---|---|---|---|"]
     for order, name in itertools.product(ORDERS, ("PyTorch", "accelerated")):
         if (order, name) in taken:
-            middle, late = (
-                statistics.median(part) for part in zip(*taken[order, name], strict=True)
-            )
+            middle, late = np.median(taken[order, name], axis=0)
             lines.append(f"| {order} | {name} | {middle * 1e6:,.0f} | {late * 1e6:,.0f} |")
     return lines
 
