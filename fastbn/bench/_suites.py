@@ -50,9 +50,9 @@ def rows(suites: Iterable[str], peers: Sequence[str]) -> Iterator[Row]:
     if "calls" in suites:
         yield from (step_row("train_step", "calls", work, peers) for work in CALLS)
     if "predict" in suites:
-        yield from predict_rows(peers)
+        yield from call_rows("predict_proba", "predict", PREDICTS, peers)
     if "estimators" in suites and _peers.is_installed("sklearn"):
-        yield from fit_rows(peers)
+        yield from call_rows("fit of a classifier", "fit", FITS, peers, calls=FITS_COMPARED)
     if "torch" in suites and _peers.is_installed("torch"):
         yield from torch_rows(peers)
     if "startup" in suites:
@@ -64,45 +64,34 @@ def rows(suites: Iterable[str], peers: Sequence[str]) -> Iterator[Row]:
 def kernel_rows(peers: Collection[str]) -> Iterator[Row]:
     """Measure batch norm in both layouts, Adam, and scaling of inputs."""
     for layout, order in [("CN", "features x samples"), ("NC", "samples x features")]:
-        for work in BATCH_NORMS:
-            # the peers always get sample-major arrays, which suit them
-            contestants = _peers.makers("batch norm", work, peers, layout=layout)
-            yield kernel_row(
-                f"batch norm, {order}", work.name, contestants,
-                _peers.absent("batch norm", peers), work.bytes_moved,
-            )  # fmt: skip
-    for adam in ADAMS:
-        missing = _peers.absent("Adam", peers)
-        contestants = _peers.makers("Adam", adam, peers)
-        yield kernel_row("Adam", adam.name, contestants, missing, adam.bytes_moved)
-    for scale in SCALES:
-        yield kernel_row(
-            "z-score of inputs", scale.name, _peers.makers("z-score", scale, peers), {}
-        )
-
-
-def predict_rows(peers: Collection[str]) -> Iterator[Row]:
-    """Measure `predict_proba` of few and of many rows."""
-    for work in PREDICTS:
-        contestants = _peers.makers("predict", work, peers)
-        yield kernel_row("predict_proba", work.name, contestants, _peers.absent("predict", peers))
-
-
-def fit_rows(peers: Collection[str]) -> Iterator[Row]:
-    """Measure whole fits of estimators."""
-    for work in FITS:
-        contestants = _peers.makers("fit", work, peers)
-        yield kernel_row("fit of a classifier", work.name, contestants, {}, calls=FITS_COMPARED)
+        # the peers always get sample-major arrays, which suit them
+        suite = f"batch norm, {order}"
+        yield from call_rows(suite, "batch norm", BATCH_NORMS, peers, copies=True, layout=layout)
+    yield from call_rows("Adam", "Adam", ADAMS, peers, copies=True)
+    yield from call_rows("z-score of inputs", "z-score", SCALES, peers)
 
 
 def torch_rows(peers: Collection[str]) -> Iterator[Row]:
     """Measure `fastbn.torch` against PyTorch's modules and optimizers."""
     for suite, works in (("PyTorch's batch norm", MODULES), ("PyTorch's Adam", OPTIMIZERS)):
-        for work in works:
-            contestants = _peers.makers(suite, work, peers)
-            yield kernel_row(suite, work.name, contestants, _peers.absent(suite, peers))
+        yield from call_rows(suite, suite, works, peers)
     for step in STEPS:
         yield step_row("PyTorch's training step", "PyTorch's training step", step, peers)
+
+
+def call_rows(
+    suite: str, kind: str, works: Iterable[Any], peers: Collection[str], *,
+    copies: bool = False, calls: int = CALLS_COMPARED, **ours: Any,
+) -> Iterator[Row]:  # fmt: skip
+    """Measure calls for each work of a kind; if `copies`, large ones are compared with a copy.
+
+    `ours` are more arguments for fastbn's contestants.
+    """
+    for work in works:
+        contestants = _peers.makers(kind, work, peers, **ours)
+        bytes_moved = work.bytes_moved if copies else 0
+        missing = _peers.absent(kind, peers)
+        yield kernel_row(suite, work.name, contestants, missing, bytes_moved, calls)
 
 
 def step_row(suite: str, kind: str, work: StepWork, peers: Collection[str]) -> Row:

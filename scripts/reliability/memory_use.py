@@ -1,19 +1,15 @@
-"""The trial of memory: growth, data larger than memory, and the peak that the system reports.
-
-``python memory_use.py CASE OPTIONS`` runs one of the cases in `ALONE`.
-"""
+"""The trial of memory: growth, data larger than memory, and the peak that the system reports."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import json
+import multiprocessing
 import pathlib
 import resource
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -93,7 +89,7 @@ def memmap(options: Options) -> None:
     dtype = options["dtype"]
     columns = 100 if dtype == "float32" else 400
     rows = DATA // (columns * np.dtype(dtype).itemsize)
-    path = pathlib.Path(options["folder"], "data")
+    path = options["folder"] / "data"
     with path.open("wb") as file:
         file.truncate(DATA)  # zeros, which take no space on the disk
     rng = np.random.default_rng(options["seed"])
@@ -167,12 +163,11 @@ def cases(seed: int, count: int, folder: pathlib.Path) -> Iterator[str]:
             "mode": [None, "zscore", "minmax"][rng.integers(3)],
             "dtype": str(rng.choice(["float32", "uint8"])),
             "weighted": bool(rng.random() < 0.5),
-            "folder": str(folder),
+            "folder": folder,
             "seed": int(rng.integers(1000)),
         }
-        command = [sys.executable, __file__, case.__name__, json.dumps(options)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{case.__name__} {options}: {done.stderr[-2000:]}"
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            pool.submit(case, options).result()
         yield ALONE[case]
 
 
@@ -183,6 +178,3 @@ TRIAL = Trial(
     40,
     cases,
 )
-
-if __name__ == "__main__":
-    {alone.__name__: alone for alone in ALONE}[sys.argv[1]](json.loads(sys.argv[2]))
