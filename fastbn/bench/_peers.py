@@ -78,7 +78,7 @@ CLASSES: dict[str, dict[str, Class]] = {
         "fastbn": Class("_fastbn", "BatchNorm", {"out=": {"out": True}, "allocating": {}}),
         "numpy": Class("_numpy", "BatchNorm", ONE),
         "torch": Class("_torch", "BatchNorm"),
-        "torch-compile": Class("_torch", "BatchNorm", None, {"compiled": True}),
+        "torch-compile": Class("_torch", "BatchNorm", None, {"way": "compiled"}),
         "jax": Class("_jax", "BatchNorm", {"jit": {}}),
     },
     "Adam": {
@@ -95,9 +95,9 @@ CLASSES: dict[str, dict[str, Class]] = {
         "jax": Class("_jax", "Scale", {"jit": {}}),
     },
     "PyTorch's batch norm": {
-        "fastbn": Class("_torch", "Module", None, {"way": "accelerated"}),
-        "torch": Class("_torch", "Module"),
-        "torch-compile": Class("_torch", "Module", None, {"way": "compiled"}),
+        "fastbn": Class("_torch", "BatchNorm", None, {"way": "accelerated"}),
+        "torch": Class("_torch", "BatchNorm"),
+        "torch-compile": Class("_torch", "BatchNorm", None, {"way": "compiled"}),
     },
     "PyTorch's Adam": {
         "fastbn": Class("_torch", "FastAdam"),

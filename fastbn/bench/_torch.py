@@ -129,29 +129,29 @@ class TorchPredictor(TorchRunner):
 
 
 class BatchNorm(TorchRunner):
-    """BatchNorm1d and LeakyReLU, sample-major, eager or compiled."""
+    """A batch norm module with or without LeakyReLU: eager, compiled or accelerated."""
 
-    norm: torch.nn.BatchNorm1d | torch.nn.BatchNorm2d
-    module: Any
-    x: torch.Tensor
-    dy: torch.Tensor
-    y: torch.Tensor
-
-    def __init__(self, work: BatchNormWork, threads: int, compiled: bool = False) -> None:
+    def __init__(self, work: BatchNormWork | ModuleWork, threads: int, way: str = "eager") -> None:
         super().__init__(threads)
-        x, self.dy, *affine = map(torch.from_numpy, work.data())
-        self.x = x.requires_grad_()
-        # no running statistics, as in the functions of the other sides
-        self.norm = torch.nn.BatchNorm1d(work.features, recipe.EPS, track_running_stats=False)
-        activation = torch.nn.LeakyReLU(recipe.SLOPE, not compiled)
-        module = torch.nn.Sequential(self.norm, activation)
-        self._set_affine(*affine)
-        self.module = torch.compile(module, dynamic=False) if compiled else module
-
-    def _set_affine(self, gamma: torch.Tensor, beta: torch.Tensor) -> None:
+        x, dy, gamma, beta = map(torch.from_numpy, work.data())
+        layout: Any = torch.channels_last if work.channels_last else torch.contiguous_format
+        self.x, self.dy = x.to(memory_format=layout).requires_grad_(), dy.to(memory_format=layout)
+        kind = torch.nn.BatchNorm2d if x.dim() == 4 else torch.nn.BatchNorm1d
+        # no running statistics if the other sides are functions
+        keeps = isinstance(work, ModuleWork)
+        self.norm = kind(x.shape[1], recipe.EPS, recipe.MOMENTUM, track_running_stats=keeps)
         with torch.no_grad():
             self.norm.weight.copy_(gamma)
             self.norm.bias.copy_(beta)
+        module: Any = self.norm
+        if work.activation:
+            activation = torch.nn.LeakyReLU(recipe.SLOPE, inplace=way != "compiled")
+            module = torch.nn.Sequential(self.norm, activation)
+        if way == "compiled":
+            module = torch.compile(module, dynamic=False)
+        elif way == "accelerated":
+            fastbn.torch.accelerate(module, verbose=False)
+        self.module = module
 
     def once(self) -> None:
         self.x.grad = self.norm.weight.grad = self.norm.bias.grad = None
@@ -163,28 +163,6 @@ class BatchNorm(TorchRunner):
         if self.norm.track_running_stats:
             tensors += [self.norm.running_mean, self.norm.running_var]
         return [tensor.detach().contiguous().numpy() for tensor in tensors]
-
-
-class Module(BatchNorm):
-    """A batch norm module with or without LeakyReLU: eager, compiled or accelerated."""
-
-    def __init__(self, work: ModuleWork, threads: int, way: str = "eager") -> None:
-        TorchRunner.__init__(self, threads)
-        x, dy, *affine = map(torch.from_numpy, work.data())
-        layout: Any = torch.channels_last if work.channels_last else torch.contiguous_format
-        self.x, self.dy = x.to(memory_format=layout).requires_grad_(), dy.to(memory_format=layout)
-        kind = torch.nn.BatchNorm2d if x.dim() == 4 else torch.nn.BatchNorm1d
-        self.norm = kind(x.shape[1], recipe.EPS, recipe.MOMENTUM)
-        self._set_affine(*affine)
-        module: Any = self.norm
-        if work.activation:
-            activation = torch.nn.LeakyReLU(recipe.SLOPE, inplace=way != "compiled")
-            module = torch.nn.Sequential(self.norm, activation)
-        if way == "compiled":
-            module = torch.compile(module, dynamic=False)
-        elif way == "accelerated":
-            fastbn.torch.accelerate(module, verbose=False)
-        self.module = module
 
 
 class Adam(TorchRunner):

@@ -149,6 +149,8 @@ class MatrixWork:
 class BatchNormWork(MatrixWork):
     """Forward and backward of batch norm with LeakyReLU."""
 
+    activation, channels_last = True, False
+
     @property
     def bytes_moved(self) -> int:
         """Bytes to move if nothing stays in the caches: x and y, then dy, x and dx."""

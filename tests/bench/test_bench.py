@@ -137,9 +137,9 @@ def test_no_sign_depends_on_rounding():
 
 def test_modules_are_those_of_fastbn_and_of_pytorch():
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from fastbn.bench._torch import AcceleratedStepper, FastAdam, Module
+    from fastbn.bench._torch import AcceleratedStepper, BatchNorm, FastAdam
 
-    ours, theirs = (Module(TORCH_MODULES[0], 1, way) for way in ("accelerated", "eager"))
+    ours, theirs = (BatchNorm(TORCH_MODULES[0], 1, way) for way in ("accelerated", "eager"))
     assert type(ours.norm).__module__.startswith("fastbn.torch")
     assert type(theirs.norm).__module__.startswith("torch.nn")
     stepper = AcceleratedStepper(TINY, 1)
