@@ -48,7 +48,7 @@ CLASSES: dict[str, dict[str, Class]] = {
         "fastbn": Class("_fastbn", "FastbnStepper", ONE),
         "numpy": Class("_numpy", "NumpyStepper"),
         "torch": Class("_torch", "TorchStepper"),
-        "torch-compile": Class("_torch", "TorchStepper", None, {"compiled": True}),
+        "torch-compile": Class("_torch", "TorchStepper", None, {"way": "compiled"}),
         "jax": Class("_jax", "JaxStepper", {
             f"{way} {layout}": {"scan": way == "scan", "axis": axis}
             for layout, axis in (("NC", 0), ("CN", 1))
@@ -58,14 +58,14 @@ CLASSES: dict[str, dict[str, Class]] = {
     "calls": {
         "fastbn": Class("_fastbn", "FastbnCaller", ONE),
         "torch": Class("_torch", "TorchCaller"),
-        "torch-compile": Class("_torch", "TorchCaller", None, {"compiled": True}),
+        "torch-compile": Class("_torch", "TorchCaller", None, {"way": "compiled"}),
         "jax": Class("_jax", "JaxCaller", {"jit NC": {"axis": 0}, "jit CN": {"axis": 1}}),
     },
     "predict": {
         "fastbn": Class("_predict", "FastbnPredictor", ONE),
         "numpy": Class("_predict", "NumpyPredictor"),
         "torch": Class("_torch", "TorchPredictor"),
-        "torch-compile": Class("_torch", "TorchPredictor", None, {"compiled": True}),
+        "torch-compile": Class("_torch", "TorchPredictor", None, {"way": "compiled"}),
         "onnxruntime": Class("_onnx", "OnnxPredictor"),
     },
     "fit": {
@@ -100,13 +100,13 @@ CLASSES: dict[str, dict[str, Class]] = {
         "torch-compile": Class("_torch", "BatchNorm", None, {"way": "compiled"}),
     },
     "PyTorch's Adam": {
-        "fastbn": Class("_torch", "FastAdam"),
+        "fastbn": Class("_torch", "Adam", None, {"way": "accelerated"}),
         "torch": Class("_torch", "Adam"),
     },
     "PyTorch's training step": {
-        "fastbn": Class("_torch", "AcceleratedStepper"),
+        "fastbn": Class("_torch", "TorchStepper", None, {"way": "accelerated"}),
         "torch": Class("_torch", "TorchStepper"),
-        "torch-compile": Class("_torch", "TorchStepper", None, {"compiled": True}),
+        "torch-compile": Class("_torch", "TorchStepper", None, {"way": "compiled"}),
     },
 }  # fmt: skip
 

@@ -39,16 +39,27 @@ def threads_at(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class TorchStepper(Stepper):
-    """Training with Adam(fused=True), eager or compiled; minibatches are gathered by index."""
+def adam_of(tensors: Iterable[torch.Tensor], way: str) -> Any:
+    """Return `fastbn.torch.Adam` for "accelerated", and PyTorch's fused Adam otherwise."""
+    if way == "accelerated":
+        return fastbn.torch.Adam(tensors, **ADAM)
+    return torch.optim.Adam(tensors, fused=True, **ADAM)
 
-    def __init__(self, work: StepWork, threads: int, compiled: bool = False) -> None:
+
+class TorchStepper(Stepper):
+    """Training with Adam: eager, compiled or accelerated; minibatches are gathered by index."""
+
+    def __init__(self, work: StepWork, threads: int, way: str = "eager") -> None:
         self.threads = threads
         self.x, self.y = map(torch.from_numpy, work.data())
         self.order = torch.from_numpy(work.order())
-        self.net = build(work.weights(), recipe, inplace=not compiled)  # slower if compiled
-        self.adam: Any = torch.optim.Adam(self.net.parameters(), fused=True, **ADAM)
-        self.loss: Any = torch.compile(self._loss, dynamic=False) if compiled else self._loss
+        self.net = build(work.weights(), recipe, inplace=way != "compiled")  # slower if compiled
+        if way == "accelerated":
+            fastbn.torch.accelerate(self.net, verbose=False)
+        self.adam = adam_of(self.net.parameters(), way)
+        self.loss: Any = self._loss
+        if way == "compiled":
+            self.loss = torch.compile(self._loss, dynamic=False)
 
     def _loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(self.net(x), y)
@@ -72,21 +83,12 @@ class TorchStepper(Stepper):
 class TorchCaller(TorchStepper):
     """The same loop over minibatches that exist already."""
 
-    def __init__(self, work: StepWork, threads: int, compiled: bool = False) -> None:
-        super().__init__(work, threads, compiled)
+    def __init__(self, work: StepWork, threads: int, way: str = "eager") -> None:
+        super().__init__(work, threads, way)
         self.ready = list(super().minibatches())
 
     def minibatches(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         return self.ready
-
-
-class AcceleratedStepper(TorchStepper):
-    """The same loop with an accelerated network and `fastbn.torch.Adam`."""
-
-    def __init__(self, work: StepWork, threads: int) -> None:
-        super().__init__(work, threads)
-        fastbn.torch.accelerate(self.net, verbose=False)
-        self.adam = fastbn.torch.Adam(self.net.parameters(), **ADAM)
 
 
 class TorchRunner(Runner):
@@ -108,17 +110,17 @@ class TorchRunner(Runner):
 class TorchPredictor(TorchRunner):
     """The network and softmax, in evaluation and inference mode, eager or compiled."""
 
-    def __init__(self, work: PredictWork, threads: int, compiled: bool = False) -> None:
+    def __init__(self, work: PredictWork, threads: int, way: str = "eager") -> None:
         super().__init__(threads)
         self.x = torch.from_numpy(work.rows())
-        net = build(work.weights(), recipe, inplace=not compiled)
+        net = build(work.weights(), recipe, inplace=way != "compiled")
         norms = [module for module in net if isinstance(module, torch.nn.BatchNorm1d)]
         for norm, arrays in zip(norms, work.norms(), strict=True):
             names = ("weight", "bias", "running_mean", "running_var")
             tensors = dict(zip(names, map(torch.from_numpy, arrays), strict=True))
             norm.load_state_dict(tensors, strict=False)
         net = net.append(torch.nn.Softmax(dim=1)).eval()
-        self.net: Any = torch.compile(net, dynamic=False) if compiled else net
+        self.net: Any = torch.compile(net, dynamic=False) if way == "compiled" else net
 
     @torch.inference_mode()
     def run(self, times: int) -> None:
@@ -166,16 +168,16 @@ class BatchNorm(TorchRunner):
 
 
 class Adam(TorchRunner):
-    """torch.optim.Adam(fused=True) on a network's tensors."""
+    """Adam on a network's tensors, PyTorch's or `fastbn.torch`'s."""
 
-    def __init__(self, work: AdamWork, threads: int) -> None:
+    def __init__(self, work: AdamWork, threads: int, way: str = "eager") -> None:
         super().__init__(threads)
         self.work = work
         params, grads = work.data()
         self.tensors = [torch.nn.Parameter(torch.from_numpy(part)) for part in work.split(params)]
         for tensor, grad in zip(self.tensors, work.split(grads), strict=True):
             tensor.grad = torch.from_numpy(grad)
-        self.adam: Any = torch.optim.Adam(self.tensors, fused=True, **ADAM)
+        self.adam = adam_of(self.tensors, way)
 
     def once(self) -> None:
         self.adam.step()
@@ -185,14 +187,6 @@ class Adam(TorchRunner):
         moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
         parts = ([t.detach().numpy() for t in some] for some in (self.tensors, *moments))
         return self.work.results(*parts)
-
-
-class FastAdam(Adam):
-    """`fastbn.torch.Adam`."""
-
-    def __init__(self, work: AdamWork, threads: int) -> None:
-        super().__init__(work, threads)
-        self.adam = fastbn.torch.Adam(self.tensors, **ADAM)
 
 
 class Scale(TorchRunner):

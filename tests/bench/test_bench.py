@@ -137,13 +137,14 @@ def test_no_sign_depends_on_rounding():
 
 def test_modules_are_those_of_fastbn_and_of_pytorch():
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    from fastbn.bench._torch import AcceleratedStepper, BatchNorm, FastAdam
+    from fastbn.bench._torch import Adam, BatchNorm, TorchStepper
 
     ours, theirs = (BatchNorm(TORCH_MODULES[0], 1, way) for way in ("accelerated", "eager"))
     assert type(ours.norm).__module__.startswith("fastbn.torch")
     assert type(theirs.norm).__module__.startswith("torch.nn")
-    stepper = AcceleratedStepper(TINY, 1)
-    for optimizer in (FastAdam(AdamWork("small", 9), 1).adam, stepper.adam):
+    stepper = TorchStepper(TINY, 1, "accelerated")
+    adam = Adam(AdamWork("small", 9), 1, "accelerated")
+    for optimizer in (adam.adam, stepper.adam):
         assert type(optimizer).__module__.startswith("fastbn.torch")
     assert any(type(part).__module__.startswith("fastbn.torch") for part in stepper.net.modules())
 
