@@ -89,5 +89,7 @@ class FitState:
 
     def note(self, losses: np.ndarray, correct: np.ndarray) -> None:
         """Add steps of the present epoch; the loss of a skipped step is NaN."""
-        self.losses = np.concatenate([self.losses, losses])
-        self.correct = np.concatenate([self.correct, correct])
+        if self.losses.size:
+            losses = np.concatenate([self.losses, losses])
+            correct = np.concatenate([self.correct, correct])
+        self.losses, self.correct = losses, correct

@@ -177,6 +177,9 @@ class Fit:
             self.most_refused, refused_in_a_row(history.skipped, start),
         )  # fmt: skip
         (skipped,) = np.isnan(losses).nonzero()
+        if not skipped.size:
+            state.note(losses, correct)
+            return
         history.skipped.extend((start + 1 + skipped).tolist())
         number = start + losses.size
         if refused_in_a_row(history.skipped, number) <= self.most_refused:
