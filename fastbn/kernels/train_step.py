@@ -75,7 +75,7 @@ from fastbn.kernels.network_arrays import (
 from fastbn.kernels.optimizers import clip_factor
 from fastbn.kernels.reductions import all_below
 from fastbn.kernels.update import update
-from fastbn.parallel.team import Member, barrier, gather_team, share
+from fastbn.parallel.team import Member, barrier, gather_team, leave_team, share
 
 
 @njit_inlined
@@ -295,3 +295,4 @@ def train_steps(
             break
     mark(member.log, BEGIN)
     restore_denormals(mode)
+    leave_team(member)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastbn.jit.compiler import njit
-from fastbn.parallel.team import Member, barrier, gather_team
+from fastbn.parallel.team import Member, barrier, gather_team, leave_team
 from fastbn.parallel.threads import run_team
 
 # Calls of each kind that are measured. The fastest counts, as others may have waited for a core.
@@ -53,6 +53,7 @@ def exchange(data: np.ndarray, rounds: int, member: Member) -> None:
             total += others[i]
         mine[mine.size - 1] = total
         barrier(member)
+    leave_team(member)
 
 
 def call_seconds(size: int, rounds: int) -> float:

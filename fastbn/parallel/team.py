@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastbn.jit.compiler import njit, njit_inlined
+from fastbn.jit.compiler import njit
 from fastbn.jit.intrinsics import atomic_add, atomic_load, atomic_store, yield_core
 
 # Indices of the counters, two cache lines apart.
-ARRIVED, GENERATION, PRESENT, DECIDERS, DECISION, N_COUNTERS = range(0, 96, 16)
+ARRIVED, GENERATION, PRESENT, ENDED, DECIDERS, DECISION, N_COUNTERS = range(0, 112, 16)
 
 # Decisions whether a team starts. FORKED is set in a forked child, which lacks the team's threads.
 COMPLETE, CANCELLED, FORKED = 1, 2, 3
@@ -29,12 +29,6 @@ class Member(NamedTuple):
     rank: int
     size: int
     log: np.ndarray | None = None  # time stamps for the profile
-
-
-@njit_inlined
-def alone_in(member: Member) -> Member:
-    """Return the member as a team of one, for work that it does by itself."""
-    return Member(member.counters, 0, 1, member.log)
 
 
 @njit
@@ -89,12 +83,40 @@ def decide(counters: np.ndarray, decision: int) -> None:
 
 
 @njit
-def finish_team(counters: np.ndarray, ended: np.ndarray) -> None:
-    """Cancel the team if it is not complete yet; otherwise wait until all of `ended` are set."""
+def leave_team(member: Member) -> None:
+    """Let the caller's member wait until all workers have ended; the last thing a function does.
+
+    Otherwise the caller would hold Python's lock when the workers need it, and they would sleep.
+    """
+    if member.size > 1 and member.rank == 0:
+        wait_for_workers(member.counters, member.size)
+
+
+@njit
+def wait_for_workers(counters: np.ndarray, size: int) -> None:
+    """Wait until all workers of a team of `size` have ended."""
+    while atomic_load(counters, ENDED) < size - 1:
+        yield_core()
+
+
+@njit
+def end_and_await(counters: np.ndarray, checks: int) -> None:
+    """Count a worker that has ended, and let it wait until a member of the next team is here.
+
+    It does not wait longer than so many checks.
+    """
+    atomic_add(counters, ENDED, 1)
+    for _ in range(checks):
+        if atomic_load(counters, PRESENT) > 0 and atomic_load(counters, DECISION) == 0:
+            return
+        yield_core()
+
+
+@njit
+def finish_team(counters: np.ndarray, size: int) -> None:
+    """Cancel the team if it is not complete yet; otherwise wait until its workers have ended."""
     decide(counters, CANCELLED)
     while atomic_load(counters, DECISION) == 0:
         yield_core()
     if atomic_load(counters, DECISION) == COMPLETE:
-        for rank in range(ended.size):
-            while atomic_load(ended, rank) == 0:
-                yield_core()
+        wait_for_workers(counters, size)

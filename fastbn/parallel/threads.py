@@ -1,18 +1,20 @@
 """The threads of a team, which sleep between the calls of compiled functions.
 
-They are Python threads and release Python's lock while they compute. A thread that has nothing to
-do waits for its next job, so it does not disturb other libraries, and a forked child, where it does
-not exist, starts new ones.
+They are Python threads and release Python's lock while they compute. After a job, a thread checks
+for a tenth of a millisecond whether the next call begins, because waking it would take longer than
+a short call. Then it sleeps, so it does not disturb other libraries. A forked child, where the
+threads do not exist, starts new ones.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +24,12 @@ from fastbn.parallel.team import (
     FORKED,
     N_COUNTERS,
     Member,
+    end_and_await,
     finish_team,
 )
+
+# How often a worker checks for the next call before it sleeps, and about how long that takes.
+CHECKS, AWAKE_SECONDS = 150, 1e-4
 
 
 class Worker(threading.Thread):
@@ -31,12 +37,22 @@ class Worker(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="fastbn", daemon=True)
-        self.jobs: queue.SimpleQueue[Callable[[Worker], None]] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
 
     def run(self) -> None:
         """Do jobs until the process ends."""
         while True:
-            self.jobs.get()(self)
+            call, function, arguments = self.jobs.get()
+            try:
+                function(*arguments)
+            except BaseException as error:  # compiling failed, and nothing was computed
+                call.errors.append(error)
+                finish_team(call.counters, 1)
+            finally:
+                del function, arguments
+                _idle.append(self)
+                end_and_await(call.counters, CHECKS)
+            del call
 
 
 # Workers without a job. Several threads may add and take them, since each does so in one call.
@@ -59,30 +75,36 @@ def take_workers(count: int) -> list[Worker]:
     return workers
 
 
+# The counters of calls that are over. The next call takes the last ones, which the workers of a
+# team that has just finished still check.
+_unused: list[np.ndarray] = []
+
+
+def cleared_counters() -> np.ndarray:
+    """Return counters that no call uses, and which are all zero."""
+    try:
+        counters = _unused.pop()
+    except IndexError:
+        return np.zeros(N_COUNTERS, np.int64)
+    counters[:DECISION] = 0
+    counters[DECISION] = 0  # at the end, or a worker would take the old members for new ones
+    return counters
+
+
 class _Call:
     """One call of a team: what its members share."""
 
-    def __init__(self, size: int) -> None:
-        self.counters = np.zeros(N_COUNTERS, np.int64)
-        self.ended = np.zeros(size - 1, np.int64)  # 1 for a worker that is done with its arguments
+    def __init__(self) -> None:
+        self.counters = cleared_counters()
         self.errors: list[BaseException] = []
 
-    def job(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], worker_number: int
-    ) -> Callable[[Worker], None]:
-        """Return what a worker does."""
 
-        def work(worker: Worker) -> None:
-            try:
-                function(*arguments)
-            except BaseException as error:  # compiling failed, and nothing was computed
-                self.errors.append(error)
-                finish_team(self.counters, self.ended[:0])
-            finally:
-                _idle.append(worker)
-                self.ended[worker_number] = 1
+class Job(NamedTuple):
+    """What a worker does in a call."""
 
-        return work
+    call: _Call
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
 
 
 # The calls that run now.
@@ -99,6 +121,15 @@ def _after_fork_in_child() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
+
+@functools.cache
+def compile_waits() -> None:
+    """Compile what waits for other threads before it is needed, which takes long and may fail."""
+    counters = np.zeros(N_COUNTERS, np.int64)
+    end_and_await(counters, 0)
+    finish_team(counters, 1)
+
+
 # The member of a team of one.
 ALONE = Member(np.zeros(0, np.int64), 0, 1, None)
 
@@ -107,8 +138,8 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
     """Call ``function(*arguments(member))`` for `size` members at once, in this thread and workers.
 
     `function` must be compiled code that begins with `gather_team(member)`, does nothing if that is
-    False, and cannot fail afterwards. So either all members run it, or none if a thread cannot be
-    started.
+    False, cannot fail afterwards, and ends with `leave_team(member)`. So either all members run it,
+    or none if a thread cannot be started.
 
     If a signal handler raises an exception, the exception leaves this function after all members
     have finished. Python runs handlers only after a call and at the start of a Python function:
@@ -119,21 +150,21 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
     if size == 1:
         function(*arguments(ALONE))
         return
-    call = _Call(size)
+    call = _Call()
     _calls.add(call)
     own, *others = [arguments(Member(call.counters, rank, size, None)) for rank in range(size)]
-    jobs = [call.job(function, each, number) for number, each in enumerate(others)]
-    finish_team(np.zeros(N_COUNTERS, np.int64), call.ended[:0])  # compile it before it is needed
+    compile_waits()
     workers = take_workers(size - 1)
     try:
-        for worker, job in zip(workers, jobs, strict=True):
-            worker.jobs.put(job)
+        for worker, each in zip(workers, others, strict=True):
+            worker.jobs.put(Job(call, function, each))
         function(*own)
     finally:
-        finish_team(call.counters, call.ended)
+        finish_team(call.counters, size)
     if call.errors:
         raise call.errors[0]
     if call.counters[DECISION] == FORKED:
         raise RuntimeError(
             "this process was forked during a call of several threads: only the parent completes it"
         )
+    _unused.append(call.counters)

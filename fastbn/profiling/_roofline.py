@@ -20,7 +20,7 @@ from fastbn.kernels.gemm import DEPTH, multiply
 from fastbn.kernels.reductions import row_sum
 from fastbn.kernels.streams import is_streamed, stream
 from fastbn.model.buffers import aligned_zeros
-from fastbn.parallel.team import barrier, gather_team
+from fastbn.parallel.team import barrier, gather_team, leave_team
 from fastbn.parallel.threads import run_team
 from fastbn.profiling._work import Work
 
@@ -50,6 +50,7 @@ def end(begun, elapsed, member):
     barrier(member)
     if member.rank == 0:
         elapsed[0] = ticks() - begun
+    leave_team(member)
 
 
 @njit

@@ -22,6 +22,7 @@ def relay(rounds, cells, member):
             wrong += 1
         team.barrier(member)
     cells[member.size + member.rank] = wrong
+    team.leave_team(member)
 
 
 @njit
@@ -33,3 +34,4 @@ def wait_at_gate(cells, member):
     while team.atomic_load(cells, 0) == 0:
         team.yield_core()
     cells[1 + member.size + member.rank] = 1
+    team.leave_team(member)

@@ -17,7 +17,7 @@ import fastbn
 import fastbn.model.engine as model_module
 from fastbn.jit.compiler import njit
 from fastbn.model.inputs import training_samples
-from fastbn.parallel import threads
+from fastbn.parallel import team, threads
 from fastbn.parallel.threads import run_team
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="teams are of compiled code")
@@ -106,6 +106,71 @@ def test_threads_sleep_between_calls_and_are_used_again(monkeypatch):
     assert time.process_time() - used < 0.1  # they do not spin
     assert sleeping == threads._idle
     assert len(set(sleeping)) == 2
+
+
+def test_a_worker_sees_the_next_team():
+    """It waits for a member of a new team, and neither for the last team nor for ever."""
+    counters = np.zeros(team.N_COUNTERS, np.int64)
+    waiting = threading.Thread(target=team.end_and_await, args=(counters, 10**10))
+    waiting.start()
+    counters[team.DECISION], counters[team.PRESENT] = team.COMPLETE, 2  # the last team
+    time.sleep(0.05)
+    assert waiting.is_alive()
+    counters[team.PRESENT] = counters[team.DECISION] = 0
+    time.sleep(0.05)
+    assert waiting.is_alive()
+    counters[team.PRESENT] = 1
+    waiting.join(60)
+    assert not waiting.is_alive()
+    assert counters[team.ENDED] == 1
+    counters[:] = 0
+    team.end_and_await(counters, 1000)  # returns
+
+
+def test_calls_share_counters_only_one_after_the_other(monkeypatch):
+    monkeypatch.setattr(threads, "_unused", [])
+    cells = np.zeros(6, np.int64)
+    run_team(relay, 3, lambda member: (5, cells, member))
+    (counters,) = threads._unused
+    run_team(relay, 3, lambda member: (5, cells, member))
+    assert threads._unused[0] is counters
+    assert len(threads._unused) == 1
+
+    def members(member):
+        seen.append(member.counters)
+        if len(seen) == 1:  # a call during another one, as of another thread
+            run_team(relay, 2, lambda inner: (5, np.zeros(4, np.int64), inner))
+            assert threads._unused[0] is not counters
+        return 5, cells, member
+
+    seen = []
+    run_team(relay, 3, members)
+    assert all(one is counters for one in seen)
+    assert len(threads._unused) == 2
+
+    def interrupt(member):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_team(relay, 3, interrupt)
+    assert len(threads._unused) == 1, "a call that did not end normally keeps its counters"
+
+
+def test_many_short_calls_in_many_threads(monkeypatch):
+    def calls(size):
+        for n in range(200):
+            cells = np.zeros(2 * size, np.int64)
+            run_team(relay, size, lambda member, cells=cells: (3, cells, member))
+            if cells[size:].any() or (cells[:size] != 2 * np.arange(1, size + 1)).any():
+                wrong.append((size, n))
+
+    wrong = []
+    callers = [threading.Thread(target=calls, args=(size,)) for size in (2, 3, 2, 4, 2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert wrong == []
 
 
 def test_arguments_are_released_after_a_call():
