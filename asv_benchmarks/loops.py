@@ -50,20 +50,21 @@ class Products(Loops):
         self.pack_columns(self.b, self.transposed, 0, self.b.shape[0])
 
 
-class SingleColumn(Loops):
-    """out = a x with a square weight a and a single sample x, as in predictions of one row."""
+class SingleRow(Loops):
+    """The product of a single sample and the packed transpose of a square weight."""
 
     def setup(self, shape: tuple[int, int], dtype: str) -> None:
-        self.multiply_vector = find("kernels.gemm.multiply_vector")
+        self.multiply_row = find("kernels.gemm.multiply_row")
         units, _ = shape
-        self.weight, self.x = normal(units, units, dtype=dtype), normal(units, dtype=dtype)
-        depth = find("kernels.gemm.DEPTH")
-        self.panel = np.zeros(depth * find("kernels.gemm.panel_width")(self.x), dtype)
-        self.out = np.empty_like(self.x)
-        call_first(self.time_multiply_vector)
+        self.x = normal(1, units, dtype=dtype)
+        width = find("kernels.gemm.panel_width")(self.x)
+        self.panels = np.zeros(units * -(-units // width) * width, dtype)
+        weight, self.out = normal(units, units, dtype=dtype), np.empty_like(self.x)
+        find("kernels.gemm.pack_panels_of_transpose")(weight, 0, units, self.panels, 0, units)
+        call_first(self.time_multiply_row)
 
-    def time_multiply_vector(self, *_: Any) -> None:
-        self.multiply_vector(self.weight, self.x, self.panel, self.out)
+    def time_multiply_row(self, *_: Any) -> None:
+        self.multiply_row(self.x, self.panels, self.out)
 
 
 class Gathering(Loops):

@@ -158,24 +158,3 @@ def pack_slab_of_transpose(a, first, last, k, slab, j):
             for n in range(part):
                 panel[n, c] = a[i, k + n]
             i += 1
-
-
-# -- one column ------------------------------------------------------------------------------------
-
-
-@njit_strict
-def multiply_vector(a, x, panel, out):
-    """Compute out (M,) = a x, with the bits of `multiply`.
-
-    `multiply` would compute a panel of columns and keep one. This computes the row xᵀ aᵀ instead:
-    some rows of a at a time are packed as a panel of aᵀ, and multiplied while they are in cache.
-    """
-    rows, depth = a.shape
-    width = panel_width(out)
-    left, row = view(x, 0, (1, depth)), view(out, 0, (1, rows))
-    for i in range(0, rows, width):
-        columns = min(width, rows - i)
-        for k in range(0, depth, DEPTH):
-            right = right_slab(panel, columns, 0, min(DEPTH, depth - k))
-            pack_slab_of_transpose(a, i, i + columns, k, right, 0)
-            multiply_slab(left, k, right, row, 0, 1, i, 1 if k > 0 else 0)

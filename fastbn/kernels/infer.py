@@ -1,46 +1,44 @@
-"""Compute the logits of many samples in one call, with the running statistics."""
+"""Compute the logits of many samples in one call, with the running statistics.
+
+Here a row is a sample, not a feature as in training. So the samples are the left operand of the
+first product, and each layer's outputs that of the next one: nothing is packed or transposed
+between layers. The right operands are the transposed weights, packed once for many calls.
+"""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from fastbn.jit.compiler import njit, njit_inlined, njit_strict
 from fastbn.jit.intrinsics import flush_denormals, restore_denormals, strided, view
-from fastbn.kernels.activations import bias_activation_forward_cn
-from fastbn.kernels.batchnorm_cn import batch_norm_inference_cn
+from fastbn.kernels.batchnorm_nc_rows import row_affine_activation
 from fastbn.kernels.elementwise import NONE, elementwise_forward
 from fastbn.kernels.gemm import (
     multiply,
     multiply_row,
-    multiply_vector,
-    pack_panels,
     pack_panels_of_transpose,
     panel_width,
     whole,
 )
-from fastbn.kernels.input_products import multiply_data
 from fastbn.kernels.network_arrays import (
     BETA,
     GAMMA,
     N_IN,
     N_OUT,
     NORMALIZED,
-    UNIT,
     Inputs,
     PredictionWorkspace,
     Predictor,
-    as_batch,
     features,
     layer_slope,
     matrix,
     share_rows,
     tensor,
-    units,
 )
 from fastbn.kernels.preprocessing import gather_rows
-from fastbn.parallel.team import Member, alone_in, barrier, gather_team, share
-
-# A single sample is multiplied as a row, if the weights are packed or a panel has this many
-# columns. For narrower panels packing costs as much as it saves.
-WIDE_PANEL = 16
+from fastbn.parallel.team import Member, gather_team, leave_team
 
 
 @njit_inlined
@@ -60,90 +58,77 @@ def pack_weights(layers, params, packed):
         start = end
 
 
-@njit_inlined
-def multiply_sample(network, layer, start, x, panel, z):
-    """Compute z (N_OUT,) of a layer for one sample; its packed weight begins at `start`."""
-    if network.packed.size > 0:
-        row, out = view(x, 0, (1, x.size)), view(z, 0, (1, z.size))
-        multiply_row(row, network.packed[start:], out)
-    else:
-        multiply_vector(matrix(network.params, layer), x, panel, z)
+@njit_strict
+def prepare_affine(network, work):
+    """Compute shift, scale and offset of each unit: a = act((z - shift) * scale + offset)."""
+    number = network.params.dtype.type
+    for index in range(network.layers.shape[0]):
+        layer = network.layers[index]
+        shift, scale = features(work.shift, layer), features(work.scale, layer)
+        if layer[NORMALIZED]:
+            gamma = tensor(network.params, layer, GAMMA)
+            mean = features(network.running_mean, layer)
+            var = features(network.running_var, layer)
+            for j in range(shift.size):
+                shift[j] = mean[j]
+                scale[j] = number(gamma[j] / math.sqrt(np.float64(var[j]) + network.eps))
+        else:
+            for j in range(shift.size):
+                shift[j] = number(0)
+                scale[j] = number(1)
+
+
+@njit_strict
+def infer_rows(network, work, samples, start, stop, logits):
+    """Compute the logits of samples start to stop."""
+    count, width = stop - start, panel_width(network.params)
+    x = view(work.x, 0, (count, network.layers[0, N_IN]))
+    for r in range(count):
+        work.order[r] = start + r
+    gather_rows(samples.x, work.order, 0, count, samples.center, samples.scale, x)
+    place, n_layers = 0, network.layers.shape[0]
+    for index in range(n_layers):
+        layer = network.layers[index]
+        outputs, end = layer[N_OUT], place + packed_size(layer, width)
+        if index < n_layers - 1:
+            a = view(work.a[index % 2], 0, (count, outputs))
+        else:
+            a = view(logits, start * outputs, (count, outputs))
+        if count == 1:
+            multiply_row(x, network.packed[place:end], a)
+        else:
+            multiply(strided(x), network.packed[place:end], layer[N_IN], a, 0, count)
+        shift, scale = features(work.shift, layer), features(work.scale, layer)
+        beta = tensor(network.params, layer, BETA)
+        slope = layer_slope(network, network.slope, index)
+        for r in range(count):
+            row_affine_activation(a[r], shift, scale, beta, slope, a[r])
+        if network.elementwise != NONE and index < n_layers - 1:
+            elementwise_forward(network.elementwise, view(a, 0, (a.size,)))
+        x, place = a, end
 
 
 @njit_strict
 def infer_logits(
     network,  # Predictor
-    work,  # PredictionWorkspace of this member only, or with `shares_units` of all
+    work,  # PredictionWorkspace of this member
     samples,  # Inputs
     rows,  # samples at a time
-    shares_units,
     member,
     logits,  # out (N, classes)
 ):
     """Compute this member's share of the logits, with the running statistics.
 
-    Members share the samples, or with `shares_units` the units of each layer, for all samples at
-    once. All tuples may be plain ones, as for `train_steps`.
+    All tuples may be plain ones, as for `train_steps`.
     """
     network, work = Predictor(*network), PredictionWorkspace(*work)
     samples, member = Inputs(*samples), Member(*member)
     if not gather_team(member):
         return  # pragma: no cover (teams are of compiled code)
     mode = flush_denormals()
-    layers = network.layers
-    parts = whole(samples.x.shape[0], rows)
-    first_part, last_part = (0, parts) if shares_units else share(parts, member)
-    team = member if shares_units else alone_in(member)
-    for part in range(first_part, last_part):
-        first = part * rows
-        count = min(rows, samples.x.shape[0] - first)
-        width = panel_width(work.z)
-        is_vector = count == 1 and (width >= WIDE_PANEL or network.packed.size > 0)
-        is_vector &= not shares_units
-        padded = whole(count, width) * width
-        for r in range(count):
-            work.order[r] = first + r
-        start = 0
-        if is_vector:
-            gather_rows(
-                samples.x, work.order, 0, 1, samples.center, samples.scale,
-                view(work.a, 0, (1, layers[0, N_IN])),
-            )  # fmt: skip
-        else:
-            multiply_data(network, work, samples, work.order[:count], shares_units, team)
-        for index in range(layers.shape[0]):
-            layer = layers[index]
-            i, stop = share_rows(layer[N_OUT], team)
-            z = units(work.z, layer, count)
-            a = view(work.a, 0, z.shape)
-            beta = tensor(network.params, layer, BETA)
-            slope = layer_slope(network, network.slope, index)
-            if is_vector:
-                x = view(work.a, 0, (layer[N_IN],))
-                multiply_sample(network, layer, start, x, work.x[0], view(z, 0, (z.size,)))
-                start += packed_size(layer, width)
-            elif index > 0:
-                panels = work.a_panels[layers[index - 1][UNIT] * padded :]
-                weight = strided(matrix(network.params, layer))
-                multiply(weight, panels, layer[N_IN], z, i, stop)
-            if layer[NORMALIZED]:
-                batch_norm_inference_cn(
-                    as_batch(z), features(network.running_mean, layer),
-                    features(network.running_var, layer), tensor(network.params, layer, GAMMA),
-                    beta, network.eps, slope, i, stop, as_batch(a),
-                )  # fmt: skip
-            else:
-                bias_activation_forward_cn(z, beta, slope, i, stop, a)
-            if index < layers.shape[0] - 1:
-                if network.elementwise != NONE:
-                    own = view(a, i * count, ((stop - i) * count,))
-                    elementwise_forward(network.elementwise, own)
-                if not is_vector:
-                    pack_panels(a, work.a_panels[layer[UNIT] * padded :], i, stop)
-                barrier(team)
-        result = view(work.a, 0, (layers[-1][N_OUT], count))
-        i, stop = share_rows(layers[-1][N_OUT], team)
-        for r in range(count):
-            for k in range(i, stop):
-                logits[first + r, k] = result[k, r]
+    prepare_affine(network, work)
+    first, last = share_rows(samples.x.shape[0], member)
+    for start in range(first, last, rows):
+        infer_rows(network, work, samples, start, min(start + rows, last), logits)
     restore_denormals(mode)
+    leave_team(member)

@@ -115,17 +115,17 @@ class Predictor(NamedTuple):
     eps: np.floating
     slope: np.floating
     elementwise: int
-    packed: np.ndarray  # transposed weights of all layers, packed by `pack_weights`; may be empty
+    packed: np.ndarray  # transposed weights of all layers, packed by `pack_weights`
 
 
 class PredictionWorkspace(NamedTuple):
-    """Scratch memory to predict up to `rows` samples, as in `Workspace`."""
+    """Scratch memory to predict up to `rows` samples."""
 
-    x: np.ndarray
     order: np.ndarray  # (rows,) int64: which samples are predicted
-    z: np.ndarray
-    a: np.ndarray
-    a_panels: np.ndarray
+    x: np.ndarray  # (rows * inputs,) scaled samples
+    a: np.ndarray  # (2, rows * widest layer) activations of the present layer and the one before
+    shift: np.ndarray  # (units,)
+    scale: np.ndarray  # (units,)
 
 
 class Inputs(NamedTuple):

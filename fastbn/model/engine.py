@@ -27,7 +27,7 @@ from fastbn.model.state import check_room, check_snapshot, state_places
 from fastbn.model.targets import loss_and_score
 from fastbn.model.workspaces import Workspaces, prediction_shares
 from fastbn.parallel.team_size import TrainingTeam, prediction_threads, training_team
-from fastbn.parallel.threads import run_team
+from fastbn.parallel.threads import AWAKE_SECONDS, run_team
 
 T = TypeVar("T")
 
@@ -66,6 +66,7 @@ class Engine:
         self.packed = PackedWeights(self.layout, network.params)
         self._recipes = Recipes(config, self.layout)
         self._one_thread = OneThread()
+        self._last_prediction = -math.inf  # when it ended
         self._teams: dict[int, TrainingTeam] = {}  # by the number of bits of a minibatch's size
 
     def initialize(self) -> None:
@@ -264,25 +265,30 @@ class Engine:
 
     def logits(self, samples: kernels.Inputs | kernels.Samples) -> np.ndarray:
         """Return outputs before softmax or sigmoid, (samples, outputs), with running statistics."""
-        n = len(samples.x)
-        logits = np.empty((n, self.config.layer_sizes[-1]), self.dtype)
-        threads = prediction_threads(self.layout.gemm_flops(n) / 3)
-        teams, members, rows = prediction_shares(self.layout, n, threads)
-        spaces = [self.workspaces.lend_to_prediction(rows, members) for _ in range(teams)]
-        panels = self.packed.panels(self._network.layers) if n == 1 else self.packed.none
-        predictor = *self._trained, *self._settings().for_predictions, panels
+        logits = np.empty((len(samples.x), self.config.layer_sizes[-1]), self.dtype)
+        for _ in range(2):
+            kept = self.packed.kept
+            self._infer(samples, logits)
+            if self.packed.kept is kept:
+                break  # otherwise a signal handler has changed the parameters meanwhile
+        return logits
+
+    def _infer(self, samples: kernels.Inputs | kernels.Samples, logits: np.ndarray) -> None:
+        n = len(logits)
+        is_next = time.perf_counter() - self._last_prediction < AWAKE_SECONDS
+        threads = prediction_threads(self.layout.prediction_flops(n), is_next)
+        threads, rows = prediction_shares(n, threads)
+        spaces = [self.workspaces.lend_to_prediction(rows) for _ in range(threads)]
+        predictor = *self._trained, *self._settings().for_predictions, self.packed.panels()
         inputs = samples.x, samples.center, samples.scale
         run_team(
-            kernels.infer_logits, teams * members,
+            kernels.infer_logits, threads,
             lambda member: (
-                predictor, tuple(spaces[member.rank // members]), inputs, rows, members > 1,
-                tuple(member), logits,
+                predictor, tuple(spaces[member.rank]), inputs, rows, tuple(member), logits
             ),
         )  # fmt: skip
         self.workspaces.take_back_all(spaces)
-        if panels.size and not self.packed.holds(panels):
-            return self.logits(samples)  # a signal handler has changed the parameters meanwhile
-        return logits
+        self._last_prediction = time.perf_counter()
 
     def evaluate(self, samples: kernels.Samples) -> tuple[float, float]:
         """Return loss and score on some samples, with running statistics."""

@@ -136,12 +136,22 @@ class BufferLayout:
 
     def gemm_flops(self, rows: int) -> float:
         """Return the floating point operations of a step's matrix products."""
-        return 2.0 * rows * self._products
+        first = math.prod(self.places["layers.0.weight"][1])  # no dX of the first layer
+        return 3 * self.prediction_flops(rows) - 2.0 * rows * first
+
+    def prediction_flops(self, rows: int) -> float:
+        """Return the floating point operations of a prediction's matrix products."""
+        return 2.0 * rows * self._n_weights
 
     @functools.cached_property
-    def _products(self) -> int:
-        products = self.table[:, kernels.N_IN] * self.table[:, kernels.N_OUT]
-        return 3 * int(products.sum()) - int(products[0])  # no dX of the first layer
+    def _n_weights(self) -> int:
+        return int(np.dot(self.table[:, kernels.N_IN], self.table[:, kernels.N_OUT]))
+
+    @property
+    def packed_size(self) -> int:
+        """Number of elements of the packed weights (`kernels.pack_weights`), at most."""
+        outputs = [rounded_up(n) for n in self.table[:, kernels.N_OUT].tolist()]
+        return int(np.dot(self.table[:, kernels.N_IN], outputs))
 
     @property
     def n_parameters(self) -> int:

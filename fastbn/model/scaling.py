@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -111,6 +112,12 @@ class Scaling:
         return result
 
 
+@functools.lru_cache(16)
+def identity(size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Return center and scale that change nothing, for the kernels, which only read them."""
+    return np.zeros(size, dtype), np.ones(size, dtype)
+
+
 @dataclasses.dataclass(frozen=True)
 class InputScaling(Scaling):
     """The scaling of the features to z-scores, or to the range from 0 to 1.
@@ -141,11 +148,12 @@ class InputScaling(Scaling):
         self, name: str, x: np.ndarray, check_finite: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return features, center and scale for the kernels: 0 and 1 if they are scaled here."""
+        if self.mode is None:
+            return x, *identity(x.shape[1], self.dtype)
         for_kernels = None if self.is_wide(x) else self.in_dtype()
         if for_kernels is not None:
             return x, *for_kernels
-        identity = np.zeros(x.shape[1], self.dtype), np.ones(x.shape[1], self.dtype)
-        return self.scaled(name, x, check_finite), *identity
+        return self.scaled(name, x, check_finite), *identity(x.shape[1], self.dtype)
 
     def fit(
         self, x: np.ndarray, weight: np.ndarray | None = None, rows: np.ndarray | None = None

@@ -10,12 +10,12 @@ from fastbn.jit.intrinsics import TILE_ROWS
 from fastbn.kernels import network as kernels
 from fastbn.kernels.gemm import DEPTH
 from fastbn.model.buffers import aligned_zeros
-from fastbn.model.layout import PANEL, BufferLayout, rounded_up
+from fastbn.model.layout import BufferLayout, rounded_up
 
 Space = TypeVar("Space", kernels.Workspace, kernels.PredictionWorkspace)
 
-# Samples per matrix product in inference, at most.
-INFERENCE_ROWS = 512
+# Samples per matrix product in inference, at most. Inputs and outputs of a layer stay in cache.
+INFERENCE_ROWS = 256
 
 # Workspaces kept for predictions, or more if the last call had more threads.
 KEPT = 4
@@ -24,34 +24,35 @@ KEPT = 4
 UNNEEDED_CALLS = 100
 
 
-def prediction_shares(layout: BufferLayout, n: int, threads: int) -> tuple[int, int, int]:
-    """Return how threads share a prediction of n samples: teams, members of a team, and rows.
+def prediction_shares(n: int, threads: int) -> tuple[int, int]:
+    """Return how many threads predict n samples, and how many rows each computes at a time.
 
-    Each team predicts its share of the samples, so many rows at a time; its members share the units
-    of the layers. A team has one member, unless there is less than a panel of samples per thread: a
-    thread with half a panel would take as long as with a whole one.
+    The samples are shared in whole tiles of a matrix product.
     """
-    if n < 2:
-        return 1, 1, 1
-    if n < threads * PANEL:
-        return 1, min(threads, -(-layout.widest // TILE_ROWS)), n
-    return threads, 1, min(INFERENCE_ROWS, rounded_up(-(-n // threads)))
+    if n <= TILE_ROWS:
+        return 1, max(1, n)
+    tiles = -(-n // TILE_ROWS)
+    threads = min(threads, tiles)
+    return threads, min(INFERENCE_ROWS, n, -(-tiles // threads) * TILE_ROWS)
 
 
-def prediction_sizes(layout: BufferLayout, rows: int, members: int) -> dict[str, int]:
-    """Return the number of elements of each array, for up to `rows` samples and a team's size."""
+def prediction_sizes(layout: BufferLayout, rows: int) -> dict[str, int]:
+    """Return the number of elements of each array, to predict up to `rows` samples at a time."""
     return {
-        "x": members * (DEPTH + 1) * rounded_up(layout.inputs),
-        "z": rows * layout.units,
-        "a": max(rows * layout.widest, layout.inputs),  # a single sample begins here
-        "a_panels": rounded_up(rows) * layout.units,
+        "x": rows * layout.inputs,
+        "a": 2 * rows * layout.widest,
+        "shift": layout.units,
+        "scale": layout.units,
     }
 
 
 def training_sizes(layout: BufferLayout, rows: int, members: int) -> dict[str, int]:
     """Return the number of elements of each array, for minibatches of up to `rows` samples."""
     return {
-        **prediction_sizes(layout, rows, members),
+        "x": members * (DEPTH + 1) * rounded_up(layout.inputs),
+        "z": rows * layout.units,
+        "a": rows * layout.widest,
+        "a_panels": rounded_up(rows) * layout.units,
         "weight": rows,
         "at_panels": rows * layout.padded_units,
         "da": rows * layout.widest,
@@ -64,16 +65,16 @@ def training_sizes(layout: BufferLayout, rows: int, members: int) -> dict[str, i
     }
 
 
-def _allocate(sizes: dict[str, int], members: int, dtype: np.dtype) -> dict[str, np.ndarray]:
-    arrays = {name: aligned_zeros(size, dtype) for name, size in sizes.items()}
-    return {**arrays, "x": arrays["x"].reshape(members, -1)}
+def _allocate(sizes: dict[str, int], dtype: np.dtype) -> dict[str, np.ndarray]:
+    return {name: aligned_zeros(size, dtype) for name, size in sizes.items()}
 
 
 def prediction_workspace(
-    layout: BufferLayout, rows: int, dtype: np.dtype, members: int
+    layout: BufferLayout, rows: int, dtype: np.dtype
 ) -> kernels.PredictionWorkspace:
-    """Allocate scratch memory to predict up to `rows` samples with a team of `members`."""
-    arrays = _allocate(prediction_sizes(layout, rows, members), members, dtype)
+    """Allocate scratch memory for a thread that predicts up to `rows` samples at a time."""
+    arrays = _allocate(prediction_sizes(layout, rows), dtype)
+    arrays["a"] = arrays["a"].reshape(2, -1)
     return kernels.PredictionWorkspace(order=np.zeros(rows, np.int64), **arrays)
 
 
@@ -81,13 +82,22 @@ def training_workspace(
     layout: BufferLayout, rows: int, dtype: np.dtype, members: int
 ) -> kernels.Workspace:
     """Allocate scratch memory for minibatches of up to `rows` samples and a team of `members`."""
-    arrays = _allocate(training_sizes(layout, rows, members), members, dtype)
+    arrays = _allocate(training_sizes(layout, rows, members), dtype)
+    arrays["x"] = arrays["x"].reshape(members, -1)
     arrays["dz_panels"] = arrays["dz_panels"].reshape(2, -1)
     parts = -(-rows // kernels.PART_ROWS)
     return kernels.Workspace(
         labels=np.zeros(rows, np.int64), partial=np.zeros(parts), hits=np.zeros(parts, np.int64),
         overflows=np.zeros(members, np.int64), **arrays,
     )  # fmt: skip
+
+
+def last_of(kept: list[Space]) -> Space | None:
+    """Remove and return the last workspace, or None; other threads may take it first."""
+    try:
+        return kept.pop()
+    except IndexError:
+        return None
 
 
 class Workspaces:
@@ -104,7 +114,9 @@ class Workspaces:
 
     def lend_to_training(self, rows: int, members: int) -> kernels.Workspace:
         """Return scratch memory for minibatches of `rows` and a team of `members`."""
-        work = self._pop(self._of_training, rows, members)
+        work = last_of(self._of_training)
+        if work is not None and not (work.weight.size >= rows and len(work.x) >= members):
+            work = None
         is_large = work is not None and work.weight.size > 4 * rows
         self._unneeded = self._unneeded + 1 if is_large else 0
         if work is None or self._unneeded >= UNNEEDED_CALLS:
@@ -116,12 +128,14 @@ class Workspaces:
         """Keep the scratch memory of a training call."""
         self._of_training[:] = [work]
 
-    def lend_to_prediction(self, rows: int, members: int = 1) -> kernels.PredictionWorkspace:
-        """Return scratch memory for threads that predict `rows` together."""
-        work = self._pop(self._of_predictions, rows, members)
-        if work is None:
+    def lend_to_prediction(self, rows: int) -> kernels.PredictionWorkspace:
+        """Return scratch memory for a thread that predicts `rows` at a time."""
+        work = last_of(self._of_predictions)
+        if work is None or work.order.size < rows:
+            work = None
             self._of_predictions.clear()  # frees their memory before allocating
-        return work or prediction_workspace(self._layout, rows, self._dtype, members)
+            work = prediction_workspace(self._layout, rows, self._dtype)
+        return work
 
     def take_back_all(self, spaces: list[kernels.PredictionWorkspace]) -> None:
         """Keep the scratch memory of a prediction."""
@@ -130,12 +144,3 @@ class Workspaces:
         self._unneeded += 1
         if self._unneeded >= UNNEEDED_CALLS:
             self._of_training.clear()
-
-    def _pop(self, kept: list[Space], rows: int, members: int) -> Space | None:
-        """Remove and return the last workspace, or None if there is none large enough."""
-        try:
-            work = kept.pop()
-        except IndexError:
-            return None
-        has_rows = work.z.size >= rows * self._layout.units
-        return work if has_rows and len(work.x) >= members else None

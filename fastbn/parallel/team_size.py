@@ -29,6 +29,7 @@ SMALL_CALL_FLOPS = 5e-5 * FLOPS
 # A smaller prediction always has one thread. Predictions are not timed, and waking a worker that
 # was idle for a while takes several times as long as `measured_costs` says.
 SMALL_PREDICTION_FLOPS = 2.5e-4 * FLOPS
+SMALL_NEXT_PREDICTION_FLOPS = 5e-5 * FLOPS
 
 # A larger step always gets a team: one thread would need some milliseconds.
 LARGE_STEP_FLOPS = 5e8
@@ -95,9 +96,13 @@ def team_size(work: TeamWork, steps: int) -> int:
     return fixed or fastest(work, steps, range(1, largest_team() + 1))
 
 
-def prediction_threads(flops: float) -> int:
-    """Return how many threads a prediction of so many operations gets."""
-    return team_size(TeamWork(flops), 1) if flops >= SMALL_PREDICTION_FLOPS else 1
+def prediction_threads(flops: float, is_next: bool) -> int:
+    """Return how many threads a prediction of so many operations gets.
+
+    `is_next` says that another prediction has just ended, so that its workers are still awake.
+    """
+    least = SMALL_NEXT_PREDICTION_FLOPS if is_next else SMALL_PREDICTION_FLOPS
+    return team_size(TeamWork(flops), 1) if flops >= least else 1
 
 
 class TrainingTeam:

@@ -12,7 +12,6 @@ from fastbn.kernels.gemm import (
     PANELS,
     multiply,
     multiply_row,
-    multiply_vector,
     pack_panels,
     pack_panels_of_transpose,
 )
@@ -84,22 +83,6 @@ def test_rows_have_the_same_bits_wherever_they_are_cut(rng, dtype):
         assert np.isnan(parts[cut:]).all()
         multiply(a, panels, shape[2], parts, cut, shape[0])
         assert np.array_equal(parts, whole)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(m, k) for m, _, k in SHAPES])
-def test_a_single_column_has_the_bits_of_many(rng, shape, dtype):
-    """The scratch panel may hold NaN, and so may what follows the result."""
-    a, x = operands(rng, (shape[0], 1, shape[1]), dtype)
-    panels, expected = panels_for(x), np.empty((shape[0], 1), dtype)
-    pack_panels(x, panels, 0, shape[1])
-    multiply(a, panels, shape[1], expected, 0, shape[0])
-    panel = aligned_zeros(DEPTH * PANEL_BYTES // x.itemsize, x.dtype)
-    panel[:] = np.nan
-    out = np.full(shape[0] + 40, np.nan, dtype)
-    multiply_vector(a, x[:, 0].copy(), panel, out[: shape[0]])
-    assert np.array_equal(out[: shape[0]], expected[:, 0])
-    assert np.isnan(out[shape[0] :]).all()
 
 
 def test_packing_in_parts(rng):

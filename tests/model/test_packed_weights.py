@@ -1,4 +1,4 @@
-"""Predictions of one sample use packed weights, and notice whatever changes the parameters."""
+"""Predictions keep packed weights, and notice whatever changes the parameters."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def data(rng):
 def model(data):
     model = fastbn.BatchNormMLP(SIZES)
     model.fit(*data, epochs=2, batch_size=20)
-    predict_until_packed(model, data[0])
+    predict_and_keep(model, data[0])
     return model
 
 
-def is_packed(model):
-    return any(panels.size for panels in model._engine.packed._kept)
+def keeps_packed(model):
+    return bool(model._engine.packed.kept)
 
 
-def predict_until_packed(model, x):
-    for _ in range(2):
-        logits = model.predict_logits(x[:1])
-    assert is_packed(model)
+def predict_and_keep(model, x):
+    logits = model.predict_logits(x[:1])
+    assert keeps_packed(model)
     return logits
 
 
 def assert_as_a_new_model(model, x):
-    """Compare predictions of one row with those of a model that has never packed anything."""
+    """Compare predictions with those of a model that has never packed anything."""
     new = fastbn.BatchNormMLP(SIZES)
     new.restore(model.snapshot())
-    for _ in range(3):
-        assert np.array_equal(model.predict_logits(x[:1]), new.predict_logits(x)[:1])
+    expected = new.predict_logits(x)
+    for rows in (1, 1, len(x)):
+        assert np.array_equal(model.predict_logits(x[:rows]), expected[:rows])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -61,10 +61,9 @@ def test_bits_of_one_row(rng, sizes, dtype, options):
     for x in (rng.standard_normal((9, sizes[0])), rng.integers(0, 256, (9, sizes[0]))):
         x = x.astype(np.uint8 if x.dtype.kind == "i" else dtype)
         together = model.predict_logits(x)
-        for _ in range(2):
-            rows = np.concatenate([model.predict_logits(x[n : n + 1]) for n in range(9)])
-            assert np.array_equal(rows, together)
-        assert is_packed(model)
+        rows = np.concatenate([model.predict_logits(x[n : n + 1]) for n in range(9)])
+        assert np.array_equal(rows, together)
+        assert keeps_packed(model)
 
 
 def write_in_place(model):
@@ -94,6 +93,16 @@ def train(model):
     model.train_step(np.eye(33, dtype=np.float32)[:9], np.arange(9) % 3)
 
 
+def train_and_restore(model):
+    before = model.snapshot()
+    train(model)
+    model.restore(before)
+
+
+def fail_to_allocate(*_):
+    raise MemoryError
+
+
 def fit_and_stop_early(model):
     x, y = np.eye(33, dtype=np.float32), np.arange(33) % 3
     stopping = fastbn.EarlyStopping(patience=1)
@@ -106,9 +115,9 @@ def fit_and_stop_early(model):
 )
 def test_a_change_of_the_parameters_counts_in_the_next_prediction(model, data, change):
     change(model)
-    assert not is_packed(model)
+    assert not keeps_packed(model)
     assert_as_a_new_model(model, data[0])
-    assert is_packed(model)
+    assert keeps_packed(model)
 
 
 @pytest.mark.parametrize(
@@ -122,17 +131,17 @@ def test_a_change_of_the_parameters_counts_in_the_next_prediction(model, data, c
     ],
     ids=["array", "view of a view", "memoryview", "tensors", "iterator"],
 )
-def test_nothing_is_packed_while_a_view_exists(model, data, keep):
+def test_nothing_is_kept_while_a_view_exists(model, data, keep):
     kept = keep(model)
     for _ in range(3):
         model.predict(data[0][:1])
-        assert not is_packed(model)
+        assert not keeps_packed(model)
     if isinstance(kept, np.ndarray):
         for factor in (0.5, -3.0):
             kept *= factor
             assert_as_a_new_model(model, data[0])
     del kept
-    predict_until_packed(model, data[0])
+    predict_and_keep(model, data[0])
 
 
 def test_a_change_while_another_thread_packs_is_noticed(model, data, monkeypatch):
@@ -145,11 +154,10 @@ def test_a_change_while_another_thread_packs_is_noticed(model, data, monkeypatch
 
     train(model)
     monkeypatch.setattr(kernels, "pack_weights", change_after_packing)
-    for _ in range(2):
-        model.predict(data[0][:1])
+    logits = model.predict_logits(data[0][:1])
     assert model.steps == 6  # the change was made
-    assert not is_packed(model)
     assert_as_a_new_model(model, data[0])
+    assert np.array_equal(logits, model.predict_logits(data[0][:1]))
 
 
 def test_a_signal_handler_that_changes_the_parameters_during_a_prediction(model, data, monkeypatch):
@@ -175,33 +183,29 @@ def test_threads_that_pack_at_once_keep_one_copy(model, data, monkeypatch):
 
     train(model)
     monkeypatch.setattr(kernels, "pack_weights", pack_twice)
-    predict_until_packed(model, data[0])
+    predict_and_keep(model, data[0])
     assert next(number) == 2
-    assert sum(panels.size > 0 for panels in model._engine.packed._kept) == 1
+    assert len(model._engine.packed.kept) == 1
     assert_as_a_new_model(model, data[0])
 
 
-def test_without_memory_nothing_is_packed(model, data, monkeypatch):
-    def fail(*_):
-        tried.append(1)
-        raise MemoryError
-
-    tried = []
-    train(model)
-    monkeypatch.setattr(packed_weights, "aligned_zeros", fail)
-    for _ in range(4):
-        row = model.predict_logits(data[0][:1])
-    assert tried == [1]
-    assert np.array_equal(row, model.predict_logits(data[0])[:1])
+def test_without_memory_for_packed_weights_the_model_stays_as_it_was(model, data, monkeypatch):
+    expected = model.predict_logits(data[0])
+    train_and_restore(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(packed_weights, "aligned_zeros", fail_to_allocate)
+        with pytest.raises(MemoryError):
+            model.predict_logits(data[0])
+    assert np.array_equal(model.predict_logits(data[0]), expected)
 
 
 def test_packed_weights_are_freed_before_a_fit_allocates(model, data, monkeypatch):
-    def train_unpacked(*arguments):
-        assert not is_packed(model)
+    def allocate_without_them(*arguments):
+        assert not keeps_packed(model)
         return allocate(*arguments)
 
     allocate = workspaces.training_workspace
-    monkeypatch.setattr(workspaces, "training_workspace", train_unpacked)
+    monkeypatch.setattr(workspaces, "training_workspace", allocate_without_them)
     model.fit(np.tile(data[0], (9, 1)), np.tile(data[1], 9), epochs=1, batch_size=300)
 
 
@@ -213,16 +217,8 @@ def test_a_kept_interruption_does_not_keep_the_view(model, data, monkeypatch):
         patch.setattr(kernels, "train_steps", interrupt)
         with pytest.raises(KeyboardInterrupt) as kept:
             model.train_step(*data)
-    predict_until_packed(model, data[0])
+    predict_and_keep(model, data[0])
     assert kept.value.__traceback__ is not None
-
-
-def test_a_model_that_trains_between_predictions_packs_nothing(data, monkeypatch):
-    monkeypatch.setattr(kernels, "pack_weights", lambda *_: pytest.fail("packed"))
-    model = fastbn.BatchNormMLP(SIZES)
-    for _ in range(5):
-        model.train_step(*data)
-        model.predict(data[0][:1])
 
 
 def test_copies_and_files_predict_the_same(model, data):
@@ -231,8 +227,8 @@ def test_copies_and_files_predict_the_same(model, data):
     file.seek(0)
     expected = model.predict_logits(data[0])[:1]
     for other in (copy.deepcopy(model), fastbn.BatchNormMLP.load(file)):
-        assert np.array_equal(predict_until_packed(other, data[0]), expected)
+        assert np.array_equal(predict_and_keep(other, data[0]), expected)
         train(other)
         assert_as_a_new_model(other, data[0])
-    assert is_packed(model) is False  # saving read its parameters
-    assert np.array_equal(predict_until_packed(model, data[0]), expected)
+    assert keeps_packed(model) is False  # saving read its parameters
+    assert np.array_equal(predict_and_keep(model, data[0]), expected)

@@ -71,11 +71,15 @@ def test_costs_are_not_measured_for_small_calls_and_fixed_threads(costs, free):
 
 def test_short_predictions_have_one_thread(costs, free):
     """Waking a worker that was idle takes longer than the measured costs."""
-    found = [team_size.prediction_threads(seconds * FLOPS) for seconds in (0.0, 2e-4, 3e-4, 1e-2)]
-    assert found == [1, 1, 5, 8]
+
+    def threads_of(seconds, is_next):
+        return team_size.prediction_threads(seconds * FLOPS, is_next)
+
+    assert [threads_of(seconds, False) for seconds in (0.0, 2e-4, 3e-4, 1e-2)] == [1, 1, 5, 8]
+    assert [threads_of(seconds, True) for seconds in (0.0, 4e-5, 2e-4, 1e-2)] == [1, 1, 4, 8]
     free.setenv("FASTBN_NUM_THREADS", "3")
-    assert team_size.prediction_threads(1e-2 * FLOPS) == 3
-    assert team_size.prediction_threads(0.0) == 1
+    assert threads_of(1e-2, False) == threads_of(1e-2, True) == 3
+    assert threads_of(0.0, False) == threads_of(0.0, True) == 1
 
 
 def takes(team, seconds_of, calls, steps=1000):
@@ -141,7 +145,7 @@ def test_one_thread_does_all_if_no_other_can_be_started(free, monkeypatch):
     monkeypatch.setattr(threads, "_idle", [])
     monkeypatch.setattr(threading.Thread, "start", refuse)
     free.setattr(team_size, "measured_costs", costs_module.measure)
-    assert team_size.prediction_threads(1.0 * FLOPS) == 1
+    assert team_size.prediction_threads(1.0 * FLOPS, False) == 1
     for seconds in (2e-4, 1.0):
         team = team_size.TrainingTeam(work_of(seconds))
         assert takes(team, {1: seconds}, 50) == [1] * 50
