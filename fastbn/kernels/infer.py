@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from fastbn.jit.compiler import njit, njit_inlined, njit_strict
-from fastbn.jit.intrinsics import flush_denormals, restore_denormals, strided, view
+from fastbn.jit.intrinsics import at_address, flush_denormals, restore_denormals, strided, view
 from fastbn.kernels.batchnorm_nc_rows import row_affine_activation
 from fastbn.kernels.elementwise import NONE, elementwise_forward
 from fastbn.kernels.gemm import (
@@ -78,14 +78,25 @@ def prepare_affine(network, work):
                 scale[j] = number(1)
 
 
+@njit_inlined
+def scaled_rows(network, work, samples, start, stop):
+    """Return samples start to stop as the left operand of a product: x itself, if it can be."""
+    inputs, count = samples.x.shape[1], stop - start
+    if samples.is_ready:
+        x = at_address(network.params, samples.x.ctypes.data, samples.x.size)
+        return view(x, start * inputs, (count, inputs))
+    x = view(work.x, 0, (count, inputs))
+    for r in range(count):
+        work.order[r] = start + r
+    gather_rows(samples.x, work.order, 0, count, samples.center, samples.scale, x)
+    return x
+
+
 @njit_strict
 def infer_rows(network, work, samples, start, stop, logits):
     """Compute the logits of samples start to stop."""
     count, width = stop - start, panel_width(network.params)
-    x = view(work.x, 0, (count, network.layers[0, N_IN]))
-    for r in range(count):
-        work.order[r] = start + r
-    gather_rows(samples.x, work.order, 0, count, samples.center, samples.scale, x)
+    x = scaled_rows(network, work, samples, start, stop)
     place, n_layers = 0, network.layers.shape[0]
     for index in range(n_layers):
         layer = network.layers[index]

@@ -129,11 +129,12 @@ class PredictionWorkspace(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """The inputs of `Samples`, and their scaling."""
+    """Data to predict from, and their scaling."""
 
     x: np.ndarray
     center: np.ndarray
     scale: np.ndarray
+    is_ready: bool  # x has the dtype of the parameters, and the scaling changes nothing
 
 
 @njit_inlined

@@ -22,7 +22,7 @@ from fastbn.model.layout import BufferLayout
 from fastbn.model.nonfinite_layer import nonfinite_layer
 from fastbn.model.packed_weights import PackedWeights
 from fastbn.model.recipes import Recipes
-from fastbn.model.scaling import InputScaling, TargetScaling
+from fastbn.model.scaling import InputScaling, TargetScaling, identity
 from fastbn.model.state import check_room, check_snapshot, state_places
 from fastbn.model.targets import loss_and_score
 from fastbn.model.workspaces import Workspaces, prediction_shares
@@ -263,28 +263,31 @@ class Engine:
             self._teams[bits] = training_team(self.layout.team_work(rows, self.dtype))
         return self._teams[bits]
 
-    def logits(self, samples: kernels.Inputs | kernels.Samples) -> np.ndarray:
-        """Return outputs before softmax or sigmoid, (samples, outputs), with running statistics."""
-        logits = np.empty((len(samples.x), self.config.layer_sizes[-1]), self.dtype)
+    def logits(self, x: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Return outputs before softmax or sigmoid, (samples, outputs), with running statistics.
+
+        The arguments are what `InputScaling.apply` returns.
+        """
+        logits = np.empty((len(x), self.config.layer_sizes[-1]), self.dtype)
+        is_ready = center is identity(self.layout.inputs, self.dtype)[0] and x.dtype is self.dtype
         for _ in range(2):
             kept = self.packed.kept
-            self._infer(samples, logits)
+            self._infer(kernels.Inputs(x, center, scale, is_ready), logits)
             if self.packed.kept is kept:
                 break  # otherwise a signal handler has changed the parameters meanwhile
         return logits
 
-    def _infer(self, samples: kernels.Inputs | kernels.Samples, logits: np.ndarray) -> None:
+    def _infer(self, inputs: kernels.Inputs, logits: np.ndarray) -> None:
         n = len(logits)
         is_next = time.perf_counter() - self._last_prediction < AWAKE_SECONDS
         threads = prediction_threads(self.layout.prediction_flops(n), is_next)
         threads, rows = prediction_shares(n, threads)
         spaces = [self.workspaces.lend_to_prediction(rows) for _ in range(threads)]
         predictor = *self._trained, *self._settings().for_predictions, self.packed.panels()
-        inputs = samples.x, samples.center, samples.scale
         run_team(
             kernels.infer_logits, threads,
             lambda member: (
-                predictor, tuple(spaces[member.rank]), inputs, rows, tuple(member), logits
+                predictor, tuple(spaces[member.rank]), tuple(inputs), rows, tuple(member), logits
             ),
         )  # fmt: skip
         self.workspaces.take_back_all(spaces)
@@ -292,7 +295,8 @@ class Engine:
 
     def evaluate(self, samples: kernels.Samples) -> tuple[float, float]:
         """Return loss and score on some samples, with running statistics."""
-        return loss_and_score(self.logits(samples), samples.labels, samples.targets, self.config)
+        logits = self.logits(samples.x, samples.center, samples.scale)
+        return loss_and_score(logits, samples.labels, samples.targets, self.config)
 
     def _settings(self) -> Recipes:
         """Return the recipes of the present config."""

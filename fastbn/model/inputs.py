@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastbn.checks import as_array, is_plain, kernel_input, weights_array
-from fastbn.kernels.network import Inputs, Samples
+from fastbn.kernels.network import Samples
 from fastbn.model.measures import refuse_nonfinite
 from fastbn.model.scaling import InputScaling, TargetScaling
 from fastbn.model.targets import targets_for_loss
@@ -124,6 +124,7 @@ def training_samples(
     return TrainingSamples(kernel_samples(data, inputs, targets), inputs, targets)
 
 
-def prediction_samples(model: Any, X: Any) -> Inputs:
-    """Check and scale data to predict from."""
-    return Inputs(*model.scaling.apply("X", feature_matrix("X", X, model), True))
+def prediction_samples(model: Any, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check data to predict from; return them with center and scale for the kernels."""
+    x, center, scale = model.scaling.apply("X", feature_matrix("X", X, model), True)
+    return x, center, scale

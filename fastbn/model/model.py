@@ -281,7 +281,7 @@ class BatchNormMLP(Attributes):
         With `target_normalization` they are in normalized units.
         """
         self.scaling.require_fitted()
-        return self._engine.logits(prediction_samples(self._engine, X))
+        return self._engine.logits(*prediction_samples(self._engine, X))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probabilities of the classes, or of each output for sigmoid cross-entropy.

@@ -114,7 +114,7 @@ class Scaling:
 
 @functools.lru_cache(16)
 def identity(size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Return center and scale that change nothing, for the kernels, which only read them."""
+    """Return center and scale that change nothing, always the same arrays. Do not write them."""
     return np.zeros(size, dtype), np.ones(size, dtype)
 
 

@@ -54,6 +54,7 @@ def _squared_error(engine: Engine, samples: Samples, weight: np.ndarray) -> floa
     total = 0.0
     for start in range(0, len(samples.x), COMPARED_ROWS):
         part = slice(start, start + COMPARED_ROWS)
-        errors = engine.logits(samples._replace(x=samples.x[part])) - samples.targets[part]
+        errors = engine.logits(samples.x[part], samples.center, samples.scale)
+        errors -= samples.targets[part]
         total += float((np.square(errors, dtype=np.float64).sum(axis=1) * weight[part]).sum())
     return total / 2 / float(weight.sum(dtype=np.float64))
