@@ -66,6 +66,20 @@ def test_bits_of_one_row(rng, sizes, dtype, options):
         assert keeps_packed(model)
 
 
+@pytest.mark.parametrize("options", [{}, {"input_normalization": "zscore"}, {"dtype": "float64"}])
+def test_data_that_are_read_in_place_and_others(rng, options):
+    """Data of the model's dtype are multiplied where they are, unless they have to be scaled."""
+    model = fastbn.BatchNormMLP((31, 40, 5), **options)
+    x = rng.integers(0, 256, (70, 31), np.uint8)
+    model.partial_fit(x, np.arange(70) % 5)
+    expected = model.predict_logits(x)
+    for given in (x.astype(model.config.dtype), np.asfortranarray(x), x[::-1][::-1]):
+        for rows in (70, 9, 1):
+            before = given[:rows].copy()
+            assert np.array_equal(model.predict_logits(given[:rows]), expected[:rows])
+            assert np.array_equal(given[:rows], before)
+
+
 def write_in_place(model):
     model.params[:] *= 0.5
 
