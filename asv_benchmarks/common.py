@@ -70,7 +70,7 @@ def limit_threads(count: int) -> None:
 def call_first(*methods: Callable[[], None]) -> None:
     """Call the methods twice in `setup`, so that no sample includes what the first calls prepare.
 
-    They compile, and a model keeps packed weights from its second prediction of one sample on.
+    They compile, and a model keeps packed weights from its first prediction on.
     Skip the benchmark if the functions of this commit take other arguments.
     """
     for method in methods:

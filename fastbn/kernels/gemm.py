@@ -82,6 +82,15 @@ def multiply_slab(a, k, right, out, first, last, j, add):
             i += FEW_ROWS if is_small else TILE_ROWS
 
 
+@njit_strict
+def multiply_panels(a, panels, out, first, last):
+    """Compute the columns of out = a b that are in panels first to last."""
+    for k in range(0, a.shape[1], DEPTH):
+        right = right_slab(panels, out.shape[1], k, min(DEPTH, a.shape[1] - k))
+        j, add = first * right.shape[2], 1 if k > 0 else 0
+        multiply_slab(a, k, right[first:last], out, 0, out.shape[0], j, add)
+
+
 # Vectors of a tile with one row. The additions of a sum wait for each other, so a tile of two
 # vectors would leave the processor idle most of the time.
 ROW_VECTORS = 8

@@ -270,24 +270,28 @@ class Engine:
         """
         logits = np.empty((len(x), self.config.layer_sizes[-1]), self.dtype)
         is_ready = center is identity(self.layout.inputs, self.dtype)[0] and x.dtype is self.dtype
-        for _ in range(2):
-            kept = self.packed.kept
-            self._infer(kernels.Inputs(x, center, scale, is_ready), logits)
-            if self.packed.kept is kept:
-                break  # otherwise a signal handler has changed the parameters meanwhile
+        inputs = kernels.Inputs(x, center, scale, is_ready)
+        kept = self.packed.kept
+        panels = self.packed.panels()
+        self._infer(inputs, panels, logits)
+        if panels is not None and self.packed.kept is not kept:
+            self._infer(inputs, None, logits)  # the parameters may have changed meanwhile
         return logits
 
-    def _infer(self, inputs: kernels.Inputs, logits: np.ndarray) -> None:
+    def _infer(self, inputs: kernels.Inputs, panels: np.ndarray | None, logits: np.ndarray) -> None:
+        """Compute the logits. Without panels, the same compiled call packs the weights."""
         n = len(logits)
         is_next = time.perf_counter() - self._last_prediction < AWAKE_SECONDS
         threads = prediction_threads(self.layout.prediction_flops(n), is_next)
-        threads, rows = prediction_shares(n, threads)
-        spaces = [self.workspaces.lend_to_prediction(rows) for _ in range(threads)]
-        predictor = *self._trained, *self._settings().for_predictions, self.packed.panels()
+        teams, members, rows = prediction_shares(self.layout, n, threads)
+        spaces = [self.workspaces.lend_to_prediction(rows) for _ in range(teams)]
+        packed = self.packed.empty() if panels is None else panels
+        predictor = *self._trained, *self._settings().for_predictions, packed
         run_team(
-            kernels.infer_logits, threads,
+            kernels.infer_logits, teams * members,
             lambda member: (
-                predictor, tuple(spaces[member.rank]), tuple(inputs), rows, tuple(member), logits
+                predictor, tuple(spaces[member.rank // members]), tuple(inputs), rows, members > 1,
+                panels is None, tuple(member), logits,
             ),
         )  # fmt: skip
         self.workspaces.take_back_all(spaces)

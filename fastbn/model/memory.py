@@ -59,9 +59,9 @@ def fit_bytes(
     work = item * sum(training_sizes(layout, rows, threads).values()) + INDEX * rows
     compared = min(n, COMPARED_ROWS) if config.loss == "squared_error" else 0
     if predicted := max(validated, compared):  # with scratch memory for each thread
-        threads, part = prediction_shares(predicted, threads)
+        teams, _, part = prediction_shares(layout, predicted, threads)
         sizes = prediction_sizes(layout, part)
-        work += threads * (item * sum(sizes.values()) + INDEX * part) + item * layout.packed_size
+        work += teams * (item * sum(sizes.values()) + INDEX * part) + item * layout.packed_size
     copies = item * layout.inputs * (n + validated) * is_copied
     target = INDEX if config.predicts_one_class else item * outputs
     copies += target * (n + validated)

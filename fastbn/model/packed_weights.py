@@ -15,9 +15,8 @@ class PackedWeights:
     """The packed weights of a model, kept until its parameters may change.
 
     Code that writes parameters makes a view of them first, calls `forget`, and drops the view after
-    writing. While there is a view, each call packs the weights for itself. So this also holds for
-    views that users keep, and for predictions in other threads. A bare address of the memory is not
-    a view.
+    writing. While there is a view, nothing is kept. So this also holds for views that users keep,
+    and for predictions in other threads. A bare address of the memory is not a view.
     """
 
     def __init__(self, layout: BufferLayout, params: np.ndarray) -> None:
@@ -31,14 +30,18 @@ class PackedWeights:
         """Discard the packed weights, and those that another thread is packing now."""
         self.kept: list[np.ndarray] = []  # at most one array; a new list after every change
 
-    def panels(self) -> np.ndarray:
-        """Return the packed weights; pack them if they are not kept."""
+    def panels(self) -> np.ndarray | None:
+        """Return the packed weights, or None while there is a view."""
         kept = self.kept
-        if kept:
-            return kept[0]
-        may_change = sys.getrefcount(self._memory) != self._references
-        panels = aligned_zeros(self._layout.packed_size, self._params.dtype)
-        kernels.pack_weights(self._layout.table, self._params, panels)
-        if not (may_change or kept):  # another thread may have packed them meanwhile
-            kept.append(panels)
-        return panels
+        if not kept:
+            if sys.getrefcount(self._memory) != self._references:
+                return None
+            panels = self.empty()
+            kernels.pack_weights(self._layout.table, self._params, panels)
+            if not kept:  # otherwise another thread has packed them meanwhile
+                kept.append(panels)
+        return kept[0]
+
+    def empty(self) -> np.ndarray:
+        """Return memory for the packed weights."""
+        return aligned_zeros(self._layout.packed_size, self._params.dtype)

@@ -112,7 +112,7 @@ class Scaling:
         return result
 
 
-@functools.lru_cache(16)
+@functools.lru_cache(4)
 def identity(size: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Return center and scale that change nothing, always the same arrays. Do not write them."""
     return np.zeros(size, dtype), np.ones(size, dtype)

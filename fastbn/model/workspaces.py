@@ -10,7 +10,7 @@ from fastbn.jit.intrinsics import TILE_ROWS
 from fastbn.kernels import network as kernels
 from fastbn.kernels.gemm import DEPTH
 from fastbn.model.buffers import aligned_zeros
-from fastbn.model.layout import BufferLayout, rounded_up
+from fastbn.model.layout import PANEL, BufferLayout, rounded_up
 
 Space = TypeVar("Space", kernels.Workspace, kernels.PredictionWorkspace)
 
@@ -24,16 +24,19 @@ KEPT = 4
 UNNEEDED_CALLS = 100
 
 
-def prediction_shares(n: int, threads: int) -> tuple[int, int]:
-    """Return how many threads predict n samples, and how many rows each computes at a time.
+def prediction_shares(layout: BufferLayout, n: int, threads: int) -> tuple[int, int, int]:
+    """Return how threads share a prediction of n samples: teams, members of a team, and rows.
 
-    The samples are shared in whole tiles of a matrix product.
+    Each team predicts its share of the samples, so many rows at a time; its members share the units
+    of the layers. A team has one member, unless there are too few samples to give each thread a
+    tile of a matrix product.
     """
-    if n <= TILE_ROWS:
-        return 1, max(1, n)
     tiles = -(-n // TILE_ROWS)
-    threads = min(threads, tiles)
-    return threads, min(INFERENCE_ROWS, n, -(-tiles // threads) * TILE_ROWS)
+    if n < 2 or threads == 1:
+        return 1, 1, max(1, min(INFERENCE_ROWS, n))
+    if tiles < threads:
+        return 1, min(threads, -(-layout.widest // PANEL)), n
+    return threads, 1, min(INFERENCE_ROWS, -(-tiles // threads) * TILE_ROWS)
 
 
 def prediction_sizes(layout: BufferLayout, rows: int) -> dict[str, int]:

@@ -30,7 +30,7 @@ PATIENCE_SECONDS, RETRY_SECONDS = 0.005, 10.0
 class Costs(NamedTuple):
     """Seconds that a team needs besides its work."""
 
-    start: float  # to wake a worker that sleeps, and to wait for it at the end
+    start: float  # to begin and end a call; workers are still awake from the one before
     barrier: float  # of two threads
     byte: float  # to read a byte that another thread has written
 

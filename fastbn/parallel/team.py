@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastbn.jit.compiler import njit
-from fastbn.jit.intrinsics import atomic_add, atomic_load, atomic_store, yield_core
+from fastbn.jit.compiler import njit, njit_inlined
+from fastbn.jit.intrinsics import atomic_add, atomic_load, atomic_store, ticks, yield_core
 
 # Indices of the counters, two cache lines apart.
 ARRIVED, GENERATION, PRESENT, ENDED, DECIDERS, DECISION, N_COUNTERS = range(0, 112, 16)
@@ -29,6 +29,12 @@ class Member(NamedTuple):
     rank: int
     size: int
     log: np.ndarray | None = None  # time stamps for the profile
+
+
+@njit_inlined
+def alone_in(member: Member) -> Member:
+    """Return the member as a team of one, for work that it does by itself."""
+    return Member(member.counters, 0, 1, member.log)
 
 
 @njit
@@ -100,16 +106,24 @@ def wait_for_workers(counters: np.ndarray, size: int) -> None:
 
 
 @njit
-def end_and_await(counters: np.ndarray, checks: int) -> None:
-    """Count a worker that has ended, and let it wait until a member of the next team is here.
+def end_and_await(counters: np.ndarray, bell: np.ndarray, checks: int, long: int) -> bool:
+    """Count a worker that has ended, and let it wait for its next job, but only so many checks.
 
-    It does not wait longer than so many checks.
+    It waits until a member of the next team with these counters is here, since the caller holds
+    Python's lock until then, or until the bell of the worker is 1. Return False if another thread
+    needed the core for more than `long` ticks.
     """
     atomic_add(counters, ENDED, 1)
     for _ in range(checks):
         if atomic_load(counters, PRESENT) > 0 and atomic_load(counters, DECISION) == 0:
-            return
+            return True
+        if atomic_load(bell, 0) != 0:
+            return True
+        begun = ticks()
         yield_core()
+        if ticks() - begun > long:
+            return False
+    return True
 
 
 @njit

@@ -2,7 +2,8 @@
 
 They are Python threads and release Python's lock while they compute. After a job, a thread checks
 for a tenth of a millisecond whether the next call begins, because waking it would take longer than
-a short call. Then it sleeps, so it does not disturb other libraries. A forked child, where the
+a short call. Then it sleeps, or as soon as another thread needs its core, so it does not disturb
+other libraries. A forked child, where the
 threads do not exist, starts new ones.
 """
 
@@ -31,6 +32,11 @@ from fastbn.parallel.team import (
 # How often a worker checks for the next call before it sleeps, and about how long that takes.
 CHECKS, AWAKE_SECONDS = 150, 1e-4
 
+# If another thread needs the core in this time for more ticks (some 50 microseconds on x86), the
+# worker sleeps at once after so many jobs: Linux gives the core sooner to a thread that wakes up
+# than to one that has offered it to others.
+LONG_TICKS, BUSY_JOBS = 150_000, 20
+
 
 class Worker(threading.Thread):
     """A thread that does one job after the other, and sleeps in between."""
@@ -38,11 +44,20 @@ class Worker(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="fastbn", daemon=True)
         self.jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self.counters = np.zeros(0, np.int64)  # of its last call
+        self.bell = np.zeros(1, np.int64)  # 1: there is a job of a call with other counters
 
     def run(self) -> None:
-        """Do jobs until the process ends."""
+        """Do jobs until the process ends.
+
+        A worker is idle before its job has ended, or the caller might start a new one for its next
+        call.
+        """
+        asleep = 0  # after so many of the next jobs it sleeps at once
         while True:
             call, function, arguments = self.jobs.get()
+            self.counters = call.counters
+            self.bell[0] = 0
             try:
                 function(*arguments)
             except BaseException as error:  # compiling failed, and nothing was computed
@@ -51,7 +66,9 @@ class Worker(threading.Thread):
             finally:
                 del function, arguments
                 _idle.append(self)
-                end_and_await(call.counters, CHECKS)
+                checks = 0 if asleep else CHECKS
+                has_core = end_and_await(call.counters, self.bell, checks, LONG_TICKS)
+            asleep = max(asleep - 1, 0) if has_core else BUSY_JOBS
             del call
 
 
@@ -86,8 +103,10 @@ def cleared_counters() -> np.ndarray:
         counters = _unused.pop()
     except IndexError:
         return np.zeros(N_COUNTERS, np.int64)
+    # DECISION at the end, or a worker would take the old members for new ones. No signal handler
+    # runs between two lines without a call, so a forked child cannot find half of them cleared.
     counters[:DECISION] = 0
-    counters[DECISION] = 0  # at the end, or a worker would take the old members for new ones
+    counters[DECISION] = 0
     return counters
 
 
@@ -126,7 +145,7 @@ if hasattr(os, "register_at_fork"):
 def compile_waits() -> None:
     """Compile what waits for other threads before it is needed, which takes long and may fail."""
     counters = np.zeros(N_COUNTERS, np.int64)
-    end_and_await(counters, 0)
+    end_and_await(counters, counters, 0, 0)
     finish_team(counters, 1)
 
 
@@ -158,6 +177,8 @@ def run_team(function: Callable[..., Any], size: int, arguments: Callable[[Membe
     try:
         for worker, each in zip(workers, others, strict=True):
             worker.jobs.put(Job(call, function, each))
+            if worker.counters is not call.counters:
+                worker.bell[0] = 1
         function(*own)
     finally:
         finish_team(call.counters, size)

@@ -174,17 +174,32 @@ def test_a_change_while_another_thread_packs_is_noticed(model, data, monkeypatch
     assert np.array_equal(logits, model.predict_logits(data[0][:1]))
 
 
-def test_a_signal_handler_that_changes_the_parameters_during_a_prediction(model, data, monkeypatch):
-    infer = kernels.infer_logits
+def assign_half(model, view):
+    model.params = model.params * 0.5
+
+
+def write_half(model, view):
+    view *= 0.5
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize(
+    ("change", "keeps_view"), [(assign_half, False), (assign_half, True), (write_half, True)]
+)
+def test_a_signal_handler_that_changes_the_parameters_during_a_prediction(
+    model, data, monkeypatch, change, keeps_view, rows
+):
+    """A prediction never mixes packed weights of one moment with parameters of another one."""
+    infer, view = kernels.infer_logits, model.params if keeps_view else None
 
     def change_and_infer(*arguments):
-        monkeypatch.setattr(kernels, "infer_logits", infer)
-        model.params = model.params * 0.5
+        change(model, view)
         infer(*arguments)
 
-    monkeypatch.setattr(kernels, "infer_logits", change_and_infer)
-    row = model.predict_logits(data[0][:1])
-    assert np.array_equal(row, model.predict_logits(data[0])[:1])
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "infer_logits", change_and_infer)
+        logits = model.predict_logits(data[0][:rows])
+    assert np.array_equal(logits, model.predict_logits(data[0])[:rows])
 
 
 def test_threads_that_pack_at_once_keep_one_copy(model, data, monkeypatch):

@@ -18,6 +18,7 @@ import fastbn.model.engine as model_module
 from fastbn.jit.compiler import njit
 from fastbn.model.inputs import training_samples
 from fastbn.parallel import team, threads
+from fastbn.parallel.team_size import prediction_threads
 from fastbn.parallel.threads import run_team
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="teams are of compiled code")
@@ -108,10 +109,33 @@ def test_threads_sleep_between_calls_and_are_used_again(monkeypatch):
     assert len(set(sleeping)) == 2
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"activation": "tanh", "batch_norm": False}, {"input_normalization": "zscore"}],
+)
+def test_predictions_of_few_samples_by_many_threads(rng, monkeypatch, options):
+    """They share the units of each layer, or tiles of samples."""
+    model = fastbn.BatchNormMLP((300, 2000, 1100, 3), **options)
+    x = rng.standard_normal((33, 300)).astype(np.float32)
+    model.partial_fit(x, np.arange(33) % 3)
+    monkeypatch.setenv("FASTBN_NUM_THREADS", "1")
+    expected = model.predict_logits(x)
+    for size in (2, 3, 8):
+        monkeypatch.setenv("FASTBN_NUM_THREADS", str(size))
+        assert prediction_threads(model.layout.prediction_flops(9), False) == size
+        for rows in (9, 17, 33):
+            assert np.array_equal(model.predict_logits(x[:rows]), expected[:rows])
+        kept = model.params  # each prediction packs the weights
+        assert np.array_equal(model.predict_logits(x), expected)
+        del kept
+
+
 def test_a_worker_sees_the_next_team():
     """It waits for a member of a new team, and neither for the last team nor for ever."""
     counters = np.zeros(team.N_COUNTERS, np.int64)
-    waiting = threading.Thread(target=team.end_and_await, args=(counters, 10**10))
+    never = 10**18
+    arguments = counters, np.zeros(1, np.int64), 10**10, never
+    waiting = threading.Thread(target=team.end_and_await, args=arguments)
     waiting.start()
     counters[team.DECISION], counters[team.PRESENT] = team.COMPLETE, 2  # the last team
     time.sleep(0.05)
@@ -124,7 +148,9 @@ def test_a_worker_sees_the_next_team():
     assert not waiting.is_alive()
     assert counters[team.ENDED] == 1
     counters[:] = 0
-    team.end_and_await(counters, 1000)  # returns
+    assert team.end_and_await(counters, np.zeros(1, np.int64), 1000, never)
+    assert team.end_and_await(counters, np.ones(1, np.int64), 10**10, never)
+    assert not team.end_and_await(counters, np.zeros(1, np.int64), 10**10, 0)
 
 
 def test_calls_share_counters_only_one_after_the_other(monkeypatch):
@@ -156,7 +182,7 @@ def test_calls_share_counters_only_one_after_the_other(monkeypatch):
     assert len(threads._unused) == 1, "a call that did not end normally keeps its counters"
 
 
-def test_many_short_calls_in_many_threads(monkeypatch):
+def test_many_short_calls_in_many_threads():
     def calls(size):
         for n in range(200):
             cells = np.zeros(2 * size, np.int64)
