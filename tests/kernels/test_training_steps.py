@@ -328,3 +328,21 @@ def test_a_cancelled_team_computes_nothing(rng, monkeypatch):
     assert np.isnan(model.predict_logits(x)).all()
     after = model.snapshot()
     assert all(np.array_equal(after[name], before[name]) for name in before)
+
+
+def test_a_prediction_that_packs_the_weights_and_shares_units(rng, monkeypatch):
+    """A member alone has a share of all units."""
+    infer = engine.kernels.infer_logits
+
+    def share_units(predictor, work, inputs, rows, shares_units, packs, member, logits):
+        assert packs is has_view
+        infer(predictor, work, inputs, rows, True, packs, member, logits)
+
+    x = rng.standard_normal((7, 5)).astype(np.float32)
+    model = fastbn.BatchNormMLP(SIZES, activation="tanh")
+    expected = model.predict_logits(x)
+    monkeypatch.setattr(engine.kernels, "infer_logits", share_units)
+    for has_view in (False, True):
+        view = model.params if has_view else None
+        assert np.array_equal(model.predict_logits(x), expected)
+    assert view is not None
