@@ -268,19 +268,21 @@ class Engine:
 
         The arguments are what `InputScaling.apply` returns.
         """
-        logits = np.empty((len(x), self.config.layer_sizes[-1]), self.dtype)
         is_ready = center is identity(self.layout.inputs, self.dtype)[0] and x.dtype is self.dtype
-        inputs = kernels.Inputs(x, center, scale, is_ready)
+        inputs = x, center, scale, is_ready
         kept = self.packed.kept
         panels = self.packed.panels()
-        self._infer(inputs, panels, logits)
+        logits = self._infer(inputs, panels)
         if panels is not None and self.packed.kept is not kept:
-            self._infer(inputs, None, logits)  # the parameters may have changed meanwhile
+            logits = self._infer(inputs, None)  # the parameters may have changed meanwhile
         return logits
 
-    def _infer(self, inputs: kernels.Inputs, panels: np.ndarray | None, logits: np.ndarray) -> None:
-        """Compute the logits. Without panels, the same compiled call packs the weights."""
-        n = len(logits)
+    def _infer(
+        self, inputs: tuple[np.ndarray, np.ndarray, np.ndarray, bool], panels: np.ndarray | None
+    ) -> np.ndarray:
+        """Return the logits. Without panels, the same compiled call packs the weights."""
+        n = len(inputs[0])
+        logits = np.empty((n, self.config.layer_sizes[-1]), self.dtype)
         is_next = time.perf_counter() - self._last_prediction < AWAKE_SECONDS
         threads = prediction_threads(self.layout.prediction_flops(n), is_next)
         teams, members, rows = prediction_shares(self.layout, n, threads)
@@ -290,12 +292,13 @@ class Engine:
         run_team(
             kernels.infer_logits, teams * members,
             lambda member: (
-                predictor, tuple(spaces[member.rank // members]), tuple(inputs), rows, members > 1,
+                predictor, tuple(spaces[member.rank // members]), inputs, rows, members > 1,
                 panels is None, tuple(member), logits,
             ),
         )  # fmt: skip
         self.workspaces.take_back_all(spaces)
         self._last_prediction = time.perf_counter()
+        return logits
 
     def evaluate(self, samples: kernels.Samples) -> tuple[float, float]:
         """Return loss and score on some samples, with running statistics."""
