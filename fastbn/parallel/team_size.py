@@ -26,10 +26,9 @@ FLOPS = 1e11 * PANEL_BYTES / 128
 # A smaller call always has one thread: waking a worker takes about half as long.
 SMALL_CALL_FLOPS = 5e-5 * FLOPS
 
-# A smaller prediction always has one thread. Predictions are not timed, and waking a worker that
-# was idle for a while takes several times as long as `measured_costs` says.
+# A smaller prediction has one thread, unless it follows another one at once. Predictions are not
+# timed, and waking a worker that sleeps takes several times as long as `measured_costs` says.
 SMALL_PREDICTION_FLOPS = 2.5e-4 * FLOPS
-SMALL_NEXT_PREDICTION_FLOPS = 5e-5 * FLOPS
 
 # A larger step always gets a team: one thread would need some milliseconds.
 LARGE_STEP_FLOPS = 5e8
@@ -101,7 +100,7 @@ def prediction_threads(flops: float, is_next: bool) -> int:
 
     `is_next` says that another prediction has just ended, so that its workers are still awake.
     """
-    least = SMALL_NEXT_PREDICTION_FLOPS if is_next else SMALL_PREDICTION_FLOPS
+    least = SMALL_CALL_FLOPS if is_next else SMALL_PREDICTION_FLOPS
     return team_size(TeamWork(flops), 1) if flops >= least else 1
 
 

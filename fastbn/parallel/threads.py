@@ -3,8 +3,7 @@
 They are Python threads and release Python's lock while they compute. After a job, a thread checks
 for a tenth of a millisecond whether the next call begins, because waking it would take longer than
 a short call. Then it sleeps, or as soon as another thread needs its core, so it does not disturb
-other libraries. A forked child, where the
-threads do not exist, starts new ones.
+other libraries. A forked child, where the threads do not exist, starts new ones.
 """
 
 from __future__ import annotations
