@@ -17,7 +17,12 @@ from numba import prange
 from fastbn.jit.compiler import njit, njit_inlined, njit_parallel, njit_strict
 from fastbn.jit.intrinsics import fence, scratch_like, stream_piece, view
 from fastbn.kernels.activations import affine_activation, stream_affine_activation
-from fastbn.kernels.batchnorm_formulas import gradient_input, normalized, of_feature
+from fastbn.kernels.batchnorm_formulas import (
+    gradient_input,
+    inference_scale,
+    normalized,
+    of_feature,
+)
 from fastbn.kernels.reductions import BLOCK, SMALL
 from fastbn.kernels.statistics_cn import TILE, careful_moments, moments, rows_per_group
 from fastbn.kernels.streams import PIECE, is_streamed, whole_pieces
@@ -188,7 +193,7 @@ def batch_norm_inference_cn(
     This is compiled without fast-math, so that all kernels that inline it get the same bits.
     """
     for c in range(start, stop):
-        scale = x.dtype.type(gamma[c] / math.sqrt(np.float64(running_var[c]) + eps))
+        scale = x.dtype.type(inference_scale(gamma[c], running_var[c], eps))
         for b in range(x.shape[0]):
             affine_activation(x[b, c], running_mean[c], scale, beta[c], slope, y[b, c])
 

@@ -6,7 +6,10 @@ use fast-math.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fastbn.jit.compiler import njit_inlined
 from fastbn.jit.intrinsics import multiply_add
@@ -36,6 +39,12 @@ def of_feature(norm, c):
 def normalized(x, norm):
     """xhat = (x - mean) * rstd."""
     return (x - norm.mean) * norm.rstd
+
+
+@njit_inlined
+def inference_scale(gamma, running_var, eps):
+    """gamma / sqrt(running_var + eps), in float64."""
+    return gamma / math.sqrt(np.float64(running_var) + eps)
 
 
 @njit_inlined

@@ -8,12 +8,9 @@ the same call if Python code may change the parameters meanwhile.
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from fastbn.jit.compiler import njit, njit_inlined, njit_strict
 from fastbn.jit.intrinsics import at_address, flush_denormals, restore_denormals, strided, view
+from fastbn.kernels.batchnorm_formulas import inference_scale
 from fastbn.kernels.batchnorm_nc_rows import row_affine_activation
 from fastbn.kernels.elementwise import NONE, elementwise_forward
 from fastbn.kernels.gemm import (
@@ -73,7 +70,7 @@ def prepare_affine(network, work):
             var = features(network.running_var, layer)
             for j in range(shift.size):
                 shift[j] = mean[j]
-                scale[j] = number(gamma[j] / math.sqrt(np.float64(var[j]) + network.eps))
+                scale[j] = number(inference_scale(gamma[j], var[j], network.eps))
         else:
             for j in range(shift.size):
                 shift[j] = number(0)

@@ -10,7 +10,6 @@ from fastbn.kernels.network_arrays import (
     N_IN,
     N_OUT,
     UNIT,
-    Inputs,
     Network,
     PredictionWorkspace,
     Predictor,
@@ -21,6 +20,6 @@ from fastbn.kernels.network_arrays import (
 from fastbn.kernels.train_step import train_steps
 
 __all__ = [
-    "N_IN", "N_OUT", "PART_ROWS", "UNIT", "Inputs", "Network", "PredictionWorkspace", "Predictor",
+    "N_IN", "N_OUT", "PART_ROWS", "UNIT", "Network", "PredictionWorkspace", "Predictor",
     "Recipe", "Samples", "Workspace", "infer_logits", "pack_weights", "train_steps",
 ]  # fmt: skip
