@@ -29,6 +29,7 @@ from fastbn.bench._work import (
     STEPS,
     Runner,
     StepWork,
+    random_steps,
 )
 
 SUITES = ("kernels", "step", "calls", "predict", "estimators", "torch", "startup")
@@ -41,12 +42,14 @@ BEYOND_CACHES = 64e6
 COPY_BYTES = 1 << 26
 
 
-def rows(suites: Iterable[str], peers: Sequence[str]) -> Iterator[Row]:
-    """Measure the suites, and yield each row when it is done."""
+def rows(suites: Iterable[str], peers: Sequence[str], n_random: int = 0) -> Iterator[Row]:
+    """Measure suites and so many random networks, and yield each row when it is done."""
     if "kernels" in suites:
         yield from kernel_rows(peers)
     if "step" in suites:
         yield from (step_row("training step", "step", work, peers) for work in STEPS)
+    for work in random_steps(n_random):
+        yield step_row("random networks", "step", work, peers)
     if "calls" in suites:
         yield from (step_row("train_step", "calls", work, peers) for work in CALLS)
     if "predict" in suites:

@@ -111,6 +111,22 @@ STEPS = [
 ]
 
 
+def random_steps(count: int) -> list[StepWork]:
+    """Draw networks with widths, depths and batches that are no round numbers."""
+    generator = np.random.default_rng(0)
+
+    def draw(low: int, high: int) -> int:
+        """Draw an integer with a uniformly distributed logarithm."""
+        return int(np.exp(generator.uniform(np.log(low), np.log(high + 1))))
+
+    works = []
+    for _ in range(count):
+        hidden = [draw(8, 1024) for _ in range(draw(1, 5))]
+        batch = int(generator.choice([37, 1000, draw(16, 4096)]))
+        works.append(StepWork((draw(4, 1024), *hidden, draw(2, 100)), batch))
+    return works
+
+
 CALLS = [StepWork((20, 64, 64, 2), 64), StepWork((16, 48, 48, 3), 64)]
 
 

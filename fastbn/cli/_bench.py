@@ -37,7 +37,18 @@ def bench(
             metavar="PEER,...",
         ),
     ] = None,
-    suite: Annotated[str, typer.Option(help="What to measure.", metavar="|".join(SUITES))] = "all",
+    suite: Annotated[
+        str | None,
+        typer.Option(help="What to measure (default: all).", metavar="|".join(SUITES)),
+    ] = None,
+    random: Annotated[
+        int,
+        typer.Option(
+            help="Measure training steps of so many random networks; without --suite, only these.",
+            min=0,
+            metavar="N",
+        ),
+    ] = 0,
     threads: Annotated[
         int | None, typer.Option(help="Cores that every side may use (default: all).", min=1)
     ] = None,
@@ -61,7 +72,8 @@ def bench(
     1, fastbn is faster. A suite takes some minutes; close other programs. End-to-end training needs
     FASTBN_DATA, a folder with Fashion-MNIST.
     """
-    check_choice(suite, SUITES, "--suite")
+    if suite is not None:
+        check_choice(suite, SUITES, "--suite")
     if isa is not None:
         _run_limited(isa)
     check_writable({"--json": as_json, "--plot": plot})
@@ -79,13 +91,16 @@ def bench(
         raise missing_extra("fastbn bench --suite torch", "PyTorch", "torch")
     if suite == "estimators" and not _peers.is_installed("sklearn"):
         raise missing_extra("fastbn bench --suite estimators", "scikit-learn", "sklearn")
-    suites = _suites.SUITES if suite == "all" else (suite,)
+    if suite == "all" or (suite is None and not random):
+        suites = _suites.SUITES
+    else:
+        suites = () if suite is None else (suite,)
     rows: list[Row] = []
     facts = _report.machine(peers)
     interrupted = False
     try:
         with compile_notice():
-            for row in _suites.rows(suites, peers):
+            for row in _suites.rows(suites, peers, random):
                 rows.append(row)
                 typer.echo(f"measured {row.suite}: {row.work}", err=True)
     except KeyboardInterrupt:

@@ -16,7 +16,14 @@ from fastbn import reference
 from fastbn.bench import _fastbn, _numpy, _peers, _report, _suites, _timing, _work
 from fastbn.bench._row import Contestant, Row
 from fastbn.bench._timing import Timing, interleave
-from fastbn.bench._work import AdamWork, BatchNormWork, ModuleWork, ScaleWork, StepWork
+from fastbn.bench._work import (
+    AdamWork,
+    BatchNormWork,
+    ModuleWork,
+    ScaleWork,
+    StepWork,
+    random_steps,
+)
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="Python loops are not measured")
 
@@ -383,6 +390,21 @@ def test_command(small_grid, tmp_path, monkeypatch):
     assert only["ratios"]["numpy"] > 0
     assert len(only["contestants"]) >= 2
     assert files["--plot"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_random_networks_alone(monkeypatch):
+    commands = pytest.importorskip("commands")
+    monkeypatch.setattr(_suites, "random_steps", lambda count: [TINY] * count)
+    output = commands.succeed("bench", "--random", "2", "--against", "numpy")
+    assert output.count("| 5-7-3 @ 16 |") == 2
+    assert "training step" not in output
+
+
+def test_random_networks_are_always_the_same():
+    drawn = random_steps(20)
+    assert drawn == random_steps(20)
+    assert len({work.sizes for work in drawn}) == 20
+    assert {37, 1000} <= {work.batch for work in drawn}
 
 
 def test_ctrl_c_keeps_what_was_measured(small_grid, tmp_path, monkeypatch):

@@ -79,6 +79,7 @@ OPTIONS = {
         {
             "--against": ("nonsense", "torch,nonsense"),
             "--suite": CHOICE,
+            "--random": ("-1", "1.5", "many"),
             "--threads": THREADS,
             "--json": PLACE,
             "--plot": PICTURE,
