@@ -39,10 +39,9 @@ COMPUTED = """
     x = np.random.default_rng(0).normal(1, 3, (668, 96)).astype(np.float32)
     if {chunk_first}:
         nc.chunk_moments_nc(x, 0, *np.empty((3, 96), np.float32))
-    loss, gradient = fastbn.softmax_cross_entropy(x, np.arange(668) % 96)
     for dispatch.PARALLEL_ELEMENTS in (0, 1 << 62):
         mean, var = fastbn.batch_statistics(x)
-        print(loss, *(hashlib.sha256(a.tobytes()).hexdigest() for a in (gradient, mean, var)))
+        print(*(hashlib.sha256(a.tobytes()).hexdigest() for a in (mean, var)))
     (compiled,) = moments_nc_parallel.overloads.values()
     if moments_nc_parallel.stats.cache_misses:  # it was compiled, and not loaded
         functions = compiled.library._final_module.functions

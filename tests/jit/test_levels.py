@@ -1,9 +1,10 @@
 """Kernels compiled for other processors than this one are right and consistent to the bit.
 
 FASTBN_ISA limits kernels to a level of the processor. One process per level runs the tests of
-kernels against the oracle and those of equal bits. For the processor's own level, which the rest of
-the suite tests with the settings for this processor, it runs only those of equal bits of functions.
-The process keeps its kernels beside those for this processor.
+kernels against the oracle and those of equal bits; on plain x86-64 (sse2), which few processors
+need, those in float32. For the processor's own level, which the rest of the suite tests with the
+settings for this processor, it runs only those of equal bits of functions in float32. The process
+keeps its kernels beside those for this processor.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ BITS = "kernels/test_same_bits.py"
 FILES = [
     BITS,
     "functional/test_batchnorm.py",
-    "kernels/test_streams.py",
-    "kernels/test_addresses.py",
     "functional/test_running.py",
     "functional/test_losses.py",
     "functional/test_optimizers.py",
     "functional/test_preprocessing.py",
     "kernels/test_elementwise.py",
     "kernels/test_gemm.py",
-    "kernels/test_training_steps.py",
 ]
+
+TRAINING = "kernels/test_training_steps.py"
 
 # Left out: parallel kernels, which give the bits of serial ones (test_same_bits.py), and training
 # steps on bytes, which differ in the gathering of rows only (test_rows_of_bytes).
 SELECTION = "not parallel and not uint8-float32"
+FLOAT32 = f"{SELECTION} and not float64 and not finite_differences"
 
 # By level: rows of a tile of `fastbn.kernels.gemm`, and whether machine code uses FMA and the
 # registers of AVX-512.
@@ -84,8 +85,12 @@ def level(request):
     """A level, and the process that has compiled and run its kernels."""
     if not can_run(request.param):
         pytest.skip(f"this processor cannot run {request.param}")
-    is_own = request.param == OWN
-    files, selection = ([BITS], f"{SELECTION} and not training") if is_own else (FILES, SELECTION)
+    if request.param == OWN:
+        files, selection = [BITS], f"{FLOAT32} and not training"
+    elif request.param == "sse2":
+        files, selection = [*FILES, f"{TRAINING}::test_float32"], FLOAT32
+    else:
+        files, selection = [*FILES, TRAINING], SELECTION
     environment = {**os.environ, isa.VARIABLE: request.param, "NUMBA_NUM_THREADS": "3"}
     options = ["-n", "0", "-q", "-x", "-p", "no:cacheprovider", "-k", selection]
     done = subprocess.run(
