@@ -91,10 +91,9 @@ def bench(
         raise missing_extra("fastbn bench --suite torch", "PyTorch", "torch")
     if suite == "estimators" and not _peers.is_installed("sklearn"):
         raise missing_extra("fastbn bench --suite estimators", "scikit-learn", "sklearn")
+    suites: tuple[str, ...] = () if suite is None else (suite,)
     if suite == "all" or (suite is None and not random):
         suites = _suites.SUITES
-    else:
-        suites = () if suite is None else (suite,)
     rows: list[Row] = []
     facts = _report.machine(peers)
     interrupted = False
