@@ -1,12 +1,13 @@
 """The names of all options, defined once for types, checks, kernels, the command line and docs.
 
-docs/design.md says how to add an activation or an optimizer.
+docs/design.md says how to add an activation, an optimizer or a loss.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
@@ -39,6 +40,23 @@ StopReason = Literal[
     "epochs", "until_accuracy", "early_stopping", "callback", "diverged", "interrupted"
 ]
 ShowProgress = bool | Literal["auto"]
+
+
+class LossKind(NamedTuple):
+    """What a loss takes, and what its predictions are."""
+
+    takes_labels: bool  # one class for each sample, instead of a target for each output
+    lowest: float  # the least target, and the largest
+    highest: float
+    output: Literal["softmax", "logistic", "identity"]  # from the last layer to the prediction
+    score: Literal["accuracy", "r2"]
+
+
+LOSSES: dict[str, LossKind] = {
+    "softmax_cross_entropy": LossKind(True, 0.0, math.inf, "softmax", "accuracy"),
+    "sigmoid_cross_entropy": LossKind(False, 0.0, 1.0, "logistic", "accuracy"),
+    "squared_error": LossKind(False, -math.inf, math.inf, "identity", "r2"),
+}
 
 
 def code(option: Any, name: str | None) -> int:

@@ -187,16 +187,16 @@ def z_scores(samples: Samples) -> tuple[Samples, Predict, Predict]:
     return scaled, scaler.transform, lambda out: out * scale + mean
 
 
-def with_seed(recipe: Parameters, seed: int) -> Parameters:
+def with_seed(settings: Parameters, seed: int) -> Parameters:
     """Return the parameters of a training that runs all its epochs."""
-    return {**recipe, "n_iter_no_change": recipe["max_iter"], "random_state": seed}
+    return {**settings, "n_iter_no_change": settings["max_iter"], "random_state": seed}
 
 
 # -- small data sets -------------------------------------------------------------------------------
 
 
 def compare_scores(
-    name: str, X: np.ndarray, y: np.ndarray, folds: int, seeds: int, recipe: Parameters
+    name: str, X: np.ndarray, y: np.ndarray, folds: int, seeds: int, settings: Parameters
 ) -> str:
     """Return the line of a data set."""
     classes = y.dtype.kind == "i"
@@ -207,7 +207,7 @@ def compare_scores(
         for fold, (train, test) in enumerate(parts):
             for who, fit in list(enumerate(CONTESTANTS.values()))[:: -1 if fold % 2 else 1]:
                 start = time.perf_counter()
-                predict = fit(Samples(X[train], y[train]), with_seed(recipe, seed))
+                predict = fit(Samples(X[train], y[train]), with_seed(settings, seed))
                 times[who, seed, fold] = time.perf_counter() - start
                 out = predict(X[test])
                 found = score(y[test], out.argmax(axis=1) if classes else out)

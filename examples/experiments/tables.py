@@ -46,14 +46,14 @@ def gradient(setting):
 
     There are ten minibatches in an epoch, and inputs are scaled to [0, 1].
     """
-    recipe = {"betas": (0.9, 0.99), "input_normalization": "minmax"}
+    settings = {"betas": (0.9, 0.99), "input_normalization": "minmax"}
     rates = (0.05, 0.005)
     return Table(
         name="gradient",
         question="Does the gradient through mean and deviation matter?",
         labels=("gradient",),
         variants={
-            f"{kind}, lr {lr:g}": {"gradient": kind, "lr": lr, **recipe}
+            f"{kind}, lr {lr:g}": {"gradient": kind, "lr": lr, **settings}
             for lr in rates
             for kind in ("exact", "detached")
         },

@@ -9,7 +9,7 @@ import numpy as np
 
 import fastbn
 from fastbn import BatchNormMLP
-from fastbn.bench import _work as recipe
+from fastbn.bench import _work as constants
 from fastbn.bench._work import (
     BATCHES,
     BatchNormWork,
@@ -30,8 +30,8 @@ from fastbn.parallel.costs import measured_costs
 def model_of(work: StepWork) -> BatchNormMLP:
     """Return a model with the work's weights."""
     model = BatchNormMLP(
-        work.sizes, negative_slope=recipe.SLOPE, eps=recipe.EPS, momentum=recipe.MOMENTUM,
-        lr=recipe.LR, betas=(recipe.BETA1, recipe.BETA2), optimizer_eps=recipe.ADAM_EPS,
+        work.sizes, negative_slope=constants.SLOPE, eps=constants.EPS, momentum=constants.MOMENTUM,
+        lr=constants.LR, betas=(constants.BETA1, constants.BETA2), optimizer_eps=constants.ADAM_EPS,
     )  # fmt: skip
     parameters = dict(model.named_parameters())
     for index, weight in enumerate(work.weights()):
@@ -52,7 +52,7 @@ class FastbnStepper(Stepper):
     def run(self, times: int) -> None:
         steps = times * BATCHES
         order, bounds = np.tile(self.epoch, times), np.arange(steps + 1) * self.work.batch
-        lrs = np.full(steps, recipe.LR)
+        lrs = np.full(steps, constants.LR)
         with at_most(self.threads):
             self.losses = run_steps(self.model, self.samples, order, bounds, lrs)
 
@@ -110,12 +110,12 @@ class BatchNorm(Runner):
         self.y = np.empty_like(x) if out else None
         self.dx = np.empty_like(x) if out else None
         self.settings: dict[str, Any] = {
-            "layout": layout, "activation": "leaky_relu", "negative_slope": recipe.SLOPE
+            "layout": layout, "activation": "leaky_relu", "negative_slope": constants.SLOPE
         }  # fmt: skip
 
     def once(self) -> None:
         y, mean, rstd = fastbn.batch_norm(
-            self.x, self.gamma, self.beta, eps=recipe.EPS, out=self.y, **self.settings
+            self.x, self.gamma, self.beta, eps=constants.EPS, out=self.y, **self.settings
         )
         dx, dgamma, dbeta = fastbn.batch_norm_backward(
             self.dy, self.x, self.gamma, self.beta, mean, rstd, out=self.dx, **self.settings
@@ -132,8 +132,8 @@ class Adam(FlatAdam):
     def once(self) -> None:
         self.step += 1
         fastbn.adam_step(
-            self.params, self.grads, self.m, self.v, step=self.step, lr=recipe.LR,
-            betas=(recipe.BETA1, recipe.BETA2), eps=recipe.ADAM_EPS,
+            self.params, self.grads, self.m, self.v, step=self.step, lr=constants.LR,
+            betas=(constants.BETA1, constants.BETA2), eps=constants.ADAM_EPS,
         )  # fmt: skip
 
 

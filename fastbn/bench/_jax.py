@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fastbn.bench import _work as recipe
+from fastbn.bench import _work as constants
 from fastbn.bench._work import AdamWork, BatchNormWork, Runner, ScaleWork, Stepper, StepWork
 from fastbn.bench.scripts.jax_net import batch_norm, first_state, leaky_relu, step
 
@@ -28,7 +28,7 @@ class JaxStepper(Stepper):
         self.data = x, y
 
         def one(state: Any, rows: Any, x: Any, y: Any) -> tuple[Any, Any]:
-            state, (loss, _) = step(state, x[rows], y[rows], axis, recipe)
+            state, (loss, _) = step(state, x[rows], y[rows], axis, constants)
             return state, loss
 
         def many(state: Any, order: Any, x: Any, y: Any) -> tuple[Any, Any]:
@@ -58,7 +58,7 @@ class JaxCaller(Stepper):
         self.minibatches = [(jnp.asarray(x[rows]), jnp.asarray(y[rows])) for rows in work.order()]
 
         def one(state: Any, x: Any, y: Any) -> tuple[Any, Any]:
-            state, (loss, _) = step(state, x, y, axis, recipe)
+            state, (loss, _) = step(state, x, y, axis, constants)
             return state, loss
 
         self.state = first_state(work.weights())
@@ -88,7 +88,7 @@ def batch_norm_and_gradients(x: Any, gamma: Any, beta: Any, dy: Any) -> Any:
     """Return y of batch norm with LeakyReLU, dx, dgamma, dbeta."""
 
     def forward(x: Any, gamma: Any, beta: Any) -> Any:
-        return leaky_relu(batch_norm(x, gamma, beta, 0, recipe.EPS)[0], recipe.SLOPE)
+        return leaky_relu(batch_norm(x, gamma, beta, 0, constants.EPS)[0], constants.SLOPE)
 
     y, backward = jax.vjp(forward, x, gamma, beta)
     return y, *backward(dy)
@@ -110,7 +110,9 @@ class Adam(JaxRunner):
     def __init__(self, work: AdamWork) -> None:
         self.work = work
         params, grads = work.data()
-        adam = optax.adam(recipe.LR, b1=recipe.BETA1, b2=recipe.BETA2, eps=recipe.ADAM_EPS)
+        adam = optax.adam(
+            constants.LR, b1=constants.BETA1, b2=constants.BETA2, eps=constants.ADAM_EPS
+        )
         self.grads = list(map(jnp.asarray, work.split(grads)))
         self.last = list(map(jnp.asarray, work.split(params)))
         self.state = adam.init(self.last)

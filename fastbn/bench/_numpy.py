@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbn.bench import _work as recipe
+from fastbn.bench import _work as constants
 from fastbn.bench._work import (
     AdamWork,
     BatchNormWork,
@@ -25,7 +25,7 @@ class NumpyStepper(BlasRunner, Stepper):
         super().__init__(threads)
         self.x, self.y = work.data()
         self.order = work.order()
-        self.net = NumpyNet(work.weights(), recipe)
+        self.net = NumpyNet(work.weights(), constants)
 
     def train_epoch(self) -> list[float]:
         return [self.net.step(self.x[rows], self.y[rows])[0] for rows in self.order]
@@ -39,9 +39,9 @@ class BatchNorm(Runner):
 
     def once(self) -> None:
         n = np.float32(len(self.x))
-        slope, one = np.float32(recipe.SLOPE), np.float32(1)
+        slope, one = np.float32(constants.SLOPE), np.float32(1)
         xhat = self.x - self.x.mean(axis=0)
-        rstd = 1 / np.sqrt(np.einsum("ij,ij->j", xhat, xhat) / n + np.float32(recipe.EPS))
+        rstd = 1 / np.sqrt(np.einsum("ij,ij->j", xhat, xhat) / n + np.float32(constants.EPS))
         xhat *= rstd
         y = xhat * self.gamma
         y += self.beta
@@ -65,7 +65,7 @@ class Adam(FlatAdam):
 
     def once(self) -> None:
         self.step += 1
-        adam(self.params, self.grads, self.m, self.v, self.step, self.scratch, recipe)
+        adam(self.params, self.grads, self.m, self.v, self.step, self.scratch, constants)
 
 
 class Scale(Runner):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnxruntime
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
-from fastbn.bench import _work as recipe
+from fastbn.bench import _work as constants
 from fastbn.bench._predict import PredictWork
 from fastbn.bench._work import Runner
 
@@ -36,7 +36,7 @@ def network(work: PredictWork) -> ModelProto:
         weights += [numpy_helper.from_array(weight, w), numpy_helper.from_array(bias, b)]
         nodes.append(helper.make_node("Gemm", [a, w, b], [z]))
         a = f"a{index}"
-        nodes.append(helper.make_node("LeakyRelu", [z], [a], alpha=recipe.SLOPE))
+        nodes.append(helper.make_node("LeakyRelu", [z], [a], alpha=constants.SLOPE))
     nodes[-1] = helper.make_node("Softmax", [z], ["p"], axis=1)
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", size])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastbn.bench import _work as recipe
+from fastbn.bench import _work as constants
 from fastbn.bench._fastbn import model_of
 from fastbn.bench._work import BlasRunner, Runner, StepWork
 
@@ -28,7 +28,7 @@ class PredictWork(StepWork):
         """Return weight (in, out) and bias of every layer, which include the batch norm."""
         layers = []
         for weight, (gamma, beta, mean, var) in zip(self.weights(), self.norms(), strict=True):
-            scale = gamma / np.sqrt(var + np.float32(recipe.EPS))
+            scale = gamma / np.sqrt(var + np.float32(constants.EPS))
             layers.append((np.ascontiguousarray(weight.T * scale), beta - mean * scale))
         return layers
 
@@ -66,6 +66,6 @@ class NumpyPredictor(BlasRunner):
     def once(self) -> None:
         z = self.x @ self.layers[0][0] + self.layers[0][1]
         for weight, bias in self.layers[1:]:
-            z = np.maximum(z, np.float32(recipe.SLOPE) * z) @ weight + bias
+            z = np.maximum(z, np.float32(constants.SLOPE) * z) @ weight + bias
         p = np.exp(z - z.max(axis=1, keepdims=True))
         self.last = [p / p.sum(axis=1, keepdims=True)]

@@ -11,7 +11,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
 from fastbn.bench import _numpy
-from fastbn.bench import _work as recipe
+from fastbn.bench import _work as constants
 from fastbn.bench._work import BlasRunner, FitWork, Runner
 from fastbn.sklearn import BatchNormMLPClassifier
 
@@ -40,8 +40,8 @@ class Fit(Runner):
         return {
             "hidden_layer_sizes": self.work.hidden, "batch_size": self.work.batch,
             "max_iter": self.work.epochs, "n_iter_no_change": self.work.epochs,
-            "solver": "adam", "learning_rate_init": self.work.lr, "beta_1": recipe.BETA1,
-            "beta_2": recipe.BETA2, "epsilon": recipe.ADAM_EPS, "random_state": 0,
+            "solver": "adam", "learning_rate_init": self.work.lr, "beta_1": constants.BETA1,
+            "beta_2": constants.BETA2, "epsilon": constants.ADAM_EPS, "random_state": 0,
         }  # fmt: skip
 
     def run(self, times: int) -> None:

@@ -32,8 +32,6 @@ from fastbn.bench._work import (
     random_steps,
 )
 
-SUITES = ("kernels", "step", "calls", "predict", "estimators", "torch", "startup")
-
 # The results of all sides are compared after this many epochs of 8 steps, calls, or fits.
 EPOCHS_COMPARED, CALLS_COMPARED, FITS_COMPARED = 3, 20, 1
 
@@ -43,7 +41,7 @@ COPY_BYTES = 1 << 26
 
 
 def rows(suites: Iterable[str], peers: Sequence[str], n_random: int = 0) -> Iterator[Row]:
-    """Measure suites and so many random networks, and yield each row when it is done."""
+    """Measure suites and `n_random` random networks; yield each row when it is done."""
     if "kernels" in suites:
         yield from kernel_rows(peers)
     if "step" in suites:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import fastbn.torch
-from fastbn.bench import _work as recipe
+from fastbn.bench import _work as constants
 from fastbn.bench._predict import PredictWork
 from fastbn.bench._work import (
     AdamWork,
@@ -24,7 +24,7 @@ from fastbn.bench._work import (
 from fastbn.bench.scripts.torch_net import build
 
 ADAM: dict[str, Any] = {
-    "lr": recipe.LR, "betas": (recipe.BETA1, recipe.BETA2), "eps": recipe.ADAM_EPS,
+    "lr": constants.LR, "betas": (constants.BETA1, constants.BETA2), "eps": constants.ADAM_EPS,
 }  # fmt: skip
 
 
@@ -53,7 +53,7 @@ class TorchStepper(Stepper):
         self.threads = threads
         self.x, self.y = map(torch.from_numpy, work.data())
         self.order = torch.from_numpy(work.order())
-        self.net = build(work.weights(), recipe, inplace=way != "compiled")  # slower if compiled
+        self.net = build(work.weights(), constants, inplace=way != "compiled")  # slower if compiled
         if way == "accelerated":
             fastbn.torch.accelerate(self.net, verbose=False)
         self.adam = adam_of(self.net.parameters(), way)
@@ -113,7 +113,7 @@ class TorchPredictor(TorchRunner):
     def __init__(self, work: PredictWork, threads: int, way: str = "eager") -> None:
         super().__init__(threads)
         self.x = torch.from_numpy(work.rows())
-        net = build(work.weights(), recipe, inplace=way != "compiled")
+        net = build(work.weights(), constants, inplace=way != "compiled")
         norms = [module for module in net if isinstance(module, torch.nn.BatchNorm1d)]
         for norm, arrays in zip(norms, work.norms(), strict=True):
             names = ("weight", "bias", "running_mean", "running_var")
@@ -141,13 +141,13 @@ class BatchNorm(TorchRunner):
         kind = torch.nn.BatchNorm2d if x.dim() == 4 else torch.nn.BatchNorm1d
         # no running statistics if the other sides are functions
         keeps = isinstance(work, ModuleWork)
-        self.norm = kind(x.shape[1], recipe.EPS, recipe.MOMENTUM, track_running_stats=keeps)
+        self.norm = kind(x.shape[1], constants.EPS, constants.MOMENTUM, track_running_stats=keeps)
         with torch.no_grad():
             self.norm.weight.copy_(gamma)
             self.norm.bias.copy_(beta)
         module: Any = self.norm
         if work.activation:
-            activation = torch.nn.LeakyReLU(recipe.SLOPE, inplace=way != "compiled")
+            activation = torch.nn.LeakyReLU(constants.SLOPE, inplace=way != "compiled")
             module = torch.nn.Sequential(self.norm, activation)
         if way == "compiled":
             module = torch.compile(module, dynamic=False)

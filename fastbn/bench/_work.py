@@ -112,7 +112,7 @@ STEPS = [
 
 
 def random_steps(count: int) -> list[StepWork]:
-    """Draw networks with widths, depths and batches that are no round numbers."""
+    """Draw networks with widths, depths and batches that are not round numbers."""
     generator = np.random.default_rng(0)
 
     def draw(low: int, high: int) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastbn.bench import SUITES
 from fastbn.cli._output import (
     Json,
     check_choice,
@@ -25,7 +26,7 @@ from fastbn.errors import missing_extra
 if TYPE_CHECKING:
     from fastbn.bench._row import Row
 
-SUITES = ("kernels", "step", "calls", "predict", "estimators", "torch", "startup", "all")
+CHOICES = (*SUITES, "all")
 
 
 def bench(
@@ -39,12 +40,12 @@ def bench(
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(help="What to measure (default: all).", metavar="|".join(SUITES)),
+        typer.Option(help="What to measure (default: all).", metavar="|".join(CHOICES)),
     ] = None,
     random: Annotated[
         int,
         typer.Option(
-            help="Measure training steps of so many random networks; without --suite, only these.",
+            help="Number of random networks to train; without --suite, nothing else is measured.",
             min=0,
             metavar="N",
         ),
@@ -73,7 +74,7 @@ def bench(
     FASTBN_DATA, a folder with Fashion-MNIST.
     """
     if suite is not None:
-        check_choice(suite, SUITES, "--suite")
+        check_choice(suite, CHOICES, "--suite")
     if isa is not None:
         _run_limited(isa)
     check_writable({"--json": as_json, "--plot": plot})
@@ -93,7 +94,7 @@ def bench(
         raise missing_extra("fastbn bench --suite estimators", "scikit-learn", "sklearn")
     suites: tuple[str, ...] = () if suite is None else (suite,)
     if suite == "all" or (suite is None and not random):
-        suites = _suites.SUITES
+        suites = SUITES
     rows: list[Row] = []
     facts = _report.machine(peers)
     interrupted = False

@@ -7,13 +7,7 @@ from typing import Any
 
 from fastbn.cli._output import listed, on_one_line, print_rows
 from fastbn.cli._saved import Model, class_names, feature_names, output_kind
-
-# Activation of the last layer in predictions, by loss.
-OUTPUTS = {
-    "softmax_cross_entropy": "softmax",
-    "sigmoid_cross_entropy": "logistic",
-    "squared_error": "identity",
-}
+from fastbn.options import LOSSES
 
 
 def info(model: Model) -> None:
@@ -36,7 +30,7 @@ def info(model: Model) -> None:
     for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         last = index == len(sizes) - 2
         norm = "batch norm" if network.config.normalized(index) else "bias"
-        activation = OUTPUTS[network.config.loss] if last else config["activation"]
+        activation = LOSSES[network.config.loss].output if last else config["activation"]
         rows.append((f"layer {index + 1}", f"{n_in} to {n_out}, {norm}, {activation}"))
     rows += [(name, _as_typed(value)) for name, value in config.items()]
     print_rows(rows)

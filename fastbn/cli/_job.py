@@ -9,7 +9,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 import fastbn
-from fastbn.cli import _recipes as recipes
+from fastbn.cli import _presets as presets
 from fastbn.cli._columns import check_columns, is_csv, sample_notes
 from fastbn.cli._output import complain
 from fastbn.errors import ModelFileError
@@ -46,9 +46,9 @@ class Job:
             job = cls(**header.metadata["job"])
             if not isinstance(job.data, str):
                 raise TypeError(f"data: expected a string, got {job.data!r}")
-            settings = _part(job.settings, recipes.DEFAULT)
+            settings = _part(job.settings, presets.DEFAULT)
             sizes = (inputs, *settings["hidden"], outputs)
-            config = ModelConfig(layer_sizes=sizes, **_part(settings, recipes.MODEL))
+            config = ModelConfig(layer_sizes=sizes, **_part(settings, presets.MODEL))
             if config != header.config:
                 raise ValueError("the model does not have these settings")
         except (KeyError, TypeError, ValueError) as error:
@@ -73,7 +73,7 @@ class Job:
         if not resume:
             check_columns(self.data, dataset, self.target)
         sizes = (dataset.X_train.shape[1], *settings["hidden"], len(dataset.class_names))
-        model = BatchNormMLP(sizes, **_part(settings, recipes.MODEL))
+        model = BatchNormMLP(sizes, **_part(settings, presets.MODEL))
         notes: dict[str, Any] = {
             "class_names": list(dataset.class_names),
             "data": dataset.name,
@@ -90,13 +90,13 @@ class Job:
             history = model.fit(
                 dataset.X_train,
                 dataset.y_train,
-                batch_size=recipes.batch_size(settings, len(dataset.y_train)),
+                batch_size=presets.batch_size(settings, len(dataset.y_train)),
                 validation_data=(dataset.X_test, dataset.y_test) if self.validation else None,
                 progress=bar,
                 checkpoint=checkpoint,
                 checkpoint_every=self.checkpoint_every,
                 resume=resume,
-                **_part(settings, recipes.FIT),
+                **_part(settings, presets.FIT),
             )
         except OtherDataError:
             raise ValueError(

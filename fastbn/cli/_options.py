@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from fastbn.cli import _recipes
+from fastbn.cli import _presets
 from fastbn.cli._output import check_choice
 from fastbn.options import (
     Activation,
@@ -33,10 +33,10 @@ MAX_METAVAR = 18
 def option(
     panel: str, type_: Any, name: str, help: str, *, default: Any = None, **details: Any
 ) -> inspect.Parameter:
-    """Return the option `--name`, or `--name/--no-name`, with the recipe's default in its help."""
+    """Return the option `--name`, or `--name/--no-name`, with its default in its help."""
     key = name.removeprefix("--").partition("/")[0].replace("-", "_")
-    if _recipes.DEFAULT.get(key) is not None:
-        help = f"{help} (default {_recipes.shown(key)})"
+    if _presets.DEFAULT.get(key) is not None:
+        help = f"{help} (default {_presets.shown(key)})"
     info = typer.Option(name, help=help, rich_help_panel=panel, show_default=False, **details)
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(key, kind, default=default, annotation=Annotated[type_ | None, info])
@@ -101,9 +101,9 @@ OPTIONS = [
            "Column of the labels in a CSV, by name or by number from 0 (default: the last one)"),
     option(DATA, float, "--test-size",
            "Share of the samples to test on, if the data have no test part "
-           f"(default {_recipes.TEST_SIZE})"),
-    choice(DATA, "--preset", tuple(_recipes.PRESETS),
-           "Start from this recipe instead of the defaults. notes is --hidden 32 --lr 0.05 "
+           f"(default {_presets.TEST_SIZE})"),
+    choice(DATA, "--preset", tuple(_presets.PRESETS),
+           "Start from these settings instead of the defaults. notes is --hidden 32 --lr 0.05 "
            "--betas 0.9,0.99 --schedule none --epochs 150 --input-normalization minmax, and ten "
            "minibatches an epoch"),
     numbers(NETWORK, "--hidden", _units, "256,128", "Units of the hidden layers, or none"),

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from fastbn.cli._output import listed
-from fastbn.cli._recipes import TEST_SIZE
+from fastbn.cli._presets import TEST_SIZE
 from fastbn.errors import DataFileError
 
 if TYPE_CHECKING:
@@ -39,16 +39,15 @@ def load_classifier(path: pathlib.Path) -> BatchNormMLP:
 def output_kind(network: BatchNormMLP) -> str:
     """Return what a model predicts: one of "classes", "numbers", or yes-or-no "labels"."""
     config = network.config
-    if config.loss == "squared_error":
+    if config.predicts_numbers:
         return "numbers"
-    several = config.loss == "sigmoid_cross_entropy" and config.layer_sizes[-1] > 1
-    return "labels" if several else "classes"
+    return "classes" if config.predicts_one_class or config.layer_sizes[-1] == 1 else "labels"
 
 
 def class_names(network: BatchNormMLP) -> list[str]:
     """Return the names of the model's classes, or their indices if it has no names."""
     n_classes = network.config.layer_sizes[-1]
-    if network.config.loss == "sigmoid_cross_entropy" and n_classes == 1:
+    if not network.config.predicts_one_class and n_classes == 1:
         n_classes = 2
     names = network.metadata.get("class_names")
     if not isinstance(names, list) or len(names) != n_classes:

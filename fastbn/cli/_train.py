@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fastbn.cli import _recipes as recipes
+from fastbn.cli import _presets as presets
 from fastbn.cli._columns import target_row
 from fastbn.cli._job import Job
 from fastbn.cli._options import with_options
@@ -104,12 +104,12 @@ def train(ctx: typer.Context, **options: Any) -> None:
 
 def _job(options: dict[str, Any]) -> Job:
     data, size = options["data"], options["test_size"]
-    given = {name: value for name, value in options.items() if name in recipes.DEFAULT}
+    given = {name: value for name, value in options.items() if name in presets.DEFAULT}
     return Job(
         data=os.path.abspath(data) if os.path.exists(data) else data,
         target=options["target"],
-        test_size=recipes.TEST_SIZE if size is None else size,
-        settings=recipes.settings(options["preset"], given),
+        test_size=presets.TEST_SIZE if size is None else size,
+        settings=presets.settings(options["preset"], given),
         validation=options["validation"],
         checkpoint_every=options["checkpoint_every"],
     )

@@ -13,6 +13,7 @@ import numpy as np
 from fastbn.checks import choice, flag, integer, number, pair
 from fastbn.model.parameters import PARAMETERS
 from fastbn.options import (
+    LOSSES,
     Activation,
     DTypeName,
     ElementwiseActivation,
@@ -128,12 +129,11 @@ class ModelConfig:
             object.__setattr__(self, name, value)
         if self.predicts_one_class:
             integer("layer_sizes[-1]", self.layer_sizes[-1], 2)
-        if self.loss == "squared_error" and self.label_smoothing > 0:
+        if self.predicts_numbers and self.label_smoothing > 0:
             raise ValueError(
-                f"label_smoothing: expected 0 with loss='squared_error', got {self.label_smoothing}"
+                f"label_smoothing: expected 0 with loss={self.loss!r}, got {self.label_smoothing}"
             )
-
-        if self.target_normalization is not None and self.loss != "squared_error":
+        if self.target_normalization is not None and not self.predicts_numbers:
             raise ValueError(
                 f"target_normalization: expected None with loss={self.loss!r}, "
                 f"got {self.target_normalization!r}"
@@ -162,7 +162,12 @@ class ModelConfig:
     @property
     def predicts_one_class(self) -> bool:
         """Whether the loss takes one label per sample instead of a target for each output."""
-        return self.loss == "softmax_cross_entropy"
+        return LOSSES[self.loss].takes_labels
+
+    @property
+    def predicts_numbers(self) -> bool:
+        """Whether the outputs are predictions themselves, and not logits of classes."""
+        return LOSSES[self.loss].output == "identity"
 
     def normalized(self, layer: int) -> bool:
         """Return whether layer number `layer` has batch norm."""

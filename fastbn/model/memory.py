@@ -57,7 +57,7 @@ def fit_bytes(
     statistics = 2 * item * layout.units + 2 * FLOAT64 * layout.inputs
     model = 4 * item * layout.size + statistics
     work = item * sum(training_sizes(layout, rows, threads).values()) + INDEX * rows
-    compared = min(n, COMPARED_ROWS) if config.loss == "squared_error" else 0
+    compared = min(n, COMPARED_ROWS) if config.predicts_numbers else 0
     if predicted := max(validated, compared):  # with scratch memory for each thread
         teams, _, part = prediction_shares(layout, predicted, threads)
         sizes = prediction_sizes(layout, part)
@@ -70,7 +70,7 @@ def fit_bytes(
     snapshot, order = 3 * item * layout.size + statistics, INDEX * n
     begin = 2 * order + stops * snapshot
     # at its end: the logits of validation, and temporaries of its score
-    wide = 4 * item if config.loss == "sigmoid_cross_entropy" else item + 3 * 8
+    wide = item + 3 * 8 if config.predicts_numbers else 4 * item
     score = 2 * item * outputs + INDEX + item if config.predicts_one_class else wide * outputs
     end = order + stops * snapshot + score * validated
     # after the fit: predictions of training samples beside their targets, and all weights

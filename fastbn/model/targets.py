@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,14 @@ from fastbn.functional.losses import sigmoid_cross_entropy, softmax_cross_entrop
 from fastbn.kernels.losses import are_classes, sigmoid, softmax_nc
 from fastbn.model.config import ModelConfig
 from fastbn.model.measures import refuse_nonfinite
+from fastbn.options import LOSSES
+
+# The function that computes each loss, by its name.
+FUNCTIONS: dict[str, Callable[..., tuple[float, np.ndarray]]] = {
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "sigmoid_cross_entropy": sigmoid_cross_entropy,
+    "squared_error": squared_error,
+}
 
 INT64 = np.dtype(np.int64)
 
@@ -45,9 +53,8 @@ def targets_for_loss(
         targets = target_matrix(name, y, shape)
         refuse_nonfinite(name, targets, np.dtype(np.float64))
         return none, targets
-    low, high = (0.0, 1.0) if config.loss == "sigmoid_cross_entropy" else (-math.inf, math.inf)
-    given = as_array(name, y)
-    targets = targets_array(name, given, shape, dtype, low, high)
+    kind, given = LOSSES[config.loss], as_array(name, y)
+    targets = targets_array(name, given, shape, dtype, kind.lowest, kind.highest)
     return none, targets.copy() if np.may_share_memory(targets, given) else targets
 
 
@@ -55,13 +62,13 @@ def decisions(logits: np.ndarray, config: ModelConfig) -> np.ndarray:
     """Return classes (samples,), or (samples, outputs): 1 for yes and 0 for no, or numbers."""
     if config.predicts_one_class:
         return logits.argmax(axis=1)
-    return logits if config.loss == "squared_error" else (logits > 0).astype(np.int64)
+    return logits if config.predicts_numbers else (logits > 0).astype(np.int64)
 
 
 def to_probabilities(logits: np.ndarray, config: ModelConfig) -> None:
     """Turn logits (samples, outputs) into probabilities, in place."""
-    if config.loss == "squared_error":
-        raise ValueError("predict_proba: expected a loss of classes, got loss='squared_error'")
+    if config.predicts_numbers:
+        raise ValueError(f"predict_proba: expected a loss of classes, got loss={config.loss!r}")
     if config.predicts_one_class:
         softmax_nc(logits)
     else:
@@ -72,13 +79,12 @@ def loss_and_score(
     logits: np.ndarray, labels: np.ndarray, targets: np.ndarray, config: ModelConfig
 ) -> tuple[float, float]:
     """Return the mean loss and the accuracy, or R2 for numbers."""
+    loss, _ = FUNCTIONS[config.loss](logits, labels if config.predicts_one_class else targets)
     if config.predicts_one_class:
-        loss, _ = softmax_cross_entropy(logits, labels)
         return loss, float((logits.argmax(axis=1) == labels).mean())
-    if config.loss == "sigmoid_cross_entropy":
-        loss, _ = sigmoid_cross_entropy(logits, targets)
-        return loss, float(((logits > 0) == (targets > 0.5)).all(axis=1).mean())
-    return squared_error(logits, targets)[0], r2(logits, targets)
+    if config.predicts_numbers:
+        return loss, r2(logits, targets)
+    return loss, float(((logits > 0) == (targets > 0.5)).all(axis=1).mean())
 
 
 def r2(outputs: np.ndarray, targets: np.ndarray) -> float:

@@ -23,7 +23,7 @@ def worse_than_mean(model: Any, training: TrainingSamples, remedy: str) -> str |
     """
     engine: Engine = model._engine
     config, samples = engine.config, training.arrays
-    if config.loss != "squared_error":
+    if not config.predicts_numbers:
         return None
     weight = samples.weight if samples.weight.size else np.ones(len(samples.x), engine.dtype)
     with np.errstate(over="ignore", invalid="ignore"):

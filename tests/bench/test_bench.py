@@ -92,7 +92,7 @@ def test_peers_take_the_same_training_steps(peer):
 
 
 def test_other_work_is_marked_wrong(monkeypatch):
-    monkeypatch.setattr(_numpy.recipe, "ADAM_EPS", 1e-2)  # the stepper reads it from there
+    monkeypatch.setattr(_numpy.constants, "ADAM_EPS", 1e-2)  # the stepper reads it from there
     ours = _fastbn.FastbnStepper(TINY)
     monkeypatch.undo()
     makers = {("fastbn", ""): lambda: ours, ("numpy", ""): lambda: _numpy.NumpyStepper(TINY, 1)}
@@ -243,7 +243,7 @@ def test_another_adam_is_marked_wrong(monkeypatch, change):
     expected = ours.results()
     makers["fastbn", ""] = lambda: Fixed(*expected)
     for name, value in change.items():
-        monkeypatch.setattr(_numpy.recipe, name, value)
+        monkeypatch.setattr(_numpy.constants, name, value)
     assert _suites.kernel_row("Adam", "w", makers, {}).wrong == ["numpy"]
 
 

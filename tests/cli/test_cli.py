@@ -16,7 +16,7 @@ from cases import JIT_DISABLED
 from commands import QUICK, rows, run, succeed, write_insects
 
 import fastbn
-from fastbn.cli import _recipes
+from fastbn.cli import _presets
 from fastbn.cli._app import app
 from fastbn.fit import progress
 from fastbn.jit import listeners
@@ -73,7 +73,7 @@ def test_train_saves_a_model_and_a_picture_and_prints_a_table(insects, tmp_path)
 
 
 @pytest.mark.skipif(JIT_DISABLED, reason="takes the compiler")
-def test_the_default_recipe_learns_the_digits():
+def test_the_defaults_learn_the_digits():
     table = rows(succeed("train", "--no-plot"))
     assert table["data"].startswith("digits: ")
     assert float(table["test"].split()[1]) > 97.0
@@ -103,12 +103,12 @@ def test_options_reach_the_model_and_the_fit(insects):
     np.testing.assert_array_equal(model.params, expected.params)
 
 
-def test_the_recipes_defaults_are_those_of_the_model():
+def test_the_presets_defaults_are_those_of_the_model():
     signature = inspect.signature(BatchNormMLP).parameters
     defaults = {name: p.default for name, p in signature.items() if name != "layer_sizes"}
     chosen = {"lr": 0.02, "input_normalization": "zscore"}
-    assert {**defaults, **chosen} == _recipes.MODEL
-    assert set(_recipes.FIT) <= set(inspect.signature(BatchNormMLP.fit).parameters)
+    assert {**defaults, **chosen} == _presets.MODEL
+    assert set(_presets.FIT) <= set(inspect.signature(BatchNormMLP.fit).parameters)
 
 
 def test_options_override_the_notes_preset(insects):
@@ -123,10 +123,10 @@ def test_options_override_the_notes_preset(insects):
 
 
 def test_the_notes_preset_has_batches_of_6000_on_fashion_mnist():
-    settings = _recipes.settings("notes", {})
-    assert _recipes.batch_size(settings, 60_000) == 6_000
-    assert _recipes.batch_size(_recipes.settings("notes", {"batch_size": 64}), 60_000) == 64
-    assert _recipes.batch_size(_recipes.settings(None, {}), 60_000) == 128
+    settings = _presets.settings("notes", {})
+    assert _presets.batch_size(settings, 60_000) == 6_000
+    assert _presets.batch_size(_presets.settings("notes", {"batch_size": 64}), 60_000) == 64
+    assert _presets.batch_size(_presets.settings(None, {}), 60_000) == 128
 
 
 DIVERGES = [

@@ -1,4 +1,4 @@
-"""Shared by the scripts: the network's recipe and the files of Fashion-MNIST, without fastbn.
+"""Shared by the scripts: the network's constants and the files of Fashion-MNIST, without fastbn.
 
 Each script runs in its own process and is written as a user of its framework would write it.
 Initial weights and the order of samples are those of fastbn, so all sides need the same number of
@@ -27,8 +27,8 @@ FIRST_SIZES, FIRST_BATCH = (64, 128, 10), 64
 class Net(Protocol):
     """The class that a script defines."""
 
-    def __init__(self, weights: list[np.ndarray], recipe: Any) -> None:
-        """Start with these weights; the recipe has SLOPE to ADAM_EPS, as this module."""
+    def __init__(self, weights: list[np.ndarray], constants: Any) -> None:
+        """Start with these weights; `constants` has SLOPE to ADAM_EPS, as this module."""
 
     def step(self, x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
         """Take a step on x (samples, features) float32; return the loss before it, and hits."""
@@ -48,16 +48,16 @@ class Net(Protocol):
 
 def main(net: type[Net]) -> None:
     """Run ``SCRIPT first-step`` or ``SCRIPT fashion-mnist FOLDER OUT``, and print JSON."""
-    recipe = sys.modules[__name__]
+    constants = sys.modules[__name__]
     if sys.argv[1] == "first-step":
-        loss, _ = net(weights(FIRST_SIZES), recipe).step(*first_batch())
+        loss, _ = net(weights(FIRST_SIZES), constants).step(*first_batch())
         print(json.dumps({"loss": float(loss)}))
     else:
         folder, out = sys.argv[2:]
-        print(json.dumps(train(net, recipe, folder, out)))
+        print(json.dumps(train(net, constants, folder, out)))
 
 
-def train(net_type: type[Net], recipe: Any, folder: str, out: str) -> dict[str, float]:
+def train(net_type: type[Net], constants: Any, folder: str, out: str) -> dict[str, float]:
     """Train until the training accuracy is above ENOUGH; test and save."""
     X, X_test = (read(folder, f"{part}-images-idx3-ubyte", 3) for part in ("train", "t10k"))
     y, y_test = (
@@ -65,7 +65,7 @@ def train(net_type: type[Net], recipe: Any, folder: str, out: str) -> dict[str, 
     )
     n, pixels = X.shape
     low, high = X.min(axis=0), X.max(axis=0)
-    net = net_type(weights((pixels, HIDDEN, CLASSES)), recipe)
+    net = net_type(weights((pixels, HIDDEN, CLASSES)), constants)
     net.take(X, y, low.astype(np.float32), 1 / np.maximum(high - low, 1).astype(np.float32))
     for epoch in range(MOST_EPOCHS):
         accuracy = net.epoch(order(epoch, n)) / n

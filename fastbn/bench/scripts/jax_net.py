@@ -41,35 +41,35 @@ def product(weight: Any, a: Any, axis: int) -> Any:
     return weight @ a if axis == 1 else a @ weight.T
 
 
-def loss_of(params: list[Any], x: Any, y: Any, axis: int, recipe: Any) -> tuple[Any, Any]:
+def loss_of(params: list[Any], x: Any, y: Any, axis: int, constants: Any) -> tuple[Any, Any]:
     """Return the cross-entropy, and as a pair the hits and the batch statistics of each layer."""
     statistics: list[tuple[Any, Any]] = []
     a = x.T if axis == 1 else x
     for weight, gamma, beta in params:
-        z = product(weight, leaky_relu(a, recipe.SLOPE) if statistics else a, axis)
-        a, *both = batch_norm(z, gamma, beta, axis, recipe.EPS)
+        z = product(weight, leaky_relu(a, constants.SLOPE) if statistics else a, axis)
+        a, *both = batch_norm(z, gamma, beta, axis, constants.EPS)
         statistics.append(tuple(both))
     log_p = jax.nn.log_softmax(a, axis=1 - axis)
     loss = -jnp.take_along_axis(log_p, jnp.expand_dims(y, 1 - axis), axis=1 - axis).mean()
     return loss, ((a.argmax(axis=1 - axis) == y).sum(), statistics)
 
 
-def step(state: State, x: Any, y: Any, axis: int, recipe: Any) -> tuple[State, tuple[Any, Any]]:
+def step(state: State, x: Any, y: Any, axis: int, constants: Any) -> tuple[State, tuple[Any, Any]]:
     """Take a step of Adam, and update the running statistics; return state, loss and hits."""
     params, m, v, running, t = state
     t = t + 1
     (loss, (hits, statistics)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-        params, x, y, axis, recipe
+        params, x, y, axis, constants
     )
-    beta1, beta2 = recipe.BETA1, recipe.BETA2
+    beta1, beta2 = constants.BETA1, constants.BETA2
     m = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, m, grads)
     v = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, v, grads)
-    rate = recipe.LR / (1 - beta1**t)
+    rate = constants.LR / (1 - beta1**t)
     root = jax.lax.rsqrt(1 - beta2**t)
     params = jax.tree.map(
-        lambda p, m, v: p - rate * m / (jnp.sqrt(v) * root + recipe.ADAM_EPS), params, m, v
+        lambda p, m, v: p - rate * m / (jnp.sqrt(v) * root + constants.ADAM_EPS), params, m, v
     )
-    n, momentum = len(y), recipe.MOMENTUM
+    n, momentum = len(y), constants.MOMENTUM
     running = [
         (rm + momentum * (mean - rm), rv + momentum * (var * n / (n - 1) - rv))
         for (rm, rv), (mean, var) in zip(running, statistics, strict=True)
@@ -93,9 +93,9 @@ def scaled(X: Any, center: Any, scale: Any) -> Any:
 class JaxNet:
     """A feature-major network; uint8 data are scaled when they are gathered."""
 
-    def __init__(self, weights: list[np.ndarray], recipe: Any) -> None:
-        self.state, self.recipe = first_state(weights), recipe
-        self._step = functools.partial(step, axis=1, recipe=recipe)
+    def __init__(self, weights: list[np.ndarray], constants: Any) -> None:
+        self.state, self.constants = first_state(weights), constants
+        self._step = functools.partial(step, axis=1, constants=constants)
 
     def step(self, x: np.ndarray, y: np.ndarray) -> tuple[float, int]:
         """Take a step on x (samples, features); return its loss and hits."""
@@ -129,8 +129,8 @@ class JaxNet:
             a = scaled(X, *self.scaling).T
             layers = zip(params, running, strict=True)
             for index, ((weight, gamma, beta), (mean, var)) in enumerate(layers):
-                z = weight @ (leaky_relu(a, self.recipe.SLOPE) if index else a)
-                a = normalize(z, mean, var, gamma, beta, 1, self.recipe.EPS)
+                z = weight @ (leaky_relu(a, self.constants.SLOPE) if index else a)
+                a = normalize(z, mean, var, gamma, beta, 1, self.constants.EPS)
             return (a.argmax(axis=0) == y).mean()
 
         params, _, _, running, _ = self.state

@@ -11,7 +11,7 @@ class Layer:
     """Weight, gamma and beta, as views of flat buffers, and the values that backward needs."""
 
     def __init__(
-        self, params: np.ndarray, grads: np.ndarray, weight: np.ndarray, recipe: Any
+        self, params: np.ndarray, grads: np.ndarray, weight: np.ndarray, constants: Any
     ) -> None:
         n_out, cut = len(weight), weight.size
         self.weight, self.dweight = (flat[:cut].reshape(weight.shape) for flat in (params, grads))
@@ -20,7 +20,7 @@ class Layer:
         self.weight[...], self.gamma[...] = weight, 1
         self.running_mean = np.zeros(n_out, np.float32)
         self.running_var = np.ones(n_out, np.float32)
-        self.eps, self.momentum = np.float32(recipe.EPS), np.float32(recipe.MOMENTUM)
+        self.eps, self.momentum = np.float32(constants.EPS), np.float32(constants.MOMENTUM)
 
     def forward(self, a: np.ndarray) -> np.ndarray:
         """Return y (outputs, samples) for a (inputs, samples)."""
@@ -59,12 +59,12 @@ class Layer:
 class NumpyNet:
     """Layers of batch norm, LeakyReLU between them, softmax and Adam."""
 
-    def __init__(self, weights: list[np.ndarray], recipe: Any) -> None:
-        self.recipe, self.slope = recipe, np.float32(recipe.SLOPE)
+    def __init__(self, weights: list[np.ndarray], constants: Any) -> None:
+        self.constants, self.slope = constants, np.float32(constants.SLOPE)
         ends = np.cumsum([weight.size + 2 * len(weight) for weight in weights])
         self.params, self.grads, self.m, self.v, self.scratch = np.zeros((5, ends[-1]), np.float32)
         self.layers = [
-            Layer(self.params[start:end], self.grads[start:end], weight, recipe)
+            Layer(self.params[start:end], self.grads[start:end], weight, constants)
             for start, end, weight in zip([0, *ends[:-1]], ends, weights, strict=True)
         ]
         self.steps = 0
@@ -91,7 +91,7 @@ class NumpyNet:
             np.multiply(p, self.slope, out=p, where=pre.pop() < 0)
         self.layers[0].backward(p)
         self.steps += 1
-        adam(self.params, self.grads, self.m, self.v, self.steps, self.scratch, self.recipe)
+        adam(self.params, self.grads, self.m, self.v, self.steps, self.scratch, self.constants)
         return loss, hits
 
     def take(self, X: np.ndarray, y: np.ndarray, center: np.ndarray, scale: np.ndarray) -> None:
@@ -134,21 +134,21 @@ class NumpyNet:
 
 def adam(
     p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, step: int, scratch: np.ndarray,
-    recipe: Any,
+    constants: Any,
 ) -> None:  # fmt: skip
     """Take a step of Adam, in place; scratch is overwritten."""
     np.subtract(g, m, out=scratch)
-    scratch *= np.float32(1 - recipe.BETA1)
+    scratch *= np.float32(1 - constants.BETA1)
     m += scratch
     np.multiply(g, g, out=scratch)
-    scratch *= np.float32(1 - recipe.BETA2)
-    v *= np.float32(recipe.BETA2)
+    scratch *= np.float32(1 - constants.BETA2)
+    v *= np.float32(constants.BETA2)
     v += scratch
     np.sqrt(v, out=scratch)
-    scratch *= np.float32(1 / np.sqrt(1 - recipe.BETA2**step))
-    scratch += np.float32(recipe.ADAM_EPS)
+    scratch *= np.float32(1 / np.sqrt(1 - constants.BETA2**step))
+    scratch += np.float32(constants.ADAM_EPS)
     np.divide(m, scratch, out=scratch)
-    scratch *= np.float32(recipe.LR / (1 - recipe.BETA1**step))
+    scratch *= np.float32(constants.LR / (1 - constants.BETA1**step))
     p -= scratch
 
 

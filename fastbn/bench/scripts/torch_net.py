@@ -13,37 +13,37 @@ import torch
 from torch.optim.adam import adam
 
 
-def build(weights: list[np.ndarray], recipe: Any, inplace: bool = False) -> torch.nn.Sequential:
+def build(weights: list[np.ndarray], constants: Any, inplace: bool = False) -> torch.nn.Sequential:
     """Return Linear (no bias), BatchNorm1d and, except in the last layer, LeakyReLU."""
     modules: list[torch.nn.Module] = []
     for weight in weights:
         linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         linear.weight = torch.nn.Parameter(torch.from_numpy(weight))
-        norm = torch.nn.BatchNorm1d(len(weight), eps=recipe.EPS, momentum=recipe.MOMENTUM)
-        modules += [linear, norm, torch.nn.LeakyReLU(recipe.SLOPE, inplace)]
+        norm = torch.nn.BatchNorm1d(len(weight), eps=constants.EPS, momentum=constants.MOMENTUM)
+        modules += [linear, norm, torch.nn.LeakyReLU(constants.SLOPE, inplace)]
     return torch.nn.Sequential(*modules[:-1])
 
 
 class TorchNet:
     """The network and the state of Adam."""
 
-    def __init__(self, weights: list[np.ndarray], recipe: Any) -> None:
-        self.net, self.recipe = build(weights, recipe), recipe
+    def __init__(self, weights: list[np.ndarray], constants: Any) -> None:
+        self.net, self.constants = build(weights, constants), constants
         self.params: list[torch.Tensor] = list(self.net.parameters())
         self.m, self.v = ([torch.zeros_like(p) for p in self.params] for _ in range(2))
         self.steps = [torch.zeros(()) for _ in self.params]
 
     def step(self, x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Take a step on x (samples, features); return its loss and hits."""
-        y, recipe = torch.as_tensor(y), self.recipe
+        y, constants = torch.as_tensor(y), self.constants
         logits = self.net(torch.as_tensor(x))
         loss = torch.nn.functional.cross_entropy(logits, y)
         grads = list(torch.autograd.grad(loss, self.params))
         with torch.no_grad():
             adam(
                 self.params, grads, self.m, self.v, [], self.steps, fused=True, amsgrad=False,
-                beta1=recipe.BETA1, beta2=recipe.BETA2, lr=recipe.LR, weight_decay=0.0,
-                eps=recipe.ADAM_EPS, maximize=False,
+                beta1=constants.BETA1, beta2=constants.BETA2, lr=constants.LR, weight_decay=0.0,
+                eps=constants.ADAM_EPS, maximize=False,
             )  # fmt: skip
             return loss.detach(), (logits.argmax(1) == y).sum()
 

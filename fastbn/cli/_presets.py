@@ -55,10 +55,10 @@ def settings(preset: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in given.items()
         if value is not None
     }
-    recipe = {**DEFAULT, **(PRESETS[preset] if preset else {}), **chosen}
+    result = {**DEFAULT, **(PRESETS[preset] if preset else {}), **chosen}
     if "batch_size" in chosen:
-        recipe.pop("minibatches", None)
-    return recipe
+        result.pop("minibatches", None)
+    return result
 
 
 def batch_size(settings: Mapping[str, Any], n_samples: int) -> int:
