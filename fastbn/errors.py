@@ -55,8 +55,8 @@ class DivergenceError(ArithmeticError):
         when = "after the best epoch" if self.is_restored else "before that step"
         return (
             f"in step {self.step} the loss or a variance is not finite, or the gradient is not "
-            f"finite or too large, first in {self.layer}. The model is as it was {when}; if the "
-            "update before is to blame, a smaller lr or a max_norm may help"
+            f"finite or too large, first in {self.layer}. The model is as it was {when}. The "
+            "previous update may have caused this; try a smaller lr or set max_norm"
         )
 
 

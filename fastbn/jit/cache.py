@@ -21,7 +21,7 @@ from fastbn.jit import cache_files
 
 # Modules and packages whose code may be compiled into kernels of other modules, or determines how
 # they are compiled. Modules that only choose how many threads run a kernel are left out.
-SHARED = (
+SHARED_MODULES = (
     "jit.compiler", "jit.intrinsics", "jit.numba_internals", "kernels", "options",
     "parallel.openmp", "parallel.team",
 )  # fmt: skip
@@ -48,7 +48,7 @@ def shared_modules() -> tuple[str, ...]:
 
 @functools.cache
 def _shared_specs() -> tuple[Any, ...]:
-    found = [importlib.util.find_spec(f"fastbn.{name}") for name in SHARED]
+    found = [importlib.util.find_spec(f"fastbn.{name}") for name in SHARED_MODULES]
     return tuple(spec for shared in found for spec in _with_contents(shared))
 
 

@@ -1,4 +1,6 @@
-"""All code that uses numba's internals, and so may break with a new version of numba.
+"""The code that changes how numba compiles, caches and calls kernels, by its internals.
+
+A new version of numba may break it. Intrinsics (jit/intrinsics, parallel/openmp.py) use some, too.
 
 `fastbn.jit.numba_probe` lists what is used here and looks for it before this module is imported.
 """
@@ -31,7 +33,7 @@ from fastbn.jit.postponed_signals import Postponed
 
 # Numba gives these linkages to kernels and to the bodies of parallel loops. If several modules
 # contain a function with such a linkage, a process keeps one copy.
-SHARED = (Linkage.linkonce_odr, Linkage.weak_odr)
+SHARED_LINKAGES = (Linkage.linkonce_odr, Linkage.weak_odr)
 
 
 class _Library(JITCodeLibrary):
@@ -49,7 +51,7 @@ class _Library(JITCodeLibrary):
             self._finalized = True
             self._get_module_for_linking()
             for function in self._final_module.functions:
-                if function.linkage in SHARED and not function.is_declaration:
+                if function.linkage in SHARED_LINKAGES and not function.is_declaration:
                     function.linkage = Linkage.internal
         super()._finalize_final_module()
 

@@ -49,7 +49,7 @@ def whole(n, size):
 
 @njit_inlined
 def right_slab(panels, columns, k, depth):
-    """Return products k to k + depth of a right operand of so many columns; k begins a slab."""
+    """Return products k to k + depth of a right operand with this many columns; k begins a slab."""
     width = panel_width(panels)
     count = whole(columns, width)
     return view(panels, k * count * width, (count, depth, width))

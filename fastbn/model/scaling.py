@@ -58,7 +58,7 @@ class Scaling:
     def require_fitted(self) -> None:
         """Raise ValueError if the scaling is not fitted."""
         if not self.is_fitted:
-            raise ValueError(f"{self.ARGUMENT}={self.mode!r} has seen no data yet: train first")
+            raise ValueError(f"{self.ARGUMENT}={self.mode!r} is not fitted: train the model first")
 
     def adopt(self: Self, name: str, other: Self) -> Self:
         """Return the scaling to train with; `other` is the scaling of the samples.
@@ -71,8 +71,8 @@ class Scaling:
         for part in ("center", "scale"):
             if not np.array_equal(getattr(other, part), getattr(self, part)):
                 raise ValueError(
-                    f"{name}.{part}: expected that of the model, got another: samples must be "
-                    "prepared with the model's present scaling"
+                    f"{name}.{part}: expected the model's scaling, got a different one; prepare "
+                    "the samples again"
                 )
         return self
 

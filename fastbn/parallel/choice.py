@@ -20,8 +20,8 @@ TRIAL_SHARE = 0.02
 # this fraction of the time of one thread.
 HOPEFUL = 0.8
 
-# A trial ends after a call that took so many times as long as usual. The very first call with
-# several threads does not end it: it may have compiled.
+# A trial ends after a call that takes this many times as long as usual. The first call with several
+# threads does not end it, because it may have compiled.
 FAR_SLOWER = 3.0
 
 
@@ -43,7 +43,7 @@ class Choice:
 
     def __init__(self) -> None:
         self.expected = 0.0
-        self._present = False  # whether calls have several threads, but for trials
+        self._present = False  # whether calls outside trials have several threads
         self._alone: list[float] = []  # recent times of one thread, seconds per unit of work
         self._together: list[float] = []  # of several threads
         self._since = 0.0  # seconds of calls since the last trial

@@ -89,7 +89,7 @@ def fast_cores() -> frozenset[int]:
 
 
 def find_fast_cores(root: pathlib.Path) -> frozenset[int]:
-    """Return the numbers of fast cores that the system lists; none if it does not tell."""
+    """Return the numbers of the fast cores, or nothing if the system does not report them."""
     devices = root / "sys/devices"
     with contextlib.suppress(OSError, ValueError):
         return _core_list((devices / "cpu_core/cpus").read_text())  # Intel's hybrid processors

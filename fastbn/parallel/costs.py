@@ -68,7 +68,7 @@ def call_seconds(size: int, rounds: int) -> float:
 
 
 def measure() -> Costs:
-    """Measure what two threads cost; infinite if the system does not let us start a thread."""
+    """Measure what two threads cost; infinite if no thread can be started."""
     try:
         call_seconds(0, 1)  # compiles, and starts the threads
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""How many threads a team gets: as many as the work keeps busy, or one if that was faster.
+"""How many threads a team gets: enough for the work, or one if one thread was faster.
 
 Work is counted in floating point operations of matrix products. What threads cost is measured
 (`fastbn.parallel.costs`), which is accurate enough for a first guess. A product is cut into whole
@@ -58,7 +58,7 @@ def busiest_flops(work: TeamWork, threads: int) -> float:
 
 
 def seconds(work: TeamWork, steps: int, threads: int) -> float:
-    """Return about how long so many threads take for a call."""
+    """Estimate how long a call takes with this number of threads."""
     if threads == 1:
         return steps * work.flops / FLOPS
     costs = measured_costs()
@@ -84,7 +84,7 @@ def fixed_size(work: TeamWork, steps: int) -> int | None:
 
 
 def largest_team() -> int:
-    """Return how many threads a team may have: 1 if the system does not let us start any."""
+    """Return how many threads a team may have: 1 if no thread can be started."""
     most = available_threads()
     return most if most == 1 or math.isfinite(measured_costs().start) else 1
 
@@ -141,5 +141,5 @@ class TrainingTeam:
 
 @functools.lru_cache(256)
 def training_team(work: TeamWork) -> TrainingTeam:
-    """Return the team for steps of this work; all models of this process learn from its calls."""
+    """Return the team for steps of this work. All models of the process share its timings."""
     return TrainingTeam(work)

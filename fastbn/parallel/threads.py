@@ -32,8 +32,8 @@ from fastbn.parallel.team import (
 CHECKS, AWAKE_SECONDS = 150, 1e-4
 
 # If another thread needs the core in this time for more ticks (some 50 microseconds on x86), the
-# worker sleeps at once after so many jobs: Linux gives the core sooner to a thread that wakes up
-# than to one that has offered it to others.
+# worker sleeps at once after each of its next BUSY_JOBS jobs: Linux gives the core sooner to a
+# thread that wakes up than to one that has offered it to others.
 LONG_TICKS, BUSY_JOBS = 150_000, 20
 
 

@@ -202,7 +202,7 @@ class BatchNormMLPClassifier(ClassifierMixin, BaseBatchNormMLP):
         if incremental and needs_all_targets(self.class_weight):
             raise ValueError(
                 f"class_weight: expected None or a dict in partial_fit, got {self.class_weight!r}: "
-                "a part of the data does not tell how frequent the classes are. Pass "
+                "the frequencies of the classes cannot be computed from a part of the data. Pass "
                 'class_weight=dict(zip(classes, compute_class_weight("balanced", classes=classes, '
                 "y=y))) for all targets, or for a large enough sample of them"
             )

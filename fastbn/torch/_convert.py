@@ -143,7 +143,7 @@ def to_torch(model: BatchNormMLP) -> tuple[nn.Sequential, torch.optim.Optimizer]
                 f"model: expected an {option} that PyTorch has, one of {known}, got {value!r}"
             )
     if not (model.scaling.is_fitted and model.target_scaling.is_fitted):
-        raise ValueError("model: expected one that has seen data to scale, got a new one")
+        raise ValueError("model: expected a model with fitted scaling, got an untrained one")
     dtype = torch.float32 if config.dtype == "float32" else torch.float64
     parts: list[nn.Module] = []
     if config.input_normalization is not None:

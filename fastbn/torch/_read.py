@@ -225,7 +225,9 @@ def _shared_options(layers: list[Layer]) -> dict[str, Any]:
     activation, slope = _one("activation", (_named(one.activation) for one in hidden), IDENTITY)
     batch_norm = _one("batch norm", (one.norm is not None for one in hidden), bool(norms))
     if last.norm is not None and not batch_norm:
-        raise ValueError("module: expected batch norm in all hidden layers, as the last one has it")
+        raise ValueError(
+            "module: expected batch norm in all hidden layers, because the last layer has it"
+        )
     rates = (0.0 if one.dropout is None else one.dropout.p for one in hidden)
     return {
         "layer_sizes": [layers[0].linear.in_features, *(one.linear.out_features for one in layers)],

@@ -61,7 +61,7 @@ def test_an_untrained_model(tmp_path, dtype, batch_norm):
 def test_an_unfitted_scaling_stays_unfitted(tmp_path):
     path = tmp_path / "m"
     fastbn.BatchNormMLP(SIZES, input_normalization="minmax").save(path)
-    with pytest.raises(ValueError, match="has seen no data"):
+    with pytest.raises(ValueError, match="is not fitted"):
         fastbn.BatchNormMLP.load(path).predict(np.zeros((1, 6)))
 
 

@@ -158,7 +158,7 @@ def test_input_normalization_is_that_of_the_training_data(data, mode):
     x, y = data
     shifted = 1000 + 50 * x
     model = fastbn.BatchNormMLP(SIZES, input_normalization=mode)
-    with pytest.raises(ValueError, match="has seen no data"):
+    with pytest.raises(ValueError, match="is not fitted"):
         model.predict(shifted)
     fit(model, (shifted, y))
     center = model.scaling.center.copy()
@@ -355,7 +355,7 @@ def test_a_snapshot_from_before_the_first_fit(data):
     snapshot = model.snapshot()
     fit(model, data)
     model.restore(snapshot)
-    with pytest.raises(ValueError, match="has seen no data"):
+    with pytest.raises(ValueError, match="is not fitted"):
         model.predict(data[0])
 
 

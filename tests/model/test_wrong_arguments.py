@@ -378,7 +378,7 @@ def test_a_wrong_path_is_refused_and_no_file_changes(folder, call, argument, dat
 @pytest.mark.parametrize("method", ["predict_logits", "predict_proba", "predict", "evaluate"])
 def test_before_training(method):
     given = arguments(NEW, y=method == "evaluate")()
-    with pytest.raises(ValueError, match="^input_normalization='zscore' has seen no data"):
+    with pytest.raises(ValueError, match="^input_normalization='zscore' is not fitted"):
         getattr(BatchNormMLP, method)(**given)
 
 
