@@ -235,7 +235,7 @@ def test_torch_predicts_the_same_and_trains_on(rng):
     for dtype, scaling, offset in (("float64", None, 0), ("float32", "zscore", 2_459_000.5)):
         far = (x + offset).astype(dtype if offset == 0 else np.float64)
         model = make(2, dtype=dtype, input_normalization=scaling)
-        with pytest.raises(ValueError, match="model: expected one that has seen data"):
+        with pytest.raises(ValueError, match="model: expected a model with fitted scaling"):
             to_torch(model)
         fit(model, far, y, epochs=5)
         module, optimizer = to_torch(model)

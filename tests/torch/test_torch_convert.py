@@ -247,5 +247,5 @@ def test_mistakes():
             from_torch(module, torch.optim.Adam(groups))
     with pytest.raises(TypeError, match="model: expected a BatchNormMLP, got int"):
         to_torch(3)
-    with pytest.raises(ValueError, match="model: expected one that has seen data"):
+    with pytest.raises(ValueError, match="model: expected a model with fitted scaling"):
         to_torch(BatchNormMLP((2, 2), input_normalization="zscore"))
