@@ -19,8 +19,8 @@ class DivergenceError(ArithmeticError):
     A step is refused if its loss, a variance or the gradient is not finite, or if an entry of the
     gradient is too large to be squared in the model's dtype. The model is as it was before that
     step or, if the fit has early stopping that keeps the best epoch, as it was after that epoch.
-    The update of the step before may be to blame: an update that is finite, but far too large, is
-    not undone.
+    The previous update may have caused this: an update that is finite, but far too large, is not
+    undone.
 
     Attributes
     ----------

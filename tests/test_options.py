@@ -11,6 +11,7 @@ from cases import JIT_DISABLED
 import fastbn
 from fastbn import options
 from fastbn.kernels import elementwise, minibatch_loss, optimizers
+from fastbn.model.targets import FUNCTIONS
 from fastbn.options import (
     Activation,
     DecoupledOptimizer,
@@ -42,6 +43,10 @@ def test_a_model_takes_each_name_and_no_other(argument, option):
         assert getattr(model.config, argument) == name
     with pytest.raises(ValueError, match=f"^{argument}: expected .*{names[-1]}.*, got 'other'"):
         fastbn.BatchNormMLP((3, 4, 2), **{argument: "other"})
+
+
+def test_each_loss_has_its_facts_and_its_function():
+    assert list(options.LOSSES) == list(FUNCTIONS) == list(get_args(Loss))
 
 
 def listed_in(docstring, parameter):

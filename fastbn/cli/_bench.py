@@ -40,13 +40,18 @@ def bench(
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option(help="What to measure (default: all).", metavar="|".join(CHOICES)),
+        typer.Option(
+            help="What to measure (default: all, or with --random nothing else).",
+            metavar="|".join(CHOICES),
+        ),
     ] = None,
     random: Annotated[
         int,
         typer.Option(
-            help="Number of random networks to train; without --suite, nothing else is measured.",
+            help="Measure training steps of so many random networks.",
             min=0,
+            max=1000,
+            show_default=False,
             metavar="N",
         ),
     ] = 0,

@@ -47,7 +47,7 @@ def output_kind(network: BatchNormMLP) -> str:
 def class_names(network: BatchNormMLP) -> list[str]:
     """Return the names of the model's classes, or their indices if it has no names."""
     n_classes = network.config.layer_sizes[-1]
-    if not network.config.predicts_one_class and n_classes == 1:
+    if output_kind(network) == "classes" and n_classes == 1:
         n_classes = 2
     names = network.metadata.get("class_names")
     if not isinstance(names, list) or len(names) != n_classes:

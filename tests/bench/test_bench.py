@@ -400,6 +400,15 @@ def test_random_networks_alone(monkeypatch):
     assert "training step" not in output
 
 
+def test_random_networks_beside_a_suite(small_grid, monkeypatch):
+    commands = pytest.importorskip("commands")
+    options = "bench", "--suite", "step", "--against", "numpy"
+    assert "random networks" not in commands.succeed(*options)
+    monkeypatch.setattr(_suites, "random_steps", lambda count: [TINY] * count)
+    output = commands.succeed(*options, "--random", "1")
+    assert output.index("training step") < output.index("random networks")
+
+
 def test_random_networks_are_always_the_same():
     drawn = random_steps(20)
     assert drawn == random_steps(20)

@@ -79,7 +79,7 @@ OPTIONS = {
         {
             "--against": ("nonsense", "torch,nonsense"),
             "--suite": CHOICE,
-            "--random": ("-1", "1.5", "many"),
+            "--random": ("-1", "1.5", "many", "1001"),
             "--threads": THREADS,
             "--json": PLACE,
             "--plot": PICTURE,

@@ -2,9 +2,9 @@
 
 FASTBN_ISA limits kernels to a level of the processor. One process per level runs the tests of
 kernels against the oracle and those of equal bits; on plain x86-64 (sse2), which few processors
-need, those in float32. For the processor's own level, which the rest of the suite tests with the
-settings for this processor, it runs only those of equal bits of functions in float32. The process
-keeps its kernels beside those for this processor.
+need, those of most kernels in float32. For the processor's own level, which the rest of the suite
+tests with the settings for this processor, it runs only those of equal bits of functions in
+float32. The process keeps its kernels beside those for this processor.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ FILES = [
 ]
 
 TRAINING = "kernels/test_training_steps.py"
+
+# Tests that plain x86-64 is spared.
+MORE = ["kernels/test_streams.py", "kernels/test_addresses.py", TRAINING]
 
 # Left out: parallel kernels, which give the bits of serial ones (test_same_bits.py), and training
 # steps on bytes, which differ in the gathering of rows only (test_rows_of_bytes).
@@ -90,7 +93,7 @@ def level(request):
     elif request.param == "sse2":
         files, selection = [*FILES, f"{TRAINING}::test_float32"], FLOAT32
     else:
-        files, selection = [*FILES, TRAINING], SELECTION
+        files, selection = [*FILES, *MORE], SELECTION
     environment = {**os.environ, isa.VARIABLE: request.param, "NUMBA_NUM_THREADS": "3"}
     options = ["-n", "0", "-q", "-x", "-p", "no:cacheprovider", "-k", selection]
     done = subprocess.run(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import os
 import pathlib
 import pkgutil
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -129,13 +129,22 @@ TESTED = """
 def copy_package(folder):
     """Copy fastbn to `folder`, where numba finds what it compiled there in an earlier run.
 
-    Numba keeps it beside the sources, and looks at their times, which a new clone changes.
+    Numba keeps compiled code beside the sources and compares their times, which are those of the
+    clone. The times of the copies depend on their contents only.
     """
+    sources = {
+        path.relative_to(SOURCES): path.read_bytes()
+        for path in SOURCES.rglob("*")
+        if path.is_file() and path.parent.name != "__pycache__"
+    }
     copy = folder / "fastbn"
-    if not copy.exists():
-        shutil.copytree(SOURCES, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for path in copy.rglob("*.py"):
-        os.utime(path, (0, 0))
+        if path.relative_to(copy) not in sources:
+            path.unlink()
+    for name, content in sources.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(content)
+        os.utime(copy / name, (0, int(hashlib.sha256(content).hexdigest()[:7], 16)))
 
 
 @pytest.mark.compiles
@@ -143,8 +152,11 @@ def copy_package(folder):
 def test_a_numba_that_has_changed_gives_right_results(request, tmp_path_factory):
     folder = kept_folder(request, tmp_path_factory, "plain")  # half a minute of compiling
     copy_package(folder)
+    environment = {"PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": ""}
+    code = textwrap.dedent(CHANGED) + textwrap.dedent(FITTED)
+    code += f"assert fastbn.__file__.startswith({str(folder)!r})\n"
     for _ in ("compiled", "loaded"):
-        done = python_process(textwrap.dedent(CHANGED) + textwrap.dedent(FITTED), cwd=folder)
+        done = python_process(code, cwd=folder, **environment)
         batch_norm, learned, prediction, warnings = map(float, done.stdout.split())
         assert batch_norm < 2e-6
         assert learned < 0.5
@@ -157,7 +169,8 @@ def test_a_numba_that_has_changed_gives_right_results(request, tmp_path_factory)
     code = textwrap.dedent(CHANGED) + textwrap.dedent(TESTED)
     file = str(TESTS / "kernels" / "test_training_steps.py")
     command = [sys.executable, "-c", code, *options, file]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    environment = {**os.environ, **environment}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "1 passed" in done.stdout
 
