@@ -85,13 +85,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         first, second = pair("betas", self.betas)
+        dtype = choice("dtype", dtype_name(self.dtype), get_args(DTypeName))
         checked = {
             "layer_sizes": _layer_sizes(self.layer_sizes),
             "activation": choice("activation", self.activation, get_args(Activation)),
             "negative_slope": number("negative_slope", self.negative_slope, 0.0, 1.0),
             "batch_norm": flag("batch_norm", self.batch_norm),
             "batch_norm_output": flag("batch_norm_output", self.batch_norm_output),
-            "eps": number("eps", self.eps, 0.0),
+            "eps": number("eps", self.eps, 0.0, float(np.finfo(dtype).max)),
             "momentum": number("momentum", self.momentum, 0.0, 1.0),
             "unbiased": flag("unbiased", self.unbiased),
             "weighted": flag("weighted", self.weighted),
@@ -122,7 +123,7 @@ class ModelConfig:
             if self.max_norm is None
             else number("max_norm", self.max_norm, 0.0, open_low=True),
             "dropout": number("dropout", self.dropout, 0.0, 1.0, open_high=True),
-            "dtype": choice("dtype", dtype_name(self.dtype), get_args(DTypeName)),
+            "dtype": dtype,
             "seed": integer("seed", self.seed, 0, MAX_SEED),
         }
         for name, value in checked.items():

@@ -119,7 +119,7 @@ CONFIGURATION = {
     "negative_slope": SHARE,
     "batch_norm": FLAG,
     "batch_norm_output": FLAG,
-    "eps": POSITIVE,
+    "eps": POSITIVE | {"beyond float32": value(st.floats(4e38, 1e300))},
     "momentum": SHARE,
     "unbiased": FLAG,
     "weighted": FLAG,
