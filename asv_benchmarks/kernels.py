@@ -12,7 +12,7 @@ from .common import DTYPES, THREADS, Benchmark, call_first, find, limit_threads,
 class BatchNorm(Benchmark):
     """Batch norm with LeakyReLU, with ``out=``."""
 
-    params: Any = ([(128, 128), (6000, 32), (4096, 1024)], DTYPES, ["NC", "CN"], THREADS)
+    params: Any = ([(32, 32), (128, 128), (6000, 32), (4096, 1024)], DTYPES, ["NC", "CN"], THREADS)
     param_names = ("samples_features", "dtype", "layout", "threads")
 
     def setup(self, shape: tuple[int, int], dtype: str, layout: str, threads: int) -> None:

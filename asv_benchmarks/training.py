@@ -124,6 +124,22 @@ class Calls(Benchmark):
         self.model.predict_proba(self.rows)
 
 
+class ShortFits(Benchmark):
+    """Fits of one step per epoch, which cost more than their steps."""
+
+    params: Any = ([1, 50],)
+    param_names = ("epochs",)
+
+    def setup(self, epochs: int) -> None:
+        limit_threads(1)
+        self.x, self.y = normal(64, 16), np.random.default_rng(1).integers(0, 3, 64)
+        self.model = find("BatchNormMLP")((16, 48, 48, 3))
+        call_first(lambda: self.time_fit(epochs))
+
+    def time_fit(self, epochs: int) -> None:
+        self.model.fit(self.x, self.y, epochs=epochs, batch_size=64, progress=False)
+
+
 class Team(Benchmark):
     """A call of `run_team` whose members hardly compute: its cost."""
 
