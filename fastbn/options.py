@@ -43,19 +43,16 @@ ShowProgress = bool | Literal["auto"]
 
 
 class LossKind(NamedTuple):
-    """What a loss takes, and what its predictions are."""
+    """What a loss takes, and what turns the outputs of the last layer into predictions."""
 
-    takes_labels: bool  # one class for each sample, instead of a target for each output
-    lowest: float  # the least target, and the largest
-    highest: float
-    output: Literal["softmax", "logistic", "identity"]  # from the last layer to the prediction
-    score: Literal["accuracy", "r2"]
+    targets: tuple[float, float] | None  # their range; None: one class for each sample instead
+    output: Literal["softmax", "logistic", "identity"]
 
 
 LOSSES: dict[str, LossKind] = {
-    "softmax_cross_entropy": LossKind(True, 0.0, math.inf, "softmax", "accuracy"),
-    "sigmoid_cross_entropy": LossKind(False, 0.0, 1.0, "logistic", "accuracy"),
-    "squared_error": LossKind(False, -math.inf, math.inf, "identity", "r2"),
+    "softmax_cross_entropy": LossKind(None, "softmax"),
+    "sigmoid_cross_entropy": LossKind((0.0, 1.0), "logistic"),
+    "squared_error": LossKind((-math.inf, math.inf), "identity"),
 }
 
 

@@ -163,7 +163,7 @@ class ModelConfig:
     @property
     def predicts_one_class(self) -> bool:
         """Whether the loss takes one label per sample instead of a target for each output."""
-        return LOSSES[self.loss].takes_labels
+        return LOSSES[self.loss].targets is None
 
     @property
     def predicts_numbers(self) -> bool:

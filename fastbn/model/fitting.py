@@ -23,7 +23,7 @@ from fastbn.model.inputs import (
 )
 from fastbn.model.state import check_room
 from fastbn.model.worse_than_mean import worse_than_mean
-from fastbn.options import LOSSES, ShowProgress
+from fastbn.options import ShowProgress
 
 
 def fit(model: Any, X: Any, y: Any, **arguments: Any) -> History:
@@ -53,7 +53,7 @@ def train(
     config = engine.config
     plan = Plan(
         lr=config.lr,
-        score=LOSSES[config.loss].score,
+        score="r2" if config.predicts_numbers else "accuracy",
         is_validated=validation_data is not None,
         least_batch=1 + config.batch_norm,
         **settings,

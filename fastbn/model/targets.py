@@ -42,7 +42,8 @@ def targets_for_loss(
     be normalized are copied later.
     """
     outputs, dtype = config.layer_sizes[-1], np.dtype(config.dtype)
-    if config.predicts_one_class:
+    allowed = LOSSES[config.loss].targets
+    if allowed is None:
         labels = np.array(as_array(name, y), order="C")
         is_usual = labels.dtype is INT64 and labels.shape == (n_samples,)
         if not (is_usual and are_classes(labels, outputs)):
@@ -53,8 +54,8 @@ def targets_for_loss(
         targets = target_matrix(name, y, shape)
         refuse_nonfinite(name, targets, np.dtype(np.float64))
         return none, targets
-    kind, given = LOSSES[config.loss], as_array(name, y)
-    targets = targets_array(name, given, shape, dtype, kind.lowest, kind.highest)
+    given = as_array(name, y)
+    targets = targets_array(name, given, shape, dtype, *allowed)
     return none, targets.copy() if np.may_share_memory(targets, given) else targets
 
 
