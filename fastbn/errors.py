@@ -50,7 +50,7 @@ class DivergenceError(ArithmeticError):
         if not self.is_refused:
             return (
                 f"after step {self.step}, the last one, the model has non-finite values, first in "
-                f"{self.layer}; a smaller lr or a max_norm may help"
+                f"{self.layer}; try a smaller lr or set max_norm"
             )
         when = "after the best epoch" if self.is_restored else "before that step"
         return (

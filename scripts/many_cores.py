@@ -91,7 +91,7 @@ def main():
     print(
         f"A simulation, except for the last column. Costs measured on {available_threads()} cores"
     )
-    print(f"of {cpu}: {start * 1e6:.0f} us to start a thread, {barrier * 1e9:.0f} ns a barrier of")
+    print(f"of {cpu}: {start * 1e6:.0f} us to start a call, {barrier * 1e9:.0f} ns a barrier of")
     print(f"two, {byte * 1e9:.3f} ns to exchange a byte. Assumed: barriers take longer in")
     print(f"proportion to the threads, and {FLOPS / 1e9:.0f} GFLOP/s a thread. Times are in us.")
     for work in STEPS:

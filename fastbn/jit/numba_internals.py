@@ -1,8 +1,8 @@
-"""The code that changes how numba compiles, caches and calls kernels, by its internals.
+"""How fastbn changes the way in which numba compiles, caches and calls kernels.
 
-A new version of numba may break it. Intrinsics (jit/intrinsics, parallel/openmp.py) use some, too.
-
-`fastbn.jit.numba_probe` lists what is used here and looks for it before this module is imported.
+This uses numba's internals, so a new version of numba may break it. Intrinsics (jit/intrinsics and
+parallel/openmp.py) need a few internals, too. `fastbn.jit.numba_probe` lists them all, and looks
+for them before this module is imported.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def test_options_reach_the_model_and_the_fit(insects):
     np.testing.assert_array_equal(model.params, expected.params)
 
 
-def test_the_presets_defaults_are_those_of_the_model():
+def test_default_settings_are_those_of_the_model():
     signature = inspect.signature(BatchNormMLP).parameters
     defaults = {name: p.default for name, p in signature.items() if name != "layer_sizes"}
     chosen = {"lr": 0.02, "input_normalization": "zscore"}

@@ -47,7 +47,7 @@ FILES = [
 
 TRAINING = "kernels/test_training_steps.py"
 
-# Tests that plain x86-64 is spared.
+# Tests that plain x86-64 does not run, except for training in float32.
 MORE = ["kernels/test_streams.py", "kernels/test_addresses.py", TRAINING]
 
 # Left out: parallel kernels, which give the bits of serial ones (test_same_bits.py), and training

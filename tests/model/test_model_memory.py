@@ -227,14 +227,14 @@ def test_samples_that_were_scaled_differently_are_refused(data, rng):
     early, shifted = training_samples(model, x, y, None), training_samples(model, x, y + 1, None)
     model.partial_fit(2 * x, y)
     with pytest.raises(
-        ValueError, match=r"^samples\.inputs\.center: expected the model.s scaling, got"
+        ValueError, match=r"^samples\.inputs\.center: expected the model's scaling, got"
     ):
         model._engine.run_steps(early, *step)
     model = fastbn.BatchNormMLP((6, 9, 1), loss="squared_error", **options)
     model._engine.run_steps(early, *step)
     model._engine.run_steps(early, *step)
     with pytest.raises(
-        ValueError, match=r"^samples\.outputs\.center: expected the model.s scaling, got"
+        ValueError, match=r"^samples\.outputs\.center: expected the model's scaling, got"
     ):
         model._engine.run_steps(shifted, *step)
     assert model.steps == 2
