@@ -28,7 +28,7 @@ PACKAGES = {
 Makers = dict[tuple[str, str], Callable[[], Any]]
 
 
-class Class(NamedTuple):
+class PeerClass(NamedTuple):
     """The module and class of a contestant, and its arguments for each setting.
 
     Without settings, the settings are the numbers of threads.
@@ -43,70 +43,70 @@ class Class(NamedTuple):
 ONE: dict[str, dict[str, Any]] = {"": {}}
 
 # The contestants by kind of work. fastbn comes first, since other results are compared with its.
-CLASSES: dict[str, dict[str, Class]] = {
+CLASSES: dict[str, dict[str, PeerClass]] = {
     "step": {
-        "fastbn": Class("_fastbn", "FastbnStepper", ONE),
-        "numpy": Class("_numpy", "NumpyStepper"),
-        "torch": Class("_torch", "TorchStepper"),
-        "torch-compile": Class("_torch", "TorchStepper", None, {"way": "compiled"}),
-        "jax": Class("_jax", "JaxStepper", {
+        "fastbn": PeerClass("_fastbn", "FastbnStepper", ONE),
+        "numpy": PeerClass("_numpy", "NumpyStepper"),
+        "torch": PeerClass("_torch", "TorchStepper"),
+        "torch-compile": PeerClass("_torch", "TorchStepper", None, {"way": "compiled"}),
+        "jax": PeerClass("_jax", "JaxStepper", {
             f"{way} {layout}": {"scan": way == "scan", "axis": axis}
             for layout, axis in (("NC", 0), ("CN", 1))
             for way in ("jit", "scan")
         }),
     },
     "calls": {
-        "fastbn": Class("_fastbn", "FastbnCaller", ONE),
-        "torch": Class("_torch", "TorchCaller"),
-        "torch-compile": Class("_torch", "TorchCaller", None, {"way": "compiled"}),
-        "jax": Class("_jax", "JaxCaller", {"jit NC": {"axis": 0}, "jit CN": {"axis": 1}}),
+        "fastbn": PeerClass("_fastbn", "FastbnCaller", ONE),
+        "torch": PeerClass("_torch", "TorchCaller"),
+        "torch-compile": PeerClass("_torch", "TorchCaller", None, {"way": "compiled"}),
+        "jax": PeerClass("_jax", "JaxCaller", {"jit NC": {"axis": 0}, "jit CN": {"axis": 1}}),
     },
     "predict": {
-        "fastbn": Class("_predict", "FastbnPredictor", ONE),
-        "numpy": Class("_predict", "NumpyPredictor"),
-        "torch": Class("_torch", "TorchPredictor"),
-        "torch-compile": Class("_torch", "TorchPredictor", None, {"way": "compiled"}),
-        "onnxruntime": Class("_onnx", "OnnxPredictor"),
+        "fastbn": PeerClass("_predict", "FastbnPredictor", ONE),
+        "numpy": PeerClass("_predict", "NumpyPredictor"),
+        "torch": PeerClass("_torch", "TorchPredictor"),
+        "torch-compile": PeerClass("_torch", "TorchPredictor", None, {"way": "compiled"}),
+        "onnxruntime": PeerClass("_onnx", "OnnxPredictor"),
     },
     "fit": {
-        "fastbn": Class("_sklearn", "FastbnFit", {
+        "fastbn": PeerClass("_sklearn", "FastbnFit", {
             "batch norm": {"batch_norm": True}, "plain": {"batch_norm": False},
         }),
-        "sklearn": Class("_sklearn", "SklearnFit"),
+        "sklearn": PeerClass("_sklearn", "SklearnFit"),
     },
     "batch norm": {
-        "fastbn": Class("_fastbn", "BatchNorm", {"out=": {"out": True}, "allocating": {}}),
-        "numpy": Class("_numpy", "BatchNorm", ONE),
-        "torch": Class("_torch", "BatchNorm"),
-        "torch-compile": Class("_torch", "BatchNorm", None, {"way": "compiled"}),
-        "jax": Class("_jax", "BatchNorm", {"jit": {}}),
+        "fastbn": PeerClass("_fastbn", "BatchNorm", {"out=": {"out": True}, "allocating": {}}),
+        "numpy": PeerClass("_numpy", "BatchNorm", ONE),
+        "torch": PeerClass("_torch", "BatchNorm"),
+        "torch-compile": PeerClass("_torch", "BatchNorm", None, {"way": "compiled"}),
+        "jax": PeerClass("_jax", "BatchNorm", {"jit": {}}),
     },
     "Adam": {
-        "fastbn": Class("_fastbn", "Adam", ONE),
-        "numpy": Class("_numpy", "Adam", ONE),
-        "torch": Class("_torch", "Adam"),
-        "jax": Class("_jax", "Adam", {"jit": {}}),
+        "fastbn": PeerClass("_fastbn", "Adam", ONE),
+        "numpy": PeerClass("_numpy", "Adam", ONE),
+        "torch": PeerClass("_torch", "Adam"),
+        "jax": PeerClass("_jax", "Adam", {"jit": {}}),
     },
     "z-score": {
-        "fastbn": Class("_fastbn", "Scale", ONE),
-        "numpy": Class("_numpy", "Scale", ONE),
-        "sklearn": Class("_sklearn", "Scale", ONE),
-        "torch": Class("_torch", "Scale"),
-        "jax": Class("_jax", "Scale", {"jit": {}}),
+        "fastbn": PeerClass("_fastbn", "Scale", ONE),
+        "numpy": PeerClass("_numpy", "Scale", ONE),
+        "sklearn": PeerClass("_sklearn", "Scale", ONE),
+        "torch": PeerClass("_torch", "Scale"),
+        "jax": PeerClass("_jax", "Scale", {"jit": {}}),
     },
     "PyTorch's batch norm": {
-        "fastbn": Class("_torch", "BatchNorm", None, {"way": "accelerated"}),
-        "torch": Class("_torch", "BatchNorm"),
-        "torch-compile": Class("_torch", "BatchNorm", None, {"way": "compiled"}),
+        "fastbn": PeerClass("_torch", "BatchNorm", None, {"way": "accelerated"}),
+        "torch": PeerClass("_torch", "BatchNorm"),
+        "torch-compile": PeerClass("_torch", "BatchNorm", None, {"way": "compiled"}),
     },
     "PyTorch's Adam": {
-        "fastbn": Class("_torch", "Adam", None, {"way": "accelerated"}),
-        "torch": Class("_torch", "Adam"),
+        "fastbn": PeerClass("_torch", "Adam", None, {"way": "accelerated"}),
+        "torch": PeerClass("_torch", "Adam"),
     },
     "PyTorch's training step": {
-        "fastbn": Class("_torch", "TorchStepper", None, {"way": "accelerated"}),
-        "torch": Class("_torch", "TorchStepper"),
-        "torch-compile": Class("_torch", "TorchStepper", None, {"way": "compiled"}),
+        "fastbn": PeerClass("_torch", "TorchStepper", None, {"way": "accelerated"}),
+        "torch": PeerClass("_torch", "TorchStepper"),
+        "torch-compile": PeerClass("_torch", "TorchStepper", None, {"way": "compiled"}),
     },
 }  # fmt: skip
 

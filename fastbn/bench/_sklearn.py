@@ -25,7 +25,7 @@ class Scale(_numpy.Scale):
         self.last = [StandardScaler().fit_transform(self.x)]
 
 
-class Fit(Runner):
+class FitRunner(Runner):
     """Fits an estimator for all epochs, without early stopping."""
 
     estimator: Any
@@ -61,7 +61,7 @@ class Fit(Runner):
         return [np.array(self.estimator.n_iter_ if learned else np.nan)]
 
 
-class FastbnFit(Fit):
+class FastbnFit(FitRunner):
     """`BatchNormMLPClassifier`, with batch norm or without; the inputs are scaled already."""
 
     def __init__(self, work: FitWork, batch_norm: bool) -> None:
@@ -71,10 +71,10 @@ class FastbnFit(Fit):
         )
 
 
-class SklearnFit(BlasRunner, Fit):
+class SklearnFit(BlasRunner, FitRunner):
     """`MLPClassifier`."""
 
     def __init__(self, work: FitWork, threads: int) -> None:
-        Fit.__init__(self, work)
+        FitRunner.__init__(self, work)
         BlasRunner.__init__(self, threads)
         self.estimator = MLPClassifier(**self.settings)

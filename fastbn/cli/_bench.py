@@ -125,10 +125,10 @@ def bench(
 
 def _run_limited(isa: str) -> None:
     """Run this command again in a process that is held to an instruction set, unless it is."""
-    from fastbn.bench._isa import LEVELS, environment
+    from fastbn.bench._isa import ISAS, environment
     from fastbn.jit.isa import VARIABLE
 
-    check_choice(isa, LEVELS, "--isa")
+    check_choice(isa, ISAS, "--isa")
     if os.environ.get(VARIABLE) == isa:
         return
     limited = {**os.environ, **environment(isa)}

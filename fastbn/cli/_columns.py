@@ -14,7 +14,7 @@ from fastbn.errors import DataFileError
 if TYPE_CHECKING:
     from fastbn.datasets import Dataset
     from fastbn.datasets.csv_columns import Columns
-    from fastbn.datasets.csv_header import Header
+    from fastbn.datasets.csv_header import CsvHeader
 
 
 def is_csv(data: str) -> bool:
@@ -89,7 +89,7 @@ def read_csv_for(
     names = feature_names(network)
     notes: list[str] = []
 
-    def choose(header: Header) -> Columns:
+    def choose(header: CsvHeader) -> Columns:
         if names is not None and header.named:
             columns, others = _by_name(header, network, names, target, labelled)
             if others:
@@ -111,7 +111,7 @@ def read_csv_for(
 
 
 def _by_name(
-    header: Header, network: Any, names: list[str], target: str | None, labelled: bool
+    header: CsvHeader, network: Any, names: list[str], target: str | None, labelled: bool
 ) -> tuple[Columns, list[str]]:
     """Return the columns of these names and of the labels, and the names of all other columns.
 
@@ -139,7 +139,7 @@ def _by_name(
     return Columns(features, label), others
 
 
-def _by_position(header: Header, network: Any, target: str | None, labelled: bool) -> Columns:
+def _by_position(header: CsvHeader, network: Any, target: str | None, labelled: bool) -> Columns:
     """Return the columns of the features and of the labels, in the order of the file.
 
     `target` defaults to that of the training. A file to predict from need not have it.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class TrainJob:
     """The data and the settings of a training."""
 
     data: str
@@ -33,7 +33,7 @@ class Job:
     checkpoint_every: int | None
 
     @classmethod
-    def read(cls, path: pathlib.Path) -> Job:
+    def read(cls, path: pathlib.Path) -> TrainJob:
         """Read the job of a checkpoint. `fit` checks its own settings later."""
         from fastbn.files.model_file import open_model
         from fastbn.model.config import ModelConfig

@@ -12,7 +12,7 @@ import typer
 
 from fastbn.cli import _presets as presets
 from fastbn.cli._columns import target_row
-from fastbn.cli._job import Job
+from fastbn.cli._job import TrainJob
 from fastbn.cli._options import with_options
 from fastbn.cli._output import (
     check_picture_ending,
@@ -54,7 +54,7 @@ def train(ctx: typer.Context, **options: Any) -> None:
         job, checkpoint = _job(options), options["checkpoint"]
     else:
         _refuse_others(ctx)
-        job, checkpoint = Job.read(resume), resume
+        job, checkpoint = TrainJob.read(resume), resume
     out = out or pathlib.Path(f"fastbn-{_short_name(job.data)}.safetensors")
     check_writable({"--out": out}, inputs=[job.data])
     picture = None if options["no_plot"] else options["plot"] or out.with_suffix(".png")
@@ -102,10 +102,10 @@ def train(ctx: typer.Context, **options: Any) -> None:
 # -- before the training ---------------------------------------------------------------------------
 
 
-def _job(options: dict[str, Any]) -> Job:
+def _job(options: dict[str, Any]) -> TrainJob:
     data, size = options["data"], options["test_size"]
     given = {name: value for name, value in options.items() if name in presets.DEFAULT}
-    return Job(
+    return TrainJob(
         data=os.path.abspath(data) if os.path.exists(data) else data,
         target=options["target"],
         test_size=presets.TEST_SIZE if size is None else size,
@@ -163,7 +163,7 @@ def _sizes(model: BatchNormMLP) -> str:
 
 
 def _rows(
-    dataset: Dataset, model: BatchNormMLP, history: History, job: Job, compiled: bool
+    dataset: Dataset, model: BatchNormMLP, history: History, job: TrainJob, compiled: bool
 ) -> list[tuple[str, str]]:
     """Return the first rows of the final table: data, network, epochs, time and accuracy."""
     counts = f"{len(dataset.y_train):,} training and {len(dataset.y_test):,} test samples"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
-from fastbn.datasets.csv_header import Header
+from fastbn.datasets.csv_header import CsvHeader
 from fastbn.errors import DataFileError
 
 Target = str | int | None
@@ -25,7 +25,7 @@ def quoted(names: Sequence[Any]) -> str:
     return ", ".join(map(repr, names[:10])) + more
 
 
-def target_column(header: Header, target: Target) -> int:
+def target_column(header: CsvHeader, target: Target) -> int:
     """Return the index of the target column: by name, by number, or the last one."""
     path, names, _ = header
     if target is None:
@@ -63,7 +63,7 @@ def _find_column(names: list[str], target: str | Integral) -> int | None:
     return position % len(names) if -len(names) <= position < len(names) else None
 
 
-def columns_by_name(header: Header, feature_names: Sequence[str]) -> list[int]:
+def columns_by_name(header: CsvHeader, feature_names: Sequence[str]) -> list[int]:
     """Return the columns with these names; each name has to be there exactly once."""
     path, names, _ = header
     positions = {name: position for position, name in enumerate(names)}
@@ -89,7 +89,7 @@ def check_names_differ(path: Any, names: Sequence[str]) -> None:
 
 
 def choose_by_position(
-    header: Header, n_features: int, target: Target, *, labelled: bool = False
+    header: CsvHeader, n_features: int, target: Target, *, labelled: bool = False
 ) -> Columns:
     """Return `n_features` columns in the order of the file, and the column of the labels.
 

@@ -25,10 +25,10 @@ MAX_COLUMNS = 1 << 20
 MAX_LINE = 64 * MAX_COLUMNS  # characters
 LOOK_AHEAD = 1_000  # rows that are compared with the first line
 
-Row = tuple[int, list[str]]  # with the number of its last line
+CsvRow = tuple[int, list[str]]  # with the number of its last line
 
 
-def read_rows(path: pathlib.Path, file: IO[str]) -> Iterator[Row]:
+def read_rows(path: pathlib.Path, file: IO[str]) -> Iterator[CsvRow]:
     """Yield the rows of a file, all as wide as the first; empty lines are skipped."""
     reader = csv.reader(_lines(path, file), strict=True)
     width = 0
@@ -76,7 +76,7 @@ def number_of(cell: str) -> float | None:
         return None
 
 
-class Header(NamedTuple):
+class CsvHeader(NamedTuple):
     """The columns of a file; without a line of names they are called "0", "1" and so on."""
 
     path: pathlib.Path
@@ -85,15 +85,15 @@ class Header(NamedTuple):
 
 
 def read_header(
-    path: pathlib.Path, rows: Iterator[Row], known: Sequence[str] | None
-) -> tuple[Header, Iterator[Row]]:
+    path: pathlib.Path, rows: Iterator[CsvRow], known: Sequence[str] | None
+) -> tuple[CsvHeader, Iterator[CsvRow]]:
     """Return the header and the rows below it."""
     first = next(rows, None)
     if first is None:
         raise DataFileError(f"{path}: expected rows of numbers, found none")
     names = _stripped(first)
     if known is not None and set(known) <= set(names):
-        return Header(path, names, True), rows
+        return CsvHeader(path, names, True), rows
     for separator in ";\t":
         if len(names) == 1 and separator in names[0]:
             raise DataFileError(
@@ -102,12 +102,12 @@ def read_header(
     most = min(LOOK_AHEAD, MAX_COLUMNS // len(names))
     ahead = list(itertools.islice(rows, most))
     if _is_header(names, [_stripped(row) for row in ahead], known):
-        return Header(path, names, True), itertools.chain(ahead, rows)
+        return CsvHeader(path, names, True), itertools.chain(ahead, rows)
     numbered = [str(i) for i in range(len(names))]
-    return Header(path, numbered, False), itertools.chain([first], ahead, rows)
+    return CsvHeader(path, numbered, False), itertools.chain([first], ahead, rows)
 
 
-def _stripped(row: Row) -> list[str]:
+def _stripped(row: CsvRow) -> list[str]:
     return [cell.strip() for cell in row[1]]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from fastbn.checks import path_of
 from fastbn.datasets.csv_columns import Columns, Target, target_column
-from fastbn.datasets.csv_header import Header, Row, number_of, read_header, read_rows
+from fastbn.datasets.csv_header import CsvHeader, CsvRow, number_of, read_header, read_rows
 from fastbn.datasets.dataset import Dataset, all_whole, encode_labels, split
 from fastbn.errors import DataFileError
 
@@ -50,7 +50,7 @@ def load_csv(
         begin with a zero.
     """
 
-    def choose(header: Header) -> Columns:
+    def choose(header: CsvHeader) -> Columns:
         label = target_column(header, target)
         features = [column for column in range(len(header.names)) if column != label]
         if not features:
@@ -87,7 +87,7 @@ class Labels(NamedTuple):
 class Table(NamedTuple):
     """The data of a file: X (rows, features) float64, and labels, empty without a label column."""
 
-    header: Header
+    header: CsvHeader
     columns: Columns
     X: np.ndarray
     labels: Labels
@@ -95,7 +95,7 @@ class Table(NamedTuple):
 
 def read_csv(
     path: str | os.PathLike[str],
-    choose: Callable[[Header], Columns],
+    choose: Callable[[CsvHeader], Columns],
     known: Sequence[str] | None = None,
 ) -> Table:
     """Read the columns of a CSV file that `choose` returns; features must be finite numbers.
@@ -115,7 +115,7 @@ def read_csv(
         raise DataFileError(f"{target}: cannot be read as CSV: {error}") from error
 
 
-def _read(header: Header, columns: Columns, rows: Iterable[Row]) -> Table:
+def _read(header: CsvHeader, columns: Columns, rows: Iterable[CsvRow]) -> Table:
     features, label = columns
     numbers, codes = array("d"), array("q")
     code_of: dict[str, int] = {}  # by label
@@ -140,7 +140,7 @@ def _read(header: Header, columns: Columns, rows: Iterable[Row]) -> Table:
 
 
 def _finite_numbers(
-    header: Header, line: int, columns: Sequence[int], cells: Sequence[str]
+    header: CsvHeader, line: int, columns: Sequence[int], cells: Sequence[str]
 ) -> list[float]:
     """Return cells as numbers; the error about one that is not finite names line and column."""
     text = "".join(cells)
@@ -161,7 +161,7 @@ def _finite_numbers(
     return values
 
 
-def _unexpected(header: Header, line: int, column: int, what: str) -> DataFileError:
+def _unexpected(header: CsvHeader, line: int, column: int, what: str) -> DataFileError:
     return DataFileError(
         f"{header.path}: line {line}, column {header.names[column]!r:.200}: expected {what}"
     )

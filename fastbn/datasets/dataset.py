@@ -22,7 +22,7 @@ REGRESSION = (
 )
 
 # X (samples, features), and the labels as the source has them.
-Part = tuple[np.ndarray, np.ndarray]
+DataPart = tuple[np.ndarray, np.ndarray]
 
 
 class Dataset(NamedTuple):
@@ -74,7 +74,7 @@ def split(
     return Dataset(X[~is_test], y[~is_test], X[is_test], y[is_test], class_names, name)
 
 
-def joined(where: str, name: str, train: Part, test: Part) -> Dataset:
+def joined(where: str, name: str, train: DataPart, test: DataPart) -> Dataset:
     """Return a data set of a training and a test part, encoding their labels together."""
     y, class_names = encode_labels(where, np.concatenate([train[1], test[1]]))
     n = len(train[1])

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 
 from fastbn.checks import path_of
-from fastbn.datasets.dataset import Dataset, Part, joined
+from fastbn.datasets.dataset import DataPart, Dataset, joined
 from fastbn.errors import DataFileError
 
 IDX_DTYPES: dict[int, np.dtype] = {
@@ -105,7 +105,7 @@ def load_idx_folder(path: str | os.PathLike[str]) -> Dataset:
     return joined(str(folder), folder.name, *read_idx_folder(folder))
 
 
-def read_idx_folder(folder: pathlib.Path) -> tuple[Part, Part]:
+def read_idx_folder(folder: pathlib.Path) -> tuple[DataPart, DataPart]:
     """Return the training and the test part: flattened images, and the labels of the files."""
     train, test = _read_part(folder, "train"), _read_part(folder, "test")
     if train[0].shape[1] != test[0].shape[1]:
@@ -116,7 +116,7 @@ def read_idx_folder(folder: pathlib.Path) -> tuple[Part, Part]:
     return train, test
 
 
-def _read_part(folder: pathlib.Path, part: str) -> Part:
+def _read_part(folder: pathlib.Path, part: str) -> DataPart:
     X_path, X = _read_file(folder, IDX_FILES[f"X_{part}"])
     y_path, y = _read_file(folder, IDX_FILES[f"y_{part}"])
     if X.ndim < 2 or X.size == 0:

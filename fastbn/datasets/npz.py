@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastbn.checks import path_of
-from fastbn.datasets.dataset import Dataset, Part, encode_labels, joined, split
+from fastbn.datasets.dataset import DataPart, Dataset, encode_labels, joined, split
 from fastbn.errors import DataFileError
 
 
@@ -38,7 +38,7 @@ def load_npz(path: str | os.PathLike[str], *, test_size: float = 0.2, seed: int 
     return split(X, y, class_names, name, test_size, seed)
 
 
-def read_parts(path: str | os.PathLike[str]) -> list[Part]:
+def read_parts(path: str | os.PathLike[str]) -> list[DataPart]:
     """Return the one part, or training and test part, of an NPZ file."""
     file = read_npz(path)
     suffixes = ("_train", "_test") if file.find("x") is None else ("",)

@@ -17,9 +17,9 @@ from fastbn.datasets.csv_columns import (
     columns_by_name,
     target_column,
 )
-from fastbn.datasets.csv_header import Header
+from fastbn.datasets.csv_header import CsvHeader
 from fastbn.datasets.csv_table import load_csv, read_csv
-from fastbn.datasets.dataset import Dataset, Part, split
+from fastbn.datasets.dataset import DataPart, Dataset, split
 from fastbn.datasets.fashion_mnist import load_fashion_mnist
 from fastbn.datasets.idx import load_idx, load_idx_folder, read_idx_folder
 from fastbn.datasets.npz import load_npz, read_npz, read_parts
@@ -60,7 +60,7 @@ def load(source: Path, *, target: Target = None, test_size: float = 0.2, seed: i
     raise DataFileError(f"{path}: {EXPECTED}")
 
 
-def load_parts(source: Path) -> tuple[str, list[Part]]:
+def load_parts(source: Path) -> tuple[str, list[DataPart]]:
     """Return the name and the samples of a source other than CSV; they may be of one class only.
 
     The samples are its training and test part, or one part if it has no test part.
@@ -149,7 +149,7 @@ def _kind_of(source: Path) -> tuple[str, pathlib.Path]:
 def _csv_features(
     path: pathlib.Path, n_features: int, target: Target, feature_names: Sequence[str] | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    def choose(header: Header) -> Columns:
+    def choose(header: CsvHeader) -> Columns:
         if feature_names is None or not header.named:
             return choose_by_position(header, n_features, target)
         features = columns_by_name(header, feature_names)
@@ -192,7 +192,7 @@ def load_digits(*, test_size: float = 0.2, seed: int = 0) -> Dataset:
     return split(X, y, tuple("0123456789"), "digits", test_size, seed)
 
 
-def _read_digits() -> Part:
+def _read_digits() -> DataPart:
     place = importlib.resources.files("fastbn") / "data" / "digits.npz"
     with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return arrays["X"], arrays["y"].astype(np.int64)

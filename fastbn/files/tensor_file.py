@@ -21,7 +21,7 @@ SEPARATORS = b"[{:,"
 MOST_DIMENSIONS = 64  # as in NumPy
 
 # Bytes of a header and of tensors that are read at once.
-BLOCK = 1 << 16
+READ_BYTES = 1 << 16
 LARGE_BLOCK = 1 << 20
 
 DTYPES: dict[str, np.dtype] = {
@@ -133,7 +133,7 @@ def read_header(source: Source, size: int | None) -> tuple[dict[str, str], dict[
     check_cost(length)
     text, cost = bytearray(), 0
     while len(text) < length:
-        block = source.take(min(length - len(text), BLOCK))
+        block = source.take(min(length - len(text), READ_BYTES))
         cost += header_cost(block)
         check_cost(cost)
         text += block

@@ -10,7 +10,7 @@ from _signal import getsignal  # type: ignore[import-not-found]
 from types import FrameType
 from typing import Any
 
-NUMBERS = tuple(map(int, sorted(signal.valid_signals())))
+SIGNALS = tuple(map(int, sorted(signal.valid_signals())))
 
 
 def hears_signals() -> bool:
@@ -62,7 +62,7 @@ class Postponed:
 
     def _replace(self) -> None:
         try:
-            for number in NUMBERS:
+            for number in SIGNALS:
                 handler = getsignal(number)
                 if callable(handler):
                     self._replaced[number] = handler

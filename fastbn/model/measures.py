@@ -13,7 +13,7 @@ from fastbn.kernels.reductions import all_below
 ROWS = 4096
 
 # Numbers that are converted or checked at once, so that they fit a cache.
-NUMBERS = 2**16
+BLOCK_NUMBERS = 2**16
 
 INFINITY = {dtype: dtype.type(np.inf) for dtype in FLOAT_DTYPES}
 
@@ -25,12 +25,12 @@ ROUNDINGS = 64
 
 
 def rows_at_once(x: np.ndarray) -> int:
-    """Return how many rows of x (N, C) have about NUMBERS numbers."""
-    return max(1, NUMBERS // max(1, x.shape[1]))
+    """Return how many rows of x (N, C) have about BLOCK_NUMBERS numbers."""
+    return max(1, BLOCK_NUMBERS // max(1, x.shape[1]))
 
 
 def blocks(x: np.ndarray, rows: np.ndarray | None = None, size: int = 0) -> Iterator[np.ndarray]:
-    """Yield x (N, C), or some of its rows, in blocks of `size` rows or about NUMBERS numbers."""
+    """Yield x (N, C), or some of its rows, by `size` rows or about BLOCK_NUMBERS numbers."""
     size = size or rows_at_once(x)
     for start in range(0, len(x) if rows is None else len(rows), size):
         part = slice(start, start + size)
@@ -49,7 +49,7 @@ def refuse_nonfinite(name: str, x: np.ndarray, dtype: np.dtype, expected: str = 
     if x.dtype.kind != "f":
         return
     is_usual = x.dtype is dtype and is_plain(x)
-    if is_usual and x.size <= NUMBERS and all_below(x.ravel(), INFINITY[dtype]):
+    if is_usual and x.size <= BLOCK_NUMBERS and all_below(x.ravel(), INFINITY[dtype]):
         return
     size = rows_at_once(x)
     for start in range(0, len(x), size):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 # How many recent calls are compared. The fastest counts: others may have compiled, or waited for a
 # core.
-CALLS = 3
+TRIAL_CALLS = 3
 
 # Several threads must save at least this fraction of the time of one thread.
 MARGIN = 0.1
 
-# A trial has at least this many seconds of calls, and CALLS calls. A core of a virtual machine that
-# was idle takes some milliseconds until it works at full speed.
+# A trial has at least this many seconds of calls, and TRIAL_CALLS calls. A core of a virtual
+# machine that was idle takes some milliseconds until it works at full speed.
 TRIAL_SECONDS = 0.02
 
 # A trial may take this fraction of the time since the last trial.
@@ -60,13 +60,13 @@ class Choice:
             return True
         alone, together = self._usual()
         usual, other = (together, alone) if self._present else (alone, together)
-        calls = 1 if other >= FAR_SLOWER * usual else CALLS
+        calls = 1 if other >= FAR_SLOWER * usual else TRIAL_CALLS
         return TRIAL_SHARE * self._since > max(calls * other * work, TRIAL_SECONDS)
 
     def learn(self, several: bool, work: float, seconds: float) -> None:
         """Record how long a call took."""
         times = self._together if several else self._alone
-        if len(times) == CALLS:
+        if len(times) == TRIAL_CALLS:
             del times[0]
         times.append(seconds / work)
         if not self._alone:
@@ -77,7 +77,7 @@ class Choice:
             self._since += usual * work
         else:
             self._trial.append(seconds)
-            is_complete = len(self._trial) >= CALLS and sum(self._trial) >= TRIAL_SECONDS
+            is_complete = len(self._trial) >= TRIAL_CALLS and sum(self._trial) >= TRIAL_SECONDS
             is_hopeless = len(times) > 1 and times[-1] >= FAR_SLOWER * usual
             if not (is_complete or is_hopeless):
                 return

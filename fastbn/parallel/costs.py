@@ -17,7 +17,7 @@ from fastbn.parallel.team import Member, barrier, gather_team, leave_team
 from fastbn.parallel.threads import run_team
 
 # Calls of each kind that are measured. The fastest counts, as others may have waited for a core.
-CALLS = 5
+MEASURED_CALLS = 5
 
 # Rounds of a call, and bytes that each of its two threads writes in a round for the other one.
 ROUNDS, BYTES = 20, 1 << 13
@@ -60,7 +60,7 @@ def call_seconds(size: int, rounds: int) -> float:
     """Return how long two threads take to exchange rows of a size, in the fastest of some calls."""
     data = np.zeros((2, 8 + size), np.int64)
     seconds: list[float] = []
-    while len(seconds) < CALLS and sum(seconds) < PATIENCE_SECONDS:
+    while len(seconds) < MEASURED_CALLS and sum(seconds) < PATIENCE_SECONDS:
         start = time.perf_counter()
         run_team(exchange, 2, lambda member: (data, rounds, member))
         seconds.append(time.perf_counter() - start)

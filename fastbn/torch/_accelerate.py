@@ -31,7 +31,7 @@ MARKS = (ORIGINAL, "least", "cls_to_become")
 LEAST = 128 * 128
 
 # A linear layer, a batch norm and an activation that follow each other, or one module alone.
-Run = tuple[nn.Linear | None, nn.Module, nn.Module | None]
+ModuleRun = tuple[nn.Linear | None, nn.Module, nn.Module | None]
 
 
 class FastSequential(nn.Sequential):
@@ -66,7 +66,7 @@ class FastSequential(nn.Sequential):
         return self._fastbn_original.__name__
 
 
-def runs(modules: Iterable[Any]) -> Iterator[Run]:
+def runs(modules: Iterable[Any]) -> Iterator[ModuleRun]:
     """Yield the runs of a Sequential's modules, in order; modules with hooks are not joined."""
     row = list(modules)
     place = 0

@@ -79,9 +79,9 @@ def test_the_onnx_network_has_folded_weights_and_softmax():
 
 
 def test_no_level_holds_onnx_runtime(monkeypatch):
-    assert all(_isa.note(level, "onnxruntime") for level in _isa.LEVELS)
+    assert all(_isa.note(level, "onnxruntime") for level in _isa.ISAS)
     assert _isa.note(None, "onnxruntime") == ""
-    assert [bool(_isa.note(level, "jax")) for level in _isa.LEVELS] == [True, True, False]
+    assert [bool(_isa.note(level, "jax")) for level in _isa.ISAS] == [True, True, False]
     assert _isa.note("avx2", "torch-compile") == ""
     if _peers.is_installed("onnxruntime"):
         monkeypatch.setenv("FASTBN_ISA", "avx2")

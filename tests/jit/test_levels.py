@@ -3,8 +3,8 @@
 FASTBN_ISA limits kernels to a level of the processor. One process per level runs the tests of
 kernels against the oracle and those of equal bits; on plain x86-64 (sse2), which few processors
 need, those of most kernels in float32. For the processor's own level, which the rest of the suite
-tests with the settings for this processor, it runs only those of equal bits of functions in
-float32. The process keeps its kernels beside those for this processor.
+tests with the settings for this processor, it runs those of products in float32. The process keeps
+its kernels beside those for this processor.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ pytestmark = [
 
 TESTS = pathlib.Path(__file__).parents[1]
 
-BITS = "kernels/test_same_bits.py"
+PRODUCTS = "kernels/test_gemm.py"
 
 # Every kernel, by the functions and models that call it.
 FILES = [
-    BITS,
+    "kernels/test_same_bits.py",
     "functional/test_batchnorm.py",
     "functional/test_running.py",
     "functional/test_losses.py",
     "functional/test_optimizers.py",
     "functional/test_preprocessing.py",
     "kernels/test_elementwise.py",
-    "kernels/test_gemm.py",
+    PRODUCTS,
 ]
 
 TRAINING = "kernels/test_training_steps.py"
@@ -89,7 +89,7 @@ def level(request):
     if not can_run(request.param):
         pytest.skip(f"this processor cannot run {request.param}")
     if request.param == OWN:
-        files, selection = [BITS], f"{FLOAT32} and not training"
+        files, selection = [PRODUCTS], FLOAT32
     elif request.param == "sse2":
         files, selection = [*FILES, f"{TRAINING}::test_float32"], FLOAT32
     else:

@@ -46,7 +46,8 @@ def test_every_kernel_line_is_covered_without_the_compiler(tmp_path):
         )  # fmt: skip
 
     files = [str(ROOT / "tests" / name) for name in FILES]
-    done = coverage("run", "-m", "pytest", "-q", "-p", "no:cacheprovider", *files)
+    options = ["-q", "-p", "no:cacheprovider", "-k", "not float64"]  # float32 runs the same lines
+    done = coverage("run", "-m", "pytest", *options, *files)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
     report = coverage("report", "--show-missing", "--fail-under=100")

@@ -11,7 +11,7 @@ from cases import JIT_DISABLED
 import fastbn
 from fastbn.kernels import network as kernels
 from fastbn.model.inputs import prediction_samples, training_samples
-from fastbn.model.measures import NUMBERS
+from fastbn.model.measures import BLOCK_NUMBERS
 
 SIZES = (6, 9, 4)
 
@@ -72,9 +72,9 @@ def test_python_passes_no_named_tuples(data):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_number_that_is_not_finite_is_found_in_every_block(value, dtype):
     model = fastbn.BatchNormMLP(SIZES, dtype=dtype)
-    rows = 2 * (NUMBERS // 6) + 100
+    rows = 2 * (BLOCK_NUMBERS // 6) + 100
     y = np.arange(rows) % 4
-    for row in (0, NUMBERS // 6 - 1, NUMBERS // 6, rows - 1):
+    for row in (0, BLOCK_NUMBERS // 6 - 1, BLOCK_NUMBERS // 6, rows - 1):
         x = np.zeros((rows, 6), dtype)
         x[row, row % 6] = value
         for prepare in (lambda x: training_samples(model, x, y), lambda x: model.predict(x)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastbn.parallel.choice import CALLS, MARGIN, TRIAL_SECONDS, TRIAL_SHARE, Choice
+from fastbn.parallel.choice import MARGIN, TRIAL_CALLS, TRIAL_SECONDS, TRIAL_SHARE, Choice
 
 
 def take(choice, seconds_of, calls, work=1.0):
@@ -19,7 +19,7 @@ def take(choice, seconds_of, calls, work=1.0):
 
 NEAR = {False: 1.0, True: 0.2}
 FAR = {False: 1.0, True: 2.5}
-FIRST = [False] * 2 + [True] * CALLS  # calls of a new choice
+FIRST = [False] * 2 + [True] * TRIAL_CALLS  # calls of a new choice
 
 
 def test_both_ways_are_tried_and_the_faster_one_is_kept():
@@ -64,7 +64,7 @@ def test_several_threads_wait_where_they_are_not_expected_to_be_faster(expected)
     seconds = {False: 1.0, True: expected}
     taken = take(choice, seconds, 10_000)
     first = taken.index(True)
-    assert first * TRIAL_SHARE >= CALLS * expected
+    assert first * TRIAL_SHARE >= TRIAL_CALLS * expected
     assert sum(taken) * expected <= 1.01 * TRIAL_SHARE * 10_000
     late = take(choice, NEAR, 5000)  # the expectation was wrong
     assert late[-1000:].count(True) > 950
@@ -94,12 +94,14 @@ def test_trials_that_gain_less_than_the_margin_cost_little():
     assert 1 < take(choice, little, 20_000).count(True) < 1.1 * TRIAL_SHARE * 20_000
 
 
-@pytest.mark.parametrize("slow", range(1, CALLS))
+@pytest.mark.parametrize("slow", range(1, TRIAL_CALLS))
 def test_a_few_slow_calls_change_nothing_and_more_in_a_row_do(slow):
     choice = Choice()
     take(choice, NEAR, len(FIRST))
-    assert take(choice, FAR, slow) + take(choice, NEAR, CALLS) == [True] * (slow + CALLS)
-    assert take(choice, FAR, CALLS + 1) == [True] * CALLS + [False]
+    assert take(choice, FAR, slow) + take(choice, NEAR, TRIAL_CALLS) == [True] * (
+        slow + TRIAL_CALLS
+    )
+    assert take(choice, FAR, TRIAL_CALLS + 1) == [True] * TRIAL_CALLS + [False]
 
 
 def test_a_way_that_is_fast_again_is_found():
@@ -112,7 +114,7 @@ def test_a_way_that_is_fast_again_is_found():
 
 def test_work_of_other_sizes_is_compared_by_its_unit():
     choice = Choice()
-    for work in (1.0, 1.9) * CALLS:
+    for work in (1.0, 1.9) * TRIAL_CALLS:
         take(choice, {False: 1.0, True: 0.8}, 1, work)
     assert choice.several(1.0)
     assert choice.several(1.9)

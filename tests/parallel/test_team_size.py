@@ -11,7 +11,7 @@ from cases import JIT_DISABLED
 import fastbn
 from fastbn.parallel import cores, team_size, threads
 from fastbn.parallel import costs as costs_module
-from fastbn.parallel.choice import CALLS
+from fastbn.parallel.choice import TRIAL_CALLS
 from fastbn.parallel.costs import Costs
 from fastbn.parallel.team_size import FLOPS, TeamWork
 
@@ -118,7 +118,7 @@ def test_calls_of_other_lengths_are_judged_apart(costs):
     """Starting threads may pay off for many steps, but not for few."""
     team = team_size.TrainingTeam(work_of(2e-4))
     few, many = {1: 1e-3, 8: 2e-3}, {1: 1e-3, 8: 2e-4}
-    assert takes(team, few, 26, steps=16) == [1] * 2 + [8] * CALLS + [1] * 21
+    assert takes(team, few, 26, steps=16) == [1] * 2 + [8] * TRIAL_CALLS + [1] * 21
     assert takes(team, many, 26) == [1] * 2 + [8] * 24
     assert takes(team, few, 1, steps=17) == [1]
 
