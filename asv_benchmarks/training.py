@@ -124,6 +124,23 @@ class Calls(Benchmark):
         self.model.predict_proba(self.rows)
 
 
+class EstimatorPredictions(Benchmark):
+    """`predict_proba` of the scikit-learn classifier, by number of samples."""
+
+    params: Any = ([1, 1000],)
+    param_names = ("samples",)
+
+    def setup(self, samples: int) -> None:
+        limit_threads(1)
+        self.model = find("sklearn.BatchNormMLPClassifier")()
+        self.model.partial_fit(normal(200, 20), np.arange(200) % 3, classes=range(3))
+        self.x = normal(samples, 20)
+        call_first(lambda: self.time_predict_proba(samples))
+
+    def time_predict_proba(self, samples: int) -> None:
+        self.model.predict_proba(self.x)
+
+
 class ShortFits(Benchmark):
     """Fits of one step per epoch, which cost more than their steps."""
 

@@ -7,22 +7,26 @@ threads. *model* is how fastbn chooses the size of a team: the operations of the
 constant rate, and barriers and exchanged data at the costs of two threads on this machine. *shares*
 takes the tiles that the kernels give to each member instead. Both are simulations: they know no
 caches, sockets or limits of memory. *measured* is for as many threads as this machine has cores.
+Batch norm and Adam are only measured. The script fails if results have other bits with another
+number of threads.
 """
 
 import functools
 import os
 from unittest import mock
 
+import numba
 import numpy as np
 
-from fastbn.bench._fastbn import FastbnStepper, model_of
+from fastbn.bench._fastbn import Adam, BatchNorm, FastbnStepper, model_of
 from fastbn.bench._timing import interleave
-from fastbn.bench._work import BATCHES, STEPS
+from fastbn.bench._work import ADAMS, BATCH_NORMS, BATCHES, STEPS
 from fastbn.doctor import report
 from fastbn.jit.intrinsics import PANEL_BYTES, TILE_ROWS
 from fastbn.kernels.gemm import whole
 from fastbn.kernels.input_products import share_tasks, task_place
 from fastbn.kernels.network_arrays import share_rows
+from fastbn.parallel import dispatch
 from fastbn.parallel.cores import available_threads
 from fastbn.parallel.costs import measured_costs
 from fastbn.parallel.team import N_COUNTERS, Member
@@ -54,16 +58,35 @@ def shares(work, layout, size):
             yield 2.0 * work.batch * n_in * n_out, counts
 
 
-def measure(work, sizes):
-    """Return the seconds of a step by the number of threads."""
-    stepper = FastbnStepper(work)
+def sizes():
+    """Return the numbers of threads that this machine has cores for."""
+    return [size for size in THREADS if size <= available_threads()]
 
-    def run(size, count):
-        with mock.patch.dict(os.environ, FASTBN_NUM_THREADS=str(size)):
-            stepper.run(count)
 
-    times = interleave({size: functools.partial(run, size) for size in sizes})
-    return {size: timing.median / BATCHES for size, timing in times.items()}
+def run_with(size, runner, count):
+    """Run a step or a kernel on `size` threads."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(size)
+    with (
+        mock.patch.dict(os.environ, FASTBN_NUM_THREADS=str(size)),
+        mock.patch.object(dispatch, "PARALLEL_ELEMENTS", 0),
+    ):
+        runner.run(count)
+    numba.set_num_threads(before)
+
+
+def measure(make):
+    """Return the median seconds by the number of threads, after comparing the first results."""
+    for size in sizes():
+        runner = make()
+        run_with(size, runner, 1)
+        found = [np.array(result).tobytes() for result in runner.results()]
+        if size == 1:
+            expected = found
+        elif found != expected:
+            raise AssertionError(f"{runner} has other bits with {size} threads than with one")
+    times = interleave({size: functools.partial(run_with, size, runner) for size in sizes()})
+    return {size: timing.median for size, timing in times.items()}
 
 
 def table(work):
@@ -71,7 +94,7 @@ def table(work):
     layout = model_of(work).layout
     model = layout.team_work(work.batch, np.dtype(np.float32))
     steps = max(1, int(0.05 * FLOPS / model.flops))  # as many as a call of a fit runs
-    measured = measure(work, [size for size in THREADS if size <= available_threads()])
+    measured = measure(lambda: FastbnStepper(work))
     title = f"{work.name}: the model chooses {fastest(model, steps, range(1, 65))} of 64 threads"
     yield from ("", title, "", HEAD, "|---" * 6 + "|")
     for size in THREADS:
@@ -81,21 +104,39 @@ def table(work):
         modelled = seconds(model, steps, size) / steps
         real = modelled + (busiest - busiest_flops(model, size)) / FLOPS
         times = f"{modelled * 1e6:.0f} | {real * 1e6:.0f} | {size * busiest / model.flops:.2f}"
-        done = f"{measured[size] * 1e6:.0f}" if size in measured else "-"
+        done = f"{measured[size] / BATCHES * 1e6:.0f}" if size in measured else "-"
         yield f"| {size} | {times} | {idle} of {len(found)} | {done} |"
+
+
+def kernel_table():
+    """Yield the lines of a table of batch norm, forward and backward, and Adam."""
+    yield from ("", "Measured, in us:", "", f"| threads | {' | '.join(map(str, sizes()))} |")
+    yield "|---" * (1 + len(sizes())) + "|"
+    for work in BATCH_NORMS:
+        for layout in ("NC", "CN"):
+            times = measure(lambda work=work, layout=layout: BatchNorm(work, layout, out=True))
+            yield row(f"batch norm {work.name} {layout}", times)
+    for work in ADAMS:
+        yield row(f"Adam {work.name}", measure(lambda work=work: Adam(work)))
+
+
+def row(name, times):
+    """Return a line of the table of kernels."""
+    return f"| {name} | {' | '.join(f'{seconds * 1e6:.0f}' for seconds in times.values())} |"
 
 
 def main():
     """Print what is simulated, and a table for each network."""
     cpu, (start, barrier, byte) = report().facts.cpu.name, measured_costs()
     print(
-        f"A simulation, except for the last column. Costs measured on {available_threads()} cores"
+        f"A simulation, except for what is measured. Costs measured on {available_threads()} cores"
     )
     print(f"of {cpu}: {start * 1e6:.0f} us to start a call, {barrier * 1e9:.0f} ns a barrier of")
     print(f"two, {byte * 1e9:.3f} ns to exchange a byte. Assumed: barriers take longer in")
     print(f"proportion to the threads, and {FLOPS / 1e9:.0f} GFLOP/s a thread. Times are in us.")
     for work in STEPS:
         print(*table(work), sep="\n", flush=True)
+    print(*kernel_table(), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

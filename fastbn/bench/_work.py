@@ -251,7 +251,10 @@ BATCH_NORMS = [
         (32, 32), (128, 128), (256, 256), (1024, 512), (6000, 32), (4096, 1024), (16384, 1024),
     ]
 ]  # fmt: skip
-ADAMS = [AdamWork("1 k", 18), AdamWork("100 k", 182), AdamWork("1 M", 577), AdamWork("30 M", 3162)]
+ADAMS = [
+    AdamWork("1 k", 18), AdamWork("100 k", 182), AdamWork("400 k", 365), AdamWork("1 M", 577),
+    AdamWork("12 M", 2000), AdamWork("30 M", 3162),
+]  # fmt: skip
 SCALES = [ScaleWork(1000, 20), ScaleWork(6000, 784)]
 
 

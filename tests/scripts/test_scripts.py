@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 
+import numba
 import numpy as np
 import pytest
 from cases import JIT_DISABLED
@@ -128,6 +129,8 @@ def test_the_table_of_many_cores(monkeypatch, capsys):
     """The simulation says that it is one, and measures what the machine has cores for."""
     script = load("many_cores")
     monkeypatch.setattr(script, "STEPS", [script.STEPS[0]])
+    monkeypatch.setattr(script, "BATCH_NORMS", [script.BATCH_NORMS[0]])
+    monkeypatch.setattr(script, "ADAMS", [script.ADAMS[0]])
     monkeypatch.setattr(script, "available_threads", lambda: 1)
     monkeypatch.setattr(script, "measured_costs", lambda: Costs(1e-5, 1e-7, 1e-10))
     monkeypatch.setattr(team_size, "measured_costs", script.measured_costs)
@@ -135,13 +138,34 @@ def test_the_table_of_many_cores(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "simulation" in out
     assert "Costs measured on 1 cores" in out
-    lines = out.splitlines()[-len(script.THREADS) :]
+    steps, kernels = out.split("Measured, in us:")
+    names = ["threads", "---", "batch norm 32x32 NC", "batch norm 32x32 CN", "Adam 1 k"]
+    rows = [line.strip("| ").split("|") for line in kernels.split("\n")[2:7]]
+    assert [first.strip() for first, _ in rows] == names
+    assert all(float(row[1]) > 0 for row in rows[2:])
+    lines = steps.splitlines()[-1 - len(script.THREADS) : -1]
     cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
     assert [int(row[0]) for row in cells] == list(script.THREADS)
     assert [row[5] == "-" for row in cells] == [False] + 6 * [True]
     assert all(float(row[1]) > 0 for row in cells)
     assert cells[0][1:5] == [cells[0][1], cells[0][1], "1.00", "0 of 8"]
     assert cells[-1][4] in ("6 of 8", "8 of 8")  # the first layer may have 64 pieces
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one core")
+def test_other_bits_with_several_threads_are_an_error(monkeypatch):
+    script = load("many_cores")
+
+    class Counter:
+        def run(self, count):
+            self.threads = numba.get_num_threads()
+
+        def results(self):
+            return [self.threads]
+
+    monkeypatch.setattr(script, "sizes", lambda: [1, 2])
+    with pytest.raises(AssertionError, match="other bits with 2 threads"):
+        script.measure(Counter)
 
 
 def test_every_tile_has_one_member():
