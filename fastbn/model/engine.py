@@ -14,11 +14,13 @@ from fastbn.errors import DivergenceError
 from fastbn.fit.history import History
 from fastbn.fit.order import shuffled
 from fastbn.kernels import network as kernels
+from fastbn.kernels.reductions import all_below
 from fastbn.model.buffers import aligned_zeros, assign_all
 from fastbn.model.config import ModelConfig
 from fastbn.model.guard import OneThread
 from fastbn.model.inputs import TrainingSamples
 from fastbn.model.layout import BufferLayout
+from fastbn.model.measures import INFINITY
 from fastbn.model.nonfinite_layer import nonfinite_layer
 from fastbn.model.packed_weights import PackedWeights
 from fastbn.model.recipes import Recipes
@@ -153,7 +155,7 @@ class Engine:
     def is_finite(self) -> bool:
         """Return whether all parameters, moments and running statistics are finite."""
         trained = ("params", "m", "v", *OF_UNITS)
-        return all(bool(np.isfinite(self.buffers[name]).all()) for name in trained)
+        return all(all_below(self.buffers[name], INFINITY[self.dtype]) for name in trained)
 
     def nonfinite_layer(self, samples: TrainingSamples, rows: np.ndarray) -> str:
         """Name the first layer with non-finite values in a training step on these rows.
