@@ -48,11 +48,12 @@ def profile(
 ) -> None:
     """Measure where the time of a training step goes, by kernel and layer, and the limits.
 
-    The limits are measured in the same run: how fast register tiles multiply, and how fast arrays
-    of several sizes are copied and read. The shortest possible time of a kernel follows from its
-    operations, its bytes and these limits. "of roofline" is the shortest time divided by the
-    measured time; "above it" is the difference, the most that better code could save. A model file
-    is not changed; the data are random.
+    The limits are measured in the same run: how fast register tiles multiply, how fast arrays of
+    several sizes are copied and read, and how long a barrier takes. The shortest possible time of a
+    kernel follows from its operations, its bytes and these limits. "of roofline" is the shortest
+    time divided by the measured time; "above it" is the difference, the most that better code could
+    save. For steps of up to 5 ms, the output also says what calls from Python take beyond compiled
+    code. A model file is not changed; the data are random.
     """
     check_writable({"--json": as_json, "--plot": plot, "--trace": trace}, inputs=[net])
     check_picture_ending(plot)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastbn.model.inputs import TrainingSamples
+from fastbn.model.inputs import TrainingSamples, prediction_samples
 
 
 def run_steps(
@@ -17,3 +17,10 @@ def run_steps(
     """Train on minibatches of prepared samples (`Engine.run_steps`), and return their losses."""
     losses: np.ndarray = model._engine.run_steps(samples, order, bounds, lrs, logs)[0]
     return losses
+
+
+def logits_row_by_row(model: Any, x: np.ndarray) -> np.ndarray:
+    """Return the logits like `predict_logits`, computed one row at a time in one compiled call."""
+    engine = model._engine
+    logits: np.ndarray = engine.logits(*prediction_samples(engine, x), rows=1)
+    return logits

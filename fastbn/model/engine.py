@@ -265,29 +265,35 @@ class Engine:
             self._teams[bits] = training_team(self.layout.team_work(rows, self.dtype))
         return self._teams[bits]
 
-    def logits(self, x: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def logits(
+        self, x: np.ndarray, center: np.ndarray, scale: np.ndarray, rows: int | None = None
+    ) -> np.ndarray:
         """Return outputs before softmax or sigmoid, (samples, outputs), with running statistics.
 
-        The arguments are what `InputScaling.apply` returns.
+        The first arguments are what `InputScaling.apply` returns. With `rows`, one thread predicts
+        this many samples at a time (`fastbn.profiling`).
         """
         is_ready = center is identity(self.layout.inputs, self.dtype)[0] and x.dtype is self.dtype
         inputs = x, center, scale, is_ready
         kept = self.packed.kept
         panels = self.packed.panels()
-        logits = self._infer(inputs, panels)
+        logits = self._infer(inputs, panels, rows)
         if panels is not None and self.packed.kept is not kept:
-            logits = self._infer(inputs, None)  # the parameters may have changed meanwhile
+            logits = self._infer(inputs, None, rows)  # the parameters may have changed meanwhile
         return logits
 
     def _infer(
-        self, inputs: tuple[np.ndarray, np.ndarray, np.ndarray, bool], panels: np.ndarray | None
-    ) -> np.ndarray:
+        self, inputs: tuple[np.ndarray, np.ndarray, np.ndarray, bool], panels: np.ndarray | None,
+        rows: int | None,
+    ) -> np.ndarray:  # fmt: skip
         """Return the logits. Without panels, the same compiled call packs the weights."""
         n = len(inputs[0])
         logits = np.empty((n, self.config.layer_sizes[-1]), self.dtype)
-        is_next = time.perf_counter() - self._last_prediction < AWAKE_SECONDS
-        threads = prediction_threads(self.layout.prediction_flops(n), is_next)
-        teams, members, rows = prediction_shares(self.layout, n, threads)
+        teams = members = 1
+        if rows is None:
+            is_next = time.perf_counter() - self._last_prediction < AWAKE_SECONDS
+            threads = prediction_threads(self.layout.prediction_flops(n), is_next)
+            teams, members, rows = prediction_shares(self.layout, n, threads)
         spaces = [self.workspaces.lend_to_prediction(rows) for _ in range(teams)]
         packed = self.packed.empty() if panels is None else panels
         predictor = *self._trained, *self._settings().for_predictions, packed

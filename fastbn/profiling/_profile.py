@@ -15,16 +15,16 @@ import numpy as np
 from fastbn.checks import integer
 from fastbn.kernels import network_arrays as kernels
 from fastbn.model import BatchNormMLP
-from fastbn.model.edges import run_steps
-from fastbn.model.inputs import training_samples
 from fastbn.parallel.cores import allowed_cores
 from fastbn.parallel.team_size import team_size
+from fastbn.profiling._calls import CallCosts, call_costs
 from fastbn.profiling._roofline import Ceilings, Probes, now
+from fastbn.profiling._runner import Runner
 from fastbn.profiling._work import NAMES, Work, step_work
 
 REPEATS = 9  # of calls with logs, and of calls without, in turns
 CALL_SECONDS, FEWEST_STEPS, MOST_STEPS = 0.15, 20, 2000  # of a call, if `steps` is not given
-MINIBATCHES = 8  # in the data; steps cycle through them
+MINIBATCHES = 8  # in the data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Profile:
     `seconds` is the median time of a step without logs, and `logged_seconds` with logs; `cost` is
     the median of the relative difference of neighbouring calls. `parts` split `logged_seconds` by
     kernel and layer; the remainder is the cost of the call itself, which includes starting the
-    threads. `events` are (thread, kernel, layer, step, start, end), in seconds since the start of
-    the computation.
+    threads. `calls` is None if a step takes so long that calls do not matter. `events` are
+    (thread, kernel, layer, step, start, end), in seconds since the start of the computation.
     """
 
     layer_sizes: tuple[int, ...]
@@ -86,12 +86,34 @@ class Profile:
     cost: float
     parts: tuple[Part, ...]
     ceilings: Ceilings
+    calls: CallCosts | None
     events: tuple[tuple[int, str, int, int, float, float], ...] = dataclasses.field(repr=False)
 
     @property
     def accounted(self) -> float:
         """The time of all parts as a share of the whole."""
         return sum(part.seconds for part in self.parts) / self.logged_seconds
+
+    @property
+    def _waits(self) -> list[Part]:
+        """The parts in which threads wait at barriers; none with one thread."""
+        waits = [part for part in self.parts if part.kernel == NAMES[kernels.WAIT]]
+        return waits if self.threads > 1 else []
+
+    @property
+    def barriers(self) -> int:
+        """How often the threads wait for each other in a step; 0 with one thread."""
+        return round(sum(part.calls for part in self._waits) / self.threads)
+
+    @property
+    def barrier_seconds(self) -> float:
+        """The time of a step's barriers if all threads arrive at once."""
+        return self.barriers * self.ceilings.barrier
+
+    @property
+    def waiting_seconds(self) -> float:
+        """The time that a thread waits at a step's barriers, mean over the threads."""
+        return sum((part.seconds for part in self._waits), 0.0)
 
     @property
     def name(self) -> str:
@@ -104,7 +126,8 @@ class Profile:
         del values["events"]
         for row, part in zip(values["parts"], self.parts, strict=True):
             row |= {name: getattr(part, name) for name in ("flops_rate", "bytes_rate", "of_limit")}
-        return {**values, "accounted": self.accounted}
+        sums = ("accounted", "barriers", "barrier_seconds", "waiting_seconds")
+        return values | {name: getattr(self, name) for name in sums}
 
 
 def profile_training(
@@ -148,7 +171,7 @@ def profile_training(
     if steps is not None:
         steps = integer("steps", steps, 1)
     model = copy.deepcopy(model)
-    runner = _Runner(model, batch_size)
+    runner = Runner(model, batch_size, MINIBATCHES)
     if steps is None:
         runner.seconds([None], 2)  # compiles
         steps = math.ceil(CALL_SECONDS / (runner.seconds([None], 10) / 10))
@@ -178,6 +201,7 @@ def profile_training(
     median, logs = sorted(logged, key=lambda call: call[0])[len(logged) // 2]
     logs = [log[1 : 1 + log[0, 0]] for log in logs]
     ceilings = probes.ceilings(second)
+    seconds = statistics.median(plain) / steps
     return Profile(
         layer_sizes=model.config.layer_sizes,
         batch_size=batch_size,
@@ -185,11 +209,12 @@ def profile_training(
         steps=steps,
         dtype=model.config.dtype,
         optimizer=model.config.optimizer,
-        seconds=statistics.median(plain) / steps,
+        seconds=seconds,
         logged_seconds=median / steps,
         cost=statistics.median(costs),
         parts=tuple(_parts(logs, second, steps, median, step_work(model, batch_size), ceilings)),
         ceilings=ceilings,
+        calls=call_costs(model, batch_size, threads, seconds),
         events=tuple(_events(logs, second)),
     )
 
@@ -201,30 +226,6 @@ def _clocks() -> tuple[int, float]:
         start, ticks, end = time.perf_counter(), now(), time.perf_counter()
         tries.append((end - start, ticks, (start + end) / 2.0))
     return min(tries)[1:]
-
-
-class _Runner:
-    """Trains a model on random minibatches."""
-
-    def __init__(self, model: BatchNormMLP, rows: int) -> None:
-        rng = np.random.default_rng(0)
-        config, n = model.config, MINIBATCHES * rows
-        x = rng.standard_normal((n, config.layer_sizes[0])).astype(model.dtype)
-        self._model, self._rows = model, rows
-        y = rng.integers(0, config.layer_sizes[-1], n)
-        if not config.predicts_one_class:
-            y = rng.integers(0, 2, (n, config.layer_sizes[-1]))
-        self._samples = training_samples(model, x, y)
-        self._order = rng.permutation(n)
-
-    def seconds(self, logs: list[Any], steps: int) -> float:
-        """Take `steps` steps with one thread per log, and return the time."""
-        order = np.resize(self._order, steps * self._rows)
-        bounds = np.arange(steps + 1) * self._rows
-        lrs = np.full(steps, self._model.config.lr)
-        start = time.perf_counter()
-        run_steps(self._model, self._samples, order, bounds, lrs, logs)
-        return time.perf_counter() - start
 
 
 def _parts(

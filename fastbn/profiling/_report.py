@@ -13,6 +13,7 @@ import numpy as np
 
 from fastbn.files.atomic import atomic_write
 from fastbn.plotting import INK, new_figure, save_figure, style_axes
+from fastbn.profiling._calls import LONGEST_STEP
 from fastbn.profiling._profile import Part, Profile
 
 COLUMNS = (
@@ -80,20 +81,51 @@ def _microseconds(value: float) -> str:
 
 
 def summary(profile: Profile) -> list[str]:
-    """Describe the run, the cost of logging, and the limits of the machine."""
+    """Describe the run, the cost of logging, the limits of the machine, barriers and calls."""
     ceilings = profile.ceilings
     copies = ", ".join(
         f"{_size(size)} {copy / 1e9:.0f} and {read / 1e9:.0f}"
         for size, copy, read in zip(ceilings.sizes, ceilings.copy, ceilings.read, strict=True)
     )
     per_second = profile.batch_size / profile.seconds
+    limits = (
+        f"limits: register tiles {ceilings.flops / 1e9:.0f} GFLOP/s; copying and reading, "
+        f"GB/s: {copies}"
+    )
+    if profile.threads > 1:
+        limits += f"; a barrier {_microseconds(ceilings.barrier)}"
     return [
         f"{profile.name}, {profile.dtype}, {profile.optimizer}, {_threads(profile.threads)}: "
         f"{_microseconds(profile.seconds)} a step, {per_second:,.0f} samples a second",
         f"logging costs {profile.cost:+.1%}; the parts add up to {profile.accounted:.1%} of the "
         f"whole, {_microseconds(profile.logged_seconds)} a step with logs",
-        f"limits: register tiles {ceilings.flops / 1e9:.0f} GFLOP/s; copying and reading, "
-        f"GB/s: {copies}",
+        limits,
+        _barriers(profile),
+        *_calls(profile),
+    ]
+
+
+def _barriers(profile: Profile) -> str:
+    if profile.threads == 1:
+        return "barriers: none, with 1 thread"
+    limit, waiting = profile.barrier_seconds, profile.waiting_seconds
+    return (
+        f"barriers: {profile.barriers} a step, which take {_microseconds(limit)} or "
+        f"{limit / profile.seconds:.1%} of it if all threads arrive at once; with waiting for "
+        f"slower threads {_microseconds(waiting)} or {waiting / profile.logged_seconds:.1%}"
+    )
+
+
+def _calls(profile: Profile) -> list[str]:
+    calls = profile.calls
+    if calls is None:
+        return [f"calls: not measured, as steps take more than {_microseconds(LONGEST_STEP)}"]
+    return [
+        f"train_step takes {_microseconds(calls.train_step)} beyond a compiled step",
+        f"an epoch of fit takes {_microseconds(calls.epoch)} beyond its {calls.epoch_steps} steps",
+        f"a fit of one epoch takes {_microseconds(calls.fit)} beyond its {calls.epoch_steps} steps",
+        f"predict_logits of one row takes {_microseconds(calls.prediction)} beyond its compiled "
+        "kernel",
     ]
 
 

@@ -2,7 +2,8 @@
 
 The limits are the rate at which a team of threads multiplies register tiles, and the rates at which
 it copies and reads arrays of several sizes, from the first-level cache to memory. They bound the
-speed of a kernel with data of that size (Williams, Waterman & Patterson 2009, "Roofline").
+speed of a kernel with data of that size (Williams, Waterman & Patterson 2009, "Roofline"). A team
+also waits at barriers; what one costs is measured in the same way.
 """
 
 from __future__ import annotations
@@ -91,6 +92,17 @@ def read_often(count, source, target, total, elapsed, member):
     end(begun, elapsed, member)
 
 
+@njit
+def wait_often(count, elapsed, member):
+    """Wait at `count` barriers."""
+    if not gather_team(member):
+        return
+    begun = begin(member)
+    for _ in range(count):
+        barrier(member)
+    end(begun, elapsed, member)
+
+
 @dataclasses.dataclass(frozen=True)
 class Ceilings:
     """The rates that `threads` threads of this machine reach."""
@@ -100,6 +112,7 @@ class Ceilings:
     sizes: tuple[int, ...]  # bytes
     copy: tuple[float, ...]  # bytes per second, read and written
     read: tuple[float, ...]
+    barrier: float  # seconds; 0 with one thread
 
     def seconds(self, work: Work) -> float:
         """Return the shortest time for the work on this machine."""
@@ -122,10 +135,11 @@ class Probes:
         self._product = _product_probe(threads, dtype)
         self._copies = [_stream_probe(copy_often, 2, size, threads, dtype) for size in SIZES]
         self._reads = [_stream_probe(read_often, 1, size, threads, dtype) for size in SIZES]
+        self._barriers = [_Probe(wait_often, 1.0, [()] * threads)] if threads > 1 else []
 
     def sample(self) -> None:
         """Take a sample of each limit."""
-        for probe in (self._product, *self._copies, *self._reads):
+        for probe in (self._product, *self._copies, *self._reads, *self._barriers):
             probe.sample()
 
     def ceilings(self, second: float) -> Ceilings:
@@ -136,11 +150,12 @@ class Probes:
             sizes=SIZES,
             copy=tuple(probe.best / second for probe in self._copies),
             read=tuple(probe.best / second for probe in self._reads),
+            barrier=sum(second / probe.best for probe in self._barriers),
         )
 
 
 class _Probe:
-    """A kernel that times itself, run by a team; one repetition is `amount` operations or bytes."""
+    """A kernel that times itself, run by a team; `amount` is what one repetition does."""
 
     def __init__(self, kernel: Any, amount: float, places: list[tuple[Any, ...]]) -> None:
         self._kernel, self._amount, self._places = kernel, amount, places

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import json
+import math
 
 import numba
 import numpy as np
@@ -14,11 +16,21 @@ from cases import JIT_DISABLED
 from fastbn import BatchNormMLP
 from fastbn.jit.intrinsics import mark
 from fastbn.kernels import network_arrays as kernels
+from fastbn.model.edges import logits_row_by_row
 from fastbn.model.inputs import training_samples
-from fastbn.profiling import _profile, _report, profile_training
+from fastbn.profiling import _calls, _profile, _report, profile_training
 from fastbn.profiling._work import NAMES, step_work
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="Python loops are not profiled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_rounds():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_calls, "ROUNDS", 3)
+        patch.setattr(_calls, "FIRST_ROUNDS_OF_TEAMS", 1)
+        patch.setattr(_calls, "LONGEST_STEP", math.inf)  # whatever else the cores do
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +81,19 @@ def test_a_step_has_no_gap(either):
 
 
 def test_the_cost_of_logs(model, monkeypatch):
-    run = _profile._Runner.seconds
+    run = _profile.Runner.seconds
 
     def seconds(runner, logs, steps):
         run(runner, logs, steps)
         return steps * (1.0 if logs[0] is None else 1.25)
 
-    monkeypatch.setattr(_profile._Runner, "seconds", seconds)
+    monkeypatch.setattr(_profile.Runner, "seconds", seconds)
+    monkeypatch.setattr(_calls, "LONGEST_STEP", 0.5)
     profile = profile_training(model, batch_size=8, threads=1, steps=3)
     assert (profile.seconds, profile.logged_seconds, profile.cost) == (1.0, 1.25, 0.25)
+    assert profile.calls is None, "a step takes so long that calls do not matter"
+    assert "calls: not measured" in _report.summary(profile)[-1]
+    assert profile.to_dict()["calls"] is None
 
 
 def test_every_kernel_of_every_layer_is_there(profile):
@@ -98,6 +114,60 @@ def test_two_threads_share_the_work(by_two):
     assert calls["product", 1] == 2
     assert calls["wait for others", 2] > 0
     assert {event[0] for event in by_two.events} == {0, 1}
+
+
+def test_one_thread_has_no_barriers(profile):
+    assert profile.barriers == profile.ceilings.barrier == 0
+    assert profile.barrier_seconds == profile.waiting_seconds == 0
+    assert "barriers: none" in "\n".join(_report.summary(profile))
+
+
+def test_barriers_of_two_threads(model, by_two):
+    assert by_two.barriers == model.layout.barriers(64) == 10
+    assert 0 < by_two.ceilings.barrier < math.inf
+    assert by_two.barrier_seconds == 10 * by_two.ceilings.barrier
+    waits = [part for part in by_two.parts if part.kernel == "wait for others"]
+    assert by_two.waiting_seconds == pytest.approx(sum(part.seconds for part in waits))
+    text = "\n".join(_report.summary(by_two))
+    assert "; a barrier " in text
+    assert "barriers: 10 a step" in text
+
+
+def test_a_wide_first_layer_saves_barriers():
+    if _profile.allowed_cores() < 2:
+        pytest.skip("there is one core")
+    model = BatchNormMLP((8, 64, 3))
+    assert profile_training(model, batch_size=32, threads=2, steps=5).barriers == 2 * 2 + 1
+
+
+def test_calls(either):
+    calls = dataclasses.asdict(either.calls)
+    assert calls.pop("epoch_steps") == _calls.EPOCH_STEPS
+    assert set(calls) == {"train_step", "epoch", "fit", "prediction"}
+    assert all(math.isfinite(cost) for cost in calls.values())  # noise may be negative
+    text = "\n".join(_report.summary(either))
+    for call in (
+        "train_step",
+        "an epoch of fit",
+        "a fit of one epoch",
+        "predict_logits of one row",
+    ):
+        assert f"{call} takes " in text
+
+
+def test_one_row_at_a_time_gives_the_logits(model):
+    x = np.random.default_rng(1).standard_normal((5, 20)).astype(np.float32)
+    alone = [model.predict_logits(x[n : n + 1])[0] for n in range(5)]
+    np.testing.assert_array_equal(logits_row_by_row(model, x), alone)
+
+
+def test_the_figures_for_json(either):
+    figures = json.loads(json.dumps(either.to_dict()))
+    for name in ("accounted", "barriers", "barrier_seconds", "waiting_seconds"):
+        assert figures[name] == getattr(either, name)
+    assert figures["ceilings"]["barrier"] == either.ceilings.barrier
+    assert figures["calls"] == dataclasses.asdict(either.calls)
+    assert "events" not in figures
 
 
 def test_operations_and_bytes(model, profile):
@@ -249,6 +319,9 @@ def test_the_command(tmp_path, monkeypatch):
     figures = json.loads((tmp_path / "p.json").read_text())
     assert figures["layer_sizes"] == [5, 7, 3]
     assert {"layer", "kernel", "seconds", "of_limit"} <= set(figures["parts"][0])
+    assert figures["barriers"] == 0
+    assert math.isfinite(figures["calls"]["train_step"])
+    assert "train_step takes" in output
     assert (tmp_path / "p.svg").exists()
     assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     sizes = succeed("profile", "5,7,3", "--batch", "8", "--threads", "1", "--steps", "5")

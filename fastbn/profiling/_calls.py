@@ -1,0 +1,102 @@
+"""What calls from Python take beyond the compiled code that does the same work."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastbn.model import BatchNormMLP
+from fastbn.model.edges import logits_row_by_row
+from fastbn.parallel.cores import at_most
+from fastbn.profiling._runner import Runner
+
+ROUNDS = 21  # each measures all calls, one after the other
+EPOCH_STEPS = 2  # of a fit
+ROUND_SECONDS, FEWEST_STEPS, MOST_STEPS = 2e-3, 4, 50  # of `train_step` in a round
+ROWS = 50  # predicted in a round
+
+# Rounds before them: for one thread, as the first calls are slower; for several, until training has
+# picked their number from the first timings (`fastbn.parallel.choice`).
+FIRST_ROUNDS_ALONE, FIRST_ROUNDS_OF_TEAMS = 1, 6
+
+# Longer steps have fewer rounds, or none: calls add a few hundredths to them at most, and their
+# times vary by as much.
+LONG_STEP, ROUNDS_OF_LONG_STEPS, LONGEST_STEP = 2e-3, 9, 5e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class CallCosts:
+    """Seconds that calls take beyond compiled code: medians of differences of neighbouring calls.
+
+    A small difference of two long times may be negative. All calls use the same data.
+    """
+
+    train_step: float  # beyond a step in one call of many steps
+    epoch: float  # of a `fit` of many epochs, beyond `epoch_steps` such steps
+    fit: float  # of one epoch, beyond `epoch_steps` such steps
+    prediction: float  # of one row by `predict_logits`, beyond a row in one call of many rows
+    epoch_steps: int = EPOCH_STEPS
+
+
+def call_costs(
+    model: BatchNormMLP, rows: int, threads: int, step_seconds: float
+) -> CallCosts | None:
+    """Measure calls with minibatches of `rows`, by training the model with at most `threads`.
+
+    Return None if a step takes so long that calls do not matter.
+    """
+    if step_seconds > LONGEST_STEP:
+        return None
+    runner = Runner(model, rows, EPOCH_STEPS)
+    steps = min(max(math.ceil(ROUND_SECONDS / step_seconds), FEWEST_STEPS), MOST_STEPS)
+    count = ROUNDS if step_seconds < LONG_STEP else ROUNDS_OF_LONG_STEPS
+    first = FIRST_ROUNDS_ALONE if threads == 1 else FIRST_ROUNDS_OF_TEAMS
+    with at_most(threads), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # random targets: the mean may be better
+        rounds = [_train(runner, steps) for _ in range(first + count)][first:]
+        predictions = [_predict(runner) for _ in range(1 + count)][1:]
+    train_step, epoch, fit = map(statistics.median, zip(*rounds, strict=True))
+    return CallCosts(train_step, epoch, fit, statistics.median(predictions))
+
+
+def _train(runner: Runner, steps: int) -> tuple[float, float, float]:
+    """Train in each way once; return `train_step`, `epoch` and `fit` of `CallCosts`."""
+    model, rows = runner.model, runner.rows
+    parts = [slice(n * rows, (n + 1) * rows) for n in range(EPOCH_STEPS)]
+    minibatches = itertools.cycle([(runner.x[part], runner.y[part]) for part in parts])
+    epochs = math.ceil(steps / EPOCH_STEPS)
+
+    def fit(epochs: int) -> float:
+        return _seconds(
+            lambda: model.fit(runner.x, runner.y, epochs=epochs, batch_size=rows, progress=False)
+        )
+
+    step = runner.seconds(None, steps) / steps
+    train_step = _seconds(lambda: model.train_step(*next(minibatches)), steps) / steps
+    one, some, twice_as_many = fit(1), fit(epochs), fit(2 * epochs)
+    of_epoch = EPOCH_STEPS * step
+    return train_step - step, (twice_as_many - some) / epochs - of_epoch, one - of_epoch
+
+
+def _predict(runner: Runner) -> float:
+    """Predict the same row again and again in both ways; return `prediction` of `CallCosts`."""
+    model, row = runner.model, runner.x[:1]
+    many = np.repeat(row, ROWS, axis=0)
+    call = _seconds(lambda: model.predict_logits(row), ROWS)
+    return (call - _seconds(lambda: logits_row_by_row(model, many))) / ROWS
+
+
+def _seconds(call: Callable[[], Any], count: int = 1) -> float:
+    """Return how long `count` calls take."""
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return time.perf_counter() - start
