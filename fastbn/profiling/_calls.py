@@ -74,14 +74,13 @@ def _train(runner: Runner, steps: int) -> tuple[float, float, float]:
     minibatches = itertools.cycle([(runner.x[part], runner.y[part]) for part in parts])
     epochs = math.ceil(steps / EPOCH_STEPS)
 
-    def fit(epochs: int) -> float:
-        return _seconds(
-            lambda: model.fit(runner.x, runner.y, epochs=epochs, batch_size=rows, progress=False)
-        )
+    def fit(epochs: int) -> None:
+        model.fit(runner.x, runner.y, epochs=epochs, batch_size=rows, progress=False)
 
     step = runner.seconds(None, steps) / steps
     train_step = _seconds(lambda: model.train_step(*next(minibatches)), steps) / steps
-    one, some, twice_as_many = fit(1), fit(epochs), fit(2 * epochs)
+    one = _seconds(lambda: fit(1), epochs) / epochs
+    some, twice_as_many = _seconds(lambda: fit(epochs)), _seconds(lambda: fit(2 * epochs))
     of_epoch = EPOCH_STEPS * step
     return train_step - step, (twice_as_many - some) / epochs - of_epoch, one - of_epoch
 
