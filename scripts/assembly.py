@@ -24,11 +24,13 @@ from fastbn.warmup import warm_up
 
 REMARKS = ("pass-remarks", "pass-remarks-missed", "pass-remarks-analysis")
 
-# x86: packed or scalar, and the type of register; ARM: vector registers have lanes, as in v0.4s.
+# x86: packed or scalar, and the type of register; ARM: vectors have lanes, as in v0.4s.
 X86 = re.compile(
     r"^\s+v?(?:f?n?m?(?:add|sub|mul|div|max|min)|sqrt|cmp)\w*([ps])[sd]\s.*?%([xyz]mm)"
 )
-ARM = re.compile(r"^\s+f(?:add|sub|mul|div|mla|mls|madd|max|min|sqrt)\w*\s+(v\d+\.\w+|[sd]\d+)")
+ARM = re.compile(
+    r"^\s+fn?(?:m?add|m?sub|mul|div|ml[as]|m[as][db]|max|min|sqrt|cm)\w*\s+([vz]\d+\.\w+|[sd]\d+)"
+)
 
 
 def kernels():
@@ -60,7 +62,7 @@ def count(assembly):
         if match := X86.match(line):
             found[f"{'packed' if match[1] == 'p' else 'scalar'} {match[2]}"] += 1
         elif match := ARM.match(line):
-            found["packed" if match[1].startswith("v") else "scalar"] += 1
+            found["packed" if "." in match[1] else "scalar"] += 1
     return ", ".join(f"{number} {kind}" for kind, number in found.most_common()) or "none"
 
 
