@@ -84,23 +84,23 @@ def bias_activation_backward_cn(
         dbias[c] = row_sum(dz_c)
 
 
-WORD = np.uint64(0xFFFFFFFF)
-
-
 @njit
 def mix32(h):
-    """Scramble 32 bits, held in a uint64 (the finalizer of MurmurHash3, Appleby 2011)."""
-    h = ((h ^ (h >> np.uint64(16))) * np.uint64(0x85EBCA6B)) & WORD
-    h = ((h ^ (h >> np.uint64(13))) * np.uint64(0xC2B2AE35)) & WORD
-    return h ^ (h >> np.uint64(16))
+    """Scramble a uint32 (the finalizer of MurmurHash3, Appleby 2011).
+
+    Numba computes in 64 bits. As each result is cut to 32, LLVM uses vectors of 32-bit numbers.
+    """
+    h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+    h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+    return np.uint32(h ^ (h >> np.uint32(16)))
 
 
 @njit
 def dropout_key(seed, step, layer):
     """Return a 32-bit key for one layer in one step, so that each has its own mask."""
-    key = mix32(np.uint64(seed) & WORD)
-    key = mix32((key + np.uint64(step)) & WORD)
-    return mix32((key + np.uint64(layer)) & WORD)
+    key = mix32(np.uint32(seed))
+    key = mix32(np.uint32(key + np.uint32(step)))
+    return mix32(np.uint32(key + np.uint32(layer)))
 
 
 @njit_strict
@@ -115,8 +115,9 @@ def dropout(
     The mask is a hash of key and position, not a stored array: the backward pass calls this again
     on the gradient. It does not depend on threads, chunks or the order of calls.
     """
-    threshold = np.uint64(rate * 4294967296.0)
+    threshold = np.uint32(rate * 4294967296.0)
     keep = x.dtype.type(1.0 / (1.0 - rate))
     zero = x.dtype.type(0)
     for i in range(x.size):
-        x[i] = x[i] * keep if mix32(np.uint64(first + i) ^ key) >= threshold else zero
+        kept = x[i] * keep
+        x[i] = kept if mix32(np.uint32(np.uint32(first + i) ^ key)) >= threshold else zero

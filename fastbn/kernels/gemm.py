@@ -13,6 +13,7 @@ panels are divided among threads.
 
 from __future__ import annotations
 
+from fastbn.jit import isa
 from fastbn.jit.compiler import njit, njit_inlined, njit_strict
 from fastbn.jit.intrinsics import (
     PANEL_BYTES,
@@ -92,8 +93,8 @@ def multiply_panels(a, panels, out, first, last):
 
 
 # Vectors of a tile with one row. The additions of a sum wait for each other, so a tile of two
-# vectors would leave the processor idle most of the time.
-ROW_VECTORS = 8
+# vectors would leave the processor idle most of the time. On ARM a vector is two registers.
+ROW_VECTORS = 4 if isa.IS_ARM else 8
 
 
 @njit_strict

@@ -99,7 +99,7 @@ def arrays(dtype):
     norm, norms = Norm(s, s, s, s), Norm(vec, vec, vec, vec)
     both = np.ones((2, 8), dtype)
     fma, select = {"multiply", "add"}, {"multiply", "compare"}
-    key = np.uint64(5)
+    key = np.uint32(5)
     return [
         (reductions.block_sum, (row,), {"add"}),
         (reductions.block_moments, (row, s), fma),
@@ -121,8 +121,7 @@ def arrays(dtype):
             (row, s, s, s, s, row.copy()),
             fma | select | {"stream"},
         ),
-        # not packed on ARM, which has no vectors of 64-bit products
-        (activations.dropout, (row, 0, 0.5, key), {"multiply"} if X86 else set()),
+        (activations.dropout, (row, 0, 0.5, key), {"multiply"}),
         (
             elementwise.elementwise_forward,
             (elementwise.TANH, row),

@@ -21,14 +21,14 @@ from fastbn.jit.intrinsics.emit import (
 
 
 def _tile() -> tuple[int, int]:
-    """Return the bytes of a row of a panel, two registers, and the rows of a tile.
+    """Return the bytes of a row of a panel, two vectors, and the rows of a tile.
 
-    The sums (two registers for each row), a row of a panel and one broadcast number have to fit
-    into the registers: 32 with AVX-512 or on ARM, otherwise 16.
+    The sums (two vectors for each row), a row of a panel and one broadcast number have to fit into
+    the registers: 32 with AVX-512, otherwise 16, and on ARM 32 of half a vector.
     """
     if isa.has("avx512f"):
         return 2 * 64, 8
-    return 2 * (32 if isa.has("avx") else 16), 6 if isa.IS_X86 else 8
+    return 2 * (32 if isa.has("avx") or isa.IS_ARM else 16), 6
 
 
 PANEL_BYTES, TILE_ROWS = _tile()
