@@ -31,9 +31,12 @@ def min_max_fit(
         row = x[i]
         for j in range(row.size):
             value = row[j]
-            # a NaN value fails the first comparison and is stored; the second one keeps it
-            minimum[j] = minimum[j] if minimum[j] <= value or minimum[j] != minimum[j] else value
-            maximum[j] = maximum[j] if maximum[j] >= value or maximum[j] != maximum[j] else value
+            # a minimum or maximum that is NaN stays. It is not written as ``value if ... else
+            # minimum[j]``: AVX2 would then store with masks, which takes five times as long on AMD
+            low = value if value < minimum[j] else minimum[j]
+            high = value if value > maximum[j] else maximum[j]
+            minimum[j] = low if value == value else value
+            maximum[j] = high if value == value else value
 
 
 @njit_allocating
