@@ -299,7 +299,10 @@ MODULES = [
     for shape, channels_last in [*((shape, False) for shape in SHAPES), (CHANNELS_LAST, True)]
     for activation in (False, True)
 ]
-OPTIMIZERS = [ADAMS[0], AdamWork("10 k", 57), *ADAMS[1:]]
+OPTIMIZERS = [
+    AdamWork("1 k", 18), AdamWork("10 k", 57), AdamWork("100 k", 182), AdamWork("1 M", 577),
+    AdamWork("30 M", 3162),
+]  # fmt: skip
 
 
 # -- estimators ------------------------------------------------------------------------------------

@@ -88,10 +88,10 @@ def bias_activation_backward_cn(
 def mix32(h):
     """Scramble a uint32 (the finalizer of MurmurHash3, Appleby 2011).
 
-    Numba computes in 64 bits. As each result is cut to 32, LLVM uses vectors of 32-bit numbers.
+    Products have 64 bits. As each result is cut to 32, LLVM uses vectors of 32-bit numbers.
     """
-    h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
-    h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+    h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint64(0x85EBCA6B))
+    h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint64(0xC2B2AE35))
     return np.uint32(h ^ (h >> np.uint32(16)))
 
 
@@ -99,8 +99,8 @@ def mix32(h):
 def dropout_key(seed, step, layer):
     """Return a 32-bit key for one layer in one step, so that each has its own mask."""
     key = mix32(np.uint32(seed))
-    key = mix32(np.uint32(key + np.uint32(step)))
-    return mix32(np.uint32(key + np.uint32(layer)))
+    key = mix32(np.uint32(key + np.uint64(step)))
+    return mix32(np.uint32(key + np.uint64(layer)))
 
 
 @njit_strict
@@ -119,5 +119,5 @@ def dropout(
     keep = x.dtype.type(1.0 / (1.0 - rate))
     zero = x.dtype.type(0)
     for i in range(x.size):
-        kept = x[i] * keep
-        x[i] = kept if mix32(np.uint32(np.uint32(first + i) ^ key)) >= threshold else zero
+        kept, place = x[i] * keep, np.uint32(np.uint64(first + i) ^ np.uint64(key))
+        x[i] = kept if mix32(place) >= threshold else zero
