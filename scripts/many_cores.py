@@ -7,8 +7,8 @@ threads. *model* is how fastbn chooses the size of a team: the operations of the
 constant rate, and barriers and exchanged data at the costs of two threads on this machine. *shares*
 takes the tiles that the kernels give to each member instead. Both are simulations: they know no
 caches, sockets or limits of memory. *measured* is for as many threads as this machine has cores.
-Batch norm and Adam are only measured. The script fails if results have other bits with another
-number of threads.
+Batch norm and Adam are only measured. The script fails if the number of threads changes the bits of
+a result.
 """
 
 import functools

@@ -14,8 +14,6 @@ _VALUES = {
                "--xla_cpu_max_isa=AVX512"),
 }  # fmt: skip
 
-ISAS = tuple(_VALUES)
-
 # Sides that a level does not hold, and what they use. ONNX Runtime, and Eigen, which multiplies for
 # JAX, take the best kernels that the processor can run, and have no option or variable against it.
 ONNX = {"onnxruntime": "processor's best"}

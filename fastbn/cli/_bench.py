@@ -125,10 +125,10 @@ def bench(
 
 def _run_limited(isa: str) -> None:
     """Run this command again in a process that is held to an instruction set, unless it is."""
-    from fastbn.bench._isa import ISAS, environment
-    from fastbn.jit.isa import VARIABLE
+    from fastbn.bench._isa import environment
+    from fastbn.jit.isa import LEVELS, VARIABLE
 
-    check_choice(isa, ISAS, "--isa")
+    check_choice(isa, tuple(LEVELS), "--isa")
     if os.environ.get(VARIABLE) == isa:
         return
     limited = {**os.environ, **environment(isa)}

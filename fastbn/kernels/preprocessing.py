@@ -31,8 +31,9 @@ def min_max_fit(
         row = x[i]
         for j in range(row.size):
             value = row[j]
-            # a minimum or maximum that is NaN stays. It is not written as ``value if ... else
-            # minimum[j]``: AVX2 would then store with masks, which takes five times as long on AMD
+            # The comparisons with a NaN fail: a minimum that is NaN stays, and a value that is NaN
+            # is stored last. If the last choice were between a value and the minimum as it was
+            # read, LLVM would store with masks, which is slow with AVX2 on AMD
             low = value if value < minimum[j] else minimum[j]
             high = value if value > maximum[j] else maximum[j]
             minimum[j] = low if value == value else value

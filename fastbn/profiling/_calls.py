@@ -18,18 +18,17 @@ from fastbn.model.edges import logits_row_by_row
 from fastbn.parallel.cores import at_most
 from fastbn.profiling._runner import Runner
 
-ROUNDS = 21  # each measures all calls, one after the other
+ROUNDS = 15  # each measures all calls, one after the other
 EPOCH_STEPS = 2  # of a fit
 ROUND_SECONDS, FEWEST_STEPS, MOST_STEPS = 2e-3, 4, 50  # of `train_step` in a round
 ROWS = 50  # predicted in a round
 
-# Rounds before them: for one thread, as the first calls are slower; for several, until training has
-# picked their number from the first timings (`fastbn.parallel.choice`).
-FIRST_ROUNDS_ALONE, FIRST_ROUNDS_OF_TEAMS = 1, 6
+# Rounds before them, until training has chosen its number of threads (`fastbn.parallel.choice`).
+FIRST_ROUNDS = 6
 
-# Longer steps have fewer rounds, or none: calls add a few hundredths to them at most, and their
-# times vary by as much.
-LONG_STEP, ROUNDS_OF_LONG_STEPS, LONGEST_STEP = 2e-3, 9, 5e-3
+# With longer steps nothing is measured: calls add a few hundredths to them at most, and the time of
+# a step varies by as much.
+LONGEST_STEP = 5e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +56,10 @@ def call_costs(
         return None
     runner = Runner(model, rows, EPOCH_STEPS)
     steps = min(max(math.ceil(ROUND_SECONDS / step_seconds), FEWEST_STEPS), MOST_STEPS)
-    count = ROUNDS if step_seconds < LONG_STEP else ROUNDS_OF_LONG_STEPS
-    first = FIRST_ROUNDS_ALONE if threads == 1 else FIRST_ROUNDS_OF_TEAMS
     with at_most(threads), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # random targets: the mean may be better
-        rounds = [_train(runner, steps) for _ in range(first + count)][first:]
-        predictions = [_predict(runner) for _ in range(1 + count)][1:]
+        rounds = [_train(runner, steps) for _ in range(FIRST_ROUNDS + ROUNDS)][FIRST_ROUNDS:]
+        predictions = [_predict(runner) for _ in range(1 + ROUNDS)][1:]
     train_step, epoch, fit = map(statistics.median, zip(*rounds, strict=True))
     return CallCosts(train_step, epoch, fit, statistics.median(predictions))
 

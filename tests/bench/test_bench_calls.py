@@ -12,6 +12,7 @@ from fastbn import BatchNormMLP
 from fastbn.bench import _fastbn, _isa, _peers, _predict, _report, _suites, _timing, _work
 from fastbn.bench._predict import FastbnPredictor, NumpyPredictor, PredictWork
 from fastbn.bench._work import FitWork, StepWork
+from fastbn.jit import isa
 
 pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="Python loops are not measured")
 
@@ -79,9 +80,9 @@ def test_the_onnx_network_has_folded_weights_and_softmax():
 
 
 def test_no_level_holds_onnx_runtime(monkeypatch):
-    assert all(_isa.note(level, "onnxruntime") for level in _isa.ISAS)
+    assert all(_isa.note(level, "onnxruntime") for level in isa.LEVELS)
     assert _isa.note(None, "onnxruntime") == ""
-    assert [bool(_isa.note(level, "jax")) for level in _isa.ISAS] == [True, True, False]
+    assert [bool(_isa.note(level, "jax")) for level in isa.LEVELS] == [True, True, False]
     assert _isa.note("avx2", "torch-compile") == ""
     if _peers.is_installed("onnxruntime"):
         monkeypatch.setenv("FASTBN_ISA", "avx2")

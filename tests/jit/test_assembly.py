@@ -66,7 +66,10 @@ PACKED = {
 }
 
 # The first operand on ARM: a vector of NEON or SVE, a mask of SVE, or a vector to store.
-LANES = {np.float32: r"v\d+\.(?:4s|2d)|[zp]\d+\.[sd]|q\d+", np.float64: r"v\d+\.2d|[zp]\d+\.d|q\d+"}
+FIRST_OPERAND = {
+    np.float32: r"v\d+\.(?:4s|2d)|[zp]\d+\.[sd]|q\d+",
+    np.float64: r"v\d+\.2d|[zp]\d+\.d|q\d+",
+}
 
 
 def packed(operation, dtype):
@@ -74,7 +77,7 @@ def packed(operation, dtype):
     x86, arm = PACKED[operation]
     pattern = x86.replace("[sd]", "d" if dtype is np.float64 else "[sd]")
     if not X86:
-        pattern = rf"(?:{arm})\s+(?:{LANES[dtype]})"
+        pattern = rf"(?:{arm})\s+(?:{FIRST_OPERAND[dtype]})"
     return re.compile(rf"^\s*(?:{pattern})\b", flags=re.MULTILINE)
 
 

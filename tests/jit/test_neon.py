@@ -52,15 +52,17 @@ PATHS = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # tests/helpers
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_packed_instructions(processor, request):
-    """test_assembly.py finds packed instructions in code for ARM, too, which it keeps."""
+    """test_assembly.py finds packed instructions in code for ARM, too.
+
+    The code is kept in pytest's cache, in a folder for each processor.
+    """
     names = [f"{kernel}-{dtype}" for kernel in KERNELS for dtype in LANES]
     chosen = [f"test_assembly.py::test_packed_instructions[{name}]" for name in names]
-    options = ["-p", "aarch64", "-p", "no:cacheprovider", "-n", "0", "-q"]
+    cache = ["-p", "no:cacheprovider"]
     if getattr(request.config, "cache", None) is not None:
-        folder = request.config.cache.mkdir("fastbn-arm") / processor
-        options[2:4] = "-o", f"cache_dir={folder}"
+        cache = ["-o", f"cache_dir={request.config.cache.mkdir('fastbn-arm') / processor}"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *chosen],
+        [sys.executable, "-m", "pytest", "-p", "aarch64", "-n", "0", "-q", *cache, *chosen],
         cwd=pathlib.Path(__file__).parent, env={**os.environ, **PATHS, **PROCESSORS[processor]},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

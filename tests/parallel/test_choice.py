@@ -98,9 +98,8 @@ def test_trials_that_gain_less_than_the_margin_cost_little():
 def test_a_few_slow_calls_change_nothing_and_more_in_a_row_do(slow):
     choice = Choice()
     take(choice, NEAR, len(FIRST))
-    assert take(choice, FAR, slow) + take(choice, NEAR, TRIAL_CALLS) == [True] * (
-        slow + TRIAL_CALLS
-    )
+    taken = take(choice, FAR, slow) + take(choice, NEAR, TRIAL_CALLS)
+    assert taken == [True] * (slow + TRIAL_CALLS)
     assert take(choice, FAR, TRIAL_CALLS + 1) == [True] * TRIAL_CALLS + [False]
 
 

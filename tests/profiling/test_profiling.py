@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(JIT_DISABLED, reason="Python loops are not profi
 def few_rounds():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_calls, "ROUNDS", 3)
-        patch.setattr(_calls, "FIRST_ROUNDS_OF_TEAMS", 1)
+        patch.setattr(_calls, "FIRST_ROUNDS", 1)
         patch.setattr(_calls, "LONGEST_STEP", math.inf)  # whatever else the cores do
         yield
 
